@@ -1,0 +1,220 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""Edge: the process's one NATS connection. Waits for the server, reconnects for ever, hands messages on at once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.transport import TcpTransport
+from nats.protocol.parser import PERMISSIONS_ERR
+
+from shared.settings import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from nats.aio.client import Srv
+    from nats.aio.msg import Msg
+    from nats.aio.subscription import Subscription
+
+    from shared.settings import ProcessSettings
+
+log = logging.getLogger(__name__)
+
+PING_INTERVAL_SECONDS: Final = 20
+UNANSWERED_PINGS: Final = 2  # with the interval: a silent peer is given up within a minute
+RECONNECT_WAIT_SECONDS: Final = 1
+CONNECT_TIMEOUT_SECONDS: Final = 5
+CLOSE_TIMEOUT_SECONDS: Final = 2
+FLUSH_TIMEOUT_SECONDS: Final = 5
+ERROR_LOG_INTERVAL_SECONDS: Final = 10
+
+
+class Connection:
+    """What the other edges see of NATS."""
+
+    def __init__(self, client: Client) -> None:
+        """Wrap a client that is or will be connected."""
+        self.client = client
+        self._on_disconnect: list[Callable[[], None]] = []
+
+    @property
+    def connected(self) -> bool:
+        """Whether a server is there right now."""
+        return bool(self.client.is_connected)
+
+    @property
+    def max_payload(self) -> int:
+        """The largest message the server takes, headers included, in bytes."""
+        return int(self.client.max_payload)
+
+    @property
+    def server(self) -> str:
+        """Host and port of the server, without credentials."""
+        url = self.client.connected_url
+        return f"{url.hostname}:{url.port}" if url else ""
+
+    def on_disconnect(self, callback: Callable[[], None]) -> None:
+        """Call back whenever the connection is lost: answers that were awaited will not come."""
+        self._on_disconnect.append(callback)
+
+    def disconnected(self) -> None:
+        """Tell everyone who waits for an answer."""
+        for callback in self._on_disconnect:
+            callback()
+
+    async def publish(
+        self, subject: str, payload: bytes, reply: str = "", headers: dict[str, str] | None = None
+    ) -> None:
+        """Publish; while disconnected, up to 2 MB are kept for the next server.
+
+        Raises:
+            nats.errors.Error: the message is too large, the buffer is full, or the connection is closed.
+        """
+        await self.client.publish(subject, payload, reply, headers)
+
+    async def subscribe(self, subject: str, on_message: Callable[[Msg], None], queue: str = "") -> Subscription:
+        """Call `on_message` for each message as it is read from the socket, before the next one is parsed.
+
+        nats-py's own callbacks are awaited one by one behind a queue that drops messages when full.
+        """
+        return await self.client.subscribe(subject, queue=queue, future=_Dispatch(on_message))  # type: ignore[arg-type]
+
+    async def flush(self) -> None:
+        """Return once the server has read everything that was sent; at once if there is none."""
+        if not self.connected:
+            return
+        try:
+            await self.client.flush(FLUSH_TIMEOUT_SECONDS)
+        except nats.errors.Error as error:  # subscriptions and buffered messages go to the next server
+            log.warning("nats.flush_failed", extra={"error": repr(error)})
+
+    async def drain(self, subscription: Subscription) -> None:
+        """End a subscription; when this returns, every message the server had sent has been handed on."""
+        if not self.connected:
+            return
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
+                await subscription.drain()
+        except (nats.errors.Error, TimeoutError) as error:
+            log.warning("nats.drain_failed", extra={"error": repr(error)})
+
+
+class _Dispatch:
+    """Stands where nats-py expects the future of a single reply; nats-py calls `set_result` for every message."""
+
+    def __init__(self, on_message: Callable[[Msg], None]) -> None:
+        self._on_message = on_message
+
+    def cancelled(self) -> bool:
+        return False
+
+    def set_result(self, msg: Msg) -> None:
+        try:
+            self._on_message(msg)
+        except Exception:  # it would end nats-py's reading for good
+            log.exception("nats.message_failed", extra={"subject": msg.subject})
+
+
+class _Transport(TcpTransport):
+    """Does not wait for ever for a silent peer to take what is left in the buffer of a closed socket."""
+
+    async def wait_closed(self) -> None:
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
+                await super().wait_closed()
+        except TimeoutError:
+            self._io_writer.transport.abort()
+
+
+class _Client(Client):
+    async def _connect_to_server(self, s: Srv) -> None:
+        if not self._transport:
+            self._transport = _Transport()
+        await super()._connect_to_server(s)
+
+    async def _process_err(self, err_msg: str) -> None:
+        """Reconnect after an error that the server names (expired or revoked credentials, too many connections).
+
+        nats-py closes the connection for good then, and the process would live on without one.
+        """
+        if PERMISSIONS_ERR in err_msg:
+            await super()._process_err(err_msg)
+            return
+        error = nats.errors.Error(f"nats: {err_msg}")
+        await self._error_cb(error)
+        await self._process_op_err(error)
+
+
+@asynccontextmanager
+async def opened(settings: ProcessSettings, name: str) -> AsyncIterator[Connection]:
+    """Connect, waiting for a server for as long as it takes; close at the end what is left.
+
+    Raises:
+        SettingsError: NATS_URL is no list of URLs.
+    """
+    connection = Connection(_Client())
+    errors = _Errors()
+
+    async def on_disconnected() -> None:
+        if not connection.client.is_closed:
+            log.warning("nats.disconnected")
+        connection.disconnected()
+
+    async def on_reconnected() -> None:
+        log.info("nats.reconnected")
+
+    try:
+        await connection.client.connect(
+            servers=[url.strip() for url in settings.nats_url.split(",") if url.strip()],
+            name=name,
+            error_cb=errors.report,
+            disconnected_cb=on_disconnected,
+            reconnected_cb=on_reconnected,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=RECONNECT_WAIT_SECONDS,
+            connect_timeout=CONNECT_TIMEOUT_SECONDS,
+            ping_interval=PING_INTERVAL_SECONDS,
+            max_outstanding_pings=UNANSWERED_PINGS,
+            user_credentials=settings.nats_creds or None,
+            skip_subject_validation=True,  # subjects are ours or the server's; keys are checked in group_index
+        )
+    except nats.errors.Error as error:
+        raise SettingsError(f"NATS_URL: {error}") from None
+    try:
+        yield connection
+    finally:
+        await _close(connection.client)
+
+
+async def _close(client: Client) -> None:
+    try:
+        async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
+            if client.is_connected:
+                await client.flush()
+            await client.close()
+    except (nats.errors.Error, OSError, TimeoutError) as error:
+        log.warning("nats.close_failed", extra={"error": repr(error)})
+
+
+class _Errors:
+    """Logs what nats-py reports: at once, then not more often than every ten seconds."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+        self._unlogged = 0
+
+    async def report(self, error: Exception) -> None:
+        now = time.monotonic()
+        if now < self._next:
+            self._unlogged += 1
+            return
+        log.warning("nats.error", extra={"error": repr(error), "unlogged_before": self._unlogged})
+        self._next, self._unlogged = now + ERROR_LOG_INTERVAL_SECONDS, 0

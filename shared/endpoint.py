@@ -1,0 +1,81 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""Edge: serves one subject. A task per request, a limit on how many at once, exactly one reply each, a drain."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final, Self
+
+import msgspec
+import nats.errors
+
+from shared import contract
+from shared.tasks import Tasks
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from nats.aio.msg import Msg
+    from nats.aio.subscription import Subscription
+
+    from shared.connection import Connection
+
+    Handler = Callable[[bytes], Awaitable[bytes]]
+    """Request bytes in, reply bytes out; a handler knows nothing of NATS."""
+
+log = logging.getLogger(__name__)
+
+BUSY: Final = msgspec.json.encode(contract.ErrorResponse(contract.SERVICE_BUSY))
+FAILED: Final = msgspec.json.encode(contract.ErrorResponse(contract.INTERNAL_ERROR))
+
+
+class Endpoint:
+    """Answers requests as long as its context is open; on leaving, those received are answered first."""
+
+    def __init__(self, connection: Connection, subject: str, handler: Handler, *, max_in_flight: int) -> None:
+        """Hand requests on `subject`, shared with the other replicas, to `handler`."""
+        self._connection = connection
+        self._subject = subject
+        self._handler = handler
+        self._max_in_flight = max_in_flight
+        self._in_flight = Tasks()
+        self._refusals = Tasks()
+        self._subscription: Subscription | None = None
+
+    async def __aenter__(self) -> Self:
+        """Start to serve."""
+        self._subscription = await self._connection.subscribe(self._subject, self._receive, contract.QUEUE_GROUP)
+        await self._connection.flush()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Take no more requests, answer those that came; cancelled itself, cancel them."""
+        assert self._subscription, "entered"
+        await self._connection.drain(self._subscription)
+        log.info("endpoint.draining", extra={"subject": self._subject, "in_flight": len(self._in_flight)})
+        await self._in_flight.wait()
+        await self._refusals.wait()
+
+    def _receive(self, msg: Msg) -> None:
+        if len(self._in_flight) < self._max_in_flight:
+            self._in_flight.start(self._serve(msg))
+        else:
+            self._refusals.start(self._reply(msg, BUSY))
+
+    async def _serve(self, msg: Msg) -> None:
+        reply = FAILED
+        try:
+            reply = await self._handler(msg.data)
+        except Exception:
+            log.exception("request.failed", extra={"subject": self._subject})
+        finally:  # also when the time for stopping is over
+            await self._reply(msg, reply)
+
+    async def _reply(self, msg: Msg, reply: bytes) -> None:
+        if not msg.reply:
+            return
+        try:
+            await self._connection.publish(msg.reply, reply)
+        except nats.errors.Error as error:
+            log.error("reply.undeliverable", extra={"subject": self._subject, "error": repr(error)})

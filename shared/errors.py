@@ -1,0 +1,34 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""What the edges raise, sorted by what the caller will do about it. Nothing may be imported here."""
+
+from __future__ import annotations
+
+
+class StoreError(Exception):
+    """The key-value store did not do what was asked."""
+
+
+class StoreUnavailable(StoreError):
+    """The store did not answer, or answered that it cannot now: the outcome of a write is unknown. Try again."""
+
+
+class KeyMissing(StoreError):
+    """The key holds no value, proven by the stream's leader. `revision` is that of its deletion marker, else 0."""
+
+    def __init__(self, key: str, revision: int = 0) -> None:
+        """Name the key, and the revision that a new value has to follow."""
+        super().__init__(key)
+        self.revision = revision
+
+
+class KeyTaken(StoreError):
+    """The key to be created already holds a value."""
+
+
+class RevisionConflict(StoreError):
+    """The value has changed since it was read. Read again, apply again."""
+
+
+class ValueTooLarge(StoreError):
+    """The value exceeds the bucket's or the server's limit. The same value will never fit."""

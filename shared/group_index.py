@@ -1,0 +1,102 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""Pure: where the email ids of a group are kept, and what such a segment of the index looks like.
+
+The first segment lies under the group's own key, in the layout of the Go service. Further segments lie under
+`=.<n>.<key of the group>`, so that one wildcard finds them all and no group id maps to them.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+MAX_GROUP_ID_BYTES: Final = 255
+FIRST_SEGMENT_IDS: Final = 10_000
+LATER_SEGMENT_IDS: Final = 500
+FIRST: Final = 0
+
+_LEGAL_KEY = re.compile(r"[-/_=.a-zA-Z0-9]+")
+_UNESCAPED = re.compile(rb"[^-/_a-zA-Z0-9]")
+_FORBIDDEN = re.compile(r"[\r\n\0]")
+_ids = msgspec.json.Decoder(tuple[str, ...])
+
+
+def is_valid(group_id: str) -> bool:
+    """Tell whether a caller may use this group id: at most 255 bytes of UTF-8, without CR, LF and NUL."""
+    return len(group_id.encode()) <= MAX_GROUP_ID_BYTES and not _FORBIDDEN.search(group_id)
+
+
+def is_legal_key(key: str) -> bool:
+    """Tell whether NATS accepts the key (`[-/_=.a-zA-Z0-9]+`), with no empty token: that would answer as an outage."""
+    return bool(_LEGAL_KEY.fullmatch(key)) and ".." not in key and key[0] != "." and key[-1] != "."
+
+
+def key_of(group_id: str) -> str:
+    """Map a group id to its key: itself where legal, else `=` and the id with other bytes as `=XX`."""
+    if is_legal_key(group_id) and group_id[0] != "=":
+        return group_id
+    return "=" + _UNESCAPED.sub(lambda match: b"=%02X" % match[0][0], group_id.encode()).decode()
+
+
+def group_of(key: str) -> str:
+    """Undo `key_of`."""
+    if key[0] != "=":
+        return key
+    escaped = key[1:].encode()
+    return re.sub(rb"=([0-9A-F]{2})", lambda match: bytes([int(match[1], 16)]), escaped).decode()
+
+
+def segment_key(key: str, segment: int) -> str:
+    """Return the key of a group's segment; segment 0 is the group's own key."""
+    return key if segment == FIRST else f"=.{segment}.{key}"
+
+
+def later_segments(key: str) -> str:
+    """Return the subject filter that matches every segment of a group but the first."""
+    return f"=.*.{key}"
+
+
+def segment_number(segment_key: str) -> int:
+    """Undo `segment_key` as far as the number goes."""
+    return int(segment_key.split(".", 2)[1]) if segment_key.startswith("=.") else FIRST
+
+
+def capacity(segment: int) -> int:
+    """Return how many ids a segment holds at most."""
+    return FIRST_SEGMENT_IDS if segment == FIRST else LATER_SEGMENT_IDS
+
+
+def decode(value: bytes) -> tuple[str, ...]:
+    """Return the ids of a segment in send order.
+
+    Raises:
+        msgspec.DecodeError: the value is no JSON array of strings.
+    """
+    return () if value.strip() == b"null" else _ids.decode(value)
+
+
+def encode(email_ids: Iterable[str]) -> bytes:
+    """Return the value of a segment."""
+    return msgspec.json.encode(list(email_ids))
+
+
+def extend(value: bytes, email_ids: Sequence[str]) -> bytes:
+    """Append ids to the value of a non-empty segment, without decoding it."""
+    return value[:-1] + b"," + encode(email_ids)[1:]
+
+
+def fitting(size: int, count: int, segment: int, email_ids: Sequence[str], max_bytes: int) -> int:
+    """Return how many of `email_ids` still fit behind `count` ids in `size` bytes of a segment."""
+    room = min(len(email_ids), max(0, capacity(segment) - count))
+    size = max(size, len(b"[]"))
+    for taken in range(room):
+        size += len(email_ids[taken]) + len(b'"",')
+        if size > max_bytes:
+            return taken
+    return room

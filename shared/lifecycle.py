@@ -1,0 +1,104 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""The life of either process: log, probes, NATS, serve; a signal; answer what came, within a time; exit status."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final
+
+from shared import connection, log, signals
+from shared.errors import StoreUnavailable
+from shared.probes import Probes
+from shared.settings import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+
+    from shared.connection import Connection
+    from shared.settings import ProcessSettings
+
+    Serve = Callable[["Life", Connection], Awaitable[int]]
+    """Serves until `Life.stopping` is set; returns the exit status."""
+
+events = logging.getLogger(__name__)
+
+DRAIN_SHARE: Final = 0.8  # of the time for stopping; the rest is for breaking off what did not end in it
+
+
+class Life:
+    """What a process is told, and tells, about where in its life it is."""
+
+    def __init__(self) -> None:
+        """Begin not ready."""
+        self.stopping = asyncio.Event()
+        self.connection: Connection | None = None
+        self._is_serving = False
+
+    def serving(self) -> None:
+        """Say that requests are answered from now on."""
+        self._is_serving = True
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether /readyz is 200: it serves, and NATS is connected."""
+        return self._is_serving and self.connection is not None and self.connection.connected
+
+
+def run(name: str, settings: ProcessSettings, serve: Serve) -> int:
+    """Run a process from its settings to its exit status."""
+    log.configure(settings.log_level, add_source=settings.log_add_source)
+    return _event_loop(_live(name, settings, serve))
+
+
+def refuse(error: SettingsError) -> int:
+    """Say which variable is wrong, as the one line of log; return the exit status."""
+    log.configure("info", add_source=False)
+    events.error("start.failed", extra={"error": str(error)})
+    return 1
+
+
+def _event_loop(main: Coroutine[object, object, int]) -> int:
+    try:
+        import uvloop  # noqa: PLC0415 - not on every platform
+    except ImportError:
+        return asyncio.run(main)
+    return uvloop.run(main)
+
+
+async def _live(name: str, settings: ProcessSettings, serve: Serve) -> int:
+    life = Life()
+    with signals.setting(life.stopping, asyncio.get_running_loop()):
+        try:
+            async with Probes(settings.port, lambda: life.is_ready):
+                status = await _until_stopped(life, _connect_and_serve(life, name, settings, serve), settings)
+        except (SettingsError, StoreUnavailable, OSError) as error:
+            events.error("start.failed", extra={"error": str(error)})
+            return 1
+    events.info("process.stopped", extra={"status": status})
+    return status
+
+
+async def _connect_and_serve(life: Life, name: str, settings: ProcessSettings, serve: Serve) -> int:
+    async with connection.opened(settings, name) as opened:
+        life.connection = opened
+        events.info("nats.connected", extra={"server": opened.server})
+        return await serve(life, opened)
+
+
+async def _until_stopped(life: Life, work: Coroutine[object, object, int], settings: ProcessSettings) -> int:
+    task = asyncio.create_task(work)
+    signal = asyncio.create_task(life.stopping.wait())
+    await asyncio.wait({task, signal}, return_when=asyncio.FIRST_COMPLETED)
+    signal.cancel()
+    if task.done():
+        return task.result()
+    events.info("process.stopping")
+    if life.connection is not None:
+        await asyncio.wait({task}, timeout=settings.shutdown_timeout_seconds * DRAIN_SHARE)
+    task.cancel()
+    try:
+        return await task
+    except asyncio.CancelledError:
+        return 0

@@ -1,0 +1,109 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""Edge: HTTP for the kubelet: `/livez` while the process runs, `/readyz` while it can serve."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+from typing import TYPE_CHECKING, Final, Self
+
+import h11
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+
+REQUEST_TIMEOUT_SECONDS: Final = 5
+READ_BYTES: Final = 4096
+
+
+class Probes:
+    """Answers on IPv6 and IPv4, wherever the host has them, as long as its context is open."""
+
+    def __init__(self, port: int, is_ready: Callable[[], bool]) -> None:
+        """Ask `is_ready` at each request for /readyz."""
+        self._port = port
+        self._is_ready = is_ready
+        self._servers: list[asyncio.Server] = []
+
+    async def __aenter__(self) -> Self:
+        """Listen.
+
+        Raises:
+            OSError: the port is taken.
+        """
+        for listener in _listeners(self._port):
+            self._servers.append(await asyncio.start_server(self._serve, sock=listener))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop listening."""
+        for server in self._servers:
+            server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(REQUEST_TIMEOUT_SECONDS):
+                writer.write(await self._exchange(reader))
+                await writer.drain()
+        except (OSError, TimeoutError) as error:
+            log.debug("probe.failed", extra={"error": repr(error)})
+        finally:
+            writer.close()
+
+    async def _exchange(self, reader: asyncio.StreamReader) -> bytes:
+        http = h11.Connection(h11.SERVER)
+        try:
+            while not isinstance(event := http.next_event(), h11.Request):
+                if event is not h11.NEED_DATA:
+                    return b""
+                http.receive_data(await reader.read(READ_BYTES))
+        except h11.RemoteProtocolError as error:
+            return _response(http, error.error_status_hint, "bad request")
+        return _response(http, *self._answer(event.method, event.target.partition(b"?")[0]))
+
+    def _answer(self, method: bytes, path: bytes) -> tuple[int, str]:
+        if method not in {b"GET", b"HEAD"}:
+            return 405, "method not allowed"
+        if path == b"/livez":
+            return 200, "OK"
+        if path == b"/readyz":
+            return (200, "OK") if self._is_ready() else (503, "NATS is not connected")
+        return 404, "not found"
+
+
+def _response(http: h11.Connection, status: int, text: str) -> bytes:
+    body = f"{text}\n".encode()
+    headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body))), ("Connection", "close")]
+    head = http.send(h11.Response(status_code=status, headers=headers)) or b""
+    return head + (http.send(h11.Data(data=body)) or b"") + (http.send(h11.EndOfMessage()) or b"")
+
+
+def _listeners(port: int) -> list[socket.socket]:
+    listeners = [one for one in (_listener(socket.AF_INET6, "::", port), _listener(socket.AF_INET, "0.0.0.0", port)) if one]  # noqa: S104 - the kubelet probes the pod's address
+    if not listeners:
+        raise OSError(errno.EADDRNOTAVAIL, "the host has neither IPv6 nor IPv4")
+    return listeners
+
+
+def _listener(family: socket.AddressFamily, host: str, port: int) -> socket.socket | None:
+    try:
+        listener = socket.socket(family, socket.SOCK_STREAM)
+    except OSError:  # the host has no such addresses
+        return None
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if family == socket.AF_INET6:
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRNOTAVAIL:  # IPv6 is compiled in but switched off
+            return None
+        raise
+    listener.setblocking(False)
+    return listener

@@ -1,0 +1,111 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""Settings from environment variables. The only code that is given `os.environ`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_TRUE: Final = frozenset({"true", "t", "1", "yes", "on"})
+_FALSE: Final = frozenset({"false", "f", "0", "no", "off"})
+
+Secret = Annotated[str, msgspec.Meta(extra={"secret": True})]
+"""Never shown, such as a URL that may hold a password."""
+
+Password = Annotated[str, msgspec.Meta(extra={"secret": True, "blanks_count": True})]
+"""Never shown; blanks belong to it, only line ends are trimmed."""
+
+Domains = Annotated[tuple[str, ...], msgspec.Meta(extra={"empty_counts": True})]
+"""Comma-separated domains, lower-cased; set to empty means none, where unset means the default."""
+
+Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+
+
+class SettingsError(Exception):
+    """A variable holds what it cannot mean. The message names the variable and never shows a secret."""
+
+
+class ProcessSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What both processes read; each field is the variable of the same name in capitals."""
+
+    nats_url: Secret = "nats://localhost:4222"
+    nats_creds: str = ""
+    port: Port = 8080
+    log_level: Literal["debug", "info", "warn", "error"] = "info"
+    log_add_source: bool = False
+    max_in_flight: Count = 1024
+    shutdown_timeout_seconds: Seconds = 25.0
+
+
+S = TypeVar("S", bound=ProcessSettings)
+
+
+def load(environ: Mapping[str, str], kind: type[S]) -> S:
+    """Read every field of `kind` from its variable; empty means the default.
+
+    Raises:
+        SettingsError: a variable does not fit its field.
+    """
+    hints = get_type_hints(kind, include_extras=True)
+    given = {name: _given(environ, name.upper(), hints[name]) for name in kind.__struct_fields__}
+    return kind(**{name: value for name, value in given.items() if value is not None})
+
+
+def is_secret(kind: type[ProcessSettings], name: str) -> bool:
+    """Tell whether a field must never be shown."""
+    return bool(_extra(get_type_hints(kind, include_extras=True)[name]).get("secret"))
+
+
+def _given(environ: Mapping[str, str], variable: str, hint: Any) -> Any:
+    raw = environ.get(variable)
+    if raw is None:
+        return None
+    extra = _extra(hint)
+    text = raw.strip("\r\n") if extra.get("blanks_count") else raw.strip()
+    if not text and not extra.get("empty_counts"):
+        return None
+    try:
+        return msgspec.convert(_parsed(text, hint), hint, strict=False)
+    except (ValueError, msgspec.ValidationError) as error:
+        shown = "its value (not shown)" if extra.get("secret") else repr(text)
+        raise SettingsError(f"{variable}: {shown} is not {_wanted(hint, error)}") from None
+
+
+def _parsed(text: str, hint: Any) -> Any:
+    bare = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    if bare is bool:
+        return _boolean(text.lower())
+    if get_origin(bare) is Literal:
+        return {"warning": "warn"}.get(text.lower(), text.lower())
+    if get_origin(bare) is tuple:
+        return tuple(part.strip().lower() for part in text.split(",") if part.strip())
+    return text
+
+
+def _boolean(text: str) -> bool:
+    if text in _TRUE:
+        return True
+    if text in _FALSE:
+        return False
+    raise ValueError(text)
+
+
+def _wanted(hint: Any, error: Exception) -> str:
+    bare = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    if bare is bool:
+        return "true or false"
+    if get_origin(bare) is Literal:
+        return "one of " + ", ".join(get_args(bare))
+    return f"a valid value ({error})" if "`str`, got" not in str(error) else "a valid value"
+
+
+def _extra(hint: Any) -> Mapping[str, Any]:
+    metas = [meta for meta in getattr(hint, "__metadata__", ()) if isinstance(meta, msgspec.Meta)]
+    return metas[0].extra or {} if metas else {}

@@ -1,0 +1,54 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""Tasks with an owner: kept while they run (the loop alone would let them be collected), their failures logged."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+log = logging.getLogger(__name__)
+
+
+class Tasks:
+    """The running tasks of one owner."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._running: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        """Return how many are running."""
+        return len(self._running)
+
+    def start(self, work: Coroutine[object, object, None]) -> None:
+        """Run `work`, which is expected to handle its own errors."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._finish)
+
+    async def wait(self, timeout_seconds: float | None = None) -> None:
+        """Return when those that run now have ended, or the time has; cancelled itself, cancel them."""
+        running = set(self._running)
+        if not running:
+            return
+        try:
+            await asyncio.wait(running, timeout=timeout_seconds)
+        except asyncio.CancelledError:
+            self.cancel()
+            await asyncio.wait(running)
+            raise
+
+    def cancel(self) -> None:
+        """Cancel those that run."""
+        for task in self._running:
+            task.cancel()
+
+    def _finish(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.error("task.failed", exc_info=error)

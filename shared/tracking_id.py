@@ -1,0 +1,33 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""Pure: the value of X-LFX-TRACKING-ID, `<group>/<email_id>`, written by the relay and read back by the tracker."""
+
+from __future__ import annotations
+
+from email.header import decode_header, make_header
+from urllib.parse import quote
+
+HEADER = "X-LFX-TRACKING-ID"
+_PLAIN = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) != "%")
+
+
+def format_value(group_id: str, email_id: str) -> str:
+    """One unfolded ASCII line; a group id that is not printable ASCII without blanks and `%` is percent-encoded."""
+    if group_id.isascii() and group_id.isprintable() and not (" " in group_id or "%" in group_id):
+        return f"{group_id}/{email_id}"
+    return f"{quote(group_id, safe=_PLAIN)}/{email_id}"
+
+
+def email_id_of(value: str) -> str:
+    """Return what follows the last `/`, from a value that may be folded, padded or RFC 2047 encoded; else ""."""
+    if "=?" in value:
+        value = _decoded(value)
+    return "".join(value.split()).rpartition("/")[2]
+
+
+def _decoded(value: str) -> str:
+    unfolded = " ".join(value.split())
+    try:
+        return str(make_header(decode_header(unfolded)))
+    except (LookupError, ValueError):  # an unknown charset, broken base64: then it is not an encoded word
+        return unfolded
