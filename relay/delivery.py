@@ -1,0 +1,111 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""Delivers a message: once if all goes well, again while the request's time lasts, never twice."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final
+
+from aiolimiter import AsyncLimiter
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+
+from relay.errors import Barred, ConnectionStale, Deferred
+
+if TYPE_CHECKING:
+    from relay.smtp_connection import Envelope, SmtpConnection
+    from relay.smtp_pool import Pool
+
+log = logging.getLogger(__name__)
+
+BARRED_SECONDS: Final = 5.0
+
+_backoff = wait_random_exponential(multiplier=0.2, max=2)
+
+
+class Delivery:
+    """Sends over pooled connections."""
+
+    def __init__(self, pool: Pool[SmtpConnection], *, max_send_rate: float) -> None:
+        """Send at most `max_send_rate` messages a second, 0 for as fast as it goes."""
+        self._pool = pool
+        self._limiter = AsyncLimiter(max_send_rate, 1) if max_send_rate >= 1 else None
+        if 0 < max_send_rate < 1:
+            self._limiter = AsyncLimiter(1, 1 / max_send_rate)
+        self._barred: Barred | None = None
+        self._barred_until = 0.0
+
+    async def __call__(self, envelope: Envelope, message: bytes, *, deadline: float) -> None:
+        """Deliver; no attempt starts after `deadline` (loop time in seconds).
+
+        Raises:
+            DeliveryError: it was not, or nobody knows.
+        """
+        try:
+            await self._attempt(envelope, message, deadline)
+        except Deferred as error:
+            # tenacity costs 35 us even when nothing is repeated, so it is entered only now.
+            async for attempt in _retrying(deadline, error):
+                with attempt:
+                    await self._attempt(envelope, message, deadline)
+
+    async def _attempt(self, envelope: Envelope, message: bytes, deadline: float) -> None:
+        if self._barred and _now() < self._barred_until:
+            raise self._barred
+        connection = await self._connection(deadline)
+        try:
+            await connection.send(envelope, message)
+        except Barred as error:
+            self._bar(error)
+            raise
+        finally:
+            self._pool.release(connection)
+
+    async def _connection(self, deadline: float) -> SmtpConnection:
+        try:
+            async with asyncio.timeout_at(deadline):
+                if self._limiter:
+                    await self._limiter.acquire()
+                return await self._pool.acquire()
+        except TimeoutError:
+            raise Deferred("no SMTP connection came free within the request's time") from None
+        except Barred as error:
+            self._bar(error)
+            raise
+
+    def _bar(self, error: Barred) -> None:
+        """Let nobody try for a while: each try of each request would count against the account."""
+        if not self._barred or _now() >= self._barred_until:
+            log.error("smtp.barred", extra={"seconds": BARRED_SECONDS, "code": error.code, "error": error.text})
+        self._barred, self._barred_until = error, _now() + BARRED_SECONDS
+
+
+class Disabled:
+    """The sibling for EMAIL_ENABLED=false: every message counts as delivered, none is sent."""
+
+    async def __call__(self, envelope: Envelope, message: bytes, *, deadline: float) -> None:
+        """Do nothing."""
+
+
+def _retrying(deadline: float, first: Deferred) -> AsyncRetrying:
+    def wait(state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else first
+        return 0 if isinstance(error, ConnectionStale) else _backoff(state)
+
+    return AsyncRetrying(
+        retry=retry_if_exception_type(Deferred),
+        wait=wait,
+        stop=lambda state: _now() + state.upcoming_sleep >= deadline,
+        before_sleep=_log_retry,
+        reraise=True,
+    )
+
+
+def _log_retry(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    log.debug("email.retry", extra={"attempt": state.attempt_number + 1, "error": str(error)})
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

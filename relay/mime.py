@@ -1,0 +1,163 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""Pure: a submission becomes the bytes of its message: multipart/alternative, text first, lines of at most 998 bytes.
+
+Replaces `email.message.EmailMessage`, which takes 1.4 ms where this takes 0.05, folds identifiers over two lines and
+drops blanks (python/cpython#85725, #121747). `tests/relay/test_mime.py` reads every message back with that library.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+import string
+from typing import TYPE_CHECKING, Final
+
+from shared import tracking_id
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from relay.addresses import Mailbox
+    from relay.submission import Submission
+
+MAX_LINE_BYTES: Final = 998  # RFC 5322, 2.1.1, without the line end
+PREFERRED_LINE_BYTES: Final = 76  # RFC 2047, 2, for lines with encoded words
+ENCODED_WORD_OVERHEAD: Final = len("=?utf-8?b??=")
+
+_PLAIN_TEXT = (string.printable.rstrip("\r\n\x0b\x0c") + "\r\n").replace("\x0b", "").replace("\x0c", "").encode()
+_MBOX_FROM = re.compile(rb"(?:^|\r\n)From ")  # mailbox files quote such a line, and the text is no longer exact
+_ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
+_PRINTABLE = re.compile(r"[\x20-\x7e]*")
+_LOST_BLANKS = re.compile(r"^ | $|  ")  # what some readers drop when they unfold or unquote
+_FOLDING_POINT = re.compile(r"(?<=[^ ]) (?=[^ ])")
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+def build(submission: Submission, *, configuration_set: str, now: datetime) -> bytes:
+    """Return the message with CRLF line ends, 7-bit throughout; `now` (UTC) becomes its Date."""
+    boundary = f"=_{submission.email_id}"
+    headers = [
+        _address_header("From", submission.sender),
+        _address_header("To", submission.recipient),
+        f"Subject: {_unstructured(submission.subject, len('Subject: '))}",
+        f"Date: {_date(now)}",
+        f"Message-ID: <{submission.email_id}@{submission.sender.domain.strip('[]')}>",
+        "MIME-Version: 1.0",
+        f'Content-Type: multipart/alternative; boundary="{boundary}"',
+        f"{tracking_id.HEADER}: {tracking_id.format_value(submission.group_id, submission.email_id)}",
+    ]
+    if submission.reply_to:
+        headers.append(_address_header("Reply-To", submission.reply_to))
+    if configuration_set:
+        headers.append(f"X-SES-CONFIGURATION-SET: {configuration_set}")
+        headers.append(f"X-SES-MESSAGE-TAGS: email_id={submission.email_id}")
+    head = "\r\n".join(headers).encode("ascii")
+    mark = b"\r\n--" + boundary.encode()
+    text = _part(b"plain", submission.text.encode())
+    html = _part(b"html", submission.html.encode())
+    return b"".join((head, b"\r\n", mark, text, mark, html, mark, b"--\r\n"))
+
+
+def _part(subtype: bytes, content: bytes) -> bytes:
+    encoding, body = _encoded(content)
+    return b"\r\nContent-Type: text/%s; charset=utf-8\r\nContent-Transfer-Encoding: %s\r\n\r\n%s" % (
+        subtype,
+        encoding,
+        body,
+    )
+
+
+def _encoded(content: bytes) -> tuple[bytes, bytes]:
+    """Choose the transfer encoding that keeps every byte and costs least."""
+    unusual = len(content.translate(None, _PLAIN_TEXT))
+    if not unusual and _is_wire_text(content):
+        return b"7bit", content
+    if unusual > len(content) // 6:  # quoted-printable triples each of them, base64 adds a third to everything
+        return b"base64", _base64(content)
+    # Line ends are part of the content here: a lone LF would come back as CRLF if it were sent as a line break.
+    return b"quoted-printable", binascii.b2a_qp(content, istext=False).replace(b"\n", b"\r\n")
+
+
+def _is_wire_text(content: bytes) -> bool:
+    lines = content.split(b"\r\n")
+    breaks = len(lines) - 1
+    return (
+        content.count(b"\r") == breaks
+        and content.count(b"\n") == breaks
+        and max(map(len, lines)) <= MAX_LINE_BYTES
+        and not _MBOX_FROM.search(content)
+    )
+
+
+def _base64(content: bytes) -> bytes:
+    lines = (content[at : at + 57] for at in range(0, len(content), 57))
+    return b"\r\n".join(binascii.b2a_base64(line, newline=False) for line in lines)
+
+
+def _address_header(name: str, mailbox: Mailbox) -> str:
+    if not mailbox.name:
+        return f"{name}: {mailbox.address}"
+    phrase = _phrase(mailbox.name, len(name) + 2)
+    line = f"{name}: {phrase} <{mailbox.address}>"
+    if "\r\n" not in line and len(line) <= PREFERRED_LINE_BYTES:
+        return line
+    return f"{name}: {phrase}\r\n <{mailbox.address}>"
+
+
+def _phrase(text: str, used: int) -> str:
+    if not _PRINTABLE.fullmatch(text) or _LOST_BLANKS.search(text) or "=?" in text:
+        return _encoded_words(text, used)
+    if _ATOMS.fullmatch(text):
+        return text
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _unstructured(text: str, used: int) -> str:
+    if not _PRINTABLE.fullmatch(text) or _LOST_BLANKS.search(text) or "=?" in text:
+        return _encoded_words(text, used)
+    if used + len(text) <= PREFERRED_LINE_BYTES:
+        return text
+    lines = _folded(text, used)
+    return "\r\n".join(lines) if max(map(len, lines)) + used <= MAX_LINE_BYTES else _encoded_words(text, used)
+
+
+def _folded(text: str, used: int) -> list[str]:
+    """Break before single blanks: unfolding takes the line end away and leaves the blank."""
+    lines = [""]
+    for word in _FOLDING_POINT.split(text):
+        room = PREFERRED_LINE_BYTES - (used if len(lines) == 1 else 0)
+        if lines[-1] and len(lines[-1]) + 1 + len(word) > room:
+            lines.append(f" {word}")
+        else:
+            lines[-1] += f" {word}" if lines[-1] else word
+    return lines
+
+
+def _encoded_words(text: str, used: int) -> str:
+    """Encode as RFC 2047 words of at most 75 characters, none of which ends inside a character."""
+    words: list[str] = []
+    room = _word_bytes(PREFERRED_LINE_BYTES - used)
+    chunk = b""
+    for character in text:
+        octets = character.encode()
+        if len(chunk) + len(octets) > room:
+            words.append(_encoded_word(chunk))
+            chunk, room = b"", _word_bytes(PREFERRED_LINE_BYTES - 1)
+        chunk += octets
+    words.append(_encoded_word(chunk))
+    return "\r\n ".join(words)
+
+
+def _word_bytes(line: int) -> int:
+    return (line - ENCODED_WORD_OVERHEAD) // 4 * 3
+
+
+def _encoded_word(chunk: bytes) -> str:
+    return f"=?utf-8?b?{binascii.b2a_base64(chunk, newline=False).decode()}?="
+
+
+def _date(now: datetime) -> str:
+    """Format as RFC 5322, 3.3, whatever the locale."""
+    return f"{_DAYS[now.weekday()]}, {now.day:02d} {_MONTHS[now.month - 1]} {now.year} {now:%H:%M:%S} +0000"

@@ -1,0 +1,138 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""Request bytes to reply bytes for `send_email`: the only conductor of the relay, and the table error -> wire string."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from uuid import uuid4
+
+import msgspec
+
+from relay import mime, submission
+from relay.errors import Barred, ConnectionStale, Deferred, DeliveryError, Rejected, Uncertain
+from relay.smtp_connection import Envelope
+from relay.submission import Filtered, Refused, Submission
+from shared import contract, redaction
+
+if TYPE_CHECKING:
+    from relay.submission import Policy
+
+log = logging.getLogger(__name__)
+
+REASONS: Final[dict[type[DeliveryError], str]] = {
+    Deferred: contract.DELIVERY_FAILED,
+    ConnectionStale: contract.DELIVERY_FAILED,
+    Rejected: contract.DELIVERY_FAILED,
+    Barred: contract.DELIVERY_FAILED,
+    Uncertain: contract.DELIVERY_FAILED,
+}
+
+_decode = msgspec.json.Decoder(contract.SendEmailRequest).decode
+_encode = msgspec.json.Encoder().encode
+_NOTHING_SENT: Final = _encode(contract.SendEmailResponse(email_id="", group_id=""))
+
+
+class Deliver(Protocol):
+    """Hands a message to the mail server, or raises a DeliveryError."""
+
+    async def __call__(self, envelope: Envelope, message: bytes, *, deadline: float) -> None: ...  # noqa: D102
+
+
+class Records(Protocol):
+    """Stores the record of a sent email, now or later."""
+
+    @property
+    def has_room(self) -> bool: ...  # noqa: D102
+
+    async def write(self, record: contract.EmailRecipientRecord, *, deadline: float) -> None: ...  # noqa: D102
+
+
+class Options(NamedTuple):
+    """What the operator decides about sending."""
+
+    policy: Policy
+    configuration_set: str
+    send_retry_seconds: float
+
+
+class SendEmailHandler:
+    """Checks, sends, records, answers; in this order."""
+
+    def __init__(self, deliver: Deliver, records: Records, options: Options) -> None:
+        """Send through `deliver`, then record in `records`."""
+        self._deliver = deliver
+        self._records = records
+        self._options = options
+
+    async def __call__(self, data: bytes) -> bytes:
+        """Answer one request."""
+        deadline = asyncio.get_running_loop().time() + self._options.send_retry_seconds
+        try:
+            request = _decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            log.warning("email.refused", extra={"reason": contract.INVALID_REQUEST_PAYLOAD, "error": str(error)})
+            return _error(contract.INVALID_REQUEST_PAYLOAD)
+        match submission.accept(request, self._options.policy, email_id=str(uuid4()), new_group_id=str(uuid4())):
+            case Refused(reason):
+                log.warning("email.refused", extra={"reason": reason, "to": redaction.address(request.to or "")})
+                return _error(reason)
+            case Filtered(recipient):
+                log.info("email.filtered", extra={"to": redaction.address(recipient.address)})
+                return _NOTHING_SENT
+            case Submission() as accepted:
+                return await self._send(accepted, deadline)
+
+    async def _send(self, accepted: Submission, deadline: float) -> bytes:
+        if not self._records.has_room:
+            log.error("email.refused", extra={"reason": contract.SERVICE_BUSY, "error": "too many records are kept"})
+            return _error(contract.SERVICE_BUSY)
+        now = datetime.now(UTC)
+        message = mime.build(accepted, configuration_set=self._options.configuration_set, now=now)
+        envelope = Envelope(accepted.sender.address, accepted.recipient.address)
+        try:
+            await self._deliver(envelope, message, deadline=deadline)
+        except DeliveryError as error:
+            _log_failure(accepted, error)
+            return _error(REASONS[type(error)])
+        log.info(
+            "email.sent",
+            extra={
+                "email_id": accepted.email_id,
+                "group_id": accepted.group_id,
+                "to": redaction.address(accepted.recipient.address),
+            },
+        )
+        await self._records.write(_record(accepted), deadline=deadline)
+        return _encode(contract.SendEmailResponse(email_id=accepted.email_id, group_id=accepted.group_id))
+
+
+def _record(accepted: Submission) -> contract.EmailRecipientRecord:
+    return contract.EmailRecipientRecord(
+        email_id=accepted.email_id,
+        group_id=accepted.group_id,
+        to=accepted.to,
+        subject=accepted.subject,
+        sent_at=datetime.now(UTC),
+    )
+
+
+def _log_failure(accepted: Submission, error: DeliveryError) -> None:
+    log.error(
+        "email.uncertain" if isinstance(error, Uncertain) else "email.failed",
+        extra={
+            "email_id": accepted.email_id,
+            "group_id": accepted.group_id,
+            "to": redaction.address(accepted.recipient.address),
+            "kind": type(error).__name__.lower(),
+            "code": error.code,
+            "error": error.text,
+        },
+    )
+
+
+def _error(reason: str) -> bytes:
+    return _encode(contract.ErrorResponse(reason))

@@ -1,0 +1,91 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""What the relay reads from its environment; each field is the variable of the same name in capitals."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Annotated, Final, Literal
+
+import msgspec
+
+from relay import addresses
+from relay.submission import Policy
+from shared.settings import Count, Domains, Password, Port, ProcessSettings, Seconds, SettingsError
+
+IMPLICIT_TLS_PORTS: Final = frozenset({465, 2465})  # SES's TLS wrapper ports
+
+
+class RelaySettings(ProcessSettings, frozen=True, kw_only=True):
+    """Defaults are those of the specification."""
+
+    email_enabled: bool = False
+    smtp_host: str = "localhost"
+    smtp_port: Port = 587
+    smtp_username: str = ""
+    smtp_password: Password = ""
+    smtp_tls: Literal["auto", "required", "off"] = "auto"
+    smtp_from: str = "noreply@lfx.linuxfoundation.org"
+    default_smtp_from: str = ""
+    default_smtp_from_display_name: str = "LFX Self Serve"
+    smtp_allowed_from_domains: Domains = ("lfx.linuxfoundation.org",)
+    smtp_allowed_reply_to_domains: Domains = ("linuxfoundation.org",)
+    smtp_allowed_recipient_domains: Domains = ()
+    smtp_max_connections: Count = 32
+    smtp_max_messages_per_connection: Count = 1000
+    smtp_max_idle_seconds: Seconds = 5.0
+    smtp_max_age_seconds: Seconds = 300.0
+    smtp_timeout_seconds: Seconds = 30.0
+    send_retry_seconds: Seconds = 8.0
+    ses_configuration_set: Annotated[str, msgspec.Meta(pattern=r"^[\x21-\x7e]*$")] = ""
+    ses_max_send_rate: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+
+
+def policy(settings: RelaySettings) -> Policy:
+    """Return what submissions are checked against.
+
+    Raises:
+        SettingsError: a domain or the default sender is malformed, or credentials would travel in the clear.
+    """
+    _check_credentials(settings)
+    return Policy(
+        sender=_sender(settings),
+        display_name=settings.default_smtp_from_display_name,
+        from_domains=frozenset(_wire("SMTP_ALLOWED_FROM_DOMAINS", settings.smtp_allowed_from_domains)),
+        reply_to_domains=_wire("SMTP_ALLOWED_REPLY_TO_DOMAINS", settings.smtp_allowed_reply_to_domains),
+        recipient_domains=_wire("SMTP_ALLOWED_RECIPIENT_DOMAINS", settings.smtp_allowed_recipient_domains),
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host name or address is this machine by its very form."""
+    if host == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return address.is_loopback or bool(getattr(address, "ipv4_mapped", None) and address.ipv4_mapped.is_loopback)
+
+
+def _sender(settings: RelaySettings) -> addresses.Mailbox:
+    variable = "DEFAULT_SMTP_FROM" if settings.default_smtp_from else "SMTP_FROM"
+    try:
+        return addresses.parse(settings.default_smtp_from or settings.smtp_from)
+    except (addresses.Malformed, addresses.TooLong) as error:
+        raise SettingsError(f"{variable}: {str(error)!r} is not one mailbox") from None
+
+
+def _wire(variable: str, domains: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        return tuple(addresses.wire_domain(domain).lower() for domain in domains)
+    except addresses.Malformed as error:
+        raise SettingsError(f"{variable}: {str(error)!r} is not a domain") from None
+
+
+def _check_credentials(settings: RelaySettings) -> None:
+    if bool(settings.smtp_username) != bool(settings.smtp_password):
+        missing = "SMTP_PASSWORD" if settings.smtp_username else "SMTP_USERNAME"
+        raise SettingsError(f"{missing}: must be set, since its counterpart is")
+    if settings.smtp_username and settings.smtp_tls == "off" and not is_loopback(settings.smtp_host):
+        raise SettingsError("SMTP_TLS: off would send SMTP_PASSWORD in the clear to another host")

@@ -1,0 +1,137 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""Pure: a request and the policy in, a submission (RFC 6409) or the word that refuses it out."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from relay import addresses
+from shared import contract, group_index
+
+if TYPE_CHECKING:
+    from relay.addresses import Mailbox
+
+MAX_SUBJECT_BYTES: Final = 998
+MAX_DISPLAY_NAME_BYTES: Final = 256
+
+_LINE_BREAKS = re.compile(r"[\r\n\0]")
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """What the operator allows, and what fills the fields that a caller leaves out."""
+
+    sender: addresses.Mailbox
+    display_name: str
+    from_domains: frozenset[str]
+    reply_to_domains: tuple[str, ...]
+    recipient_domains: tuple[str, ...]
+
+
+class Submission(msgspec.Struct, frozen=True, kw_only=True):
+    """One email that may be sent. `to` is the recipient as the caller wrote it."""
+
+    email_id: str
+    group_id: str
+    sender: addresses.Mailbox
+    recipient: addresses.Mailbox
+    reply_to: addresses.Mailbox | None
+    to: str
+    subject: str
+    text: str
+    html: str
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """Nothing is sent; `reason` is the error string of the contract."""
+
+    reason: str
+
+
+class Filtered(msgspec.Struct, frozen=True):
+    """Nothing is sent, and the caller sees success: the recipient is outside the allowlist of this environment."""
+
+    recipient: addresses.Mailbox
+
+
+class _Refusal(Exception):  # noqa: N818 - a word of RFC 6409 on its way up, not an error
+    pass
+
+
+def accept(
+    request: contract.SendEmailRequest, policy: Policy, *, email_id: str, new_group_id: str
+) -> Submission | Refused | Filtered:
+    """Check a request; `email_id` becomes its id, `new_group_id` its group's if it names none."""
+    to, subject, html, text = request.to, request.subject, request.html, request.text
+    if not (to and subject and html and text):
+        return Refused(contract.REQUIRED_FIELDS_MISSING)
+    try:
+        group_id = _group_id(request.group_id) or new_group_id
+        recipient = _mailbox(to, contract.INVALID_TO, contract.TO_TOO_LONG)
+        if policy.recipient_domains and not addresses.is_below(recipient, policy.recipient_domains):
+            return Filtered(recipient)
+        return Submission(
+            email_id=email_id,
+            group_id=group_id,
+            sender=_sender(request, policy),
+            recipient=recipient,
+            reply_to=_reply_to(request.reply_to, policy),
+            to=to,
+            subject=_line(subject, MAX_SUBJECT_BYTES, contract.INVALID_SUBJECT, contract.SUBJECT_TOO_LONG),
+            text=text,
+            html=html,
+        )
+    except _Refusal as refusal:
+        return Refused(str(refusal))
+
+
+def _group_id(given: str | None) -> str | None:
+    if given and not group_index.is_valid(given):
+        raise _Refusal(contract.INVALID_GROUP_ID)
+    return given
+
+
+def _sender(request: contract.SendEmailRequest, policy: Policy) -> Mailbox:
+    sender = policy.sender
+    if request.from_:
+        sender = _mailbox(request.from_, contract.INVALID_FROM, contract.FROM_TOO_LONG)
+        _require(addresses.is_listed(sender, policy.from_domains), contract.FROM_NOT_ALLOWED)
+    given = _line(
+        request.from_display_name or "",
+        MAX_DISPLAY_NAME_BYTES,
+        contract.INVALID_DISPLAY_NAME,
+        contract.DISPLAY_NAME_TOO_LONG,
+    )
+    name = given.strip() or sender.name or policy.display_name
+    return addresses.Mailbox(sender.local_part, sender.domain, name)
+
+
+def _reply_to(given: str | None, policy: Policy) -> Mailbox | None:
+    if not given:
+        return None
+    mailbox = _mailbox(given, contract.INVALID_REPLY_TO, contract.REPLY_TO_TOO_LONG)
+    _require(addresses.is_below(mailbox, policy.reply_to_domains), contract.REPLY_TO_NOT_ALLOWED)
+    return mailbox
+
+
+def _mailbox(given: str, invalid: str, too_long: str) -> Mailbox:
+    try:
+        return addresses.parse(given)
+    except addresses.TooLong:
+        raise _Refusal(too_long) from None
+    except addresses.Malformed:
+        raise _Refusal(invalid) from None
+
+
+def _line(given: str, max_bytes: int, invalid: str, too_long: str) -> str:
+    _require(not _LINE_BREAKS.search(given), invalid)
+    _require(len(given.encode()) <= max_bytes, too_long)
+    return given
+
+
+def _require(condition: bool, otherwise: str) -> None:  # noqa: FBT001 - reads as a sentence
+    if not condition:
+        raise _Refusal(otherwise)
