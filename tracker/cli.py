@@ -1,0 +1,38 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""The command line `lfx-email-tracker`."""
+
+from __future__ import annotations
+
+from shared import signals
+
+signals.exit_at_once()  # before the slow imports
+
+import os  # noqa: E402
+import sys  # noqa: E402
+
+import click  # noqa: E402
+
+from shared import __version__  # noqa: E402
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """Track the platform's email: applies SES events from SQS to the records in NATS KV and answers queries."""
+
+
+@main.command()
+@click.option("--create-buckets", is_flag=True, help="Create the KV buckets that are missing (for a local NATS server).")
+def serve(*, create_buckets: bool) -> None:
+    """Serve in the foreground until SIGTERM or Ctrl-C. Configured by environment variables."""
+    from shared import lifecycle, settings  # noqa: PLC0415 - so that --help does not wait for it
+    from tracker import process  # noqa: PLC0415
+    from tracker.settings import TrackerSettings  # noqa: PLC0415
+
+    try:
+        config = settings.load(os.environ, TrackerSettings)
+        served = process.prepare(config, os.environ, create_buckets=create_buckets)
+    except settings.SettingsError as error:
+        sys.exit(lifecycle.refuse(error))
+    sys.exit(lifecycle.run(process.NAME, config, served))

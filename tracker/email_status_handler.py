@@ -1,0 +1,106 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""Request bytes to reply bytes for `get_email_status`: one record by id, or those of a group in pages."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from shared import contract, group_index
+from shared.errors import KeyMissing, StoreUnavailable
+from tracker import records
+from tracker.errors import IndexCorrupt, RecordCorrupt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from shared.bucket import Bucket
+    from tracker.group_reader import GroupReader
+
+log = logging.getLogger(__name__)
+
+REASONS: Final[dict[type[Exception], str]] = {
+    KeyMissing: contract.NOT_FOUND,
+    StoreUnavailable: contract.INTERNAL_ERROR,
+    RecordCorrupt: contract.INTERNAL_ERROR,
+    IndexCorrupt: contract.INTERNAL_ERROR,
+}
+MAX_ID_LENGTH: Final = 255
+
+_decode = msgspec.json.Decoder(contract.GetEmailStatusRequest).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class _Invalid(Exception):  # noqa: N818 - carries the error string of the contract
+    pass
+
+
+class EmailStatusHandler:
+    """Answers from KV, and never more than one reply can hold."""
+
+    def __init__(self, recipients: Bucket, groups: GroupReader, max_payload: Callable[[], int]) -> None:
+        """Ask `max_payload` for each group: the next server may take another size."""
+        self._recipients = recipients
+        self._groups = groups
+        self._max_payload = max_payload
+
+    async def __call__(self, data: bytes) -> bytes:
+        """Answer one request."""
+        try:
+            request = _decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return _error(contract.INVALID_REQUEST_PAYLOAD)
+        try:
+            if request.email_id and request.group_id:
+                return _error(contract.ONLY_ONE_ID)
+            if request.email_id:
+                return await self._one(request.email_id)
+            if request.group_id:
+                return await self._page(request.group_id, *_bounds(request))
+            return _error(contract.EMAIL_OR_GROUP_REQUIRED)
+        except _Invalid as invalid:
+            return _error(str(invalid))
+        except tuple(REASONS) as error:
+            if not isinstance(error, KeyMissing):
+                log.error("query.failed", extra={"subject": contract.GET_EMAIL_STATUS_SUBJECT, "error": str(error)})  # noqa: TRY400
+            return _error(REASONS[type(error)])
+
+    async def _one(self, email_id: str) -> bytes:
+        if len(email_id) > MAX_ID_LENGTH or not group_index.is_legal_key(email_id):
+            raise KeyMissing(email_id)
+        entry = await self._recipients.get(email_id)
+        return records.encode(records.decode(entry.value))
+
+    async def _page(self, group_id: str, offset: int, limit: int | None) -> bytes:
+        email_ids = await self._groups.email_ids(group_id)
+        wanted = email_ids[offset:] if limit is None else email_ids[offset : offset + limit]
+        encoded: list[bytes] = []
+        size = len(b"[]")
+        async for some in self._groups.records(wanted):
+            encoded += map(records.encode, some)
+            size = sum(map(len, encoded)) + len(encoded) + 1
+            if size > self._max_payload():
+                return _error(contract.RESPONSE_TOO_LARGE, total=len(email_ids))
+        return b"[" + b",".join(encoded) + b"]"
+
+
+def _bounds(request: contract.GetEmailStatusRequest) -> tuple[int, int | None]:
+    """Return offset and limit; no limit, or 0, means up to the end."""
+    offset = _whole(request.offset, contract.INVALID_OFFSET)
+    limit = _whole(request.limit, contract.INVALID_LIMIT)
+    return offset, limit or None
+
+
+def _whole(number: float | None, otherwise: str) -> int:
+    if number is None:
+        return 0
+    if number != number // 1 or number < 0:
+        raise _Invalid(otherwise)
+    return int(number)
+
+
+def _error(reason: str, *, total: int | msgspec.UnsetType = msgspec.UNSET) -> bytes:
+    return _encode(contract.ErrorResponse(reason, total))

@@ -1,0 +1,216 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""Receives events, hands them on, deletes what is settled; the only conductor of events.
+
+A message is received once: whatever cannot be settled yet is held in hand, its visibility extended, so that waiting
+does not drive it into the dead-letter queue. Three receive failures in a row end it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, Self
+
+from shared.tasks import Tasks
+from tracker import ses_event
+from tracker.errors import QueueUnavailable
+from tracker.record_updater import Verdict
+from tracker.ses_event import EngagementEvent, Ignored
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tracker.sqs import Message
+
+log = logging.getLogger(__name__)
+
+MAX_FAILURES: Final = 3
+LONGEST_BACKOFF_SECONDS: Final = 30.0
+BATCHES_AT_ONCE: Final = 4
+MAX_HELD: Final = 2000
+VISIBILITY_SECONDS: Final = 60
+FIRST_PAUSE_SECONDS: Final = 0.2
+LONGEST_PAUSE_SECONDS: Final = 5.0
+LAST_POLL_SECONDS: Final = 1.2  # how long a stop waits for a long poll: what it still receives is released
+
+
+class MessageQueue(Protocol):
+    """The face of the queue that the poller needs."""
+
+    async def receive(self) -> list[Message]: ...  # noqa: D102
+
+    async def delete(self, messages: Sequence[Message]) -> None: ...  # noqa: D102
+
+    async def change_visibility(self, messages: Sequence[Message], seconds: int) -> None: ...  # noqa: D102
+
+
+class Updater(Protocol):
+    """Applies the events of one email."""
+
+    async def apply(self, email_id: str, events: Sequence[EngagementEvent]) -> Verdict: ...  # noqa: D102
+
+
+class _Pair(NamedTuple):
+    message: Message
+    event: EngagementEvent
+
+
+class Poller:
+    """Polls as long as its context is open, or until `failed` is set."""
+
+    def __init__(self, queue: MessageQueue, updater: Updater, *, receivers: int, record_wait_seconds: float) -> None:
+        """Poll with up to `receivers` calls at once; wait for a missing record until a message is so old."""
+        self._queue = queue
+        self._updater = updater
+        self._receivers = receivers
+        self._record_wait_seconds = record_wait_seconds
+        self.failed = asyncio.Event()
+        self._failures = 0
+        self._is_stopping = False
+        self._is_busy = asyncio.Event()
+        self._store_is_up = asyncio.Event()
+        self._store_is_up.set()
+        self._places = asyncio.Semaphore(BATCHES_AT_ONCE)
+        self._polling = Tasks()
+        self._applying = Tasks()
+        self._holding = Tasks()
+        self._held: dict[str, Message] = {}
+
+    async def __aenter__(self) -> Self:
+        """Start to poll."""
+        for number in range(self._receivers):
+            self._polling.start(self._poll(is_first=number == 0))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Receive no more, apply what came, release what is held and what a last poll brings."""
+        self._is_stopping = True
+        self._is_busy.set()
+        self._store_is_up.set()
+        self._holding.cancel()
+        await self._queue.change_visibility(list(self._held.values()), 0)
+        await self._polling.wait(LAST_POLL_SECONDS)
+        self._polling.cancel()
+        await self._applying.wait()
+
+    async def _poll(self, *, is_first: bool) -> None:
+        while not self._is_stopping and not self.failed.is_set():
+            await self._store_is_up.wait()
+            if not is_first:
+                await self._is_busy.wait()
+            if self._is_stopping:
+                return
+            async with self._places:  # batches that are being applied hold a place each
+                messages = await self._receive()
+            if self._is_stopping:
+                await self._queue.change_visibility(messages, 0)
+            elif messages:
+                self._applying.start(self._settle(messages))
+
+    async def _receive(self) -> list[Message]:
+        try:
+            messages = await self._queue.receive()
+        except QueueUnavailable as error:
+            await self._back_off(error)
+            return []
+        self._failures = 0
+        if messages:
+            self._is_busy.set()
+        else:
+            self._is_busy.clear()
+        return messages
+
+    async def _back_off(self, error: QueueUnavailable) -> None:
+        self._failures += 1
+        self._is_busy.clear()
+        log.warning("queue.receive_failed", extra={"failures": self._failures, "error": str(error)})
+        if self._failures >= MAX_FAILURES:
+            log.error("queue.given_up", extra={"failures": self._failures})
+            self.failed.set()
+            return
+        await asyncio.sleep(min(2.0 ** (self._failures - 1), LONGEST_BACKOFF_SECONDS) * random.uniform(0.8, 1.2))  # noqa: S311
+
+    async def _settle(self, messages: Sequence[Message]) -> None:
+        settled: list[Message] = []
+        by_email: dict[str, list[_Pair]] = {}
+        for message in messages:
+            event = ses_event.parse(message.body, message_id=message.message_id, received_at=message.sent_at)
+            if isinstance(event, Ignored):
+                _log_ignored(message, event)
+                settled.append(message)
+            else:
+                by_email.setdefault(event.email_id, []).append(_Pair(message, event))
+        async with self._places:
+            for done in await asyncio.gather(*map(self._apply_or_hold, by_email.values())):
+                settled += done
+            await self._queue.delete(settled)
+
+    async def _apply_or_hold(self, pairs: list[_Pair]) -> list[Message]:
+        """Apply the events of one email; return the messages to delete, and hold those that have to wait."""
+        verdict = await self._apply(pairs)
+        settled, waiting = self._sorted(pairs, verdict)
+        if waiting and self._is_stopping:
+            await self._queue.change_visibility([pair.message for pair in waiting], 0)
+        elif waiting and verdict is Verdict.UNMATCHED and len(self._held) >= MAX_HELD:
+            await self._queue.change_visibility([pair.message for pair in waiting], int(self._record_wait_seconds))
+        elif waiting:
+            self._held.update((pair.message.receipt_handle, pair.message) for pair in waiting)
+            self._holding.start(self._hold(waiting))
+        return settled
+
+    async def _apply(self, pairs: Sequence[_Pair]) -> Verdict:
+        verdict = await self._updater.apply(pairs[0].event.email_id, [pair.event for pair in pairs])
+        if verdict is Verdict.AGAIN:
+            self._store_is_up.clear()
+        else:
+            self._store_is_up.set()
+        return verdict
+
+    def _sorted(self, pairs: Sequence[_Pair], verdict: Verdict) -> tuple[list[Message], list[_Pair]]:
+        """Return what to delete and what to hold."""
+        if verdict is Verdict.SETTLED:
+            return [pair.message for pair in pairs], []
+        if verdict is Verdict.STUCK:
+            return [], []
+        if verdict is Verdict.AGAIN:
+            return [], list(pairs)
+        old = [pair for pair in pairs if _age_seconds(pair.message) >= self._record_wait_seconds]
+        for pair in old:
+            event = pair.event
+            log.info("event.unmatched", extra={"email_id": event.email_id, "kind": event.kind, "event_id": event.event_id})
+        return [pair.message for pair in old], [pair for pair in pairs if pair not in old]
+
+    async def _hold(self, waiting: list[_Pair]) -> None:
+        """Try again until each message is settled, extending its visibility meanwhile."""
+        pause = FIRST_PAUSE_SECONDS
+        extend_at = _now() + VISIBILITY_SECONDS / 2
+        while waiting:
+            youngest = min(_age_seconds(pair.message) for pair in waiting)
+            await asyncio.sleep(min(pause, max(0.05, self._record_wait_seconds - youngest)) * random.uniform(0.8, 1.2))  # noqa: S311
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+            if _now() >= extend_at:
+                await self._queue.change_visibility([pair.message for pair in waiting], VISIBILITY_SECONDS)
+                extend_at = _now() + VISIBILITY_SECONDS / 2
+            settled, waiting = self._sorted(waiting, await self._apply(waiting))
+            await self._let_go(settled)
+
+    async def _let_go(self, settled: list[Message]) -> None:
+        for message in settled:
+            self._held.pop(message.receipt_handle, None)
+        await self._queue.delete(settled)
+
+
+def _log_ignored(message: Message, ignored: Ignored) -> None:
+    level = logging.INFO if ignored.is_expected else logging.WARNING
+    log.log(level, "event.ignored", extra={"message_id": message.message_id, "reason": ignored.reason})
+
+
+def _age_seconds(message: Message) -> float:
+    return (datetime.now(UTC) - message.sent_at).total_seconds()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,93 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""The life of the tracker, wired in one place: what is started last is stopped first."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Final
+
+from shared import bucket, contract
+from shared.bucket import Bucket
+from shared.endpoint import Endpoint
+from shared.inbox import Inbox
+from tracker import settings
+from tracker.announcer import Announcer
+from tracker.email_analytics_handler import EmailAnalyticsHandler
+from tracker.email_status_handler import EmailStatusHandler
+from tracker.group_reader import GroupReader
+from tracker.poller import VISIBILITY_SECONDS, Poller
+from tracker.record_updater import RecordUpdater
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from shared.connection import Connection
+    from shared.lifecycle import Life, Serve
+    from tracker.settings import TrackerSettings
+
+log = logging.getLogger(__name__)
+
+NAME: Final = "lfx-email-tracker"
+
+
+def prepare(config: TrackerSettings, environ: Mapping[str, str], *, create_buckets: bool) -> Serve:
+    """Return what answers the queries and, if eventing is on, applies the events, until told to stop.
+
+    Raises:
+        SettingsError: settings that do not fit each other.
+    """
+    settings.check(config)
+
+    async def serve(life: Life, connection: Connection) -> int:
+        if create_buckets:
+            await bucket.create_missing(connection, contract.BUCKETS)
+        async with AsyncExitStack() as stack:
+            inbox = await stack.enter_async_context(Inbox(connection))
+            recipients = Bucket(inbox, connection, contract.EMAIL_RECIPIENTS_BUCKET)
+            index = Bucket(inbox, connection, contract.EMAIL_GROUP_INDEX_BUCKET)
+            poller = None
+            if config.ses_eventing_enabled:
+                for needed in (recipients, index):
+                    await needed.info()  # without KV there is nothing to apply events to: a fatal error at start
+                poller = await stack.enter_async_context(_poller(config, environ, recipients, connection))
+            groups = GroupReader(recipients, index)
+            status = EmailStatusHandler(recipients, groups, lambda: connection.max_payload)
+            for subject, handler in (
+                (contract.GET_EMAIL_STATUS_SUBJECT, status),
+                (contract.GET_EMAIL_ENGAGEMENT_ANALYTICS_SUBJECT, EmailAnalyticsHandler(groups)),
+            ):
+                endpoint = Endpoint(connection, subject, handler, max_in_flight=config.max_in_flight)
+                await stack.enter_async_context(endpoint)
+            life.serving()
+            log.info("tracker.serving", extra={"eventing": config.ses_eventing_enabled})
+            return await _until_done(life, poller)
+
+    return serve
+
+
+async def _until_done(life: Life, poller: Poller | None) -> int:
+    stopping = asyncio.create_task(life.stopping.wait())
+    if poller is None:
+        await stopping
+        return 0
+    failed = asyncio.create_task(poller.failed.wait())
+    await asyncio.wait({stopping, failed}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    failed.cancel()
+    return 1 if poller.failed.is_set() else 0
+
+
+def _poller(
+    config: TrackerSettings, environ: Mapping[str, str], recipients: Bucket, connection: Connection
+) -> Poller:
+    from tracker.sqs import Queue  # noqa: PLC0415 - boto3 takes 135 ms and 19 MB
+
+    return Poller(
+        Queue(config.ses_engagement_sqs_queue_url, environ, visibility_seconds=VISIBILITY_SECONDS),
+        RecordUpdater(recipients, Announcer(connection)),
+        receivers=config.sqs_receivers,
+        record_wait_seconds=config.engagement_record_wait_seconds,
+    )

@@ -1,0 +1,91 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""Applies the events of one email to its record in one write, and says what is to become of their messages."""
+
+from __future__ import annotations
+
+import enum
+import logging
+from typing import TYPE_CHECKING, NamedTuple
+
+from shared.errors import KeyMissing, RevisionConflict, StoreUnavailable, ValueTooLarge
+from tracker import engagement, records
+from tracker.errors import RecordCorrupt, RecordFull
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from shared.bucket import Bucket
+    from shared.contract import EmailRecipientRecord
+    from tracker.announcer import Announcer
+    from tracker.ses_event import EngagementEvent
+
+log = logging.getLogger(__name__)
+
+
+class Verdict(enum.Enum):
+    """What the poller does with the messages."""
+
+    SETTLED = enum.auto()  # delete
+    UNMATCHED = enum.auto()  # there is no record: wait for it, as long as the events are young
+    AGAIN = enum.auto()  # KV could not be read or written: try again, for as long as it takes
+    STUCK = enum.auto()  # the record cannot be read: leave the messages to the queue and its redrive policy
+
+
+class _Step(NamedTuple):
+    event: EngagementEvent
+    record: EmailRecipientRecord
+
+
+class RecordUpdater:
+    """Writes events into the recipients bucket and announces those that were new."""
+
+    def __init__(self, recipients: Bucket, announcer: Announcer) -> None:
+        """Write to `recipients`, tell `announcer`."""
+        self._recipients = recipients
+        self._announcer = announcer
+
+    async def apply(self, email_id: str, events: Sequence[EngagementEvent]) -> Verdict:
+        """Apply events of one email, in any order."""
+        steps: list[_Step] = []
+        try:
+            max_bytes = await self._recipients.max_value_bytes()
+
+            def change(value: bytes) -> bytes | None:
+                before = records.decode(value)
+                steps[:] = _steps(before, events)
+                return records.fit(steps[-1].record, max_bytes) if steps else None
+
+            await self._recipients.rewrite(email_id, change)
+        except KeyMissing:
+            return Verdict.UNMATCHED
+        except (StoreUnavailable, RevisionConflict, ValueTooLarge) as error:  # too large: the limit has changed
+            log.warning("event.postponed", extra={"email_id": email_id, "events": len(events), "error": str(error)})
+            return Verdict.AGAIN
+        except RecordCorrupt as error:
+            log.error("record.corrupt", extra={"email_id": email_id, "error": str(error)})  # noqa: TRY400
+            return Verdict.STUCK
+        except RecordFull:
+            log.error("record.full", extra={"email_id": email_id, "events": len(events)})  # noqa: TRY400
+            return Verdict.SETTLED
+        await self._report(events, steps)
+        return Verdict.SETTLED
+
+    async def _report(self, events: Sequence[EngagementEvent], steps: Sequence[_Step]) -> None:
+        applied = {id(step.event) for step in steps}
+        for event in events:
+            name = "event.applied" if id(event) in applied else "event.duplicate"
+            log.info(name, extra={"email_id": event.email_id, "kind": event.kind, "event_id": event.event_id})
+        for step in steps:
+            await self._announcer.announce(step.event, step.record)
+
+
+def _steps(record: EmailRecipientRecord, events: Sequence[EngagementEvent]) -> list[_Step]:
+    """Return each event that said something new, with the record as it left it."""
+    steps = []
+    for event in events:
+        after = engagement.apply(record, event)
+        if after is not record:
+            steps.append(_Step(event, after))
+            record = after
+    return steps

@@ -1,0 +1,80 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""Pure: a record and the bytes it is stored as, within the bucket's limit. Reads what the Go service wrote, too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import UNSET
+from msgspec.structs import replace
+
+from shared.contract import EmailRecipientRecord
+from tracker.errors import RecordCorrupt, RecordFull
+
+_decode = msgspec.json.Decoder(EmailRecipientRecord).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def decode(value: bytes) -> EmailRecipientRecord:
+    """Read a record; counts that an older service left out are taken from the lists.
+
+    Raises:
+        RecordCorrupt: it is none.
+    """
+    try:
+        record = _decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        record = _without_nulls(value)
+    opens, clicks = len(record.opened_at_list or ()), len(record.click_list or ())
+    if opens > record.open_count or clicks > record.click_count:
+        return replace(record, open_count=max(opens, record.open_count), click_count=max(clicks, record.click_count))
+    return record
+
+
+def encode(record: EmailRecipientRecord) -> bytes:
+    """Return the JSON of a record."""
+    return _encode(record)
+
+
+def fit(record: EmailRecipientRecord, max_bytes: int) -> bytes:
+    """Return the JSON of a record; if it is too long, the oldest opens and clicks go first, then the diagnostic.
+
+    Raises:
+        RecordFull: even so it is too long.
+    """
+    value = _encode(record)
+    while len(value) > max_bytes:
+        record = _shortened(record, len(value) - max_bytes)
+        value = _encode(record)
+    return value
+
+
+def _shortened(record: EmailRecipientRecord, excess: int) -> EmailRecipientRecord:
+    opens, clicks = record.opened_at_list or (), record.click_list or ()
+    if opens and (not clicks or opens[0].opened_at <= clicks[0].clicked_at):
+        return replace(record, opened_at_list=opens[_how_many(_encode(opens[0]), excess) :] or UNSET)
+    if clicks:
+        return replace(record, click_list=clicks[_how_many(_encode(clicks[0]), excess) :] or UNSET)
+    if record.click_event_ids:
+        return replace(record, click_event_ids=UNSET)
+    if record.failure and record.failure.diagnostic:
+        return replace(record, failure=replace(record.failure, diagnostic=UNSET))
+    if record.failure and (record.failure.type or record.failure.sub_type):
+        return replace(record, failure=replace(record.failure, type=UNSET, sub_type=UNSET))
+    raise RecordFull(record.email_id)
+
+
+def _how_many(oldest: bytes, excess: int) -> int:
+    """Drop a few at a time where much has to go; a list is then cut in steps, not entry by entry."""
+    return max(1, excess // (2 * len(oldest)))
+
+
+def _without_nulls(value: bytes) -> EmailRecipientRecord:
+    try:
+        fields: Any = msgspec.json.decode(value)
+        present = {name: field for name, field in fields.items() if field is not None}
+        return msgspec.convert(present, EmailRecipientRecord)
+    except (AttributeError, ValueError, RecursionError) as error:
+        raise RecordCorrupt(str(error)) from error
