@@ -1,0 +1,196 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""A console script of this environment, started as a user starts it: by its name, with environment variables."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections import defaultdict
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from tests.stack import child, probe
+from tests.stack.change import Change
+from tests.stack.ports import free_port
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+STOP_SECONDS = 10.0
+_LOOK_AGAIN = 0.02
+
+
+class Printed:
+    """What came through one pipe, line by line."""
+
+    def __init__(self) -> None:
+        self.lines: list[bytes] = []
+        self.change = Change()
+        self._rest = b""
+
+    @property
+    def text(self) -> str:
+        """All of it, also the line that has no end yet."""
+        return (b"".join(self.lines) + self._rest).decode(errors="replace")
+
+    async def read(self, pipe: asyncio.StreamReader) -> None:
+        """Take in everything until the pipe is closed; lines may be of any length."""
+        while chunk := await pipe.read(65_536):
+            *lines, self._rest = (self._rest + chunk).splitlines(keepends=True)
+            if self._rest.endswith(b"\n"):
+                lines.append(self._rest)
+                self._rest = b""
+            self.lines += lines
+            self.change.notify()
+
+
+class Console:
+    """The running script: what it prints, what its probes say, how it ends."""
+
+    def __init__(self, name: str, process: asyncio.subprocess.Process, port: int) -> None:
+        self.port = port
+        self._name = name
+        self._process = process
+        self._output = Printed()
+        self._errors = Printed()
+        self._events: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+        self._logs: list[dict[str, Any]] = []
+        self._parsed = 0
+
+    def __repr__(self) -> str:
+        return f"<Console {self._name} pid={self.pid} exit={self.returncode}>"
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit code, None while it runs."""
+        return self._process.returncode
+
+    @property
+    def output(self) -> str:
+        """All of standard output so far."""
+        return self._output.text
+
+    @property
+    def errors(self) -> str:
+        """All of standard error so far."""
+        return self._errors.text
+
+    @property
+    def logs(self) -> list[dict[str, Any]]:
+        """The complete lines of standard output that are JSON objects."""
+        for line in self._output.lines[self._parsed :]:
+            try:
+                record = msgspec.json.decode(line, type=dict[str, Any])
+            except msgspec.DecodeError:  # commands also print for people
+                continue
+            self._logs.append(record)
+            self._events[record.get("msg", "")].append(record)
+        self._parsed = len(self._output.lines)
+        return self._logs
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        """The log records of one event."""
+        _ = self.logs
+        return self._events[event]
+
+    def terminate(self) -> None:
+        """SIGTERM."""
+        self.send(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.send(signal.SIGKILL)
+
+    def send(self, number: signal.Signals) -> None:
+        """Send any signal; nothing happens where the process has ended."""
+        child.signal_to(self._process, number)
+
+    async def wait(self, timeout: float = STOP_SECONDS) -> int:
+        """Return the exit code once the process has ended."""
+        async with asyncio.timeout(timeout):
+            return await self._process.wait()
+
+    async def get(self, path: str) -> tuple[int, str]:
+        """GET a path of its probes; status and body."""
+        return await probe.get(self.port, path)
+
+    async def wait_until_ready(self, timeout: float = 10.0) -> None:
+        """Return when /readyz says 200; RuntimeError with all it printed where it ends instead."""
+        await self.wait_for_status("/readyz", 200, timeout)
+
+    async def wait_for_status(self, path: str, status: int, timeout: float = 10.0) -> None:
+        """Return when a probe answers with this status."""
+        try:
+            async with asyncio.timeout(timeout):
+                while await self._status(path) != status:
+                    self._check_alive()
+                    await asyncio.sleep(_LOOK_AGAIN)
+        except TimeoutError:
+            message = f"{self!r}: {path} is not {status} after {timeout} s\n{self._printed()}"
+            raise TimeoutError(message) from None
+
+    async def wait_for_log(self, event: str, timeout: float = 10.0, count: int = 1) -> dict[str, Any]:
+        """Return the latest record of an event once it was logged so often."""
+        await self._output.change.wait_until(
+            lambda: len(self.logged(event)) >= count,
+            timeout,
+            lambda: f"{self!r} has logged {event!r} {len(self.logged(event))} times\n{self._printed()}",
+        )
+        return self.logged(event)[-1]
+
+    async def read(self) -> None:
+        """Take in both pipes until the process has closed them."""
+        assert self._process.stdout
+        assert self._process.stderr
+        await asyncio.gather(self._output.read(self._process.stdout), self._errors.read(self._process.stderr))
+
+    async def end(self) -> None:
+        """SIGTERM, and SIGKILL where that does not help."""
+        self.terminate()
+        try:
+            await self.wait()
+        except TimeoutError:
+            self.kill()
+            await self.wait()
+
+    async def _status(self, path: str) -> int | None:
+        try:
+            status, _ = await self.get(path)
+        except OSError:
+            return None
+        return status
+
+    def _check_alive(self) -> None:
+        if self.returncode is not None:
+            message = f"{self!r} has ended\n{self._printed()}"
+            raise RuntimeError(message)
+
+    def _printed(self) -> str:
+        return f"stdout: {self.output[-4000:]}\nstderr: {self.errors[-4000:]}"
+
+
+@asynccontextmanager
+async def running(script: str, *arguments: str, env: Mapping[str, str] | None = None) -> AsyncIterator[Console]:
+    """Run the script with nothing but this environment and PATH; it listens on PORT, a free one unless given."""
+    given = {"PATH": os.environ.get("PATH", os.defpath), "PORT": str(free_port()), **(env or {})}
+    process = await child.start(
+        Path(sys.executable).parent / script, *arguments, env=given, output=asyncio.subprocess.PIPE
+    )
+    console = Console(" ".join([script, *arguments]), process, int(given["PORT"]))
+    reading = asyncio.create_task(console.read(), name="console.read")
+    try:
+        yield console
+    finally:
+        await console.end()
+        await reading

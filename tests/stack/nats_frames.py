@@ -1,0 +1,106 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""The NATS client protocol as frames: a control line and, for messages, headers and payload. No sockets."""
+
+from __future__ import annotations
+
+import msgspec
+
+_END = b"\r\n"
+_WITH_PAYLOAD = frozenset({b"PUB", b"HPUB", b"MSG", b"HMSG"})
+
+NO_RESPONDERS = b"NATS/1.0 503\r\n\r\n"
+
+
+class Frame(msgspec.Struct, frozen=True):
+    """One operation of either side, byte for byte."""
+
+    line: bytes
+    body: bytes | None = None
+
+    @property
+    def words(self) -> list[bytes]:
+        """The control line's parts, the verb first."""
+        return self.line.split()
+
+    @property
+    def verb(self) -> bytes:
+        """The operation's name in capitals."""
+        return self.line.split(maxsplit=1)[0].upper() if self.line.strip() else b""
+
+    def encode(self) -> bytes:
+        """The frame's bytes."""
+        return self.line + _END if self.body is None else self.line + _END + self.body + _END
+
+
+class Publication(msgspec.Struct, frozen=True):
+    """What a client publishes; headers are whole, from NATS/1.0 to the empty line."""
+
+    subject: str
+    reply: str
+    payload: bytes
+    headers: bytes = b""
+
+    def encode(self) -> bytes:
+        """As PUB or HPUB."""
+        verb = b"HPUB" if self.headers else b"PUB"
+        reply = f" {self.reply}" if self.reply else ""
+        return b"%s %s%s %s" % (verb, self.subject.encode(), reply.encode(), _sized(self.headers, self.payload))
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What a client gets to its request."""
+
+    payload: bytes = b""
+    headers: bytes = b""
+
+    def encode(self, subject: str, sid: str) -> bytes:
+        """As MSG or HMSG."""
+        verb = b"HMSG" if self.headers else b"MSG"
+        return b"%s %s %s %s" % (verb, subject.encode(), sid.encode(), _sized(self.headers, self.payload))
+
+
+class Parser:
+    """Cuts one direction's bytes into whole frames."""
+
+    def __init__(self) -> None:
+        self._received = bytearray()
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """Take bytes in; the frames that are complete now."""
+        self._received += data
+        frames = []
+        while (frame := self._next()) is not None:
+            frames.append(frame)
+        return frames
+
+    def _next(self) -> Frame | None:
+        end = self._received.find(_END)
+        if end < 0:
+            return None
+        frame = Frame(bytes(self._received[:end]))
+        stop = end + len(_END)
+        if frame.verb in _WITH_PAYLOAD:
+            start, stop = stop, stop + int(frame.words[-1]) + len(_END)
+            if len(self._received) < stop:
+                return None
+            frame = Frame(frame.line, bytes(self._received[start : stop - len(_END)]))
+        del self._received[:stop]
+        return frame
+
+
+def publication(frame: Frame) -> Publication:
+    """Read a PUB or HPUB."""
+    words = [word.decode() for word in frame.words]
+    with_headers = frame.verb == b"HPUB"
+    body = frame.body or b""
+    split = int(words[-2]) if with_headers else 0
+    names = words[1 : -2 if with_headers else -1]
+    reply = names[1] if len(names) > 1 else ""
+    return Publication(subject=names[0], reply=reply, payload=body[split:], headers=body[:split])
+
+
+def _sized(headers: bytes, payload: bytes) -> bytes:
+    total = len(headers) + len(payload)
+    sizes = b"%d %d" % (len(headers), total) if headers else b"%d" % total
+    return sizes + _END + headers + payload + _END

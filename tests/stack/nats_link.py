@@ -1,0 +1,114 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""One client's connection through the proxy: two directions of frames, and the subscriptions they tell of."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from typing import TYPE_CHECKING
+
+from tests.stack import nats_frames
+from tests.stack.nats_frames import Answer, Frame, Parser
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.stack.nats_proxy import NatsProxy
+
+
+class Link:
+    """Forwards until one side closes."""
+
+    def __init__(self, proxy: NatsProxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._proxy = proxy
+        self._from_client = reader
+        self._to_client = writer
+        self._to_server: asyncio.StreamWriter | None = None
+        self._subscriptions: dict[str, str] = {}
+
+    async def run(self, host: str, port: int) -> None:
+        """Connect to the server and forward."""
+        try:
+            from_server, self._to_server = await asyncio.open_connection(host, port)
+            directions = [
+                asyncio.create_task(self._pump(self._from_client, self._to_server, self._from_client_frame)),
+                asyncio.create_task(self._pump(from_server, self._to_client, self._from_server_frame)),
+            ]
+            try:
+                await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for direction in directions:
+                    direction.cancel()
+                await asyncio.wait(directions)
+        finally:
+            self.cut()
+
+    def cut(self) -> None:
+        """Close both sides at once."""
+        self._to_client.transport.abort()
+        if self._to_server:
+            self._to_server.transport.abort()
+
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, forward: Callable[[Frame], bytes]
+    ) -> None:
+        parser = Parser()
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65_536):
+                if self._proxy.delay:
+                    await asyncio.sleep(self._proxy.delay)
+                await self._proxy.thawed.wait()
+                writer.write(b"".join(forward(frame) for frame in parser.feed(data)))
+                await writer.drain()
+
+    def _from_client_frame(self, frame: Frame) -> bytes:
+        if frame.verb == b"SUB":
+            _, subject, *_, sid = frame.words
+            self._subscriptions[sid.decode()] = subject.decode()
+        elif frame.verb == b"UNSUB" and len(frame.words) == 2:  # with a limit it goes on for a while
+            self._subscriptions.pop(frame.words[1].decode(), None)
+        elif frame.verb in {b"PUB", b"HPUB"}:
+            return self._published(frame)
+        return frame.encode()
+
+    def _from_server_frame(self, frame: Frame) -> bytes:
+        if frame.verb == b"INFO":
+            return _without_other_urls(frame).encode()
+        if frame.verb in {b"MSG", b"HMSG"} and self._proxy.rules.loses(frame.words[1].decode()):
+            return b""
+        return frame.encode()
+
+    def _published(self, frame: Frame) -> bytes:
+        publication = nats_frames.publication(frame)
+        decision = self._proxy.rules.decide(publication)
+        if decision is None:
+            return b""
+        if isinstance(decision, Answer):
+            sid = next((sid for sid, subject in self._subscriptions.items() if covers(subject, publication.reply)), "")
+            self._to_client.write(decision.encode(publication.reply, sid))
+            return b""
+        return frame.encode() if decision is publication else decision.encode()
+
+
+def covers(pattern: str, subject: str) -> bool:
+    """Whether a subscription's subject, wildcards included, takes in this subject."""
+    wanted, given = pattern.split("."), subject.split(".")
+    if wanted[-1] == ">":
+        wanted = wanted[:-1]
+        return len(given) > len(wanted) and covers_tokens(wanted, given[: len(wanted)])
+    return covers_tokens(wanted, given)
+
+
+def covers_tokens(wanted: list[str], given: list[str]) -> bool:
+    """Token by token."""
+    return len(wanted) == len(given) and all(token in {"*", other} for token, other in zip(wanted, given, strict=True))
+
+
+def _without_other_urls(frame: Frame) -> Frame:
+    """The server's word without the addresses by which a client would get around the proxy."""
+    info = json.loads(frame.line.split(b" ", 1)[1])
+    for name in ("connect_urls", "ws_connect_urls"):
+        info.pop(name, None)
+    return Frame(b"INFO " + json.dumps(info).encode())

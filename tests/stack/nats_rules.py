@@ -1,0 +1,76 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""What the proxy does to what a client publishes: decisions alone, each planned so many times. No sockets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.stack.nats_frames import Answer, Publication
+
+
+class Rule(msgspec.Struct):
+    """What happens to publications under a subject, and how often still."""
+
+    prefix: str
+    times: int
+    decide: Callable[[Publication], Publication | Answer | None]
+    needs_reply: bool = False
+
+    def matches(self, publication: Publication) -> bool:
+        """Whether it applies."""
+        return (
+            self.times > 0
+            and publication.subject.startswith(self.prefix)
+            and (bool(publication.reply) or not self.needs_reply)
+        )
+
+
+class Rules:
+    """Asked for each publication; the oldest rule that applies decides."""
+
+    def __init__(self) -> None:
+        self.published: list[str] = []
+        self._rules: list[Rule] = []
+        self._lost_inboxes: set[str] = set()
+
+    def answer(self, prefix: str, times: int, make_reply: Callable[[Publication], Answer]) -> None:
+        """Plan answers."""
+        self._rules.append(Rule(prefix, times, make_reply, needs_reply=True))
+
+    def rewrite(self, prefix: str, times: int, change: Callable[[Publication], Publication]) -> None:
+        """Plan changes."""
+        self._rules.append(Rule(prefix, times, change))
+
+    def lose_request(self, prefix: str, times: int) -> None:
+        """Plan losses on the way there."""
+        self._rules.append(Rule(prefix, times, lambda _: None))
+
+    def lose_reply(self, prefix: str, times: int) -> None:
+        """Plan losses on the way back."""
+        self._rules.append(Rule(prefix, times, self._lose_reply_to, needs_reply=True))
+
+    def decide(self, publication: Publication) -> Publication | Answer | None:
+        """Say what goes to the server, or back to the client, or nowhere."""
+        self.published.append(publication.subject)
+        rule = next((rule for rule in self._rules if rule.matches(publication)), None)
+        if rule is None:
+            return publication
+        rule.times -= 1
+        return rule.decide(publication)
+
+    def loses(self, subject: str) -> bool:
+        """Whether a message to a client is a reply to be lost; asked once for each."""
+        if subject not in self._lost_inboxes:
+            return False
+        self._lost_inboxes.discard(subject)
+        return True
+
+    def _lose_reply_to(self, publication: Publication) -> Publication:
+        self._lost_inboxes.add(publication.reply)
+        return publication

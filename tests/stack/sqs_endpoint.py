@@ -1,0 +1,225 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""A real HTTP endpoint that boto3 takes for SQS (AWS JSON 1.0): long polls, visibility, batches, faults on demand."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections import Counter
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from tests.stack import http_connection, sqs_actions, sqs_errors
+from tests.stack.change import Change
+from tests.stack.http_connection import HttpConnection
+from tests.stack.ports import free_port
+from tests.stack.sqs_errors import SqsError
+from tests.stack.sqs_faults import Faults
+from tests.stack.sqs_queue import Queue
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable
+
+ACCOUNT = "000000000000"
+QUEUE = "engagement-events"
+_JSON = "application/x-amz-json-1.0"
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+class Call(NamedTuple):
+    """One call as it came in."""
+
+    action: str
+    payload: dict[str, Any]
+    authorization: str
+
+
+class SqsEndpoint:
+    """The endpoint with its queues; what is asked of it without a queue concerns the first one."""
+
+    def __init__(self, port: int | None = None) -> None:
+        self.port = port or free_port()
+        self.queues: dict[str, Queue] = {}
+        self.requests: list[Call] = []
+        self.calls: Counter[str] = Counter()
+        self.faults = Faults()
+        self._change = Change()
+        self._connections: set[HttpConnection] = set()
+        self._server: asyncio.Server | None = None
+
+    @property
+    def endpoint_url(self) -> str:
+        """For AWS_ENDPOINT_URL_SQS and boto3's endpoint_url."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def queue_url(self) -> str:
+        """The first queue's URL."""
+        return self.url_of(QUEUE)
+
+    @property
+    def queue(self) -> Queue:
+        """The first queue."""
+        return self.queues[QUEUE]
+
+    @property
+    def visible(self) -> int:
+        """How many messages wait."""
+        return self.queue.visible
+
+    @property
+    def in_flight(self) -> int:
+        """How many messages are received and not yet deleted."""
+        return self.queue.in_flight
+
+    @property
+    def deleted(self) -> list[str]:
+        """Ids of the deleted messages."""
+        return self.queue.deleted
+
+    @property
+    def receives(self) -> int:
+        """How many calls of ReceiveMessage have come."""
+        return self.calls["ReceiveMessage"]
+
+    @property
+    def open_connections(self) -> int:
+        """How many clients are connected."""
+        return len(self._connections)
+
+    def url_of(self, name: str) -> str:
+        """The URL of a queue."""
+        return f"{self.endpoint_url}/{ACCOUNT}/{name}"
+
+    def add_queue(self, name: str, *, visibility_timeout: float = 30.0) -> Queue:
+        """Make one more queue."""
+        self.queues[name] = Queue(name, visibility_timeout=visibility_timeout)
+        return self.queues[name]
+
+    def send(self, body: str, sent_at: float | None = None) -> str:
+        """Put a message in the first queue, and answer its id."""
+        return self.queue.send(body, sent_at).message_id
+
+    async def wait_until_empty(self, timeout: float = 10.0) -> None:
+        """Return when the first queue has nothing visible and nothing in flight."""
+        await self.queue.wait_until_empty(timeout)
+
+    async def wait_for_calls(self, action: str, count: int = 1, timeout: float = 10.0) -> None:
+        """Return when so many calls of an action have come, whatever was answered."""
+        await self._change.wait_until(
+            lambda: self.calls[action] >= count, timeout, lambda: f"{self.calls[action]} of {count} {action}"
+        )
+
+    async def wait_for_no_connections(self, timeout: float = 10.0) -> None:
+        """Return when every client has gone."""
+        await self._change.wait_until(
+            lambda: not self._connections, timeout, lambda: f"{self.open_connections} clients connected"
+        )
+
+    def fail_next(self, action: str, error_type: str = "InternalFailure", status: int = 500, times: int = 1) -> None:
+        """Let the next calls of an action fail as a whole."""
+        self.faults.fail_calls(action, SqsError(sqs_errors.Kind(error_type, status=status), "injected"), times)
+
+    def fail_entries(
+        self, action: str, times: int = 1, code: str = "InternalError", *, sender_fault: bool = False, count: int = 1
+    ) -> None:
+        """Let the first `count` entries of the next batches of an action fail, and nothing happen to them."""
+        failure = {"SenderFault": sender_fault, "Code": code, "Message": "injected"}
+        self.faults.fail_entries(action, failure, count, times)
+
+    async def start(self) -> None:
+        """Listen."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            lambda: HttpConnection(self._answer, self._connections, self._change), "127.0.0.1", self.port, backlog=1024
+        )
+
+    async def stop(self) -> None:
+        """Listen no longer and cut every connection, long polls too; messages stay."""
+        if self._server is None:
+            return
+        self._server.close()
+        await asyncio.gather(*[connection.cut() for connection in self._connections])
+        await self._server.wait_closed()
+        self._server = None
+
+    def _answer(self, request: http_connection.Request) -> bytes | Awaitable[bytes]:
+        try:
+            payload = _decode(request.body or b"{}")
+            action = request.headers.get("x-amz-target", "").removeprefix("AmazonSQS.")
+            self.requests.append(Call(action, payload, request.headers.get("authorization", "")))
+            self.calls[action] += 1
+            self._change.notify()
+            self.faults.raise_due(action)
+            queue = sqs_actions.find_queue(self.queues, payload, request.path)
+            return self._act(action, queue, payload)
+        except SqsError as error:
+            return _error(error)
+        except msgspec.DecodeError as error:
+            return _error(SqsError(sqs_errors.SERIALIZATION_EXCEPTION, str(error)))
+
+    def _act(self, action: str, queue: Queue, payload: dict[str, Any]) -> bytes | Awaitable[bytes]:
+        if action == "ReceiveMessage":
+            return self._receive(queue, payload)
+        if action == "GetQueueUrl":
+            return _success({"QueueUrl": self.url_of(queue.name)})
+        if act := sqs_actions.ACTIONS.get(action):
+            return _success(act(queue, payload))
+        if act := sqs_actions.BATCHES.get(action):
+            return _success(sqs_actions.batch(queue, payload, act, self.faults.due_entries(action)))
+        raise SqsError(sqs_errors.UNSUPPORTED_OPERATION, f"no action {action}")
+
+    def _receive(self, queue: Queue, payload: dict[str, Any]) -> bytes | Awaitable[bytes]:
+        wait = sqs_actions.wait_seconds(payload)
+        messages = sqs_actions.receive(queue, payload)
+        if wait and not messages:
+            return _receive_later(queue, payload, time.monotonic() + wait)
+        return _received(messages)
+
+
+async def _receive_later(queue: Queue, payload: dict[str, Any], until: float) -> bytes:
+    while True:
+        messages = sqs_actions.receive(queue, payload)
+        if messages or time.monotonic() >= until:
+            return _received(messages)
+        await queue.wait_for_change(until)
+
+
+def _received(messages: list[dict[str, Any]]) -> bytes:
+    return _success({"Messages": messages} if messages else {})
+
+
+def _success(payload: dict[str, Any]) -> bytes:
+    return http_connection.response(200, _encode(payload), _JSON, ("x-amzn-RequestId", str(uuid.uuid4())))
+
+
+def _error(error: SqsError) -> bytes:
+    fault = "Sender" if error.kind.status < 500 else "Receiver"
+    return http_connection.response(
+        error.kind.status,
+        _encode({"__type": f"com.amazonaws.sqs#{error.kind.name}", "message": error.message}),
+        _JSON,
+        ("x-amzn-RequestId", str(uuid.uuid4())),
+        ("x-amzn-query-error", f"{error.code};{fault}"),
+    )
+
+
+@asynccontextmanager
+async def running(
+    *, visibility_timeout: float = 30.0, max_receive_count: int | None = None, port: int | None = None
+) -> AsyncIterator[SqsEndpoint]:
+    """Serve `engagement-events`, with `engagement-events-dlq` behind it where a max_receive_count is given."""
+    sqs = SqsEndpoint(port)
+    queue = sqs.add_queue(QUEUE, visibility_timeout=visibility_timeout)
+    if max_receive_count is not None:
+        queue.redrive_to(sqs.add_queue(f"{QUEUE}-dlq"), max_receive_count)
+    await sqs.start()
+    try:
+        yield sqs
+    finally:
+        await sqs.stop()
