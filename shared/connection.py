@@ -140,6 +140,14 @@ class _Client(Client):
             self._transport = _Transport()
         await super()._connect_to_server(s)
 
+    async def _process_pong(self) -> None:
+        """Pass over a flush that was given up: nats-py would fail to settle it, and stop reading for good."""
+        if self._pongs and self._pongs[0].done():
+            self._pongs.pop(0)
+            self._pings_outstanding = 0
+        else:
+            await super()._process_pong()
+
     async def _process_err(self, err_msg: str) -> None:
         """Reconnect after an error that the server names (expired or revoked credentials, too many connections).
 
