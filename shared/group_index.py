@@ -62,6 +62,11 @@ def later_segments(key: str) -> str:
     return f"=.*.{key}"
 
 
+def first_key(segment_key: str) -> str:
+    """Return the group's own key, that of its first segment."""
+    return segment_key.split(".", 2)[2] if segment_key.startswith("=.") else segment_key
+
+
 def segment_number(segment_key: str) -> int:
     """Undo `segment_key` as far as the number goes."""
     return int(segment_key.split(".", 2)[1]) if segment_key.startswith("=.") else FIRST

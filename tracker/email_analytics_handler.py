@@ -11,11 +11,12 @@ import msgspec
 
 from shared import contract
 from shared.errors import KeyMissing, StoreUnavailable
-from tracker import analytics
 from tracker.errors import IndexCorrupt
 
 if TYPE_CHECKING:
-    from tracker.group_reader import GroupReader
+    from collections.abc import Awaitable, Callable
+
+    Count = Callable[[str], Awaitable[contract.GetEmailEngagementAnalyticsResponse]]
 
 log = logging.getLogger(__name__)
 
@@ -30,11 +31,11 @@ _encode = msgspec.json.Encoder().encode
 
 
 class EmailAnalyticsHandler:
-    """Counts the records of a group."""
+    """Answers with the counts of a group."""
 
-    def __init__(self, groups: GroupReader) -> None:
-        """Read through `groups`."""
-        self._groups = groups
+    def __init__(self, count: Count) -> None:
+        """Ask `count` for each group."""
+        self._count = count
 
     async def __call__(self, data: bytes) -> bytes:
         """Answer one request."""
@@ -51,11 +52,6 @@ class EmailAnalyticsHandler:
                 subject = contract.GET_EMAIL_ENGAGEMENT_ANALYTICS_SUBJECT
                 log.error("query.failed", extra={"subject": subject, "error": str(error)})  # noqa: TRY400
             return _error(REASONS[type(error)])
-
-    async def _count(self, group_id: str) -> contract.GetEmailEngagementAnalyticsResponse:
-        email_ids = await self._groups.email_ids(group_id)
-        records = [record async for some in self._groups.records(email_ids) for record in some]
-        return analytics.count(group_id, len(email_ids), records)
 
 
 def _error(reason: str) -> bytes:

@@ -33,6 +33,15 @@ class GroupReader:
         self._recipients = recipients
         self._index = index
 
+    def check(self, group_id: str) -> None:
+        """Spare KV a question that has no answer.
+
+        Raises:
+            KeyMissing: the group id cannot be a key.
+        """
+        if not group_id or not group_index.is_valid(group_id):
+            raise KeyMissing(group_id)
+
     async def email_ids(self, group_id: str) -> list[str]:
         """Return the ids of a group in send order, each once.
 
@@ -40,15 +49,34 @@ class GroupReader:
             KeyMissing: nothing was ever sent under the group, or its id cannot be a key.
             IndexCorrupt: there is an index, and nothing of it can be read.
         """
-        if not group_id or not group_index.is_valid(group_id):
-            raise KeyMissing(group_id)
+        segments = await self.segments(group_id)
+        return list(dict.fromkeys(email_id for ids in segments.values() for email_id in ids))
+
+    async def segments(self, group_id: str) -> dict[str, tuple[str, ...]]:
+        """Return the ids of each segment of a group's index, in send order.
+
+        Raises:
+            KeyMissing: nothing was ever sent under the group, or its id cannot be a key.
+            IndexCorrupt: there is an index, and nothing of it can be read.
+        """
+        self.check(group_id)
         key = group_index.key_of(group_id)
         found = await self._index.get_matching(key, group_index.later_segments(key))
         segments = await self._read_one_by_one(key) if found is None else found
         if not segments:
             entry = await self._index.get_from_leader(key)
             segments = {key: entry}
-        return _joined(segments)
+        decoded = {one: _email_ids(one, segments[one]) for one in sorted(segments, key=group_index.segment_number)}
+        if all(ids is None for ids in decoded.values()):
+            raise IndexCorrupt(key)
+        return {one: ids or () for one, ids in decoded.items()}
+
+    async def segment(self, segment_key: str) -> tuple[str, ...]:
+        """Return the ids of one segment, none if it is gone or corrupt."""
+        try:
+            return _email_ids(segment_key, await self._index.get_from_leader(segment_key)) or ()
+        except KeyMissing:
+            return ()
 
     async def _read_one_by_one(self, key: str) -> dict[str, Entry]:
         """Read segment after segment, where the server knows no batch or there are more than one may hold."""
@@ -68,20 +96,13 @@ class GroupReader:
             yield [record for record in (_decoded(one, entries.get(one)) for one in wanted) if record]
 
 
-def _joined(segments: dict[str, Entry]) -> list[str]:
-    email_ids: dict[str, None] = {}
-    corrupt = 0
-    for key in sorted(segments, key=group_index.segment_number):
-        try:
-            ids = group_index.decode(segments[key].value)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            corrupt += 1
-            log.error("group_index.corrupt", extra={"key": key, "error": str(error)})  # noqa: TRY400 - a fact, no fault
-            continue
-        email_ids.update(dict.fromkeys(filter(group_index.is_legal_key, ids)))
-    if corrupt == len(segments):
-        raise IndexCorrupt(next(iter(segments)))
-    return list(email_ids)
+def _email_ids(key: str, entry: Entry) -> tuple[str, ...] | None:
+    """Return the ids of a segment that can be keys; None if the segment is corrupt."""
+    try:
+        return tuple(filter(group_index.is_legal_key, group_index.decode(entry.value)))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        log.error("group_index.corrupt", extra={"key": key, "error": str(error)})  # noqa: TRY400 - a fact, no fault
+        return None
 
 
 def _decoded(email_id: str, entry: Entry | None) -> EmailRecipientRecord | None:

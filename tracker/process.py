@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from shared import bucket, contract
@@ -18,8 +19,10 @@ from tracker.announcer import Announcer
 from tracker.email_analytics_handler import EmailAnalyticsHandler
 from tracker.email_status_handler import EmailStatusHandler
 from tracker.group_reader import GroupReader
+from tracker.live_counts import LiveCounts
 from tracker.poller import VISIBILITY_SECONDS, Poller
 from tracker.record_updater import RecordUpdater
+from tracker.stream_follower import StreamFollower
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,10 +57,12 @@ def prepare(config: TrackerSettings, environ: Mapping[str, str], *, create_bucke
                     await needed.info()  # without KV there is nothing to apply events to: a fatal error at start
                 poller = await stack.enter_async_context(_poller(config, environ, recipients, connection))
             groups = GroupReader(recipients, index)
+            counts = LiveCounts(groups, recipients, index, partial(StreamFollower, connection, inbox))
+            stack.push_async_callback(counts.aclose)
             status = EmailStatusHandler(recipients, groups, lambda: connection.max_payload)
             for subject, handler in (
                 (contract.GET_EMAIL_STATUS_SUBJECT, status),
-                (contract.GET_EMAIL_ENGAGEMENT_ANALYTICS_SUBJECT, EmailAnalyticsHandler(groups)),
+                (contract.GET_EMAIL_ENGAGEMENT_ANALYTICS_SUBJECT, EmailAnalyticsHandler(counts.count)),
             ):
                 endpoint = Endpoint(connection, subject, handler, max_in_flight=config.max_in_flight)
                 await stack.enter_async_context(endpoint)

@@ -1,0 +1,208 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""Counts of the groups that were asked for, kept current from the buckets' own streams.
+
+Replaces reading every record for every question: the second question costs the same at any size of group. Before each
+answer both streams are proven to be followed up to their last write; after any gap everything is counted anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final, Protocol
+
+from shared import group_index
+from shared.errors import StoreUnavailable
+from shared.tasks import Tasks
+from tracker import analytics
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from shared.bucket import Bucket
+    from shared.contract import GetEmailEngagementAnalyticsResponse
+    from tracker.group_reader import GroupReader
+    from tracker.stream_follower import StreamFollower, Write
+
+log = logging.getLogger(__name__)
+
+MAX_EMAILS: Final = 200_000  # of about 250 bytes each
+IDLE_SECONDS: Final = 300.0  # without a question for so long, nothing is followed any more
+LOADED_AT_ONCE: Final = 1000
+
+
+class _TooLarge(Exception):  # noqa: N818 - a fact about a group, no fault
+    pass
+
+
+class Follow(Protocol):
+    """Makes a follower of a bucket's stream."""
+
+    def __call__(self, bucket: Bucket, on_write: Callable[[Write], None], *, values: bool) -> StreamFollower: ...  # noqa: D102
+
+
+class _Group:
+    """What is known of one group; `changed` names the segments of its index to read, None all of them."""
+
+    def __init__(self, group_id: str) -> None:
+        self.group_id = group_id
+        self.key = group_index.key_of(group_id)
+        self.segments: dict[str, tuple[str, ...]] = {}
+        self.changed: set[str] | None = None
+        self.counts = analytics.Counts()
+        self.busy = asyncio.Lock()
+
+
+class LiveCounts:
+    """Answers analytics as of the moment of the question."""
+
+    def __init__(self, reader: GroupReader, recipients: Bucket, index: Bucket, follow: Follow) -> None:
+        """Follow nothing before somebody asks."""
+        self._reader = reader
+        self._recipients = recipients
+        self._index = index
+        self._followers = (
+            follow(recipients, self._record_written, values=True),
+            follow(index, self._segment_written, values=False),
+        )
+        self._groups: OrderedDict[str, _Group] = OrderedDict()  # by key; the one asked for last is at the end
+        self._by_email: dict[str, _Group] = {}
+        self._starting = asyncio.Lock()
+        self._idle: asyncio.TimerHandle | None = None
+        self._tasks = Tasks()
+
+    async def aclose(self) -> None:
+        """Follow no longer, forget everything."""
+        if self._idle:
+            self._idle.cancel()
+        self._groups.clear()
+        self._by_email.clear()
+        for follower in self._followers:
+            await follower.stop()
+
+    async def count(self, group_id: str) -> GetEmailEngagementAnalyticsResponse:
+        """Return the counts of a group.
+
+        Raises:
+            KeyMissing: nothing was ever sent under it.
+            IndexCorrupt: its index cannot be read.
+            StoreUnavailable: KV does not answer.
+        """
+        self._reader.check(group_id)
+        self._stay_awake()
+        try:
+            try:
+                return await self._current(group_id)
+            except StoreUnavailable as error:  # most likely a gap; then everything is counted anew, once
+                log.info("analytics.recounted", extra={"error": str(error)})
+                return await self._current(group_id)
+        except _TooLarge:
+            return await self._count_and_forget(group_id)
+
+    async def _current(self, group_id: str) -> GetEmailEngagementAnalyticsResponse:
+        await self._follow()
+        group = self._group(group_id)
+        async with group.busy:
+            try:
+                await asyncio.gather(*(follower.caught_up() for follower in self._followers))
+                await self._read_changed(group)
+            except BaseException:
+                self._forget(group)
+                raise
+            if self._groups.get(group.key) is not group:
+                raise StoreUnavailable("lost track while counting")
+            self._forget_least_recent(group)
+            return group.counts.response(group_id)
+
+    async def _follow(self) -> None:
+        async with self._starting:
+            for follower in self._followers:
+                if follower.is_lost:
+                    await self._start_anew()
+                    return
+
+    async def _start_anew(self) -> None:
+        """A gap in one stream makes what was counted from both worthless."""
+        self._groups.clear()
+        self._by_email.clear()
+        for follower in self._followers:
+            await follower.stop()
+            await follower.start()
+
+    def _group(self, group_id: str) -> _Group:
+        key = group_index.key_of(group_id)
+        group = self._groups.get(key)
+        if group is None:
+            group = self._groups[key] = _Group(group_id)
+        self._groups.move_to_end(key)
+        return group
+
+    async def _read_changed(self, group: _Group) -> None:
+        """Read what of the index has changed, and the records of the emails that have come."""
+        changed, group.changed = group.changed, set()
+        if changed is None:
+            segments = await self._reader.segments(group.group_id)
+            if sum(map(len, segments.values())) > MAX_EMAILS:
+                raise _TooLarge
+        else:
+            segments = {key: await self._reader.segment(key) for key in changed}
+        for key, email_ids in segments.items():
+            known = group.segments.get(key, ())
+            if email_ids[: len(known)] != known:
+                raise StoreUnavailable(f"index segment {key} was rewritten")
+            group.segments[key] = email_ids
+            await self._load(group, email_ids[len(known) :])
+
+    async def _load(self, group: _Group, email_ids: Sequence[str]) -> None:
+        new = group.counts.add(email_ids)
+        self._by_email.update(dict.fromkeys(new, group))  # before loading: what is written meanwhile is not missed
+        for start in range(0, len(new), LOADED_AT_ONCE):
+            entries = await self._recipients.get_many(new[start : start + LOADED_AT_ONCE])
+            for email_id, entry in entries.items():
+                group.counts.put(email_id, entry.revision, analytics.tally(entry.value))
+
+    async def _count_and_forget(self, group_id: str) -> GetEmailEngagementAnalyticsResponse:
+        counts = analytics.Counts()
+        email_ids = counts.add(await self._reader.email_ids(group_id))
+        for start in range(0, len(email_ids), LOADED_AT_ONCE):
+            entries = await self._recipients.get_many(email_ids[start : start + LOADED_AT_ONCE])
+            for email_id, entry in entries.items():
+                counts.put(email_id, entry.revision, analytics.tally(entry.value))
+        return counts.response(group_id)
+
+    def _record_written(self, write: Write) -> None:
+        group = self._by_email.get(write.key)
+        if group is not None:
+            group.counts.put(write.key, write.revision, analytics.tally(write.value))
+
+    def _segment_written(self, write: Write) -> None:
+        group = self._groups.get(group_index.first_key(write.key))
+        if group is not None and group.changed is not None:
+            group.changed.add(write.key)
+
+    def _forget_least_recent(self, kept: _Group) -> None:
+        while len(self._by_email) > MAX_EMAILS:
+            oldest = next(iter(self._groups.values()))
+            if oldest is kept:
+                return
+            self._forget(oldest)
+
+    def _forget(self, group: _Group) -> None:
+        if self._groups.get(group.key) is group:
+            del self._groups[group.key]
+        self._drop(email_id for ids in group.segments.values() for email_id in ids)
+
+    def _drop(self, email_ids: Iterable[str]) -> None:
+        for email_id in email_ids:
+            self._by_email.pop(email_id, None)
+
+    def _stay_awake(self) -> None:
+        if self._idle:
+            self._idle.cancel()
+        self._idle = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._fall_asleep)
+
+    def _fall_asleep(self) -> None:
+        log.info("analytics.unfollowed")
+        self._tasks.start(self.aclose())
