@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 import nats.errors
 
+from shared import jetstream
 from shared.errors import StoreUnavailable, ValueTooLarge
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
     from shared.connection import Connection
 
-STATUS: Final = "Status"
-NO_RESPONDERS: Final = "503"
 TIMEOUT_SECONDS: Final = 3.0
 HEADER_ROOM_BYTES: Final = 256  # what headers may add to a payload that has to stay below max_payload
 
@@ -106,7 +105,7 @@ class Inbox:
         if waiting is None or waiting[0].done():  # a reply that nobody awaits any more
             return
         future, take = waiting
-        if msg.headers and msg.headers.get(STATUS) == NO_RESPONDERS:
+        if msg.headers and msg.headers.get(jetstream.STATUS) == jetstream.NO_RESPONDERS:
             future.set_exception(StoreUnavailable("no responders"))
         elif take(msg):
             future.set_result(None)

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import nats.errors
 
+from shared import jetstream
 from shared.errors import StoreUnavailable
-from shared.inbox import STATUS
 from shared.tasks import Tasks
 
 if TYPE_CHECKING:
@@ -43,11 +43,6 @@ class Write(msgspec.Struct, frozen=True):
     key: str
     value: bytes | None
     revision: int
-
-
-class _Created(msgspec.Struct, frozen=True):
-    name: str = ""
-    error: dict[str, Any] | None = None
 
 
 class StreamFollower:
@@ -97,12 +92,12 @@ class StreamFollower:
             "num_replicas": 1,
         }
         stream = f"KV_{self._bucket.name}"
-        query = msgspec.json.encode({"stream_name": stream, "config": config})
+        query = jetstream.encode({"stream_name": stream, "config": config})
         try:
             reply = await self._inbox.request(f"$JS.API.CONSUMER.CREATE.{stream}", query)
-            created = msgspec.json.decode(reply.data, type=_Created)
+            created = jetstream.decode_consumer(reply.data)
             if created.error:
-                raise StoreUnavailable(f"consumer of {stream}: {created.error.get('description')}")
+                raise StoreUnavailable(f"consumer of {stream}: {created.error.description}")
         except StoreUnavailable:
             await self.stop()
             raise
@@ -151,7 +146,7 @@ class StreamFollower:
     def _receive(self, msg: Msg) -> None:
         headers = msg.headers or {}
         self._heard_at = _now()
-        if headers.get(STATUS) == "100":
+        if headers.get(jetstream.STATUS) == jetstream.CONTROL:
             self._control(msg)
             return
         if self.is_lost:
@@ -161,7 +156,7 @@ class StreamFollower:
             self.lose()
             return
         self._consumer_sequence += 1
-        deleted = "KV-Operation" in headers or "Nats-Marker-Reason" in headers
+        deleted = jetstream.is_deleted(headers)
         key = msg.subject[len(self._prefix) :]
         self._on_write(Write(key, None if deleted else msg.data, int(stream_sequence)))
         self._reach(int(stream_sequence))
@@ -171,7 +166,7 @@ class StreamFollower:
         if msg.reply:
             self._flow.start(self._connection.publish(msg.reply, b""))
             return
-        last = (msg.headers or {}).get("Nats-Last-Consumer")
+        last = (msg.headers or {}).get(jetstream.LAST_CONSUMER)
         if last is not None and int(last) != self._consumer_sequence:
             self.lose()
 
