@@ -30,9 +30,7 @@ class Delivery:
     def __init__(self, pool: Pool[SmtpConnection], *, max_send_rate: float) -> None:
         """Send at most `max_send_rate` messages a second, 0 for as fast as it goes."""
         self._pool = pool
-        self._limiter = AsyncLimiter(max_send_rate, 1) if max_send_rate >= 1 else None
-        if 0 < max_send_rate < 1:
-            self._limiter = AsyncLimiter(1, 1 / max_send_rate)
+        self._limiter = AsyncLimiter(1, 1 / max_send_rate) if max_send_rate else None  # one at a time: no bursts
         self._barred: Barred | None = None
         self._barred_until = 0.0
 

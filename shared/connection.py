@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -15,6 +14,7 @@ from nats.aio.client import Client
 from nats.aio.transport import TcpTransport
 from nats.protocol.parser import PERMISSIONS_ERR
 
+from shared.log import RateLimit
 from shared.settings import SettingsError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ RECONNECT_WAIT_SECONDS: Final = 1
 CONNECT_TIMEOUT_SECONDS: Final = 5
 CLOSE_TIMEOUT_SECONDS: Final = 2
 FLUSH_TIMEOUT_SECONDS: Final = 5
-ERROR_LOG_INTERVAL_SECONDS: Final = 10
+ERROR_LOG_SECONDS: Final = 10
 
 
 class Connection:
@@ -169,7 +169,12 @@ async def opened(settings: ProcessSettings, name: str) -> AsyncIterator[Connecti
         SettingsError: NATS_URL is no list of URLs.
     """
     connection = Connection(_Client())
-    errors = _Errors()
+    errors = RateLimit(lines=1, seconds=ERROR_LOG_SECONDS)
+
+    async def on_error(error: Exception) -> None:
+        fields = errors.allows()
+        if fields is not None:
+            log.warning("nats.error", extra={"error": repr(error), **fields})
 
     async def on_disconnected() -> None:
         if not connection.client.is_closed:
@@ -183,7 +188,7 @@ async def opened(settings: ProcessSettings, name: str) -> AsyncIterator[Connecti
         await connection.client.connect(
             servers=[url.strip() for url in settings.nats_url.split(",") if url.strip()],
             name=name,
-            error_cb=errors.report,
+            error_cb=on_error,
             disconnected_cb=on_disconnected,
             reconnected_cb=on_reconnected,
             max_reconnect_attempts=-1,
@@ -210,19 +215,3 @@ async def _close(client: Client) -> None:
             await client.close()
     except (nats.errors.Error, OSError, TimeoutError) as error:
         log.warning("nats.close_failed", extra={"error": repr(error)})
-
-
-class _Errors:
-    """Logs what nats-py reports: at once, then not more often than every ten seconds."""
-
-    def __init__(self) -> None:
-        self._next = 0.0
-        self._unlogged = 0
-
-    async def report(self, error: Exception) -> None:
-        now = time.monotonic()
-        if now < self._next:
-            self._unlogged += 1
-            return
-        log.warning("nats.error", extra={"error": repr(error), "unlogged_before": self._unlogged})
-        self._next, self._unlogged = now + ERROR_LOG_INTERVAL_SECONDS, 0

@@ -11,6 +11,7 @@ import msgspec
 import nats.errors
 
 from shared import contract
+from shared.log import RateLimit
 from shared.tasks import Tasks
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Endpoint:
         self._max_in_flight = max_in_flight
         self._in_flight = Tasks()
         self._refusals = Tasks()
+        self._busy = RateLimit(lines=1, seconds=1)
         self._subscription: Subscription | None = None
 
     async def __aenter__(self) -> Self:
@@ -61,7 +63,13 @@ class Endpoint:
         if len(self._in_flight) < self._max_in_flight:
             self._in_flight.start(self._serve(msg))
         else:
-            self._refusals.start(self._reply(msg, BUSY))
+            self._refuse(msg)
+
+    def _refuse(self, msg: Msg) -> None:
+        fields = self._busy.allows()
+        if fields is not None:
+            log.warning("request.busy", extra={"subject": self._subject, "in_flight": len(self._in_flight), **fields})
+        self._refusals.start(self._reply(msg, BUSY))
 
     async def _serve(self, msg: Msg) -> None:
         reply = FAILED

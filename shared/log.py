@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 import traceback
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -32,6 +33,30 @@ def configure(level: str, *, add_source: bool) -> None:
     root.setLevel(max(logging.WARNING, _LEVELS[level]))
     for package in ("relay", "tracker", "shared"):
         logging.getLogger(package).setLevel(_LEVELS[level])
+
+
+class RateLimit:
+    """Lets a few lines of one kind through at a time, so that a flood of causes is no flood of lines."""
+
+    def __init__(self, lines: int, seconds: float) -> None:
+        """Allow `lines` in each span of `seconds`."""
+        self._lines = lines
+        self._seconds = seconds
+        self._span_ends = 0.0
+        self._allowed = 0
+        self._unlogged = 0
+
+    def allows(self) -> dict[str, int] | None:
+        """Return the fields to add to a line that may be written, None for one that may not."""
+        now = time.monotonic()
+        if now >= self._span_ends:
+            self._span_ends, self._allowed = now + self._seconds, self._lines
+        if not self._allowed:
+            self._unlogged += 1
+            return None
+        self._allowed -= 1
+        unlogged, self._unlogged = self._unlogged, 0
+        return {"unlogged_before": unlogged} if unlogged else {}
 
 
 class JsonFormatter(logging.Formatter):

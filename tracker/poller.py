@@ -14,6 +14,7 @@ import random
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, Self
 
+from shared.log import RateLimit
 from shared.tasks import Tasks
 from tracker import ses_event
 from tracker.errors import QueueUnavailable
@@ -78,6 +79,7 @@ class Poller:
         self._applying = Tasks()
         self._holding = Tasks()
         self._held: dict[str, Message] = {}
+        self._ignored = RateLimit(lines=20, seconds=10)
 
     async def __aenter__(self) -> Self:
         """Start to poll."""
@@ -139,7 +141,7 @@ class Poller:
         for message in messages:
             event = ses_event.parse(message.body, message_id=message.message_id, received_at=message.sent_at)
             if isinstance(event, Ignored):
-                _log_ignored(message, event)
+                self._report_ignored(message, event)
                 settled.append(message)
             else:
                 by_email.setdefault(event.email_id, []).append(_Pair(message, event))
@@ -147,6 +149,13 @@ class Poller:
             for done in await asyncio.gather(*map(self._apply_or_hold, by_email.values())):
                 settled += done
             await self._queue.delete(settled)
+
+    def _report_ignored(self, message: Message, ignored: Ignored) -> None:
+        level = logging.INFO if ignored.is_expected else logging.WARNING
+        fields = self._ignored.allows()
+        if fields is not None:
+            fields = {"message_id": message.message_id, "reason": ignored.reason, **fields}
+            log.log(level, "event.ignored", extra=fields)
 
     async def _apply_or_hold(self, pairs: list[_Pair]) -> list[Message]:
         """Apply the events of one email; return the messages to delete, and hold those that have to wait."""
@@ -201,11 +210,6 @@ class Poller:
         for message in settled:
             self._held.pop(message.receipt_handle, None)
         await self._queue.delete(settled)
-
-
-def _log_ignored(message: Message, ignored: Ignored) -> None:
-    level = logging.INFO if ignored.is_expected else logging.WARNING
-    log.log(level, "event.ignored", extra={"message_id": message.message_id, "reason": ignored.reason})
 
 
 def _age_seconds(message: Message) -> float:
