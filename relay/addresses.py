@@ -9,6 +9,7 @@ takes what the grammar allows, comments and quoted strings included, and nothing
 from __future__ import annotations
 
 import re
+from email.errors import MessageError
 from email.header import decode_header, make_header
 from typing import TYPE_CHECKING, Final
 
@@ -20,15 +21,13 @@ if TYPE_CHECKING:
 MAX_FIELD_BYTES: Final = 512
 MAX_ADDRESS_BYTES: Final = 254  # RFC 5321, 4.5.3.1.3, less the angle brackets
 MAX_LOCAL_PART_BYTES: Final = 64  # RFC 5321, 4.5.3.1.1
-MAX_DOMAIN_BYTES: Final = 253
-MAX_COMMENT_DEPTH: Final = 16
 
 _ATEXT = r"A-Za-z0-9!#$%&'*+/=?^_`{|}~-"
 _UTF8 = r"\u00a0-\U0010ffff"  # RFC 6532, 3.2: what a display name and a domain may hold besides ASCII
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 
 _BARE = re.compile(rf"([{_ATEXT}]+(?:\.[{_ATEXT}]+)*)@({_LABEL}(?:\.{_LABEL})*)")
-_CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
+_CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\ud800-\udfff]")  # and half characters
 _BLANKS = re.compile(r"[ \t]*")
 _DOT_ATOM = re.compile(rf"[{_ATEXT}]+(?:\.[{_ATEXT}]+)*")
 _WORD = re.compile(rf"[{_UTF8}{_ATEXT}][{_UTF8}.{_ATEXT}]*")
@@ -64,13 +63,16 @@ def parse(text: str) -> Mailbox:
 
     Raises:
         TooLong: a limit is exceeded.
-        Malformed: it is anything else than one mailbox, or its local part is not ASCII (SES has no SMTPUTF8).
+        Malformed: it is anything else than one mailbox, or its local part is not ASCII (SES has no SMTPUTF8) or looks
+            like an encoded word, which some readers decode (RFC 2047, 5 forbids it).
     """
-    if len(text.encode()) > MAX_FIELD_BYTES:
+    if len(text.encode(errors="surrogatepass")) > MAX_FIELD_BYTES:
         raise TooLong(text)
     text = text.strip(" \t")
     bare = _BARE.fullmatch(text)
     mailbox = Mailbox(bare[1], bare[2]) if bare else _Scanner(text).mailbox()
+    if "=?" in mailbox.local_part:
+        raise Malformed(text)
     if len(mailbox.local_part) > MAX_LOCAL_PART_BYTES or len(mailbox.address) > MAX_ADDRESS_BYTES:
         raise TooLong(text)
     return mailbox
@@ -89,7 +91,7 @@ def wire_domain(domain: str) -> str:
             domain = idna.encode(domain, uts46=True).decode()
         except idna.IDNAError as error:
             raise Malformed(domain) from error
-    if len(domain) > MAX_DOMAIN_BYTES or not _WIRE_HOST.fullmatch(domain):
+    if not _WIRE_HOST.fullmatch(domain):
         raise Malformed(domain)
     return domain
 
@@ -147,7 +149,7 @@ class _Scanner:
     def _local_part(self) -> str:
         if quoted := self._take(_QUOTED):
             content = re.sub(r"\\(.)", r"\1", quoted[1])
-            if not content.isascii():
+            if not (content.isascii() and content.isprintable()):  # RFC 5321, 4.1.2: no tab
                 raise Malformed(self._text)
             return content if _DOT_ATOM.fullmatch(content) else '"' + re.sub(r'(["\\])', r"\\\1", content) + '"'
         return self._needed(_DOT_ATOM)
@@ -170,7 +172,7 @@ class _Scanner:
             if not depth:
                 self._take(_BLANKS)
             match self._text[self._at : self._at + 1]:
-                case "(" if depth < MAX_COMMENT_DEPTH:
+                case "(":
                     depth += 1
                 case ")" if depth:
                     depth -= 1
@@ -212,7 +214,7 @@ def _decoded(name: str) -> str:
         return name
     try:
         decoded = str(make_header(decode_header(name)))
-    except (LookupError, ValueError):  # no encoded word after all
+    except (LookupError, ValueError, MessageError):  # no encoded word after all
         return name
     if _CONTROLS.search(decoded):
         raise Malformed(name)

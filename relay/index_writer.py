@@ -32,7 +32,7 @@ class _Tail(NamedTuple):
     segment: int = group_index.FIRST
     revision: int = 0
     value: bytes = b""
-    count: int = 0
+    ids: int = 0
 
 
 class _Waiting(NamedTuple):
@@ -134,21 +134,21 @@ class IndexWriter:
         max_bytes = await self._bucket.max_value_bytes()
         while email_ids:
             tail = group.tail
-            fitting = group_index.fitting(len(tail.value), tail.count, tail.segment, email_ids, max_bytes)
+            fitting = group_index.fitting(len(tail.value), tail.ids, tail.segment, email_ids, max_bytes)
             if fitting:
                 await self._write_segment(group, email_ids[:fitting])
                 del email_ids[:fitting]
-            elif tail.count:
+            elif tail.ids:
                 self._set_tail(group, _Tail(tail.segment + 1))
             else:
                 raise ValueTooLarge(f"one id does not fit into {max_bytes} bytes")
 
     async def _write_segment(self, group: _Group, email_ids: list[str]) -> None:
         tail = group.tail
-        value = group_index.extend(tail.value, email_ids) if tail.count else group_index.encode(email_ids)
+        value = group_index.extend(tail.value, email_ids) if tail.ids else group_index.encode(email_ids)
         key = group_index.segment_key(group.key, tail.segment)
         revision = await self._bucket.update(key, value, tail.revision)
-        self._set_tail(group, _Tail(tail.segment, revision, value, tail.count + len(email_ids)))
+        self._set_tail(group, _Tail(tail.segment, revision, value, tail.ids + len(email_ids)))
         group.believed_until = _now() + TAIL_SECONDS
 
     async def _find_tail(self, key: str, segment: int) -> _Tail:
@@ -157,7 +157,7 @@ class IndexWriter:
         if not tail.revision and segment != group_index.FIRST:
             return await self._find_tail(key, group_index.FIRST)
         step = 1
-        while tail.count >= group_index.capacity(tail.segment):
+        while tail.ids >= group_index.capacity(tail.segment):
             further = await self._read_segment(key, tail.segment + step)
             if further.revision or step == 1:
                 tail, step = further, step * 2

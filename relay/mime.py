@@ -77,7 +77,8 @@ def _encoded(content: bytes) -> tuple[bytes, bytes]:
     if unusual > len(content) // 6:  # quoted-printable triples each of them, base64 adds a third to everything
         return b"base64", _base64(content)
     # Line ends are part of the content here: a lone LF would come back as CRLF if it were sent as a line break.
-    return b"quoted-printable", binascii.b2a_qp(content, istext=False).replace(b"\n", b"\r\n")
+    quoted = binascii.b2a_qp(content, istext=False).replace(b"\n", b"\r\n")
+    return (b"base64", _base64(content)) if _MBOX_FROM.search(quoted) else (b"quoted-printable", quoted)
 
 
 def _is_wire_text(content: bytes) -> bool:

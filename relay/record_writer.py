@@ -89,7 +89,9 @@ class RecordWriter:
         await self._index.append(record.group_id, record.email_id, again=again)
 
     async def _keep(self, record: EmailRecipientRecord, error: Exception, deadline: float) -> None:
-        log.warning("record.kept", extra={"email_id": record.email_id, "error": repr(error), "kept": len(self._kept) + 1})
+        log.warning(
+            "record.kept", extra={"email_id": record.email_id, "error": repr(error), "kept": len(self._kept) + 1}
+        )
         kept = self._kept[record.email_id] = _Kept(record, asyncio.get_running_loop().create_future())
         self._something_kept.set()
         await asyncio.wait([kept.stored], timeout=max(0, deadline - _now()))

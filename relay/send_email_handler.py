@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Request bytes to reply bytes for `send_email`: the only conductor of the relay, and the table error -> wire string."""
+"""Request bytes to reply bytes for `send_email`: the conductor of the relay, and the table error -> wire string."""
 
 from __future__ import annotations
 

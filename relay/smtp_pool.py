@@ -68,7 +68,8 @@ class Pool(Generic[C]):
     def __repr__(self) -> str:
         """Tell the state, for logs and tests."""
         leased = len(self._opened_at) - len(self._parked)
-        return f"<Pool {leased} leased, {len(self._parked)} idle, {self._being_opened} opening, {len(self._waiting)} waiting>"
+        idle, opening, waiting = len(self._parked), self._being_opened, len(self._waiting)
+        return f"<Pool {leased} leased, {idle} idle, {opening} opening, {waiting} waiting>"
 
     async def __aenter__(self) -> Self:
         """Open nothing before it is needed."""

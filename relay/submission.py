@@ -57,7 +57,7 @@ class Filtered(msgspec.Struct, frozen=True):
     recipient: addresses.Mailbox
 
 
-class _Refusal(Exception):  # noqa: N818 - a word of RFC 6409 on its way up, not an error
+class _Refusal(Exception):
     pass
 
 

@@ -39,15 +39,17 @@ async def read(inbox: Inbox, stream: str, subjects: Sequence[str]) -> Batch | No
     while True:
         request = jetstream.encode(query)
         *messages, end = await inbox.collect(f"$JS.API.DIRECT.GET.{stream}", request, _is_end)
-        if end.headers[jetstream.STATUS] == jetstream.NO_RESULTS:  # and not how far it has followed
+        ended = end.headers or {}
+        if ended[jetstream.STATUS] == jetstream.NO_RESULTS:  # and not how far it has followed
             return Batch(found, 0)
-        if end.headers[jetstream.STATUS] != jetstream.END_OF_BATCH:
+        if ended[jetstream.STATUS] != jetstream.END_OF_BATCH:
             return None
         for msg in messages:
-            if not jetstream.is_deleted(msg.headers):
-                found[msg.headers[jetstream.SUBJECT]] = msg
-        up_to = int(end.headers[jetstream.UP_TO_SEQUENCE])
-        if int(end.headers[jetstream.NUM_PENDING]) == 0:
+            headers = msg.headers or {}
+            if not jetstream.is_deleted(headers):
+                found[headers[jetstream.SUBJECT]] = msg
+        up_to = int(ended[jetstream.UP_TO_SEQUENCE])
+        if int(ended[jetstream.NUM_PENDING]) == 0:
             return Batch(found, up_to)
         # Cut short by the server's limit of bytes. What is left is not absent: go on behind what came.
         query |= {"seq": sequence(messages[-1]) + 1, "up_to_seq": up_to}
@@ -55,8 +57,8 @@ async def read(inbox: Inbox, stream: str, subjects: Sequence[str]) -> Batch | No
 
 def sequence(msg: Msg) -> int:
     """Return the stream sequence of a message that was got directly."""
-    return int(msg.headers[jetstream.SEQUENCE])
+    return int((msg.headers or {})[jetstream.SEQUENCE])
 
 
 def _is_end(msg: Msg) -> bool:
-    return bool(msg.headers) and jetstream.STATUS in msg.headers
+    return jetstream.STATUS in (msg.headers or {})

@@ -10,17 +10,15 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 import nats.errors
-from nats.aio.client import Client
-from nats.aio.transport import TcpTransport
-from nats.protocol.parser import PERMISSIONS_ERR
 
+from shared.client import CLOSE_TIMEOUT_SECONDS, ReconnectingClient
 from shared.log import RateLimit
 from shared.settings import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from nats.aio.client import Srv
+    from nats.aio.client import Client
     from nats.aio.msg import Msg
     from nats.aio.subscription import Subscription
 
@@ -32,9 +30,9 @@ PING_INTERVAL_SECONDS: Final = 20
 UNANSWERED_PINGS: Final = 2  # with the interval: a silent peer is given up within a minute
 RECONNECT_WAIT_SECONDS: Final = 1
 CONNECT_TIMEOUT_SECONDS: Final = 5
-CLOSE_TIMEOUT_SECONDS: Final = 2
 FLUSH_TIMEOUT_SECONDS: Final = 5
 ERROR_LOG_SECONDS: Final = 10
+SCHEMES: Final = ("nats://", "tls://")
 
 
 class Connection:
@@ -123,44 +121,6 @@ class _Dispatch:
             log.exception("nats.message_failed", extra={"subject": msg.subject})
 
 
-class _Transport(TcpTransport):
-    """Does not wait for ever for a silent peer to take what is left in the buffer of a closed socket."""
-
-    async def wait_closed(self) -> None:
-        try:
-            async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
-                await super().wait_closed()
-        except TimeoutError:
-            self._io_writer.transport.abort()
-
-
-class _Client(Client):
-    async def _connect_to_server(self, s: Srv) -> None:
-        if not self._transport:
-            self._transport = _Transport()
-        await super()._connect_to_server(s)
-
-    async def _process_pong(self) -> None:
-        """Pass over a flush that was given up: nats-py would fail to settle it, and stop reading for good."""
-        if self._pongs and self._pongs[0].done():
-            self._pongs.pop(0)
-            self._pings_outstanding = 0
-        else:
-            await super()._process_pong()
-
-    async def _process_err(self, err_msg: str) -> None:
-        """Reconnect after an error that the server names (expired or revoked credentials, too many connections).
-
-        nats-py closes the connection for good then, and the process would live on without one.
-        """
-        if PERMISSIONS_ERR in err_msg:
-            await super()._process_err(err_msg)
-            return
-        error = nats.errors.Error(f"nats: {err_msg}")
-        await self._error_cb(error)
-        await self._process_op_err(error)
-
-
 @asynccontextmanager
 async def opened(settings: ProcessSettings, name: str) -> AsyncIterator[Connection]:
     """Connect, waiting for a server for as long as it takes; close at the end what is left.
@@ -168,13 +128,13 @@ async def opened(settings: ProcessSettings, name: str) -> AsyncIterator[Connecti
     Raises:
         SettingsError: NATS_URL is no list of URLs.
     """
-    connection = Connection(_Client())
+    connection = Connection(ReconnectingClient())
     errors = RateLimit(lines=1, seconds=ERROR_LOG_SECONDS)
 
     async def on_error(error: Exception) -> None:
         fields = errors.allows()
         if fields is not None:
-            log.warning("nats.error", extra={"error": repr(error), **fields})
+            log.warning("nats.error", extra={"error": str(error) or repr(error), **fields})  # str names the file
 
     async def on_disconnected() -> None:
         if not connection.client.is_closed:
@@ -186,7 +146,7 @@ async def opened(settings: ProcessSettings, name: str) -> AsyncIterator[Connecti
 
     try:
         await connection.client.connect(
-            servers=[url.strip() for url in settings.nats_url.split(",") if url.strip()],
+            servers=_urls(settings.nats_url),
             name=name,
             error_cb=on_error,
             disconnected_cb=on_disconnected,
@@ -205,6 +165,13 @@ async def opened(settings: ProcessSettings, name: str) -> AsyncIterator[Connecti
         yield connection
     finally:
         await _close(connection.client)
+
+
+def _urls(nats_url: str) -> list[str]:
+    urls = [url.strip() for url in nats_url.split(",") if url.strip()]
+    if not urls or any("://" in url and not url.startswith(SCHEMES) for url in urls):
+        raise SettingsError("NATS_URL: its value (not shown) is not a list of nats:// or tls:// URLs")
+    return urls
 
 
 async def _close(client: Client) -> None:

@@ -7,7 +7,7 @@ Callers in Python import this module as callers in Go import `pkg/api`. Only msg
 
 from __future__ import annotations
 
-from datetime import datetime  # noqa: TC003 - msgspec resolves the annotations at run time
+from datetime import datetime
 from typing import Annotated, Final
 
 import msgspec

@@ -83,7 +83,10 @@ def decode(value: bytes) -> tuple[str, ...]:
     Raises:
         msgspec.DecodeError: the value is no JSON array of strings.
     """
-    return () if value.strip() == b"null" else _ids.decode(value)
+    try:
+        return () if value.strip() == b"null" else _ids.decode(value)
+    except UnicodeDecodeError as error:  # msgspec lets it through as it is
+        raise msgspec.DecodeError(str(error)) from error
 
 
 def encode(email_ids: Iterable[str]) -> bytes:
@@ -99,7 +102,7 @@ def extend(value: bytes, email_ids: Sequence[str]) -> bytes:
 def fitting(size: int, count: int, segment: int, email_ids: Sequence[str], max_bytes: int) -> int:
     """Return how many of `email_ids` still fit behind `count` ids in `size` bytes of a segment."""
     room = min(len(email_ids), max(0, capacity(segment) - count))
-    size = max(size, len(b"[]"))
+    size = size if count else len(b"]")  # the first id follows no comma
     for taken in range(room):
         size += len(email_ids[taken]) + len(b'"",')
         if size > max_bytes:

@@ -24,7 +24,7 @@ def configure(level: str, *, add_source: bool) -> None:
     Libraries may only warn: what they say at debug level holds credentials and mail (botocore, aiosmtplib).
     """
     if not add_source:  # what the logging howto's "Optimization" turns off when nobody asks for it
-        logging._srcfile = None  # type: ignore[attr-defined]  # noqa: SLF001 - named by that page
+        logging._srcfile = None  # noqa: SLF001 - named by that page
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonFormatter(add_source=add_source))
@@ -80,4 +80,16 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info and record.exc_info[1]:
             line.setdefault("error", repr(record.exc_info[1]))
             line["stack"] = "".join(traceback.format_exception(record.exc_info[1]))
-        return _json.encode(line).decode()
+        try:
+            return _json.encode(line).decode()
+        except Exception:  # noqa: BLE001 - whatever a field holds, it does not cost the event
+            return _json.encode({key: _encodable(value) for key, value in line.items()}).decode()
+
+
+def _encodable(value: Any) -> Any:
+    """Return what JSON can hold: not half a character in a server's words, nor a list that holds itself."""
+    try:
+        _json.encode(value)
+    except Exception:  # noqa: BLE001
+        return ascii(value)
+    return value

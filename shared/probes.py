@@ -78,13 +78,18 @@ class Probes:
 
 def _response(http: h11.Connection, status: int, text: str) -> bytes:
     body = f"{text}\n".encode()
-    headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body))), ("Connection", "close")]
+    headers = [
+        ("Content-Type", "text/plain; charset=utf-8"),
+        ("Content-Length", str(len(body))),
+        ("Connection", "close"),
+    ]
     head = http.send(h11.Response(status_code=status, headers=headers)) or b""
     return head + (http.send(h11.Data(data=body)) or b"") + (http.send(h11.EndOfMessage()) or b"")
 
 
 def _listeners(port: int) -> list[socket.socket]:
-    listeners = [one for one in (_listener(socket.AF_INET6, "::", port), _listener(socket.AF_INET, "0.0.0.0", port)) if one]  # noqa: S104 - the kubelet probes the pod's address
+    everywhere = ((socket.AF_INET6, "::"), (socket.AF_INET, "0.0.0.0"))  # noqa: S104 - the kubelet asks the pod's address
+    listeners = [one for family, host in everywhere if (one := _listener(family, host, port))]
     if not listeners:
         raise OSError(errno.EADDRNOTAVAIL, "the host has neither IPv6 nor IPv4")
     return listeners

@@ -6,7 +6,10 @@ from __future__ import annotations
 
 import re
 
-_ADDRESS = re.compile(r"(\"(?:[^\"\\]|\\.)*\"|[^\s<>\"'(),:;@\[\]]+)@([^\s<>\"'(),;@]+)")
+_ATOM = r"[^\s<>\"(),:;@\[\]]"
+# Either kind of local part is tried only where none has been tried before: the time for a long text is not its square.
+_ADDRESS = re.compile(rf"""((?<!\\)"(?:[^"\\]|\\.)*"|(?<!{_ATOM}){_ATOM}+)@[^\s<>"'(),;@]+""")
+_DOMAIN_END = re.compile(r"""[\s<>"'(),;]""")
 
 
 def address(mailbox: str) -> str:
@@ -14,8 +17,8 @@ def address(mailbox: str) -> str:
     local, at, domain = mailbox.rpartition("@")
     if not at:
         return "***"
-    first = local.rpartition("<")[2].strip().lstrip('"')[:1]
-    return f"{first}***@{domain.rstrip('> ')}"
+    first = local.rpartition("<")[2].strip().lstrip("\"'")[:1]
+    return f"{first}***@{_DOMAIN_END.split(domain, maxsplit=1)[0]}"
 
 
 def text(quoting: str) -> str:

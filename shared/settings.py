@@ -72,6 +72,7 @@ def _given(environ: Mapping[str, str], variable: str, hint: Any) -> Any:
     if not text and not extra.get("empty_counts"):
         return None
     try:
+        text.encode()  # what is not UTF-8 in the environment comes as half characters, which nobody can send
         return msgspec.convert(_parsed(text, hint), hint, strict=False)
     except (ValueError, msgspec.ValidationError) as error:
         shown = "its value (not shown)" if extra.get("secret") else repr(text)
@@ -103,6 +104,8 @@ def _wanted(hint: Any, error: Exception) -> str:
         return "true or false"
     if get_origin(bare) is Literal:
         return "one of " + ", ".join(get_args(bare))
+    if isinstance(error, UnicodeEncodeError):  # its message quotes the value
+        return "UTF-8"
     return f"a valid value ({error})" if "`str`, got" not in str(error) else "a valid value"
 
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from email.errors import MessageError
 from email.header import decode_header, make_header
 from urllib.parse import quote
 
@@ -29,5 +30,5 @@ def _decoded(value: str) -> str:
     unfolded = " ".join(value.split())
     try:
         return str(make_header(decode_header(unfolded)))
-    except (LookupError, ValueError):  # an unknown charset, broken base64: then it is not an encoded word
+    except (LookupError, ValueError, MessageError):  # an unknown charset, broken base64: it is not an encoded word
         return unfolded

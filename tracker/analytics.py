@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
-from shared.contract import GetEmailEngagementAnalyticsResponse
+from shared.contract import EmailRecipientRecord, GetEmailEngagementAnalyticsResponse
 from tracker import records
 from tracker.errors import RecordCorrupt
 
@@ -44,7 +44,7 @@ def tally(value: bytes | None) -> Tally:
     if value is None:
         return NOTHING
     try:
-        seen: _Glance | records.EmailRecipientRecord = _glance(value)
+        seen: _Glance | EmailRecipientRecord = _glance(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         try:
             seen = records.decode(value)

@@ -23,7 +23,9 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--create-buckets", is_flag=True, help="Create the KV buckets that are missing (for a local NATS server).")
+@click.option(
+    "--create-buckets", is_flag=True, help="Create the KV buckets that are missing (for a local NATS server)."
+)
 def serve(*, create_buckets: bool) -> None:
     """Serve in the foreground until SIGTERM or Ctrl-C. Configured by environment variables."""
     from shared import lifecycle, settings  # noqa: PLC0415 - so that --help does not wait for it

@@ -50,7 +50,7 @@ class EmailAnalyticsHandler:
         except tuple(REASONS) as error:
             if not isinstance(error, KeyMissing):
                 subject = contract.GET_EMAIL_ENGAGEMENT_ANALYTICS_SUBJECT
-                log.error("query.failed", extra={"subject": subject, "error": str(error)})  # noqa: TRY400
+                log.error("query.failed", extra={"subject": subject, "error": str(error)})
             return _error(REASONS[type(error)])
 
 

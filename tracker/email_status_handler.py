@@ -34,7 +34,7 @@ _decode = msgspec.json.Decoder(contract.GetEmailStatusRequest).decode
 _encode = msgspec.json.Encoder().encode
 
 
-class _Invalid(Exception):  # noqa: N818 - carries the error string of the contract
+class _Invalid(Exception):
     pass
 
 
@@ -54,19 +54,22 @@ class EmailStatusHandler:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return _error(contract.INVALID_REQUEST_PAYLOAD)
         try:
-            if request.email_id and request.group_id:
-                return _error(contract.ONLY_ONE_ID)
-            if request.email_id:
-                return await self._one(request.email_id)
-            if request.group_id:
-                return await self._page(request.group_id, *_bounds(request))
-            return _error(contract.EMAIL_OR_GROUP_REQUIRED)
+            return await self._answer(request)
         except _Invalid as invalid:
             return _error(str(invalid))
         except tuple(REASONS) as error:
             if not isinstance(error, KeyMissing):
-                log.error("query.failed", extra={"subject": contract.GET_EMAIL_STATUS_SUBJECT, "error": str(error)})  # noqa: TRY400
+                log.error("query.failed", extra={"subject": contract.GET_EMAIL_STATUS_SUBJECT, "error": str(error)})
             return _error(REASONS[type(error)])
+
+    async def _answer(self, request: contract.GetEmailStatusRequest) -> bytes:
+        if request.email_id and request.group_id:
+            raise _Invalid(contract.ONLY_ONE_ID)
+        if request.email_id:
+            return await self._one(request.email_id)
+        if request.group_id:
+            return await self._page(request.group_id, *_bounds(request))
+        raise _Invalid(contract.EMAIL_OR_GROUP_REQUIRED)
 
     async def _one(self, email_id: str) -> bytes:
         if len(email_id) > MAX_ID_LENGTH or not group_index.is_legal_key(email_id):

@@ -92,13 +92,15 @@ def _rank(at: datetime, failure: Failure) -> tuple[datetime, str, str, str, str]
     return at, failure.kind, failure.type or "", failure.sub_type or "", failure.diagnostic or ""
 
 
-def _merged(known: tuple[E, ...], entry: E, order: Callable[[E], tuple[object, ...]]) -> tuple[tuple[E, ...] | None, bool]:
+def _merged(
+    known: tuple[E, ...], entry: E, order: Callable[[E], tuple[object, ...]]
+) -> tuple[tuple[E, ...] | None, bool]:
     """Put an entry into its place by time; None if it is there. One id at two times counts once, at the earlier."""
     same = [one for one in known if one.event_id == entry.event_id]
-    if same and order(same[0]) <= order(entry):  # type: ignore[operator] # tuples of the same make
+    if same and order(same[0]) <= order(entry):
         return None, False
     entries = [one for one in known if one.event_id != entry.event_id] if same else list(known)
-    insort(entries, entry, key=order)  # type: ignore[type-var, arg-type]
+    insort(entries, entry, key=order)
     return tuple(entries), not same
 
 

@@ -101,7 +101,7 @@ def _email_ids(key: str, entry: Entry) -> tuple[str, ...] | None:
     try:
         return tuple(filter(group_index.is_legal_key, group_index.decode(entry.value)))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        log.error("group_index.corrupt", extra={"key": key, "error": str(error)})  # noqa: TRY400 - a fact, no fault
+        log.error("group_index.corrupt", extra={"key": key, "error": str(error)})
         return None
 
 

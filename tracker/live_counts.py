@@ -33,7 +33,7 @@ IDLE_SECONDS: Final = 300.0  # without a question for so long, nothing is follow
 LOADED_AT_ONCE: Final = 1000
 
 
-class _TooLarge(Exception):  # noqa: N818 - a fact about a group, no fault
+class _TooLarge(Exception):
     pass
 
 

@@ -70,7 +70,7 @@ class Poller:
         self._record_wait_seconds = record_wait_seconds
         self.failed = asyncio.Event()
         self._failures = 0
-        self._is_stopping = False
+        self._stopping = asyncio.Event()
         self._is_busy = asyncio.Event()
         self._store_is_up = asyncio.Event()
         self._store_is_up.set()
@@ -89,7 +89,7 @@ class Poller:
 
     async def __aexit__(self, *_: object) -> None:
         """Receive no more, apply what came, release what is held and what a last poll brings."""
-        self._is_stopping = True
+        self._stopping.set()
         self._is_busy.set()
         self._store_is_up.set()
         self._holding.cancel()
@@ -99,15 +99,15 @@ class Poller:
         await self._applying.wait()
 
     async def _poll(self, *, is_first: bool) -> None:
-        while not self._is_stopping and not self.failed.is_set():
+        while not self._stopping.is_set() and not self.failed.is_set():
             await self._store_is_up.wait()
             if not is_first:
                 await self._is_busy.wait()
-            if self._is_stopping:
+            if self._stopping.is_set():
                 return
             async with self._places:  # batches that are being applied hold a place each
                 messages = await self._receive()
-            if self._is_stopping:
+            if self._stopping.is_set():
                 await self._queue.change_visibility(messages, 0)
             elif messages:
                 self._applying.start(self._settle(messages))
@@ -154,14 +154,14 @@ class Poller:
         level = logging.INFO if ignored.is_expected else logging.WARNING
         fields = self._ignored.allows()
         if fields is not None:
-            fields = {"message_id": message.message_id, "reason": ignored.reason, **fields}
-            log.log(level, "event.ignored", extra=fields)
+            extra = {"message_id": message.message_id, "reason": ignored.reason, **fields}
+            log.log(level, "event.ignored", extra=extra)
 
     async def _apply_or_hold(self, pairs: list[_Pair]) -> list[Message]:
         """Apply the events of one email; return the messages to delete, and hold those that have to wait."""
         verdict = await self._apply(pairs)
         settled, waiting = self._sorted(pairs, verdict)
-        if waiting and self._is_stopping:
+        if waiting and self._stopping.is_set():
             await self._queue.change_visibility([pair.message for pair in waiting], 0)
         elif waiting and verdict is Verdict.UNMATCHED and len(self._held) >= MAX_HELD:
             await self._queue.change_visibility([pair.message for pair in waiting], int(self._record_wait_seconds))
@@ -189,7 +189,9 @@ class Poller:
         old = [pair for pair in pairs if _age_seconds(pair.message) >= self._record_wait_seconds]
         for pair in old:
             event = pair.event
-            log.info("event.unmatched", extra={"email_id": event.email_id, "kind": event.kind, "event_id": event.event_id})
+            log.info(
+                "event.unmatched", extra={"email_id": event.email_id, "kind": event.kind, "event_id": event.event_id}
+            )
         return [pair.message for pair in old], [pair for pair in pairs if pair not in old]
 
     async def _hold(self, waiting: list[_Pair]) -> None:

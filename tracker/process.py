@@ -85,9 +85,7 @@ async def _until_done(life: Life, poller: Poller | None) -> int:
     return 1 if poller.failed.is_set() else 0
 
 
-def _poller(
-    config: TrackerSettings, environ: Mapping[str, str], recipients: Bucket, connection: Connection
-) -> Poller:
+def _poller(config: TrackerSettings, environ: Mapping[str, str], recipients: Bucket, connection: Connection) -> Poller:
     from tracker.sqs import Queue  # noqa: PLC0415 - boto3 takes 135 ms and 19 MB
 
     return Poller(

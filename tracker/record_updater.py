@@ -63,10 +63,10 @@ class RecordUpdater:
             log.warning("event.postponed", extra={"email_id": email_id, "events": len(events), "error": str(error)})
             return Verdict.AGAIN
         except RecordCorrupt as error:
-            log.error("record.corrupt", extra={"email_id": email_id, "error": str(error)})  # noqa: TRY400
+            log.error("record.corrupt", extra={"email_id": email_id, "error": str(error)})
             return Verdict.STUCK
         except RecordFull:
-            log.error("record.full", extra={"email_id": email_id, "events": len(events)})  # noqa: TRY400
+            log.error("record.full", extra={"email_id": email_id, "events": len(events)})
             return Verdict.SETTLED
         await self._report(events, steps)
         return Verdict.SETTLED

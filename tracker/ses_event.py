@@ -43,7 +43,7 @@ class Ignored(msgspec.Struct, frozen=True):
     is_expected: bool = False
 
 
-class _NoEvent(Exception):  # noqa: N818 - carries the answer up, is no error
+class _NoEvent(Exception):
     def __init__(self, reason: str, *, is_expected: bool = False) -> None:
         super().__init__(reason)
         self.ignored = Ignored(reason, is_expected)

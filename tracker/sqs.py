@@ -27,12 +27,16 @@ log = logging.getLogger(__name__)
 LONG_POLL_SECONDS: Final = 20
 BATCH: Final = 10  # what SQS takes and gives at most in one call
 DELETE_TRIES: Final = 3
-EXPIRED: Final = frozenset({"ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException"})
+EXPIRED: Final = frozenset(
+    {"ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException"}
+)
 GONE: Final = frozenset({"ReceiptHandleIsInvalid", "MessageNotInflight", "InvalidParameterValue"})
 DEFAULT_REGION: Final = "us-east-1"
 
 _REGION = re.compile(r"(?:^|\.)sqs(?:-fips)?\.([a-z0-9-]+)\.|^([a-z0-9-]+)\.queue\.amazonaws\.com$")
-_REGIONAL_ENDPOINT = re.compile(r"(?:sqs(?:-fips)?\.[a-z0-9-]+|(?:[a-z0-9-]+\.)?queue)\.(?:amazonaws\.com(?:\.cn)?|api\.aws)")
+_REGIONAL_ENDPOINT = re.compile(
+    r"(?:sqs(?:-fips)?\.[a-z0-9-]+|(?:[a-z0-9-]+\.)?queue)\.(?:amazonaws\.com(?:\.cn)?|api\.aws)"
+)
 
 T = TypeVar("T")
 
@@ -54,7 +58,9 @@ class Queue:
         self._visibility_seconds = visibility_seconds
         self._url = url
         self._endpoint = endpoint_of(url, environ)
-        self._region = region_of(url) or environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or DEFAULT_REGION
+        self._region = (
+            region_of(url) or environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or DEFAULT_REGION
+        )
         self._client: Any = None
         self._making = threading.Lock()
 
@@ -168,7 +174,9 @@ def _message(answer: dict[str, Any]) -> Message:
 def _failures(answer: dict[str, Any], what: str) -> Iterable[dict[str, Any]]:
     failed: list[dict[str, Any]] = answer.get("Failed") or []
     for entry in failed:
-        log.warning("queue.entry_failed", extra={"what": what, "code": entry.get("Code"), "error": entry.get("Message")})
+        log.warning(
+            "queue.entry_failed", extra={"what": what, "code": entry.get("Code"), "error": entry.get("Message")}
+        )
     return failed
 
 

@@ -1,0 +1,125 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""Edge: nats-py's client, mended where it would hang, stop reading, or close for good. Only `connection` uses it.
+
+Read in nats-py 2.16.0; `tests/shared/test_connection.py` holds each of these mends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote
+
+import nats.errors
+from nats.aio.client import DEFAULT_BUFFER_SIZE, Client
+from nats.aio.transport import TcpTransport
+from nats.protocol.parser import PERMISSIONS_ERR
+
+if TYPE_CHECKING:
+    from urllib.parse import ParseResult
+
+    from nats.aio.client import Srv
+
+CLOSE_TIMEOUT_SECONDS: Final = 2
+CREDENTIALS: Final = (b"BEGIN NATS USER JWT", b"BEGIN USER NKEY SEED")
+
+
+class ReconnectingClient(Client):
+    """Comes back after whatever ended its connection, until it is closed by its owner."""
+
+    @staticmethod
+    def _parse_server_uri(connect_url: str) -> ParseResult:
+        """Decode user and password, as the clients of NATS in other languages do."""
+        uri = Client._parse_server_uri(connect_url)  # noqa: SLF001 - a static method of the base class
+        user_info, at, host = uri.netloc.rpartition("@")
+        return uri._replace(netloc=unquote(user_info) + at + host)
+
+    async def _connect_to_server(self, s: Srv) -> None:
+        """Connect with nothing left of a connection whose handshake failed: nats-py forgets its socket and tasks."""
+        for task in (self._reading_task, self._ping_interval_task, self._flusher_task):
+            if task:
+                task.cancel()
+        if isinstance(self._transport, _Transport):
+            self._transport.abort()
+        s.last_attempt = time.monotonic()
+        self._transport = _Transport()
+        await self._transport.connect(s.uri, DEFAULT_BUFFER_SIZE, self.options["connect_timeout"])
+
+    async def _process_connect_init(self) -> None:
+        """Let no error of a handshake be one for which nats-py would never try again."""
+        try:
+            await super()._process_connect_init()
+        except (OSError, nats.errors.Error, TimeoutError):
+            raise
+        except Exception as error:
+            raise nats.errors.Error(f"nats: handshake failed: {error!r}") from error
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:  # noqa: FBT001, FBT002 - nats-py's signature
+        """Insist on TLS where the URL does; know each server of a cluster once, with the credentials of the URL."""
+        assert self._current_server, "connected"
+        if initial_connection and self._current_server.uri.scheme == "tls":
+            if not (info.get("tls_required") or info.get("tls_available")):
+                raise nats.errors.Error("nats: the URL asks for TLS, and the server offers none")
+            info["tls_required"] = True
+        await super()._process_info(info, initial_connection)
+        user_info, at, _ = self._current_server.uri.netloc.rpartition("@")
+        known: dict[tuple[str | None, int | None], Srv] = {}
+        for server in self._server_pool:
+            if server.discovered and "@" not in server.uri.netloc:
+                server.uri = server.uri._replace(netloc=user_info + at + server.uri.netloc)
+            known.setdefault((server.uri.hostname, server.uri.port), server)
+        self._server_pool[:] = known.values()
+
+    def _read_creds_user_jwt(self, creds: Any) -> bytearray:
+        """Refuse a file without a JWT or seed, in which nats-py would search for ever."""
+        content = Path(creds).read_bytes()
+        if not all(title in content for title in CREDENTIALS):
+            raise nats.errors.Error(f"nats: {creds} holds no user JWT and seed")
+        return super()._read_creds_user_jwt(creds)  # type: ignore[no-any-return]
+
+    async def _flush_pending(self, force_flush: bool = False) -> Any:  # noqa: FBT001, FBT002 - nats-py's signature
+        """Pass on a cancellation that nats-py swallows: whoever set a time limit would wait without one."""
+        task = asyncio.current_task()
+        requests = task.cancelling() if task else 0
+        flushed = await super()._flush_pending(force_flush)
+        if task and task.cancelling() > requests:
+            raise asyncio.CancelledError
+        return flushed
+
+    async def _process_pong(self) -> None:
+        """Pass over a flush that was given up: nats-py would fail to settle it, and stop reading for good."""
+        if self._pongs and self._pongs[0].done():
+            self._pongs.pop(0)
+            self._pings_outstanding = 0
+        else:
+            await super()._process_pong()
+
+    async def _process_err(self, err_msg: str) -> None:
+        """Reconnect after an error that the server names (expired or revoked credentials, too many connections).
+
+        nats-py closes the connection for good then, and the process would live on without one.
+        """
+        if PERMISSIONS_ERR in err_msg:
+            await super()._process_err(err_msg)
+            return
+        error = nats.errors.Error(f"nats: {err_msg}")
+        await self._error_cb(error)
+        await self._process_op_err(error)
+
+
+class _Transport(TcpTransport):
+    """Does not wait for ever for a silent peer to take what is left in the buffer of a closed socket."""
+
+    async def wait_closed(self) -> None:
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
+                await super().wait_closed()
+        except TimeoutError:
+            self.abort()
+
+    def abort(self) -> None:
+        if self._io_writer:
+            self._io_writer.transport.abort()
