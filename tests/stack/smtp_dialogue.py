@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.stack.scripted_smtp import ScriptedSmtp
 
 
-class _Over(Exception):  # noqa: N818 - no error
+class _Over(Exception):
     """The session is over."""
 
 

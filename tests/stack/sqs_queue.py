@@ -18,11 +18,11 @@ import msgspec
 from tests.stack.change import Change
 
 
-class ReceiptHandleIsInvalid(Exception):  # noqa: N818 - the name SQS gives it
+class ReceiptHandleIsInvalid(Exception):
     """The input receipt handle is invalid."""
 
 
-class NotInFlight(Exception):  # noqa: N818 - reads as a reason
+class NotInFlight(Exception):
     """Message does not exist or is not available for visibility timeout change."""
 
 

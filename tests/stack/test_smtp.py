@@ -76,7 +76,7 @@ async def test_smtp_server_may_show_a_certificate_that_no_client_accepts(tmp_pat
             await client.connect()
 
 
-async def send(server: ScriptedSmtp, *, timeout: float = 5.0, **options: Any) -> None:  # noqa: ANN401 - aiosmtplib's own
+async def send(server: ScriptedSmtp, *, timeout: float = 5.0, **options: Any) -> None:
     """Send the mail over a connection of its own."""
     async with aiosmtplib.SMTP(hostname="localhost", port=server.port, timeout=timeout, **options) as client:
         await client.sendmail(SENDER, [READER], MAIL)
