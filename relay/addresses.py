@@ -34,6 +34,7 @@ _WORD = re.compile(rf"[{_UTF8}{_ATEXT}][{_UTF8}.{_ATEXT}]*")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _HOST = re.compile(rf"[{_UTF8}{_ATEXT}]+(?:[.\u3002\uff0e\uff61][{_UTF8}{_ATEXT}]+)*")
 _LITERAL = re.compile(r"\[[\x21-\x5a\x5e-\x7e]*\]")
+_ENCODED_WORD = re.compile(r"=\?[^?]*\?[^?]*\?[^?]*\?=")
 _WIRE_HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 
 
@@ -63,15 +64,15 @@ def parse(text: str) -> Mailbox:
 
     Raises:
         TooLong: a limit is exceeded.
-        Malformed: it is anything else than one mailbox, or its local part is not ASCII (SES has no SMTPUTF8) or looks
-            like an encoded word, which some readers decode (RFC 2047, 5 forbids it).
+        Malformed: it is anything else than one mailbox, or its local part is not ASCII (SES has no SMTPUTF8) or holds an
+            encoded word, which RFC 2047, 5 forbids and some readers decode.
     """
     if len(text.encode(errors="surrogatepass")) > MAX_FIELD_BYTES:
         raise TooLong(text)
     text = text.strip(" \t")
     bare = _BARE.fullmatch(text)
     mailbox = Mailbox(bare[1], bare[2]) if bare else _Scanner(text).mailbox()
-    if "=?" in mailbox.local_part:
+    if _ENCODED_WORD.search(mailbox.local_part):
         raise Malformed(text)
     if len(mailbox.local_part) > MAX_LOCAL_PART_BYTES or len(mailbox.address) > MAX_ADDRESS_BYTES:
         raise TooLong(text)

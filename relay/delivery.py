@@ -61,6 +61,8 @@ class Delivery:
             self._pool.release(connection)
 
     async def _connection(self, deadline: float) -> SmtpConnection:
+        if not self._limiter and (connection := self._pool.take()):
+            return connection
         try:
             async with asyncio.timeout_at(deadline):
                 if self._limiter:

@@ -26,7 +26,6 @@ PREFERRED_LINE_BYTES: Final = 76  # RFC 2047, 2, for lines with encoded words
 ENCODED_WORD_OVERHEAD: Final = len("=?utf-8?b??=")
 
 _PLAIN_TEXT = (string.printable.rstrip("\r\n\x0b\x0c") + "\r\n").replace("\x0b", "").replace("\x0c", "").encode()
-_MBOX_FROM = re.compile(rb"(?:^|\r\n)From ")  # mailbox files quote such a line, and the text is no longer exact
 _ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
 _PRINTABLE = re.compile(r"[\x20-\x7e]*")
 _LOST_BLANKS = re.compile(r"^ | $|  ")  # what some readers drop when they unfold or unquote
@@ -78,7 +77,7 @@ def _encoded(content: bytes) -> tuple[bytes, bytes]:
         return b"base64", _base64(content)
     # Line ends are part of the content here: a lone LF would come back as CRLF if it were sent as a line break.
     quoted = binascii.b2a_qp(content, istext=False).replace(b"\n", b"\r\n")
-    return (b"base64", _base64(content)) if _MBOX_FROM.search(quoted) else (b"quoted-printable", quoted)
+    return (b"base64", _base64(content)) if _has_mbox_from(quoted) else (b"quoted-printable", quoted)
 
 
 def _is_wire_text(content: bytes) -> bool:
@@ -88,8 +87,13 @@ def _is_wire_text(content: bytes) -> bool:
         content.count(b"\r") == breaks
         and content.count(b"\n") == breaks
         and max(map(len, lines)) <= MAX_LINE_BYTES
-        and not _MBOX_FROM.search(content)
+        and not _has_mbox_from(content)
     )
+
+
+def _has_mbox_from(content: bytes) -> bool:
+    """Tell whether a line looks like the separator of mailbox files: they quote it, and it is no longer exact."""
+    return content.startswith(b"From ") or b"\r\nFrom " in content
 
 
 def _base64(content: bytes) -> bytes:
@@ -161,4 +165,5 @@ def _encoded_word(chunk: bytes) -> str:
 
 def _date(now: datetime) -> str:
     """Format as RFC 5322, 3.3, whatever the locale."""
-    return f"{_DAYS[now.weekday()]}, {now.day:02d} {_MONTHS[now.month - 1]} {now.year} {now:%H:%M:%S} +0000"
+    day = f"{_DAYS[now.weekday()]}, {now.day:02d} {_MONTHS[now.month - 1]} {now.year}"
+    return f"{day} {now.hour:02d}:{now.minute:02d}:{now.second:02d} +0000"

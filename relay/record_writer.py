@@ -51,11 +51,11 @@ class RecordWriter:
         self._retrying = asyncio.create_task(self._retry_for_ever())
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        """Store what is still kept, if KV takes it in time; log each id that is lost."""
+    async def __aexit__(self, error: type[BaseException] | None, *_: object) -> None:
+        """Store what is still kept, if KV takes it in time (none is left after an error); log each id that is lost."""
         assert self._retrying, "entered"
         try:
-            if self._kept:
+            if self._kept and error is None:
                 log.info("records.flushing", extra={"kept": len(self._kept)})
                 await asyncio.wait([kept.stored for kept in self._kept.values()], timeout=FLUSH_SECONDS)
         finally:

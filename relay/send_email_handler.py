@@ -76,7 +76,8 @@ class SendEmailHandler:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             log.warning("email.refused", extra={"reason": contract.INVALID_REQUEST_PAYLOAD, "error": str(error)})
             return _error(contract.INVALID_REQUEST_PAYLOAD)
-        match submission.accept(request, self._options.policy, email_id=str(uuid4()), new_group_id=str(uuid4())):
+        new_group_id = "" if request.group_id else str(uuid4())
+        match submission.accept(request, self._options.policy, email_id=str(uuid4()), new_group_id=new_group_id):
             case Refused(reason):
                 log.warning("email.refused", extra={"reason": reason, "to": redaction.address(request.to or "")})
                 return _error(reason)

@@ -84,17 +84,23 @@ class Pool(Generic[C]):
             self._retire(self._parked.pop().connection)
         await self._closing.wait(CLOSE_SECONDS)
 
-    async def acquire(self) -> C:
-        """Return a connection that is the caller's until `release`.
-
-        Raises:
-            Exception: whatever `connect` raised.
-        """
+    def take(self) -> C | None:
+        """Return a kept connection that is the caller's until `release`, if one is idle."""
         while self._parked:
             connection, since = self._parked.pop()
             if self._is_good(connection) and _now() - since < self._limits.idle_seconds:
                 return connection
             self._retire(connection)
+        return None
+
+    async def acquire(self) -> C:
+        """Return a connection that is the caller's until `release`, in turn.
+
+        Raises:
+            Exception: whatever `connect` raised.
+        """
+        if connection := self.take():
+            return connection
         waiter: asyncio.Future[C] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
         self._open_more()

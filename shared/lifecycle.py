@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 events = logging.getLogger(__name__)
 
-DRAIN_SHARE: Final = 0.8  # of the time for stopping; the rest is for breaking off what did not end in it
+DRAIN_SHARE: Final = 0.7  # of the time for stopping; the rest is for breaking off what did not end in it
 
 
 class Life:

@@ -10,9 +10,12 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
+
 from shared import bucket, contract
 from shared.bucket import Bucket
 from shared.endpoint import Endpoint
+from shared.errors import StoreUnavailable
 from shared.inbox import Inbox
 from tracker import settings
 from tracker.announcer import Announcer
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NAME: Final = "lfx-email-tracker"
+KV_PATIENCE_SECONDS: Final = 3.0  # JetStream may still be choosing its leaders when NATS is already there
 
 
 def prepare(config: TrackerSettings, environ: Mapping[str, str], *, create_buckets: bool) -> Serve:
@@ -53,8 +57,7 @@ def prepare(config: TrackerSettings, environ: Mapping[str, str], *, create_bucke
             index = Bucket(inbox, connection, contract.EMAIL_GROUP_INDEX_BUCKET)
             poller = None
             if config.ses_eventing_enabled:
-                for needed in (recipients, index):
-                    await needed.info()  # without KV there is nothing to apply events to: a fatal error at start
+                await _require(recipients, index)
                 poller = await stack.enter_async_context(_poller(config, environ, recipients, connection))
             groups = GroupReader(recipients, index)
             counts = LiveCounts(groups, recipients, index, partial(StreamFollower, connection, inbox))
@@ -71,6 +74,23 @@ def prepare(config: TrackerSettings, environ: Mapping[str, str], *, create_bucke
             return await _until_done(life, poller)
 
     return serve
+
+
+async def _require(*buckets: Bucket) -> None:
+    """Insist on KV where events are to be applied: without it the start fails, after a few seconds of patience.
+
+    Raises:
+        StoreUnavailable: a bucket is not there.
+    """
+    for needed in buckets:
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type(StoreUnavailable),
+            wait=wait_fixed(0.2),
+            stop=stop_after_delay(KV_PATIENCE_SECONDS),
+            reraise=True,
+        ):
+            with attempt:
+                await needed.info()
 
 
 async def _until_done(life: Life, poller: Poller | None) -> int:
