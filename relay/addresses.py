@@ -64,8 +64,8 @@ def parse(text: str) -> Mailbox:
 
     Raises:
         TooLong: a limit is exceeded.
-        Malformed: it is anything else than one mailbox, or its local part is not ASCII (SES has no SMTPUTF8) or holds an
-            encoded word, which RFC 2047, 5 forbids and some readers decode.
+        Malformed: it is anything else than one mailbox, or its local part is not ASCII (SES has no SMTPUTF8) or holds
+            an encoded word, which RFC 2047, 5 forbids and some readers decode.
     """
     if len(text.encode(errors="surrogatepass")) > MAX_FIELD_BYTES:
         raise TooLong(text)

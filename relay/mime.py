@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 MAX_LINE_BYTES: Final = 998  # RFC 5322, 2.1.1, without the line end
 PREFERRED_LINE_BYTES: Final = 76  # RFC 2047, 2, for lines with encoded words
 ENCODED_WORD_OVERHEAD: Final = len("=?utf-8?b??=")
+BOUNDARY_MARK: Final = b"=_"  # RFC 2045, 6.7: can never be in an encoded body
 
 _PLAIN_TEXT = (string.printable.rstrip("\r\n\x0b\x0c") + "\r\n").replace("\x0b", "").replace("\x0c", "").encode()
 _ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
@@ -36,7 +37,7 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 
 def build(submission: Submission, *, configuration_set: str, now: datetime) -> bytes:
     """Return the message with CRLF line ends, 7-bit throughout; `now` (UTC) becomes its Date."""
-    boundary = f"=_{submission.email_id}"
+    boundary = BOUNDARY_MARK.decode() + submission.email_id
     headers = [
         _address_header("From", submission.sender),
         _address_header("To", submission.recipient),
@@ -75,8 +76,7 @@ def _encoded(content: bytes) -> tuple[bytes, bytes]:
         return b"7bit", content
     if unusual > len(content) // 6:  # quoted-printable triples each of them, base64 adds a third to everything
         return b"base64", _base64(content)
-    # Line ends are part of the content here: a lone LF would come back as CRLF if it were sent as a line break.
-    quoted = binascii.b2a_qp(content, istext=False).replace(b"\n", b"\r\n")
+    quoted = _quoted_printable(content)
     return (b"base64", _base64(content)) if _has_mbox_from(quoted) else (b"quoted-printable", quoted)
 
 
@@ -88,12 +88,21 @@ def _is_wire_text(content: bytes) -> bool:
         and content.count(b"\n") == breaks
         and max(map(len, lines)) <= MAX_LINE_BYTES
         and not _has_mbox_from(content)
+        and BOUNDARY_MARK not in content
     )
 
 
 def _has_mbox_from(content: bytes) -> bool:
     """Tell whether a line looks like the separator of mailbox files: they quote it, and it is no longer exact."""
     return content.startswith(b"From ") or b"\r\nFrom " in content
+
+
+def _quoted_printable(content: bytes) -> bytes:
+    """Encode line ends as content: a lone LF would come back as CRLF. A soft break after each keeps it readable."""
+    quoted = binascii.b2a_qp(content, istext=False)
+    quoted = quoted.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")  # it breaks lines as the content does
+    quoted = quoted.replace(b"=0A", b"=0A=\r\n").replace(b"=0A=\r\n=\r\n", b"=0A=\r\n")
+    return quoted.removesuffix(b"=\r\n")
 
 
 def _base64(content: bytes) -> bytes:

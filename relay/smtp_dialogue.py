@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from asyncio import Transport
 
 MAX_REPLY_BYTES: Final = 65_536
+CODE_DIGITS: Final = 3
 
 
 class Reply(NamedTuple):
@@ -36,6 +37,7 @@ class Dialogue(asyncio.Protocol):
         self._transport = transport
         self._buffer = b""
         self._lines: list[str] = []
+        self._reply_bytes = 0
         self._awaited: asyncio.Future[Reply] | None = None
         self._lost: str | None = None
         transport.set_protocol(self)
@@ -72,11 +74,16 @@ class Dialogue(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Collect lines; the last line of a reply is the one without a hyphen after the code."""
+        if self._lost is not None:  # a kept connection may be flooded until somebody looks at it
+            return
+        self._reply_bytes += len(data)
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         for line in lines:
             self._line(line)
-        if len(self._buffer) + sum(map(len, self._lines)) > MAX_REPLY_BYTES:
+        if self._reply_bytes > MAX_REPLY_BYTES:
             self._lose("endless reply")
+        elif (self._buffer or self._lines) and not self._is_awaited:  # the rest of it would be taken for an answer
+            self._lose(f"said unasked: {data[:80]!r}")
 
     def eof_received(self) -> bool:
         """Let the transport close."""
@@ -89,18 +96,22 @@ class Dialogue(asyncio.Protocol):
 
     def _line(self, line: bytes) -> None:
         code = line[:3]
-        if not code.isdigit() or line[3:4] not in {b" ", b"-", b"\r", b""}:
+        if len(code) < CODE_DIGITS or not code.isdigit() or line[3:4] not in {b" ", b"-", b"\r", b""}:
             self._lose(f"no SMTP reply: {line[:80]!r}")
             return
         self._lines.append(line[4:].strip().decode("utf-8", "replace"))
         if line[3:4] == b"-":
             return
         reply = Reply(int(code), " ".join(self._lines))
-        self._lines = []
+        self._lines, self._reply_bytes = [], 0
         if self._awaited and not self._awaited.done():
             self._awaited.set_result(reply)
         else:  # a farewell, or the answer to a command that was given up: the next answer would be taken for another's
             self._lose(f"said unasked: {reply.code} {reply.text}")
+
+    @property
+    def _is_awaited(self) -> bool:
+        return self._awaited is not None and not self._awaited.done()
 
     def _lose(self, why: str) -> None:
         self._lost = self._lost or why

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from bisect import insort
 from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import UNSET, UnsetType
@@ -99,9 +98,8 @@ def _merged(
     same = [one for one in known if one.event_id == entry.event_id]
     if same and order(same[0]) <= order(entry):
         return None, False
-    entries = [one for one in known if one.event_id != entry.event_id] if same else list(known)
-    insort(entries, entry, key=order)
-    return tuple(entries), not same
+    others = [one for one in known if one.event_id != entry.event_id]
+    return tuple(sorted([*others, entry], key=order)), not same  # the Go service lists them as they arrive
 
 
 def _latest(known: datetime | UnsetType, at: datetime) -> datetime:

@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections import deque
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import UNSET
@@ -12,6 +13,9 @@ from msgspec.structs import replace
 
 from shared.contract import EmailRecipientRecord
 from tracker.errors import RecordCorrupt, RecordFull
+
+if TYPE_CHECKING:
+    from shared.contract import ClickEvent, OpenEvent
 
 _decode = msgspec.json.Decoder(EmailRecipientRecord).decode
 _encode = msgspec.json.Encoder().encode
@@ -52,11 +56,8 @@ def fit(record: EmailRecipientRecord, max_bytes: int) -> bytes:
 
 
 def _shortened(record: EmailRecipientRecord, excess: int) -> EmailRecipientRecord:
-    opens, clicks = record.opened_at_list or (), record.click_list or ()
-    if opens and (not clicks or opens[0].opened_at <= clicks[0].clicked_at):
-        return replace(record, opened_at_list=opens[_how_many(_encode(opens[0]), excess) :] or UNSET)
-    if clicks:
-        return replace(record, click_list=clicks[_how_many(_encode(clicks[0]), excess) :] or UNSET)
+    if record.opened_at_list or record.click_list:
+        return _without_oldest(record, excess)
     if record.click_event_ids:
         return replace(record, click_event_ids=UNSET)
     if record.failure and record.failure.diagnostic:
@@ -66,9 +67,16 @@ def _shortened(record: EmailRecipientRecord, excess: int) -> EmailRecipientRecor
     raise RecordFull(record.email_id)
 
 
-def _how_many(oldest: bytes, excess: int) -> int:
-    """Drop a few at a time where much has to go; a list is then cut in steps, not entry by entry."""
-    return max(1, excess // (2 * len(oldest)))
+def _without_oldest(record: EmailRecipientRecord, excess: int) -> EmailRecipientRecord:
+    """Drop the oldest entries, each with its comma, until `excess` bytes are gone or one of the lists is."""
+    opens, clicks = deque(record.opened_at_list or ()), deque(record.click_list or ())
+    while excess > 0:
+        is_open = opens and (not clicks or opens[0].opened_at <= clicks[0].clicked_at)
+        entries: deque[OpenEvent] | deque[ClickEvent] = opens if is_open else clicks
+        excess -= len(_encode(entries.popleft())) + len(",")
+        if not entries:  # its name goes with it, which may be enough
+            break
+    return replace(record, opened_at_list=tuple(opens) or UNSET, click_list=tuple(clicks) or UNSET)
 
 
 def _without_nulls(value: bytes) -> EmailRecipientRecord:
