@@ -1,0 +1,155 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""The demo, run as `make demo` runs it."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import nats
+import pytest
+
+from tests.demo import screen
+from tests.demo.check import Check
+from tests.stack import probe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parent.parent
+DEMO = ("-m", "tests.demo")
+EXPECT_ANOTHER_COUNT = """
+import runpy
+from tests.demo import event_checks
+event_checks.COUNTS["failed"] = 1
+runpy.run_module("tests.demo", run_name="__main__")
+"""
+SECONDS = 40
+ESCAPE = "\x1b"
+FACTS = (
+    '"error":"email delivery failed"',
+    "Subject: =?utf-8?b?",
+    "X-LFX-TRACKING-ID: summit/",
+    "X-SES-CONFIGURATION-SET: lfx-engagement",
+    "Its subject reads: 🎉 Your talk in 東京 is accepted",
+    "✓ 4 of 5 are accepted",
+    "✓ each decodes to exactly what was sent",
+    "✓ opened twice: the replay is not counted again",
+    "✓ the group's counts are those of the events",
+    "open_count       2",
+    "total_sent     4\n",
+    "delivered      3\n",
+    "unique_opened  2\n",
+    "failed         2\n",
+)
+
+
+@contextmanager
+def demo(
+    home: Path, command: tuple[str, ...] = DEMO, *, stdout: int = subprocess.PIPE, keep: str = ""
+) -> Iterator[subprocess.Popen[str]]:
+    """Run it in a session of its own; afterwards none of its processes and none of its files may be left."""
+    environment = {**os.environ, "TMPDIR": str(home), "KEEP": keep, "TERM": "xterm-256color", "PYTHONUTF8": "1"}
+    with subprocess.Popen(  # noqa: S603 - our own code
+        [sys.executable, *command],
+        cwd=ROOT,
+        env=environment,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        start_new_session=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+    assert list(home.iterdir()) == []
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+
+
+def test_demo_shows_what_came_back_and_that_all_of_it_is_right(tmp_path: Path) -> None:
+    with demo(tmp_path) as process:
+        output, errors = process.communicate(timeout=SECONDS)
+        assert process.returncode == 0, output + errors
+    assert errors == ""
+    assert [fact for fact in FACTS if fact not in output] == []
+    assert "✗" not in output
+    assert ESCAPE not in output
+    assert max(map(len, output.splitlines())) <= screen.WIDTH
+
+
+def test_demo_says_what_was_expected_and_what_came_and_shows_the_logs(tmp_path: Path) -> None:
+    with demo(tmp_path, ("-c", EXPECT_ANOTHER_COUNT)) as process:
+        output, _ = process.communicate(timeout=SECONDS)
+        assert process.returncode == 1
+    assert re.search(r"✗ the group's counts .*\n +expected  .*'failed': 1}\n +came      .*'failed': 2}\n", output)
+    assert '"msg":"event.applied"' in output
+    assert re.search(r"\n1 of \d+ checks failed\.\n\Z", output)
+
+
+@pytest.mark.parametrize("moment", ["Start", "Send", "Play"])
+def test_demo_interrupted_leaves_nothing_behind(tmp_path: Path, moment: str) -> None:
+    with demo(tmp_path) as process:
+        assert process.stdout
+        assert any(line.startswith(moment) for line in process.stdout)
+        process.terminate()
+        output, errors = process.communicate(timeout=SECONDS)
+        assert process.returncode == 128 + signal.SIGTERM
+    assert errors == ""
+    assert output.endswith("Interrupted. Everything is stopped.\n")
+
+
+async def test_demo_kept_running_on_a_terminal_is_there_to_be_tried_until_ctrl_c(tmp_path: Path) -> None:
+    terminal, stdout = pty.openpty()
+    with os.fdopen(terminal, "rb", buffering=0) as printed, demo(tmp_path, stdout=stdout, keep="1") as process:
+        os.close(stdout)
+        shown = read_until(printed, "Everything runs until Ctrl-C.")
+        assert ESCAPE in shown
+        await try_what_is_shown(re.sub(rf"{ESCAPE}\[[0-9;?]*[A-Za-z]", "", shown))
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it: to all of them
+        assert "are right." in read_until(printed, "are right.")
+        assert process.wait(SECONDS) == 0
+
+
+def read_until(terminal: io.RawIOBase | io.FileIO, end: str) -> str:
+    """Return what a terminal has shown as soon as this is part of it."""
+    shown = b""
+    while end.encode() not in shown:
+        chunk = terminal.read(65_536)
+        assert chunk, shown.decode()
+        shown += chunk
+    return shown.decode()
+
+
+async def try_what_is_shown(shown: str) -> None:
+    """Do what the printed lines do: ask for the status of the email, and look at the probes."""
+    request = re.search(r"nats req --server (\S+) (\S+get_email_status) \\\s+'(.*)'", shown)
+    assert request
+    client = await nats.connect(request[1])
+    reply = await client.request(request[2], request[3].encode(), timeout=5)
+    await client.close()
+    assert json.loads(reply.data)["to"] == "ada@example.com"
+    ports = re.findall(r"http://localhost:(\d+)/readyz", shown)
+    assert [(await probe.get(int(port), "/readyz"))[0] for port in ports] == [200, 200]
+
+
+def test_screen_shows_where_long_texts_differ_and_needs_no_utf_8() -> None:
+    file = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    screen.on(file).check(Check("the body is whole", "x" * 5000 + "end", "x" * 5000 + "END"))
+    file.seek(0)
+    claim, expected, came = file.read().splitlines()
+    assert claim == "  WRONG the body is whole"
+    assert expected.endswith("xxxend'")
+    assert came.endswith("xxxEND'")
+    assert len(came) < 80
