@@ -34,16 +34,16 @@ class Life:
         """Begin not ready."""
         self.stopping = asyncio.Event()
         self.connection: Connection | None = None
-        self._is_serving = False
+        self.is_serving = False
 
     def serving(self) -> None:
         """Say that requests are answered from now on."""
-        self._is_serving = True
+        self.is_serving = True
 
     @property
     def is_ready(self) -> bool:
         """Whether /readyz is 200: it serves, and NATS is connected."""
-        return self._is_serving and self.connection is not None and self.connection.connected
+        return self.is_serving and self.connection is not None and self.connection.connected
 
 
 def run(name: str, settings: ProcessSettings, serve: Serve) -> int:
@@ -95,7 +95,7 @@ async def _until_stopped(life: Life, work: Coroutine[object, object, int], setti
     if task.done():
         return task.result()
     events.info("process.stopping")
-    if life.connection is not None:
+    if life.is_serving:  # what has only begun has nothing to finish
         await asyncio.wait({task}, timeout=settings.shutdown_timeout_seconds * DRAIN_SHARE)
     task.cancel()
     try:

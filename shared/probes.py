@@ -8,6 +8,7 @@ import asyncio
 import errno
 import logging
 import socket
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Self
 
 import h11
@@ -83,7 +84,7 @@ def _response(http: h11.Connection, status: int, text: str) -> bytes:
         ("Content-Length", str(len(body))),
         ("Connection", "close"),
     ]
-    head = http.send(h11.Response(status_code=status, headers=headers)) or b""
+    head = http.send(h11.Response(status_code=status, reason=HTTPStatus(status).phrase, headers=headers)) or b""
     return head + (http.send(h11.Data(data=body)) or b"") + (http.send(h11.EndOfMessage()) or b"")
 
 
