@@ -27,6 +27,8 @@ _backoff = wait_random_exponential(multiplier=0.2, max=2)
 class Delivery:
     """Sends over pooled connections."""
 
+    event = "email.sent"
+
     def __init__(self, pool: Pool[SmtpConnection], *, max_send_rate: float) -> None:
         """Send at most `max_send_rate` messages a second, 0 for as fast as it goes."""
         self._pool = pool
@@ -43,10 +45,15 @@ class Delivery:
         try:
             await self._attempt(envelope, message, deadline)
         except Deferred as error:
-            # tenacity costs 35 us even when nothing is repeated, so it is entered only now.
-            async for attempt in _retrying(deadline, error):
-                with attempt:
-                    await self._attempt(envelope, message, deadline)
+            await self._again(envelope, message, deadline, error)
+
+    async def _again(self, envelope: Envelope, message: bytes, deadline: float, failure: Deferred) -> None:
+        """Repeat after pauses. tenacity costs 35 us even when it repeats nothing, so it hears of a failure only here."""
+        async for attempt in _retrying(deadline):
+            with attempt:
+                if attempt.retry_state.attempt_number == 1:
+                    raise failure
+                await self._attempt(envelope, message, deadline)
 
     async def _attempt(self, envelope: Envelope, message: bytes, deadline: float) -> None:
         if self._barred and _now() < self._barred_until:
@@ -84,27 +91,32 @@ class Delivery:
 class Disabled:
     """The sibling for EMAIL_ENABLED=false: every message counts as delivered, none is sent."""
 
+    event = "email.disabled"
+
     async def __call__(self, envelope: Envelope, message: bytes, *, deadline: float) -> None:
         """Do nothing."""
 
 
-def _retrying(deadline: float, first: Deferred) -> AsyncRetrying:
-    def wait(state: RetryCallState) -> float:
-        error = state.outcome.exception() if state.outcome else first
-        return 0 if isinstance(error, ConnectionStale) else _backoff(state)
-
+def _retrying(deadline: float) -> AsyncRetrying:
     return AsyncRetrying(
         retry=retry_if_exception_type(Deferred),
-        wait=wait,
+        wait=_pause,
         stop=lambda state: _now() + state.upcoming_sleep >= deadline,
         before_sleep=_log_retry,
         reraise=True,
     )
 
 
+def _pause(state: RetryCallState) -> float:
+    return 0 if isinstance(_failure(state), ConnectionStale) else _backoff(state)
+
+
 def _log_retry(state: RetryCallState) -> None:
-    error = state.outcome.exception() if state.outcome else None
-    log.debug("email.retry", extra={"attempt": state.attempt_number + 1, "error": str(error)})
+    log.debug("email.retry", extra={"attempt": state.attempt_number + 1, "error": str(_failure(state))})
+
+
+def _failure(state: RetryCallState) -> BaseException | None:
+    return state.outcome.exception() if state.outcome else None
 
 
 def _now() -> float:

@@ -61,8 +61,7 @@ class RecordWriter:
         finally:
             self._retrying.cancel()
             for kept in self._kept.values():
-                record = kept.record
-                log.error("record.lost", extra={"email_id": record.email_id, "group_id": record.group_id})
+                _log_lost(kept.record)
 
     @property
     def has_room(self) -> bool:
@@ -77,16 +76,22 @@ class RecordWriter:
                 await self._store(record, again=False)
         except (StoreError, TimeoutError) as error:
             await self._keep(record, error, deadline)
+        except asyncio.CancelledError:
+            _log_lost(record)
+            raise
 
     async def _store(self, record: EmailRecipientRecord, *, again: bool) -> None:
+        try:
+            await self._create(record)
+            await self._index.append(record.group_id, record.email_id, again=again)
+        except ValueTooLarge as error:  # and will be so tomorrow
+            log.error("record.too_large", extra={"email_id": record.email_id, "error": str(error)})
+
+    async def _create(self, record: EmailRecipientRecord) -> None:
         try:
             await self._recipients.create(record.email_id, _encode(record))
         except KeyTaken:  # ids are unique: an earlier try of ours got through, and the tracker may have written since
             log.debug("record.taken", extra={"email_id": record.email_id})
-        except ValueTooLarge as error:
-            log.error("record.too_large", extra={"email_id": record.email_id, "error": str(error)})
-            return
-        await self._index.append(record.group_id, record.email_id, again=again)
 
     async def _keep(self, record: EmailRecipientRecord, error: Exception, deadline: float) -> None:
         log.warning(
@@ -120,6 +125,10 @@ class RecordWriter:
         kept.stored.set_result(None)
         log.info("record.stored_late", extra={"email_id": kept.record.email_id, "kept": len(self._kept)})
         return True
+
+
+def _log_lost(record: EmailRecipientRecord) -> None:
+    log.error("record.lost", extra={"email_id": record.email_id, "group_id": record.group_id})
 
 
 class NoRecords:

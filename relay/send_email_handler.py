@@ -37,7 +37,9 @@ _NOTHING_SENT: Final = _encode(contract.SendEmailResponse(email_id="", group_id=
 
 
 class Deliver(Protocol):
-    """Hands a message to the mail server, or raises a DeliveryError."""
+    """Hands a message to the mail server, or raises a DeliveryError; `event` is what the log calls it."""
+
+    event: str
 
     async def __call__(self, envelope: Envelope, message: bytes, *, deadline: float) -> None: ...  # noqa: D102
 
@@ -100,7 +102,7 @@ class SendEmailHandler:
             _log_failure(accepted, error)
             return _error(REASONS[type(error)])
         log.info(
-            "email.sent",
+            self._deliver.event,
             extra={
                 "email_id": accepted.email_id,
                 "group_id": accepted.group_id,

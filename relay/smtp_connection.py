@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 import socket
 import ssl
@@ -29,6 +28,10 @@ if TYPE_CHECKING:
 HANDSHAKE_SECONDS: Final = 10.0
 QUIT_SECONDS: Final = 1.0
 SERVICE_CLOSING: Final = 421
+TRANSIENT: Final = 4  # RFC 5321, 4.2.1: the first digit
+PERMANENT: Final = 5
+REFUSALS: Final = (TRANSIENT, PERMANENT)
+RESET: Final = b"RSET\r\n"
 AUTH_METHODS: Final = ("plain", "login", "cram-md5")
 
 _QUOTA = re.compile(r"daily message quota exceeded", re.IGNORECASE)
@@ -73,12 +76,12 @@ class SmtpConnection:
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 if not self._is_clean:
-                    await self._step(b"RSET\r\n")
+                    await self._step(RESET)
                 self._is_clean = False
                 await self._step(b"MAIL FROM:<%s>\r\n" % envelope.sender.encode("ascii"))
                 await self._step(b"RCPT TO:<%s>\r\n" % envelope.recipient.encode("ascii"))
                 await self._step(b"DATA\r\n", expected=3)
-                handed_over = True
+                handed_over = self._dialogue.is_quiet  # else the next line fails before a byte of the mail is out
                 await self._step(_stuffed(message))
                 self._is_clean = True
         except (DialogueLost, TimeoutError) as error:
@@ -87,8 +90,10 @@ class SmtpConnection:
             if handed_over:
                 raise Uncertain(f"no answer after the final dot: {text}") from error
             raise self._broken(text) from error
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
             self._dialogue.abort()
+            if handed_over:  # whoever cancelled wants an end, and the log has to say what became of the mail
+                raise Uncertain("broken off after the final dot") from error
             raise
 
     async def _step(self, line: bytes, expected: int = 2) -> None:
@@ -96,8 +101,10 @@ class SmtpConnection:
         if reply.code // 100 == expected:
             return
         text = redaction.text(reply.text)
-        if reply.code == SERVICE_CLOSING or (line[:4] == b"MAIL" and _TIMED_OUT.search(text)):
-            self._dialogue.close()
+        if reply.code // 100 not in REFUSALS:
+            raise DialogueLost(f"out of turn: {reply.code} {text}")
+        if reply.code == SERVICE_CLOSING or line is RESET or (line[:4] == b"MAIL" and _TIMED_OUT.search(text)):
+            self._dialogue.abort()
             raise self._broken(text, reply.code)
         raise _refusal(reply, text)
 
@@ -106,10 +113,13 @@ class SmtpConnection:
 
     async def quit(self) -> None:
         """Say goodbye and close; a server that does not answer is not waited for."""
-        with contextlib.suppress(DialogueLost, TimeoutError):
+        try:
             async with asyncio.timeout(QUIT_SECONDS):
                 await self._dialogue.command(b"QUIT\r\n")
-        self._dialogue.close()
+        except (DialogueLost, TimeoutError):
+            self._dialogue.abort()
+        else:
+            self._dialogue.close()
 
 
 class Connector:
@@ -178,7 +188,7 @@ class Connector:
 
 def _failure(error: BaseException) -> DeliveryError | None:
     match error:
-        case aiosmtplib.SMTPAuthenticationError():
+        case aiosmtplib.SMTPAuthenticationError() if error.code // 100 == PERMANENT:
             return Barred(f"AUTH: {redaction.text(error.message)}", error.code)
         case aiosmtplib.SMTPResponseException():
             return Deferred(redaction.text(error.message), error.code)
@@ -193,7 +203,7 @@ def _failure(error: BaseException) -> DeliveryError | None:
 def _refusal(reply: Reply, text: str) -> DeliveryError:
     if _QUOTA.search(text):
         return Barred(text, reply.code)
-    if reply.code // 100 == 5:  # noqa: PLR2004 - RFC 5321, 4.2.1
+    if reply.code // 100 == PERMANENT:
         return Rejected(text, reply.code)
     return Deferred(text, reply.code)
 

@@ -159,15 +159,21 @@ class Pool(Generic[C]):
         except Exception as error:  # noqa: BLE001 - it is for whoever waits, not for us
             self._is_accepted = False
             self._being_opened -= 1
-            waiter = self._first_waiting()
-            if waiter:
-                waiter.set_exception(error)
+            self._fail(error)
         else:
             self._is_accepted = True
             self._being_opened -= 1
             self._opened_at[connection] = _now()
             self._hand_on(connection)
         self._open_more()
+
+    def _fail(self, error: Exception) -> None:
+        """Tell whoever waits first; everybody, if there is no connection left that could come free for the others."""
+        is_hopeless = not self._opened_at
+        while waiter := self._first_waiting():
+            waiter.set_exception(error)
+            if not is_hopeless:
+                return
 
     def _retire(self, connection: C) -> None:
         del self._opened_at[connection]

@@ -250,11 +250,12 @@ async def create_missing(connection: Connection, names: Sequence[str]) -> None:
     js = connection.client.jetstream()
     for name in names:
         try:
-            await js.key_value(name)
-        except nats.js.errors.NotFoundError:
-            await js.create_key_value(KeyValueConfig(bucket=name, history=1, direct=True))
-            log.info("bucket.created", extra={"bucket": name})
-        except (nats.js.errors.Error, nats.errors.Error) as error:
+            try:
+                await js.key_value(name)
+            except nats.js.errors.NotFoundError:
+                await js.create_key_value(KeyValueConfig(bucket=name, history=1, direct=True))
+                log.info("bucket.created", extra={"bucket": name})
+        except nats.errors.Error as error:
             raise StoreUnavailable(f"bucket {name}: {error}") from error
 
 

@@ -83,6 +83,9 @@ class Endpoint:
     async def _reply(self, msg: Msg, reply: bytes) -> None:
         if not msg.reply:
             return
+        if len(reply) > self._connection.max_payload:
+            log.error("reply.too_large", extra={"subject": self._subject, "bytes": len(reply)})
+            reply = FAILED
         try:
             await self._connection.publish(msg.reply, reply)
         except nats.errors.Error as error:

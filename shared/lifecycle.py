@@ -95,10 +95,9 @@ async def _until_stopped(life: Life, work: Coroutine[object, object, int], setti
     if task.done():
         return task.result()
     events.info("process.stopping")
+    limit = settings.shutdown_timeout_seconds
     if life.is_serving:  # what has only begun has nothing to finish
-        await asyncio.wait({task}, timeout=settings.shutdown_timeout_seconds * DRAIN_SHARE)
+        await asyncio.wait({task}, timeout=limit * DRAIN_SHARE)
     task.cancel()
-    try:
-        return await task
-    except asyncio.CancelledError:
-        return 0
+    await asyncio.wait({task}, timeout=limit * (1 - DRAIN_SHARE))
+    return task.result() if task.done() and not task.cancelled() else 0

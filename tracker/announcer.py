@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit, urlunsplit
 
@@ -28,6 +29,7 @@ SUBJECTS: Final = {
     "complaint": contract.EMAIL_FAILED_SUBJECT,
 }
 
+_CREDENTIALS = re.compile(r"//[^/]*@")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -78,6 +80,6 @@ def _bare(link: str) -> str:
     """Strip query and fragment, which may hold tokens, and credentials before the host."""
     try:
         parts = urlsplit(link)
-    except ValueError:  # no URL: then everything from the first `?` or `#` on
-        return link.partition("?")[0].partition("#")[0]
+    except ValueError:  # no URL: then everything from the first `?` or `#` on, and before an `@` of the host
+        return _CREDENTIALS.sub("//", link.partition("?")[0].partition("#")[0], count=1)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

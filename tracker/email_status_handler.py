@@ -75,7 +75,8 @@ class EmailStatusHandler:
         if len(email_id) > MAX_ID_LENGTH or not group_index.is_legal_key(email_id):
             raise KeyMissing(email_id)
         entry = await self._recipients.get(email_id)
-        return records.encode(records.decode(entry.value))
+        reply = records.encode(records.decode(entry.value))
+        return reply if len(reply) <= self._max_payload() else _error(contract.RESPONSE_TOO_LARGE, total=1)
 
     async def _page(self, group_id: str, offset: int, limit: int | None) -> bytes:
         email_ids = await self._groups.email_ids(group_id)

@@ -98,7 +98,7 @@ def _merged(
     same = [one for one in known if one.event_id == entry.event_id]
     if same and order(same[0]) <= order(entry):
         return None, False
-    others = [one for one in known if one.event_id != entry.event_id]
+    others: list[E] = [one for one in known if one.event_id != entry.event_id]
     return tuple(sorted([*others, entry], key=order)), not same  # the Go service lists them as they arrive
 
 

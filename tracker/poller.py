@@ -74,6 +74,8 @@ class Poller:
         self._is_busy = asyncio.Event()
         self._store_is_up = asyncio.Event()
         self._store_is_up.set()
+        self._is_store_doubted = False
+        self._store_came_back = datetime.min.replace(tzinfo=UTC)
         self._places = asyncio.Semaphore(BATCHES_AT_ONCE)
         self._polling = Tasks()
         self._applying = Tasks()
@@ -98,6 +100,10 @@ class Poller:
         self._polling.cancel()
         await self._applying.wait()
 
+    def doubt_store(self) -> None:
+        """Say that KV may have been away: then missing records are waited for anew, since the relay had to wait too."""
+        self._is_store_doubted = True
+
     async def _poll(self, *, is_first: bool) -> None:
         while not self._stopping.is_set() and not self.failed.is_set():
             await self._store_is_up.wait()
@@ -113,10 +119,11 @@ class Poller:
                 self._applying.start(self._settle(messages))
 
     async def _receive(self) -> list[Message]:
+        known_failures = self._failures
         try:
             messages = await self._queue.receive()
         except QueueUnavailable as error:
-            await self._back_off(error)
+            await self._back_off(error, known_failures)
             return []
         self._failures = 0
         if messages:
@@ -125,8 +132,9 @@ class Poller:
             self._is_busy.clear()
         return messages
 
-    async def _back_off(self, error: QueueUnavailable) -> None:
-        self._failures += 1
+    async def _back_off(self, error: QueueUnavailable, known_failures: int) -> None:
+        if self._failures <= known_failures:  # else another receiver has counted the same outage
+            self._failures += 1
         self._is_busy.clear()
         log.warning("queue.receive_failed", extra={"failures": self._failures, "error": str(error)})
         if self._failures >= MAX_FAILURES:
@@ -174,7 +182,10 @@ class Poller:
         verdict = await self._updater.apply(pairs[0].event.email_id, [pair.event for pair in pairs])
         if verdict is Verdict.AGAIN:
             self._store_is_up.clear()
-        else:
+            self.doubt_store()
+        elif self._is_store_doubted:
+            self._is_store_doubted = False
+            self._store_came_back = datetime.now(UTC)
             self._store_is_up.set()
         return verdict
 
@@ -184,9 +195,9 @@ class Poller:
             return [pair.message for pair in pairs], []
         if verdict is Verdict.STUCK:
             return [], []
-        if verdict is Verdict.AGAIN:
+        if verdict is not Verdict.UNMATCHED:
             return [], list(pairs)
-        old = [pair for pair in pairs if _age_seconds(pair.message) >= self._record_wait_seconds]
+        old = [pair for pair in pairs if self._waited_seconds(pair.message) >= self._record_wait_seconds]
         for pair in old:
             event = pair.event
             log.info(
@@ -199,7 +210,7 @@ class Poller:
         pause = FIRST_PAUSE_SECONDS
         extend_at = _now() + VISIBILITY_SECONDS / 2
         while waiting:
-            youngest = min(_age_seconds(pair.message) for pair in waiting)
+            youngest = min(self._waited_seconds(pair.message) for pair in waiting)
             await asyncio.sleep(min(pause, max(0.05, self._record_wait_seconds - youngest)) * random.uniform(0.8, 1.2))  # noqa: S311
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
             if _now() >= extend_at:
@@ -208,14 +219,14 @@ class Poller:
             settled, waiting = self._sorted(waiting, await self._apply(waiting))
             await self._let_go(settled)
 
+    def _waited_seconds(self, message: Message) -> float:
+        """Return how long a record could have been there; while KV was away, the relay could not write it."""
+        return (datetime.now(UTC) - max(message.sent_at, self._store_came_back)).total_seconds()
+
     async def _let_go(self, settled: list[Message]) -> None:
         for message in settled:
             self._held.pop(message.receipt_handle, None)
         await self._queue.delete(settled)
-
-
-def _age_seconds(message: Message) -> float:
-    return (datetime.now(UTC) - message.sent_at).total_seconds()
 
 
 def _now() -> float:

@@ -59,6 +59,7 @@ def prepare(config: TrackerSettings, environ: Mapping[str, str], *, create_bucke
             if config.ses_eventing_enabled:
                 await _require(recipients, index)
                 poller = await stack.enter_async_context(_poller(config, environ, recipients, connection))
+                connection.on_disconnect(poller.doubt_store)
             groups = GroupReader(recipients, index)
             counts = LiveCounts(groups, recipients, index, partial(StreamFollower, connection, inbox))
             stack.push_async_callback(counts.aclose)

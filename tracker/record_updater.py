@@ -29,6 +29,7 @@ class Verdict(enum.Enum):
     SETTLED = enum.auto()  # delete
     UNMATCHED = enum.auto()  # there is no record: wait for it, as long as the events are young
     AGAIN = enum.auto()  # KV could not be read or written: try again, for as long as it takes
+    CONTESTED = enum.auto()  # others changed the record for as long as patience lasted: try again
     STUCK = enum.auto()  # the record cannot be read: leave the messages to the queue and its redrive policy
 
 
@@ -54,14 +55,14 @@ class RecordUpdater:
             def change(value: bytes) -> bytes | None:
                 before = records.decode(value)
                 steps[:] = _steps(before, events)
-                return records.fit(steps[-1].record, max_bytes) if steps else None
+                return records.rewrite(value, steps[-1].record, max_bytes) if steps else None
 
             await self._recipients.rewrite(email_id, change)
         except KeyMissing:
             return Verdict.UNMATCHED
         except (StoreUnavailable, RevisionConflict, ValueTooLarge) as error:  # too large: the limit has changed
             log.warning("event.postponed", extra={"email_id": email_id, "events": len(events), "error": str(error)})
-            return Verdict.AGAIN
+            return Verdict.AGAIN if isinstance(error, StoreUnavailable) else Verdict.CONTESTED
         except RecordCorrupt as error:
             log.error("record.corrupt", extra={"email_id": email_id, "error": str(error)})
             return Verdict.STUCK

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from shared.contract import ClickEvent, OpenEvent
 
 _decode = msgspec.json.Decoder(EmailRecipientRecord).decode
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_KNOWN = frozenset(EmailRecipientRecord.__struct_encode_fields__)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -40,6 +42,19 @@ def decode(value: bytes) -> EmailRecipientRecord:
 def encode(record: EmailRecipientRecord) -> bytes:
     """Return the JSON of a record."""
     return _encode(record)
+
+
+def rewrite(before: bytes, record: EmailRecipientRecord, max_bytes: int) -> bytes:
+    """Return what replaces the stored value `before`; fields that a later version has put there stay.
+
+    Raises:
+        RecordFull: it exceeds the limit.
+    """
+    unknown = {name: field for name, field in _decode_fields(before).items() if name not in _KNOWN}
+    if not unknown:
+        return fit(record, max_bytes)
+    added = b"," + _encode(unknown)[1:]
+    return fit(record, max_bytes - len(added))[:-1] + added
 
 
 def fit(record: EmailRecipientRecord, max_bytes: int) -> bytes:

@@ -33,7 +33,9 @@ EXPIRED: Final = frozenset(
 GONE: Final = frozenset({"ReceiptHandleIsInvalid", "MessageNotInflight", "InvalidParameterValue"})
 DEFAULT_REGION: Final = "us-east-1"
 
-_REGION = re.compile(r"(?:^|\.)sqs(?:-fips)?\.([a-z0-9-]+)\.|^([a-z0-9-]+)\.queue\.amazonaws\.com$")
+_REGION = re.compile(
+    r"(?:^|\.)sqs(?:-fips)?\.([a-z]+(?:-[a-z]+)+-[0-9]+)\.|^([a-z0-9-]+)\.queue\.amazonaws\.com(?:\.cn)?$"
+)
 _REGIONAL_ENDPOINT = re.compile(
     r"(?:sqs(?:-fips)?\.[a-z0-9-]+|(?:[a-z0-9-]+\.)?queue)\.(?:amazonaws\.com(?:\.cn)?|api\.aws)"
 )
