@@ -48,7 +48,7 @@ class Delivery:
             await self._again(envelope, message, deadline, error)
 
     async def _again(self, envelope: Envelope, message: bytes, deadline: float, failure: Deferred) -> None:
-        """Repeat after pauses. tenacity costs 35 us even when it repeats nothing, so it hears of a failure only here."""
+        """Repeat after pauses. tenacity costs 35 us even if nothing is repeated; so it hears of a failure only here."""
         async for attempt in _retrying(deadline):
             with attempt:
                 if attempt.retry_state.attempt_number == 1:
@@ -56,10 +56,10 @@ class Delivery:
                 await self._attempt(envelope, message, deadline)
 
     async def _attempt(self, envelope: Envelope, message: bytes, deadline: float) -> None:
-        if self._barred and _now() < self._barred_until:
-            raise self._barred
+        self._refuse_if_barred()
         connection = await self._connection(deadline)
         try:
+            self._refuse_if_barred()  # since we began to wait
             await connection.send(envelope, message)
         except Barred as error:
             self._bar(error)
@@ -74,6 +74,7 @@ class Delivery:
             async with asyncio.timeout_at(deadline):
                 if self._limiter:
                     await self._limiter.acquire()
+                    self._refuse_if_barred()
                 return await self._pool.acquire()
         except TimeoutError:
             raise Deferred("no SMTP connection came free within the request's time") from None
@@ -81,10 +82,15 @@ class Delivery:
             self._bar(error)
             raise
 
+    def _refuse_if_barred(self) -> None:
+        if self._barred and _now() < self._barred_until:
+            raise Barred(self._barred.text, self._barred.code)  # a new one: each keeps the frames that it passed through
+
     def _bar(self, error: Barred) -> None:
         """Let nobody try for a while: each try of each request would count against the account."""
-        if not self._barred or _now() >= self._barred_until:
-            log.error("smtp.barred", extra={"seconds": BARRED_SECONDS, "code": error.code, "error": error.text})
+        if _now() < self._barred_until:
+            return
+        log.error("smtp.barred", extra={"seconds": BARRED_SECONDS, "code": error.code, "error": error.text})
         self._barred, self._barred_until = error, _now() + BARRED_SECONDS
 
 

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 from relay import delivery, record_writer, settings
+from relay.errors import Barred
 from relay.index_writer import IndexWriter
 from relay.send_email_handler import Options, SendEmailHandler
 from relay.smtp_connection import Connector
@@ -45,7 +46,7 @@ def prepare(config: RelaySettings, *, create_buckets: bool) -> Serve:
             deliver: Deliver = delivery.Disabled()
             if config.email_enabled:
                 records = await stack.enter_async_context(_record_writer(inbox, connection))
-                pool = await stack.enter_async_context(Pool(Connector(config).connect, _limits(config)))
+                pool = await stack.enter_async_context(Pool(Connector(config).connect, _limits(config), for_all=Barred))
                 deliver = delivery.Delivery(pool, max_send_rate=config.ses_max_send_rate)
             handler = SendEmailHandler(deliver, records, options)
             endpoint = Endpoint(connection, contract.SEND_EMAIL_SUBJECT, handler, max_in_flight=config.max_in_flight)

@@ -52,24 +52,29 @@ class Pool(Generic[C]):
     Whoever waits gets the first connection that comes free, whether kept or new: a slow handshake delays nobody.
     """
 
-    def __init__(self, connect: Callable[[], Awaitable[C]], limits: Limits) -> None:
-        """Open with `connect`, whose errors go to whoever waits first."""
+    def __init__(
+        self, connect: Callable[[], Awaitable[C]], limits: Limits, *, for_all: type[Exception] | tuple[()] = ()
+    ) -> None:
+        """Open with `connect`, whose errors go to whoever waits first, those of the kind `for_all` to all who wait."""
         self._connect = connect
         self._limits = limits
+        self._for_all = for_all
         self._parked: list[_Parked[C]] = []  # the one used last is at the end, and is used next
         self._opened_at: dict[C, float] = {}
         self._waiting: deque[asyncio.Future[C]] = deque()
         self._opening = Tasks()
         self._being_opened = 0
         self._closing = Tasks()
+        self._being_closed = 0
         self._is_accepted = False
         self._sweep: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
         """Tell the state, for logs and tests."""
         leased = len(self._opened_at) - len(self._parked)
-        idle, opening, waiting = len(self._parked), self._being_opened, len(self._waiting)
-        return f"<Pool {leased} leased, {idle} idle, {opening} opening, {waiting} waiting>"
+        idle, waiting = len(self._parked), len(self._waiting)
+        changing = f"{self._being_opened} opening, {self._being_closed} closing"
+        return f"<Pool {leased} leased, {idle} idle, {changing}, {waiting} waiting>"
 
     async def __aenter__(self) -> Self:
         """Open nothing before it is needed."""
@@ -148,7 +153,7 @@ class Pool(Generic[C]):
         at_once = self._limits.connections if self._is_accepted else OPENINGS_UNTIL_ONE_SUCCEEDS
         while (
             self._being_opened < min(len(self._waiting), at_once)
-            and self._being_opened + len(self._opened_at) < self._limits.connections
+            and self._being_opened + len(self._opened_at) + self._being_closed < self._limits.connections
         ):
             self._being_opened += 1
             self._opening.start(self._open())
@@ -169,15 +174,24 @@ class Pool(Generic[C]):
 
     def _fail(self, error: Exception) -> None:
         """Tell whoever waits first; everybody, if there is no connection left that could come free for the others."""
-        is_hopeless = not self._opened_at
+        is_for_all = not self._opened_at or isinstance(error, self._for_all)
         while waiter := self._first_waiting():
             waiter.set_exception(error)
-            if not is_hopeless:
+            if not is_for_all:
                 return
 
     def _retire(self, connection: C) -> None:
         del self._opened_at[connection]
-        self._closing.start(connection.quit())
+        self._being_closed += 1
+        self._closing.start(self._close(connection))
+
+    async def _close(self, connection: C) -> None:
+        """Say goodbye, and only then open another: the server counts connections too."""
+        try:
+            await connection.quit()
+        finally:
+            self._being_closed -= 1
+            self._open_more()
 
     def _sweep_later(self) -> None:
         if self._sweep is None and self._parked:

@@ -98,8 +98,9 @@ def _merged(
     same = [one for one in known if one.event_id == entry.event_id]
     if same and order(same[0]) <= order(entry):
         return None, False
-    others: list[E] = [one for one in known if one.event_id != entry.event_id]
-    return tuple(sorted([*others, entry], key=order)), not same  # the Go service lists them as they arrive
+    entries = [one for one in known if one.event_id != entry.event_id]
+    entries.append(entry)
+    return tuple(sorted(entries, key=order)), not same  # all of them: the Go service lists them as they arrive
 
 
 def _latest(known: datetime | UnsetType, at: datetime) -> datetime:
