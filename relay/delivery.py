@@ -84,7 +84,7 @@ class Delivery:
 
     def _refuse_if_barred(self) -> None:
         if self._barred and _now() < self._barred_until:
-            raise Barred(self._barred.text, self._barred.code)  # a new one: each keeps the frames that it passed through
+            raise Barred(self._barred.text, self._barred.code)  # a new one: each keeps the frames it passed through
 
     def _bar(self, error: Barred) -> None:
         """Let nobody try for a while: each try of each request would count against the account."""

@@ -84,6 +84,7 @@ class Pool(Generic[C]):
         """Close every connection; a server that does not take leave is not waited for."""
         if self._sweep:
             self._sweep.cancel()
+        self._limits = self._limits._replace(connections=0, messages=0)  # nothing is opened or kept any more
         self._opening.cancel()
         while self._parked:
             self._retire(self._parked.pop().connection)
@@ -191,7 +192,6 @@ class Pool(Generic[C]):
             await connection.quit()
         finally:
             self._being_closed -= 1
-            self._open_more()
 
     def _sweep_later(self) -> None:
         if self._sweep is None and self._parked:

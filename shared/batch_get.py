@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from shared import jetstream
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from nats.aio.msg import Msg
 
     from shared.inbox import Inbox
 
 MAX_SUBJECTS: Final = 1000  # more than 1,024 matches are answered 413 and no data
+MAX_BYTES: Final = 4_000_000  # of one answer: a server cuts off whoever leaves 64 MB unread (its `max_pending`)
 
 
 class Batch(NamedTuple):
@@ -29,36 +30,41 @@ class Batch(NamedTuple):
 
 
 async def read(inbox: Inbox, stream: str, subjects: Sequence[str]) -> Batch | None:
-    """Return the last message of each subject that matches and has one; None if the server cannot: 413, 408.
+    """Return the last message of each subject that matches and has one; None if the server cannot.
 
     Raises:
         StoreUnavailable: no answer.
     """
-    query: dict[str, object] = {"multi_last": subjects}
+    query: dict[str, object] = {"multi_last": subjects, "max_bytes": MAX_BYTES}
     found: dict[str, Msg] = {}
+    followed: list[int] = []
     while True:
         request = jetstream.encode(query)
-        *messages, end = await inbox.collect(f"$JS.API.DIRECT.GET.{stream}", request, _is_end)
-        ended = end.headers or {}
-        if ended[jetstream.STATUS] == jetstream.NO_RESULTS:  # and not how far it has followed
-            return Batch(found, 0)
-        if ended[jetstream.STATUS] != jetstream.END_OF_BATCH:
+        *messages, last = await inbox.collect(f"$JS.API.DIRECT.GET.{stream}", request, _is_end)
+        end = _headers(last)
+        if end[jetstream.STATUS] == jetstream.NO_RESULTS and not messages and not followed:
+            return Batch(found, 0)  # it does not say how far it has followed
+        if end[jetstream.STATUS] != jetstream.END_OF_BATCH:  # 404 too, where a message expired meanwhile
             return None
         for msg in messages:
-            headers = msg.headers or {}
-            if not jetstream.is_deleted(headers):
-                found[headers[jetstream.SUBJECT]] = msg
-        up_to = int(ended[jetstream.UP_TO_SEQUENCE])
-        if int(ended[jetstream.NUM_PENDING]) == 0:
-            return Batch(found, up_to)
-        # Cut short by the server's limit of bytes. What is left is not absent: go on behind what came.
-        query |= {"seq": sequence(messages[-1]) + 1, "up_to_seq": up_to}
+            found[_headers(msg)[jetstream.SUBJECT]] = msg
+        followed.append(int(end[jetstream.UP_TO_SEQUENCE]))
+        if int(end[jetstream.NUM_PENDING]) == 0:
+            break
+        # Cut short by the limit of bytes. What is left is not absent: go on behind what came. A key that is
+        # written meanwhile comes again; with `up_to_seq` it would be left out, since a bucket keeps no old values.
+        query["seq"] = sequence(messages[-1]) + 1
+    return Batch({name: msg for name, msg in found.items() if not jetstream.is_deleted(_headers(msg))}, min(followed))
 
 
 def sequence(msg: Msg) -> int:
     """Return the stream sequence of a message that was got directly."""
-    return int((msg.headers or {})[jetstream.SEQUENCE])
+    return int(_headers(msg)[jetstream.SEQUENCE])
 
 
 def _is_end(msg: Msg) -> bool:
-    return jetstream.STATUS in (msg.headers or {})
+    return jetstream.STATUS in _headers(msg)
+
+
+def _headers(msg: Msg) -> Mapping[str, str]:
+    return msg.headers or {}

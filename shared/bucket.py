@@ -31,6 +31,7 @@ BINDING_SECONDS: Final = 30.0  # how long what we know of the stream's configura
 CONFLICT_PATIENCE_SECONDS: Final = 4.0
 STALE_PATIENCE_SECONDS: Final = 2.0
 SINGLE_READS_AT_ONCE: Final = 64
+BATCHES_AT_ONCE: Final = 4  # together far below what a server keeps for one reader
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -52,6 +53,8 @@ class Bucket:
         self._prefix = f"$KV.{name}."
         self._binding: StreamInfo | None = None
         self._bound_until = 0.0
+        self._single_reads = asyncio.Semaphore(SINGLE_READS_AT_ONCE)
+        self._batches = asyncio.Semaphore(BATCHES_AT_ONCE)
 
     async def info(self) -> StreamInfo:
         """Ask the stream's leader for its configuration, state and time of creation."""
@@ -200,7 +203,10 @@ class Bucket:
 
     async def _batch(self, filters: Sequence[str]) -> batch_get.Batch | None:
         try:
-            return await batch_get.read(self._inbox, self._stream, [self._prefix + one for one in filters])
+            async with self._batches:
+                return await batch_get.read(self._inbox, self._stream, [self._prefix + one for one in filters])
+        except ValueTooLarge:  # so many keys do not fit into a request
+            return None
         except StoreUnavailable:
             self._binding = None
             raise
@@ -210,10 +216,8 @@ class Bucket:
         return {subject[skip:]: Entry(msg.data, batch_get.sequence(msg)) for subject, msg in batch.messages.items()}
 
     async def _get_each(self, keys: Sequence[str]) -> dict[str, Entry]:
-        places = asyncio.Semaphore(SINGLE_READS_AT_ONCE)
-
         async def read(key: str) -> tuple[str, Entry] | None:
-            async with places:
+            async with self._single_reads:
                 try:
                     return key, await self.get(key)
                 except KeyMissing:

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 MAX_FAILURES: Final = 3
 LONGEST_BACKOFF_SECONDS: Final = 30.0
-BATCHES_AT_ONCE: Final = 4
+BATCHES_AT_ONCE: Final = 2  # that are applied while every receiver waits in a long poll
 MAX_HELD: Final = 2000
 VISIBILITY_SECONDS: Final = 60
 FIRST_PAUSE_SECONDS: Final = 0.2
@@ -76,7 +76,7 @@ class Poller:
         self._store_is_up.set()
         self._is_store_doubted = False
         self._store_came_back = datetime.min.replace(tzinfo=UTC)
-        self._places = asyncio.Semaphore(BATCHES_AT_ONCE)
+        self._places = asyncio.Semaphore(receivers + BATCHES_AT_ONCE)
         self._polling = Tasks()
         self._applying = Tasks()
         self._holding = Tasks()
@@ -96,9 +96,9 @@ class Poller:
         self._store_is_up.set()
         self._holding.cancel()
         await self._queue.change_visibility(list(self._held.values()), 0)
+        await self._applying.wait()  # a last poll may bring what this releases; it is then released once more
         await self._polling.wait(LAST_POLL_SECONDS)
         self._polling.cancel()
-        await self._applying.wait()
 
     def doubt_store(self) -> None:
         """Say that KV may have been away: then missing records are waited for anew, since the relay had to wait too."""
@@ -210,8 +210,9 @@ class Poller:
         pause = FIRST_PAUSE_SECONDS
         extend_at = _now() + VISIBILITY_SECONDS / 2
         while waiting:
-            youngest = min(self._waited_seconds(pair.message) for pair in waiting)
-            await asyncio.sleep(min(pause, max(0.05, self._record_wait_seconds - youngest)) * random.uniform(0.8, 1.2))  # noqa: S311
+            left = self._record_wait_seconds - min(self._waited_seconds(pair.message) for pair in waiting)
+            wait = min(pause, max(0.05, left)) if left > 0 else pause  # what is older waits for the store
+            await asyncio.sleep(wait * random.uniform(0.8, 1.2))  # noqa: S311
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
             if _now() >= extend_at:
                 await self._queue.change_visibility([pair.message for pair in waiting], VISIBILITY_SECONDS)
