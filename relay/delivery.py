@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from aiolimiter import AsyncLimiter
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
-from relay.errors import Barred, ConnectionStale, Deferred
+from relay.errors import Barred, ConnectionStale, Deferred, DeliveryError
 
 if TYPE_CHECKING:
     from relay.smtp_connection import Envelope, SmtpConnection
@@ -35,6 +36,8 @@ class Delivery:
         self._limiter = AsyncLimiter(1, 1 / max_send_rate) if max_send_rate else None  # one at a time: no bursts
         self._barred: Barred | None = None
         self._barred_until = 0.0
+        self.transactions: Counter[tuple[str, str]] = Counter()
+        self.retries = self.throttles = self.bars = 0
 
     async def __call__(self, envelope: Envelope, message: bytes, *, deadline: float) -> None:
         """Deliver; no attempt starts after `deadline` (loop time in seconds).
@@ -53,6 +56,7 @@ class Delivery:
             with attempt:
                 if attempt.retry_state.attempt_number == 1:
                     raise failure
+                self.retries += 1
                 await self._attempt(envelope, message, deadline)
 
     async def _attempt(self, envelope: Envelope, message: bytes, deadline: float) -> None:
@@ -61,8 +65,11 @@ class Delivery:
         try:
             self._refuse_if_barred()  # since we began to wait
             await connection.send(envelope, message)
-        except Barred as error:
-            self._bar(error)
+            self.transactions["accepted", "2xx"] += 1
+        except DeliveryError as error:
+            self._count(error)
+            if isinstance(error, Barred):
+                self._bar(error)
             raise
         finally:
             self._pool.release(connection)
@@ -92,6 +99,12 @@ class Delivery:
             return
         log.error("smtp.barred", extra={"seconds": BARRED_SECONDS, "code": error.code, "error": error.text})
         self._barred, self._barred_until = error, _now() + BARRED_SECONDS
+        self.bars += 1
+
+    def _count(self, error: DeliveryError) -> None:
+        code_class = f"{error.code // 100}xx" if error.code else "none"
+        self.transactions[type(error).__name__.lower(), code_class] += 1
+        self.throttles += "throttling" in error.text.lower()
 
 
 class Disabled:

@@ -19,6 +19,8 @@ from shared.endpoint import Endpoint
 from shared.inbox import Inbox
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from relay.send_email_handler import Deliver, Records
     from relay.settings import RelaySettings
     from shared.connection import Connection
@@ -41,16 +43,13 @@ def prepare(config: RelaySettings, *, create_buckets: bool) -> Serve:
         if create_buckets:
             await bucket.create_missing(connection, contract.BUCKETS)
         async with AsyncExitStack() as stack:
-            inbox = await stack.enter_async_context(Inbox(connection))
-            records: Records = record_writer.NoRecords()
-            deliver: Deliver = delivery.Disabled()
+            deliver, records = _disabled()
             if config.email_enabled:
-                records = await stack.enter_async_context(_record_writer(inbox, connection))
-                pool = await stack.enter_async_context(Pool(Connector(config).connect, _limits(config), for_all=Barred))
-                deliver = delivery.Delivery(pool, max_send_rate=config.ses_max_send_rate)
+                deliver, records = await _enabled(stack, life, connection, config)
             handler = SendEmailHandler(deliver, records, options)
             endpoint = Endpoint(connection, contract.SEND_EMAIL_SUBJECT, handler, max_in_flight=config.max_in_flight)
             await stack.enter_async_context(endpoint)
+            life.expose(lambda: _metrics().requests(endpoint, handler))
             life.serving()
             log.info("relay.serving", extra={"email_enabled": config.email_enabled, "smtp_host": config.smtp_host})
             await life.stopping.wait()
@@ -59,9 +58,27 @@ def prepare(config: RelaySettings, *, create_buckets: bool) -> Serve:
     return serve
 
 
-def _record_writer(inbox: Inbox, connection: Connection) -> record_writer.RecordWriter:
-    index = IndexWriter(bucket.Bucket(inbox, connection, contract.EMAIL_GROUP_INDEX_BUCKET))
-    return record_writer.RecordWriter(bucket.Bucket(inbox, connection, contract.EMAIL_RECIPIENTS_BUCKET), index)
+def _disabled() -> tuple[Deliver, Records]:
+    return delivery.Disabled(), record_writer.NoRecords()
+
+
+async def _enabled(
+    stack: AsyncExitStack, life: Life, connection: Connection, config: RelaySettings
+) -> tuple[Deliver, Records]:
+    inbox = await stack.enter_async_context(Inbox(connection))
+    recipients = bucket.Bucket(inbox, connection, contract.EMAIL_RECIPIENTS_BUCKET)
+    index = bucket.Bucket(inbox, connection, contract.EMAIL_GROUP_INDEX_BUCKET)
+    records = await stack.enter_async_context(record_writer.RecordWriter(recipients, IndexWriter(index)))
+    pool = await stack.enter_async_context(Pool(Connector(config).connect, _limits(config), for_all=Barred))
+    deliver = delivery.Delivery(pool, max_send_rate=config.ses_max_send_rate)
+    life.expose(lambda: _metrics().sending(deliver, pool, records, (recipients, index)))
+    return deliver, records
+
+
+def _metrics() -> ModuleType:
+    from relay import metrics  # noqa: PLC0415 - brings the Prometheus client, which nobody may ever ask for
+
+    return metrics
 
 
 def _limits(config: RelaySettings) -> Limits:

@@ -44,6 +44,7 @@ class RecordWriter:
         self._index = index
         self._kept: dict[str, _Kept] = {}
         self._something_kept = asyncio.Event()
+        self.stored_late = self.lost = 0
         self._retrying: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -61,7 +62,12 @@ class RecordWriter:
         finally:
             self._retrying.cancel()
             for kept in self._kept.values():
-                _log_lost(kept.record)
+                self._lose(kept.record)
+
+    @property
+    def kept(self) -> int:
+        """How many records KV has not taken yet."""
+        return len(self._kept)
 
     @property
     def has_room(self) -> bool:
@@ -77,7 +83,7 @@ class RecordWriter:
         except (StoreError, TimeoutError) as error:
             await self._keep(record, error, deadline)
         except asyncio.CancelledError:
-            _log_lost(record)
+            self._lose(record)
             raise
 
     async def _store(self, record: EmailRecipientRecord, *, again: bool) -> None:
@@ -85,6 +91,7 @@ class RecordWriter:
             await self._create(record)
             await self._index.append(record.group_id, record.email_id, again=again)
         except ValueTooLarge as error:  # and will be so tomorrow
+            self.lost += 1
             log.error("record.too_large", extra={"email_id": record.email_id, "error": str(error)})
 
     async def _create(self, record: EmailRecipientRecord) -> None:
@@ -100,6 +107,10 @@ class RecordWriter:
         kept = self._kept[record.email_id] = _Kept(record, asyncio.get_running_loop().create_future())
         self._something_kept.set()
         await asyncio.wait([kept.stored], timeout=max(0, deadline - _now()))
+
+    def _lose(self, record: EmailRecipientRecord) -> None:
+        self.lost += 1
+        log.error("record.lost", extra={"email_id": record.email_id, "group_id": record.group_id})
 
     async def _retry_for_ever(self) -> None:
         pause = FIRST_PAUSE_SECONDS
@@ -123,12 +134,9 @@ class RecordWriter:
             return False
         del self._kept[kept.record.email_id]
         kept.stored.set_result(None)
+        self.stored_late += 1
         log.info("record.stored_late", extra={"email_id": kept.record.email_id, "kept": len(self._kept)})
         return True
-
-
-def _log_lost(record: EmailRecipientRecord) -> None:
-    log.error("record.lost", extra={"email_id": record.email_id, "group_id": record.group_id})
 
 
 class NoRecords:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 from uuid import uuid4
@@ -69,6 +70,7 @@ class SendEmailHandler:
         self._deliver = deliver
         self._records = records
         self._options = options
+        self.results: Counter[str] = Counter()
 
     async def __call__(self, data: bytes) -> bytes:
         """Answer one request."""
@@ -77,14 +79,15 @@ class SendEmailHandler:
             request = _decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             log.warning("email.refused", extra={"reason": contract.INVALID_REQUEST_PAYLOAD, "error": str(error)})
-            return _error(contract.INVALID_REQUEST_PAYLOAD)
+            return self._refusal(contract.INVALID_REQUEST_PAYLOAD)
         new_group_id = "" if request.group_id else str(uuid4())
         match submission.accept(request, self._options.policy, email_id=str(uuid4()), new_group_id=new_group_id):
             case Refused(reason):
                 log.warning("email.refused", extra={"reason": reason, "to": redaction.address(request.to or "")})
-                return _error(reason)
+                return self._refusal(reason)
             case Filtered(recipient):
                 log.info("email.filtered", extra={"to": redaction.address(recipient.address)})
+                self.results["filtered"] += 1
                 return _NOTHING_SENT
             case Submission() as accepted:
                 return await self._send(accepted, deadline)
@@ -92,7 +95,7 @@ class SendEmailHandler:
     async def _send(self, accepted: Submission, deadline: float) -> bytes:
         if not self._records.has_room:
             log.error("email.refused", extra={"reason": contract.SERVICE_BUSY, "error": "too many records are kept"})
-            return _error(contract.SERVICE_BUSY)
+            return self._refusal(contract.SERVICE_BUSY)
         now = datetime.now(UTC)
         message = mime.build(accepted, configuration_set=self._options.configuration_set, now=now)
         envelope = Envelope(accepted.sender.address, accepted.recipient.address)
@@ -100,7 +103,7 @@ class SendEmailHandler:
             await self._deliver(envelope, message, deadline=deadline)
         except DeliveryError as error:
             _log_failure(accepted, error)
-            return _error(REASONS[type(error)])
+            return self._refusal(REASONS[type(error)])
         log.info(
             self._deliver.event,
             extra={
@@ -110,7 +113,12 @@ class SendEmailHandler:
             },
         )
         await self._records.write(_record(accepted), deadline=deadline)
+        self.results["sent"] += 1
         return _encode(contract.SendEmailResponse(email_id=accepted.email_id, group_id=accepted.group_id))
+
+    def _refusal(self, reason: str) -> bytes:
+        self.results[reason] += 1
+        return _encode(contract.ErrorResponse(reason))
 
 
 def _record(accepted: Submission) -> contract.EmailRecipientRecord:
@@ -135,7 +143,3 @@ def _log_failure(accepted: Submission, error: DeliveryError) -> None:
             "error": error.text,
         },
     )
-
-
-def _error(reason: str) -> bytes:
-    return _encode(contract.ErrorResponse(reason))

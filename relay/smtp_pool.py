@@ -9,6 +9,7 @@ import contextlib
 from collections import deque
 from typing import TYPE_CHECKING, Final, Generic, NamedTuple, Protocol, Self, TypeVar
 
+from shared.histogram import Histogram
 from shared.tasks import Tasks
 
 if TYPE_CHECKING:
@@ -41,6 +42,16 @@ class Limits(NamedTuple):
     age_seconds: float
 
 
+class State(NamedTuple):
+    """How many connections there are in each state; `waiting` counts those who have none."""
+
+    leased: int
+    idle: int
+    opening: int
+    closing: int
+    waiting: int
+
+
 class _Parked(NamedTuple, Generic[C]):
     connection: C
     since: float
@@ -68,13 +79,22 @@ class Pool(Generic[C]):
         self._being_closed = 0
         self._is_accepted = False
         self._sweep: asyncio.TimerHandle | None = None
+        self.waits = Histogram()
 
     def __repr__(self) -> str:
         """Tell the state, for logs and tests."""
-        leased = len(self._opened_at) - len(self._parked)
-        idle, waiting = len(self._parked), len(self._waiting)
-        changing = f"{self._being_opened} opening, {self._being_closed} closing"
-        return f"<Pool {leased} leased, {idle} idle, {changing}, {waiting} waiting>"
+        return f"<Pool {', '.join(f'{count} {state}' for state, count in self.state()._asdict().items())}>"
+
+    def state(self) -> State:
+        """Count the connections by what they are doing, and who waits for one."""
+        idle = len(self._parked)
+        return State(
+            leased=len(self._opened_at) - idle,
+            idle=idle,
+            opening=self._being_opened,
+            closing=self._being_closed,
+            waiting=len(self._waiting),
+        )
 
     async def __aenter__(self) -> Self:
         """Open nothing before it is needed."""
@@ -110,6 +130,7 @@ class Pool(Generic[C]):
         waiter: asyncio.Future[C] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
         self._open_more()
+        began = _now()
         try:
             return await waiter
         except asyncio.CancelledError:
@@ -117,6 +138,7 @@ class Pool(Generic[C]):
                 self.release(waiter.result())
             raise
         finally:
+            self.waits.observe(_now() - began)
             with contextlib.suppress(ValueError):
                 self._waiting.remove(waiter)
 
@@ -124,7 +146,6 @@ class Pool(Generic[C]):
         """Take a connection back, whatever state it is in."""
         if not self._is_good(connection):
             self._retire(connection)
-            self._open_more()
         else:
             self._hand_on(connection)
 
@@ -192,6 +213,7 @@ class Pool(Generic[C]):
             await connection.quit()
         finally:
             self._being_closed -= 1
+            self._open_more()
 
     def _sweep_later(self) -> None:
         if self._sweep is None and self._parked:

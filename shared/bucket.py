@@ -53,6 +53,7 @@ class Bucket:
         self._prefix = f"$KV.{name}."
         self._binding: StreamInfo | None = None
         self._bound_until = 0.0
+        self.conflicts = 0
         self._single_reads = asyncio.Semaphore(SINGLE_READS_AT_ONCE)
         self._batches = asyncio.Semaphore(BATCHES_AT_ONCE)
 
@@ -162,6 +163,7 @@ class Bucket:
         if not ack.error:
             return ack.seq
         if ack.error.err_code in jetstream.WRONG_LAST_SEQUENCE:
+            self.conflicts += 1
             raise RevisionConflict(key)
         if ack.error.err_code == jetstream.MESSAGE_TOO_LARGE:
             self._binding = None

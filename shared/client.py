@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
 import nats.errors
-from nats.aio.client import DEFAULT_BUFFER_SIZE, Client
+from nats.aio.client import DEFAULT_BUFFER_SIZE, PING_PROTO, Client
 from nats.aio.transport import TcpTransport
 from nats.protocol.parser import PERMISSIONS_ERR
 
@@ -88,6 +88,12 @@ class ReconnectingClient(Client):
         if task and task.cancelling() > requests:
             raise asyncio.CancelledError
         return flushed
+
+    async def _send_ping(self, future: asyncio.Future[Any] | None = None) -> None:
+        """Ping behind what waits to be sent: nats-py's ping overtakes it, so that a flush would prove nothing."""
+        self._pongs.append(asyncio.get_running_loop().create_future() if future is None else future)
+        await self._send_command(PING_PROTO)
+        await self._flush_pending()
 
     async def _process_pong(self) -> None:
         """Pass over a flush that was given up: nats-py would fail to settle it, and stop reading for good."""

@@ -5,12 +5,14 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING, Final, Self
 
 import msgspec
 import nats.errors
 
 from shared import contract
+from shared.histogram import Histogram
 from shared.log import RateLimit
 from shared.tasks import Tasks
 
@@ -42,8 +44,15 @@ class Endpoint:
         self._max_in_flight = max_in_flight
         self._in_flight = Tasks()
         self._refusals = Tasks()
-        self._busy = RateLimit(lines=1, seconds=1)
+        self._refusal_lines = RateLimit(lines=1, seconds=1)
+        self.busy = self.failed = 0
+        self.seconds = Histogram()
         self._subscription: Subscription | None = None
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests are being served."""
+        return len(self._in_flight)
 
     async def __aenter__(self) -> Self:
         """Start to serve."""
@@ -66,19 +75,23 @@ class Endpoint:
             self._refuse(msg)
 
     def _refuse(self, msg: Msg) -> None:
-        fields = self._busy.allows()
+        self.busy += 1
+        fields = self._refusal_lines.allows()
         if fields is not None:
             log.warning("request.busy", extra={"subject": self._subject, "in_flight": len(self._in_flight), **fields})
         self._refusals.start(self._reply(msg, BUSY))
 
     async def _serve(self, msg: Msg) -> None:
         reply = FAILED
+        began = time.monotonic()
         try:
             reply = await self._handler(msg.data)
         except Exception:
+            self.failed += 1
             log.exception("request.failed", extra={"subject": self._subject})
         finally:  # also when the time for stopping is over
             await self._reply(msg, reply)
+            self.seconds.observe(time.monotonic() - began)
 
     async def _reply(self, msg: Msg, reply: bytes) -> None:
         if not msg.reply:

@@ -34,11 +34,20 @@ class Life:
         """Begin not ready."""
         self.stopping = asyncio.Event()
         self.connection: Connection | None = None
+        self._metrics: list[Callable[[], bytes]] = []
         self.is_serving = False
 
     def serving(self) -> None:
         """Say that requests are answered from now on."""
         self.is_serving = True
+
+    def expose(self, metrics: Callable[[], bytes]) -> None:
+        """Add to what /metrics tells."""
+        self._metrics.append(metrics)
+
+    def metrics(self) -> bytes:
+        """Return the text of /metrics."""
+        return b"".join(metrics() for metrics in self._metrics)
 
     @property
     def is_ready(self) -> bool:
@@ -71,7 +80,7 @@ async def _live(name: str, settings: ProcessSettings, serve: Serve) -> int:
     life = Life()
     with signals.setting(life.stopping, asyncio.get_running_loop()):
         try:
-            async with Probes(settings.port, lambda: life.is_ready):
+            async with Probes(settings.port, lambda: life.is_ready, life.metrics):
                 status = await _until_stopped(life, _connect_and_serve(life, name, settings, serve), settings)
         except (SettingsError, StoreUnavailable, OSError) as error:
             events.error("start.failed", extra={"error": str(error)})

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Edge: HTTP for the kubelet: `/livez` while the process runs, `/readyz` while it can serve."""
+"""Edge: HTTP for those who watch: `/livez` while the process runs, `/readyz` while it can serve, `/metrics`."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ READ_BYTES: Final = 4096
 class Probes:
     """Answers on IPv6 and IPv4, wherever the host has them, as long as its context is open."""
 
-    def __init__(self, port: int, is_ready: Callable[[], bool]) -> None:
-        """Ask `is_ready` at each request for /readyz."""
+    def __init__(self, port: int, is_ready: Callable[[], bool], metrics: Callable[[], bytes] = bytes) -> None:
+        """Ask `is_ready` at each request for /readyz, `metrics` at each for /metrics."""
         self._port = port
         self._is_ready = is_ready
+        self._metrics = metrics
         self._servers: list[asyncio.Server] = []
 
     async def __aenter__(self) -> Self:
@@ -64,21 +65,24 @@ class Probes:
                     return b""
                 http.receive_data(await reader.read(READ_BYTES))
         except h11.RemoteProtocolError as error:
-            return _response(http, error.error_status_hint, "bad request")
+            return _response(http, error.error_status_hint, b"bad request\n")
         return _response(http, *self._answer(event.method, event.target.partition(b"?")[0]))
 
-    def _answer(self, method: bytes, path: bytes) -> tuple[int, str]:
+    def _answer(self, method: bytes, path: bytes) -> tuple[int, bytes]:
         if method not in {b"GET", b"HEAD"}:
-            return 405, "method not allowed"
-        if path == b"/livez":
-            return 200, "OK"
-        if path == b"/readyz":
-            return (200, "OK") if self._is_ready() else (503, "NATS is not connected")
-        return 404, "not found"
+            return 405, b"method not allowed\n"
+        match path:
+            case b"/livez":
+                return 200, b"OK\n"
+            case b"/readyz":
+                return (200, b"OK\n") if self._is_ready() else (503, b"NATS is not connected\n")
+            case b"/metrics":
+                return 200, self._metrics()
+            case _:
+                return 404, b"not found\n"
 
 
-def _response(http: h11.Connection, status: int, text: str) -> bytes:
-    body = f"{text}\n".encode()
+def _response(http: h11.Connection, status: int, body: bytes) -> bytes:
     headers = [
         ("Content-Type", "text/plain; charset=utf-8"),
         ("Content-Length", str(len(body))),

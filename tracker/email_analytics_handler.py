@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -36,23 +37,26 @@ class EmailAnalyticsHandler:
     def __init__(self, count: Count) -> None:
         """Ask `count` for each group."""
         self._count = count
+        self.results: Counter[str] = Counter()
 
     async def __call__(self, data: bytes) -> bytes:
         """Answer one request."""
         try:
             request = _decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return _error(contract.INVALID_REQUEST_PAYLOAD)
+            return self._refusal(contract.INVALID_REQUEST_PAYLOAD)
         if not request.group_id:
-            return _error(contract.INVALID_REQUEST_PAYLOAD)
+            return self._refusal(contract.INVALID_REQUEST_PAYLOAD)
         try:
-            return _encode(await self._count(request.group_id))
+            counted = _encode(await self._count(request.group_id))
         except tuple(REASONS) as error:
             if not isinstance(error, KeyMissing):
                 subject = contract.GET_EMAIL_ENGAGEMENT_ANALYTICS_SUBJECT
                 log.error("query.failed", extra={"subject": subject, "error": str(error)})
-            return _error(REASONS[type(error)])
+            return self._refusal(REASONS[type(error)])
+        self.results["ok"] += 1
+        return counted
 
-
-def _error(reason: str) -> bytes:
-    return _encode(contract.ErrorResponse(reason))
+    def _refusal(self, reason: str) -> bytes:
+        self.results[reason] += 1
+        return _encode(contract.ErrorResponse(reason))

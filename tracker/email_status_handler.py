@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -46,21 +47,22 @@ class EmailStatusHandler:
         self._recipients = recipients
         self._groups = groups
         self._max_payload = max_payload
+        self.results: Counter[str] = Counter()
 
     async def __call__(self, data: bytes) -> bytes:
         """Answer one request."""
         try:
             request = _decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return _error(contract.INVALID_REQUEST_PAYLOAD)
+            return self._refusal(contract.INVALID_REQUEST_PAYLOAD)
         try:
             return await self._answer(request)
         except _Invalid as invalid:
-            return _error(str(invalid))
+            return self._refusal(str(invalid))
         except tuple(REASONS) as error:
             if not isinstance(error, KeyMissing):
                 log.error("query.failed", extra={"subject": contract.GET_EMAIL_STATUS_SUBJECT, "error": str(error)})
-            return _error(REASONS[type(error)])
+            return self._refusal(REASONS[type(error)])
 
     async def _answer(self, request: contract.GetEmailStatusRequest) -> bytes:
         if request.email_id and request.group_id:
@@ -75,20 +77,27 @@ class EmailStatusHandler:
         if len(email_id) > MAX_ID_LENGTH or not group_index.is_legal_key(email_id):
             raise KeyMissing(email_id)
         entry = await self._recipients.get(email_id)
-        reply = records.encode(records.decode(entry.value))
-        return reply if len(reply) <= self._max_payload() else _error(contract.RESPONSE_TOO_LARGE, total=1)
+        return self._found(records.encode(records.decode(entry.value)), total=1)
 
     async def _page(self, group_id: str, offset: int, limit: int | None) -> bytes:
         email_ids = await self._groups.email_ids(group_id)
         wanted = email_ids[offset:] if limit is None else email_ids[offset : offset + limit]
-        encoded: list[bytes] = []
-        size = len(b"[]")
+        reply = b"["
         async for some in self._groups.records(wanted):
-            encoded += map(records.encode, some)
-            size = sum(map(len, encoded)) + len(encoded) + 1
-            if size > self._max_payload():
-                return _error(contract.RESPONSE_TOO_LARGE, total=len(email_ids))
-        return b"[" + b",".join(encoded) + b"]"
+            reply += b"".join(records.encode(record) + b"," for record in some)
+            if len(reply) > self._max_payload():  # the rest need not be read
+                break
+        return self._found((reply.removesuffix(b",") + b"]"), total=len(email_ids))
+
+    def _found(self, reply: bytes, total: int) -> bytes:
+        if len(reply) > self._max_payload():
+            return self._refusal(contract.RESPONSE_TOO_LARGE, total=total)
+        self.results["ok"] += 1
+        return reply
+
+    def _refusal(self, reason: str, *, total: int | msgspec.UnsetType = msgspec.UNSET) -> bytes:
+        self.results[reason] += 1
+        return _encode(contract.ErrorResponse(reason, total))
 
 
 def _bounds(request: contract.GetEmailStatusRequest) -> tuple[int, int | None]:
@@ -104,7 +113,3 @@ def _whole(number: float | None, otherwise: str) -> int:
     if number != number // 1 or number < 0:
         raise _Invalid(otherwise)
     return int(number)
-
-
-def _error(reason: str, *, total: int | msgspec.UnsetType = msgspec.UNSET) -> bytes:
-    return _encode(contract.ErrorResponse(reason, total))

@@ -72,6 +72,11 @@ class LiveCounts:
         self._starting = asyncio.Lock()
         self._idle: asyncio.TimerHandle | None = None
         self._tasks = Tasks()
+        self.hits = self.misses = 0
+
+    def __len__(self) -> int:
+        """Return how many emails are kept count of."""
+        return len(self._by_email)
 
     async def aclose(self) -> None:
         """Follow no longer, forget everything."""
@@ -135,7 +140,10 @@ class LiveCounts:
         key = group_index.key_of(group_id)
         group = self._groups.get(key)
         if group is None:
+            self.misses += 1
             group = self._groups[key] = _Group(group_id)
+        else:
+            self.hits += 1
         self._groups.move_to_end(key)
         return group
 

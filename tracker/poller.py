@@ -11,9 +11,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, Self
 
+from shared.histogram import AGES_SECONDS, MESSAGES, Histogram
 from shared.log import RateLimit
 from shared.tasks import Tasks
 from tracker import ses_event
@@ -82,6 +84,15 @@ class Poller:
         self._holding = Tasks()
         self._held: dict[str, Message] = {}
         self._ignored = RateLimit(lines=20, seconds=10)
+        self.receives: Counter[str] = Counter()
+        self.outcomes: Counter[tuple[str, str]] = Counter()
+        self.batches = Histogram(MESSAGES)
+        self.ages = Histogram(AGES_SECONDS)
+
+    @property
+    def held(self) -> int:
+        """How many messages wait in hand."""
+        return len(self._held)
 
     async def __aenter__(self) -> Self:
         """Start to poll."""
@@ -126,7 +137,9 @@ class Poller:
             await self._back_off(error, known_failures)
             return []
         self._failures = 0
+        self.receives["messages" if messages else "empty"] += 1
         if messages:
+            self.batches.observe(len(messages))
             self._is_busy.set()
         else:
             self._is_busy.clear()
@@ -135,6 +148,7 @@ class Poller:
     async def _back_off(self, error: QueueUnavailable, known_failures: int) -> None:
         if self._failures <= known_failures:  # else another receiver has counted the same outage
             self._failures += 1
+        self.receives["failed"] += 1
         self._is_busy.clear()
         log.warning("queue.receive_failed", extra={"failures": self._failures, "error": str(error)})
         if self._failures >= MAX_FAILURES:
@@ -147,6 +161,7 @@ class Poller:
         settled: list[Message] = []
         by_email: dict[str, list[_Pair]] = {}
         for message in messages:
+            self.ages.observe(max(0.0, (datetime.now(UTC) - message.sent_at).total_seconds()))
             event = ses_event.parse(message.body, message_id=message.message_id, received_at=message.sent_at)
             if isinstance(event, Ignored):
                 self._report_ignored(message, event)
@@ -159,6 +174,7 @@ class Poller:
             await self._queue.delete(settled)
 
     def _report_ignored(self, message: Message, ignored: Ignored) -> None:
+        self.outcomes["none", "ignored" if ignored.is_expected else "malformed"] += 1
         level = logging.INFO if ignored.is_expected else logging.WARNING
         fields = self._ignored.allows()
         if fields is not None:
@@ -200,6 +216,7 @@ class Poller:
         old = [pair for pair in pairs if self._waited_seconds(pair.message) >= self._record_wait_seconds]
         for pair in old:
             event = pair.event
+            self.outcomes[event.kind, "unmatched"] += 1
             log.info(
                 "event.unmatched", extra={"email_id": event.email_id, "kind": event.kind, "event_id": event.event_id}
             )

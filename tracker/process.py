@@ -29,6 +29,7 @@ from tracker.stream_follower import StreamFollower
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from types import ModuleType
 
     from shared.connection import Connection
     from shared.lifecycle import Life, Serve
@@ -58,18 +59,22 @@ def prepare(config: TrackerSettings, environ: Mapping[str, str], *, create_bucke
             poller = None
             if config.ses_eventing_enabled:
                 await _require(recipients, index)
-                poller = await stack.enter_async_context(_poller(config, environ, recipients, connection))
-                connection.on_disconnect(poller.doubt_store)
+                poller = await _poller(stack, life, connection, config, recipients, environ)
             groups = GroupReader(recipients, index)
             counts = LiveCounts(groups, recipients, index, partial(StreamFollower, connection, inbox))
             stack.push_async_callback(counts.aclose)
-            status = EmailStatusHandler(recipients, groups, lambda: connection.max_payload)
+            served = {}
             for subject, handler in (
-                (contract.GET_EMAIL_STATUS_SUBJECT, status),
+                (
+                    contract.GET_EMAIL_STATUS_SUBJECT,
+                    EmailStatusHandler(recipients, groups, lambda: connection.max_payload),
+                ),
                 (contract.GET_EMAIL_ENGAGEMENT_ANALYTICS_SUBJECT, EmailAnalyticsHandler(counts.count)),
             ):
                 endpoint = Endpoint(connection, subject, handler, max_in_flight=config.max_in_flight)
                 await stack.enter_async_context(endpoint)
+                served[subject.rpartition(".")[2]] = (endpoint, handler)
+            life.expose(lambda: _metrics().queries(served, counts, (recipients, index)))
             life.serving()
             log.info("tracker.serving", extra={"eventing": config.ses_eventing_enabled})
             return await _until_done(life, poller)
@@ -106,12 +111,27 @@ async def _until_done(life: Life, poller: Poller | None) -> int:
     return 1 if poller.failed.is_set() else 0
 
 
-def _poller(config: TrackerSettings, environ: Mapping[str, str], recipients: Bucket, connection: Connection) -> Poller:
+async def _poller(  # noqa: PLR0913, PLR0917 - what wires is handed everything
+    stack: AsyncExitStack,
+    life: Life,
+    connection: Connection,
+    config: TrackerSettings,
+    recipients: Bucket,
+    environ: Mapping[str, str],
+) -> Poller:
     from tracker.sqs import Queue  # noqa: PLC0415 - boto3 takes 135 ms and 19 MB
 
-    return Poller(
-        Queue(config.ses_engagement_sqs_queue_url, environ, visibility_seconds=VISIBILITY_SECONDS),
-        RecordUpdater(recipients, Announcer(connection)),
-        receivers=config.sqs_receivers,
-        record_wait_seconds=config.engagement_record_wait_seconds,
+    queue = Queue(config.ses_engagement_sqs_queue_url, environ, visibility_seconds=VISIBILITY_SECONDS)
+    updater = RecordUpdater(recipients, Announcer(connection))
+    poller = Poller(
+        queue, updater, receivers=config.sqs_receivers, record_wait_seconds=config.engagement_record_wait_seconds
     )
+    connection.on_disconnect(poller.doubt_store)
+    life.expose(lambda: _metrics().events(queue, poller, updater))
+    return await stack.enter_async_context(poller)
+
+
+def _metrics() -> ModuleType:
+    from tracker import metrics  # noqa: PLC0415 - brings the Prometheus client, which nobody may ever ask for
+
+    return metrics

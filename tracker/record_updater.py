@@ -6,9 +6,12 @@ from __future__ import annotations
 
 import enum
 import logging
-from typing import TYPE_CHECKING, NamedTuple
+from collections import Counter
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from shared.errors import KeyMissing, RevisionConflict, StoreUnavailable, ValueTooLarge
+from shared.histogram import AGES_SECONDS, Histogram
 from tracker import engagement, records
 from tracker.errors import RecordCorrupt, RecordFull
 
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
     from tracker.ses_event import EngagementEvent
 
 log = logging.getLogger(__name__)
+
+REPORTS: Final = {"applied": "event.applied", "duplicate": "event.duplicate"}
 
 
 class Verdict(enum.Enum):
@@ -45,6 +50,8 @@ class RecordUpdater:
         """Write to `recipients`, tell `announcer`."""
         self._recipients = recipients
         self._announcer = announcer
+        self.outcomes: Counter[tuple[str, str]] = Counter()
+        self.lags = Histogram(AGES_SECONDS)
 
     async def apply(self, email_id: str, events: Sequence[EngagementEvent]) -> Verdict:
         """Apply events of one email, in any order."""
@@ -74,9 +81,13 @@ class RecordUpdater:
 
     async def _report(self, events: Sequence[EngagementEvent], steps: Sequence[_Step]) -> None:
         applied = {id(step.event) for step in steps}
+        now = datetime.now(UTC)
         for event in events:
-            name = "event.applied" if id(event) in applied else "event.duplicate"
-            log.info(name, extra={"email_id": event.email_id, "kind": event.kind, "event_id": event.event_id})
+            outcome = "applied" if id(event) in applied else "duplicate"
+            self.outcomes[event.kind, outcome] += 1
+            self.lags.observe(max(0.0, (now - event.at).total_seconds()))
+            extra = {"email_id": event.email_id, "kind": event.kind, "event_id": event.event_id}
+            log.info(REPORTS[outcome], extra=extra)
         for step in steps:
             await self._announcer.announce(step.event, step.record)
 

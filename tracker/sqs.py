@@ -64,6 +64,7 @@ class Queue:
             region_of(url) or environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or DEFAULT_REGION
         )
         self._client: Any = None
+        self.undeleted = 0
         self._making = threading.Lock()
 
     async def receive(self) -> list[Message]:
@@ -97,6 +98,7 @@ class Queue:
             messages = [messages[int(failed["Id"])] for failed in _failures(answer, "delete") if not _is_final(failed)]
             if not messages:
                 return
+        self.undeleted += len(messages)
         log.warning("queue.undeleted", extra={"message_ids": [one.message_id for one in messages]})
 
     async def change_visibility(self, messages: Sequence[Message], seconds: int) -> None:
