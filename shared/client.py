@@ -56,6 +56,7 @@ class ReconnectingClient(Client):
             raise
         except Exception as error:
             raise nats.errors.Error(f"nats: handshake failed: {error!r}") from error
+        self._pending = [command for command in self._pending if command is not PING_PROTO]  # nobody awaits their PONGs
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:  # noqa: FBT001, FBT002 - nats-py's signature
         """Insist on TLS where the URL does; know each server of a cluster once, with the credentials of the URL."""
@@ -92,7 +93,8 @@ class ReconnectingClient(Client):
     async def _send_ping(self, future: asyncio.Future[Any] | None = None) -> None:
         """Ping behind what waits to be sent: nats-py's ping overtakes it, so that a flush would prove nothing."""
         self._pongs.append(asyncio.get_running_loop().create_future() if future is None else future)
-        await self._send_command(PING_PROTO)
+        self._pending.append(PING_PROTO)  # not _send_command: where the peer is silent it would wait without end
+        self._pending_data_size += len(PING_PROTO)
         await self._flush_pending()
 
     async def _process_pong(self) -> None:
@@ -119,10 +121,13 @@ class ReconnectingClient(Client):
 class _Transport(TcpTransport):
     """Does not wait for ever for a silent peer to take what is left in the buffer of a closed socket."""
 
+    def __init__(self) -> None:
+        super().__init__()
+
     async def wait_closed(self) -> None:
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
-                await super().wait_closed()
+                await TcpTransport.wait_closed(self)
         except TimeoutError:
             self.abort()
 

@@ -1,0 +1,94 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""Our edges, opened on some server; and waiting for a state of what tells nobody when it changes."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import nats
+
+from shared import connection
+from shared.inbox import Inbox
+from shared.settings import ProcessSettings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from contextlib import AbstractAsyncContextManager
+
+    import pytest
+
+    from shared.connection import Connection
+    from tests.stack.nats_server import NatsServer
+
+_LOOK_AGAIN = 0.01
+
+
+def connected(url: str, creds: str = "") -> AbstractAsyncContextManager[Connection]:
+    """Connect as a process does."""
+    return connection.opened(ProcessSettings(nats_url=url, nats_creds=creds), "tests")
+
+
+def as_user(url: str, user_info: str) -> str:
+    """Put user and password into a URL."""
+    return url.replace("nats://", f"nats://{user_info}@")
+
+
+@asynccontextmanager
+async def with_inbox(url: str) -> AsyncIterator[tuple[Connection, Inbox]]:
+    """Connect, and open an inbox."""
+    async with connected(url) as opened, Inbox(opened) as box:
+        yield opened, box
+
+
+@asynccontextmanager
+async def opening(url: str, creds: str = "") -> AsyncIterator[asyncio.Future[Connection]]:
+    """Connect in the background; the future is the connection once there is one."""
+    done: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
+
+    async def connect() -> None:
+        async with connected(url, creds) as it:
+            done.set_result(it)
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(connect())
+    try:
+        yield done
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def publish(server: NatsServer, subject: str, *payloads: bytes) -> None:
+    """Publish with a client of nats-py's own."""
+    async with await nats.connect(server.url) as publisher:
+        for payload in payloads:
+            await publisher.publish(subject, payload)
+        await publisher.flush()
+
+
+async def received(connection: Connection, subject: str) -> list[bytes]:
+    """Subscribe; the list grows as messages come."""
+    payloads: list[bytes] = []
+    await connection.subscribe(subject, lambda msg: payloads.append(msg.data))
+    await connection.flush()
+    return payloads
+
+
+def events(caplog: pytest.LogCaptureFixture, event: str) -> list[str]:
+    """What the log lines of an event say under `error`."""
+    return [str(getattr(record, "error", "")) for record in caplog.records if record.msg == event]
+
+
+def still_first(connected: Connection) -> bool:
+    """Whether the connection has not been lost, or not come back."""
+    return not connected.connected or connected.client.stats["reconnects"] == 0
+
+
+async def until(holds: Callable[[], bool], timeout: float = 10.0) -> None:
+    """Return as soon as it holds."""
+    async with asyncio.timeout(timeout):
+        while not holds():  # noqa: ASYNC110 - nobody sets an event for it
+            await asyncio.sleep(_LOOK_AGAIN)
