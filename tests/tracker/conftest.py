@@ -1,0 +1,96 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""The real servers that the tracker's tests run against, and what the tracker sees of them."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+import pytest
+from botocore.loaders import JSONFileLoader
+
+from shared import connection as nats_connection
+from shared import contract
+from shared.bucket import Bucket, create_missing
+from shared.inbox import Inbox
+from shared.settings import ProcessSettings
+from tests.stack import nats_server, sqs_endpoint
+from tracker import poller
+from tracker.announcer import Announcer
+from tracker.record_updater import RecordUpdater
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from shared.connection import Connection
+    from tests.stack.nats_server import NatsServer
+    from tests.stack.sqs_endpoint import SqsEndpoint
+
+_read_once = functools.cache(JSONFileLoader().load_file)
+
+
+@pytest.fixture
+async def nats() -> AsyncIterator[NatsServer]:
+    """A nats-server of the test's own."""
+    async with nats_server.running() as server:
+        yield server
+
+
+@pytest.fixture
+async def connection(nats: NatsServer) -> AsyncIterator[Connection]:
+    """A connection to it, as the process has one."""
+    async with nats_connection.opened(ProcessSettings(nats_url=nats.url), "test") as connection:
+        yield connection
+
+
+@pytest.fixture
+async def inbox(connection: Connection) -> AsyncIterator[Inbox]:
+    """The inbox of the connection."""
+    async with Inbox(connection) as inbox:
+        yield inbox
+
+
+@pytest.fixture
+async def recipients(connection: Connection, inbox: Inbox) -> Bucket:
+    """The bucket of the records, on the server."""
+    await create_missing(connection, [contract.EMAIL_RECIPIENTS_BUCKET])
+    return Bucket(inbox, connection, contract.EMAIL_RECIPIENTS_BUCKET)
+
+
+@pytest.fixture
+def updater(recipients: Bucket, connection: Connection) -> RecordUpdater:
+    """An updater of the bucket on the server."""
+    return RecordUpdater(recipients, Announcer(connection))
+
+
+@pytest.fixture
+async def index(connection: Connection, inbox: Inbox) -> Bucket:
+    """The bucket of the groups, on the server."""
+    await create_missing(connection, [contract.EMAIL_GROUP_INDEX_BUCKET])
+    return Bucket(inbox, connection, contract.EMAIL_GROUP_INDEX_BUCKET)
+
+
+@pytest.fixture
+async def sqs(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SqsEndpoint]:
+    """A queue whose messages stay invisible for long, so that nothing comes back by itself; boto3 has credentials."""
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_SQS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "AKIDTEST",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_CONFIG_FILE": "/dev/null",
+        "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+    # botocore reads its own files, 3 MB of JSON, twice for each client
+    monkeypatch.setattr(JSONFileLoader, "load_file", lambda _, path: _read_once(path))
+    async with sqs_endpoint.running(visibility_timeout=300) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a poller that stops leave its last long poll behind at once, not after a while."""
+    monkeypatch.setattr(poller, "LAST_POLL_SECONDS", 0.05)
