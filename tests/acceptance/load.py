@@ -1,0 +1,87 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""Callers that send one email after the other, whatever happens, and remember what was acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import nats.errors
+
+from tests.stack.change import Change
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from tests.acceptance.caller import Caller
+
+PATIENCE_SECONDS = 10.0
+PAUSE_SECONDS = 0.02
+
+
+class Load:
+    """What was acknowledged so far, by group in the order of the replies, and every other reply."""
+
+    def __init__(self, groups: int, patience: float) -> None:
+        self.acknowledged: dict[str, list[str]] = {f"load-{number}": [] for number in range(groups)}
+        self.errors: list[str] = []
+        self._patience = patience
+        self._change = Change()
+        self._stopped = False
+        self._numbers: Iterator[int] = itertools.count()
+
+    @property
+    def count(self) -> int:
+        """How many emails were acknowledged."""
+        return sum(map(len, self.acknowledged.values()))
+
+    @property
+    def email_ids(self) -> set[str]:
+        """The ids of all that were acknowledged."""
+        return {email_id for email_ids in self.acknowledged.values() for email_id in email_ids}
+
+    async def wait_for(self, more: int, timeout: float = 30.0) -> None:
+        """Return when so many more are acknowledged than now."""
+        goal = self.count + more
+        await self._change.wait_until(
+            lambda: self.count >= goal, timeout, lambda: f"{self.count} of {goal} acknowledged, {self.errors[-3:]}"
+        )
+
+    def stop(self) -> None:
+        """Ask for no more."""
+        self._stopped = True
+
+    async def send(self, caller: Caller) -> None:
+        """Send until stopped; what got no reply may have been sent or not."""
+        groups = list(self.acknowledged)
+        while not self._stopped:
+            group_id = groups[next(self._numbers) % len(groups)]
+            try:
+                async with asyncio.timeout(self._patience):
+                    reply = await caller.send(group_id=group_id)
+            except (nats.errors.Error, TimeoutError):
+                await asyncio.sleep(PAUSE_SECONDS)  # not to flood a server that is just away
+                continue
+            if "email_id" in reply:
+                self.acknowledged[group_id].append(reply["email_id"])
+            else:
+                self.errors.append(reply["error"])
+            self._change.notify()
+
+
+@asynccontextmanager
+async def running(
+    caller: Caller, *, senders: int = 16, groups: int = 3, patience: float = PATIENCE_SECONDS
+) -> AsyncIterator[Load]:
+    """Send during the block, and finish what is under way."""
+    load = Load(groups, patience)
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(senders):
+            tasks.create_task(load.send(caller))
+        try:
+            yield load
+        finally:
+            load.stop()

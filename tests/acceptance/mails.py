@@ -1,0 +1,81 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""What arrived, read with Python's own library, which the relay does not use."""
+
+from __future__ import annotations
+
+import email
+import email.policy
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+if TYPE_CHECKING:
+    from email.headerregistry import AddressHeader
+    from email.message import EmailMessage
+
+    from tests.stack.received_mail import ReceivedMail
+
+Mailboxes = list[tuple[str, str]]
+
+
+class Content(NamedTuple):
+    """What a reader sees; mailboxes as name and address."""
+
+    sender: Mailboxes
+    to: Mailboxes
+    reply_to: Mailboxes
+    subject: str
+    text: bytes
+    html: bytes
+
+
+def content(mail: ReceivedMail) -> Content:
+    """Read a mail."""
+    message = parsed(mail)
+    text, html = message.iter_parts()
+    assert (text.get_content_type(), html.get_content_type()) == ("text/plain", "text/html")
+    return Content(
+        sender=_mailboxes(message, "From"),
+        to=_mailboxes(message, "To"),
+        reply_to=_mailboxes(message, "Reply-To"),
+        subject=str(message["Subject"]),
+        text=_body(text),
+        html=_body(html),
+    )
+
+
+def parsed(mail: ReceivedMail) -> EmailMessage:
+    """Read a mail's structure."""
+    return email.message_from_bytes(mail.content, policy=email.policy.default)
+
+
+def header_lines(mail: ReceivedMail) -> list[bytes]:
+    """The lines of the mail's head as they crossed the wire, folded ones apart."""
+    return mail.content.partition(b"\r\n\r\n")[0].split(b"\r\n")
+
+
+def tracking_id(mail: ReceivedMail) -> str:
+    """The value of X-LFX-TRACKING-ID, which is one line; not parsed further, for there may be hundreds of mails."""
+    [value] = [line.partition(b": ")[2] for line in header_lines(mail) if line.startswith(b"X-LFX-TRACKING-ID:")]
+    return value.decode()
+
+
+def email_id(mail: ReceivedMail) -> str:
+    """The id of a mail."""
+    return tracking_id(mail).rpartition("/")[2]
+
+
+def is_safe_on_the_wire(mail: ReceivedMail) -> bool:
+    """Whether it is ASCII in lines of at most 998 bytes, without a lone CR or LF and without NUL."""
+    lines = mail.content.split(b"\r\n")
+    longest = max(map(len, lines))
+    return longest <= 998 and mail.content.isascii() and not re.search(rb"[\r\n\0]", b"".join(lines))
+
+
+def _mailboxes(message: EmailMessage, name: str) -> Mailboxes:
+    headers = cast("list[AddressHeader]", message.get_all(name, []))
+    return [(address.display_name, address.addr_spec) for header in headers for address in header.addresses]
+
+
+def _body(part: Any) -> bytes:
+    return bytes(part.get_payload(decode=True))

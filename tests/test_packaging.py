@@ -1,0 +1,155 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""The wheel in two empty environments, each with the locked requirements of one process, as in that process's image."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import pytest
+
+from shared import __version__
+from tests.acceptance import buckets, caller, services
+from tests.stack import console, nats_server, ses_events, smtp_server, sqs_endpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ROOT: Final = Path(__file__).parent.parent
+LOCKS: Final = sorted(ROOT.glob("requirements-*.txt"), key=lambda path: path.name)
+PROCESSES: Final = ("relay", "tracker")
+FOREIGN: Final = {"relay": ("boto3", "botocore", "aiohttp"), "tracker": ("aiosmtplib", "aiolimiter", "aiohttp")}
+PIN: Final = r"[a-z0-9-]+==\S+( ; [^\\]+)? \\"
+HASH: Final = r"--hash=sha256:[0-9a-f]{64}( \\)?"
+
+
+class Installed(NamedTuple):
+    """An environment with the wheel and one of its extras."""
+
+    extra: str
+    wheel: Path
+    home: Path
+
+    @property
+    def python(self) -> Path:
+        """Its interpreter."""
+        return self.home / "bin" / "python"
+
+    @property
+    def script(self) -> Path:
+        """Its console script."""
+        return self.home / "bin" / f"lfx-email-{self.extra}"
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this checkout."""
+    directory = tmp_path_factory.mktemp("wheel")
+    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", directory, ROOT)
+    (built,) = directory.iterdir()
+    return built
+
+
+@pytest.fixture(scope="module")
+def environments(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Installed]:
+    """Both environments."""
+    directory = tmp_path_factory.mktemp("environments")
+    both = [Installed(process, wheel, directory / process) for process in PROCESSES]
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(install, both))
+    return {installed.extra: installed for installed in both}
+
+
+@pytest.fixture(params=PROCESSES)
+def installed(request: pytest.FixtureRequest, environments: Mapping[str, Installed]) -> Installed:
+    """Each environment in turn."""
+    return environments[request.param]
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.name)
+def test_each_locked_requirement_is_one_version_with_hashes_and_no_index_is_named(lock: Path) -> None:
+    lines = [line.strip() for line in lock.read_text().splitlines()]
+    assert [line for line in lines if line.startswith("--hash")]
+    assert [line for line in lines if not re.fullmatch(rf"{PIN}|{HASH}|#.*|", line)] == []
+    assert [line for line in lines if "/" in line or "index" in line] == []
+
+
+def test_the_wheel_holds_the_three_typed_packages_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    metadata = f"lfx_v2_email_service-{__version__}.dist-info"
+    assert {name.partition("/")[0] for name in names} == {"relay", "tracker", "shared", metadata}
+    assert {"relay/py.typed", "tracker/py.typed", "shared/py.typed", f"{metadata}/licenses/LICENSE"} <= names
+
+
+def test_console_script_tells_its_version_and_its_commands(installed: Installed) -> None:
+    assert run(installed.script, "--version") == f"{installed.script.name}, version {__version__}\n"
+    assert re.search(r"^  serve +\w+", run(installed.script, "--help"), re.MULTILINE)
+    assert "--create-buckets" in run(installed.script, "serve", "--help")
+
+
+def test_the_lock_holds_all_that_the_extra_asks_for(installed: Installed) -> None:
+    pip("--python", installed.python, "check")
+    wanted = f"{installed.wheel}[{installed.extra}]"
+    report = json.loads(
+        pip("--python", installed.python, "install", "--dry-run", "--isolated", "--no-index", "--report", "-", wanted)
+    )
+    assert {item["metadata"]["name"] for item in report["install"]} <= {"lfx-v2-email-service"}
+
+
+def test_neither_process_brings_what_only_the_other_needs(installed: Installed) -> None:
+    for module in FOREIGN[installed.extra]:
+        looked_for = f"import importlib.util; print(importlib.util.find_spec({module!r}))"
+        assert run(installed.python, "-I", "-c", looked_for) == "None\n", module
+
+
+async def test_the_relay_sends_with_its_own_extra_alone(environments: Mapping[str, Installed]) -> None:
+    async with nats_server.running() as nats, smtp_server.running() as smtp, caller.connected(nats.url) as asking:
+        environment = {"NATS_URL": nats.url, "EMAIL_ENABLED": "true", "SMTP_PORT": str(smtp.port)}
+        script = str(environments["relay"].script)
+        async with console.running(script, "serve", "--create-buckets", env=environment) as relay:
+            await relay.wait_until_ready()
+            email_id = await asking.sent()
+            assert (await buckets.Buckets(asking.client).record(email_id) or {})["email_id"] == email_id
+            assert len(smtp.mails) == 1
+            relay.terminate()
+            assert await relay.wait() == 0
+
+
+async def test_the_tracker_applies_events_with_its_own_extra_alone(environments: Mapping[str, Installed]) -> None:
+    async with services.platform() as platform, sqs_endpoint.running() as sqs:
+        await platform.buckets.put_records(buckets.fresh_record("e1", "g"))
+        environment = services.tracker_environment(platform.nats, sqs)
+        async with console.running(str(environments["tracker"].script), "serve", env=environment) as tracker:
+            await tracker.wait_until_ready()
+            sqs.send(ses_events.notification(ses_events.delivery("g/e1", datetime.now(UTC))))
+            await sqs.wait_until_empty()
+            assert (await platform.caller.status(email_id="e1"))["delivered"] is True
+            tracker.terminate()
+            assert await tracker.wait() == 0
+
+
+def install(target: Installed) -> None:
+    """Make the environment: first what the lock says, by its hashes, then the wheel."""
+    run(sys.executable, "-m", "venv", "--without-pip", target.home)
+    lock = ROOT / f"requirements-{target.extra}.txt"
+    pip("--python", target.python, "install", "--require-hashes", "--requirement", lock)
+    pip("--python", target.python, "install", "--no-deps", target.wheel)
+
+
+def pip(*arguments: str | Path) -> str:
+    """Run the pip of this environment, which can also act on others."""
+    return run(sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments)
+
+
+def run(*command: str | Path) -> str:
+    """Return what a command printed; what it says to standard error is shown with a test that fails."""
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout  # noqa: S603 - our own commands
