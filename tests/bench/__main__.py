@@ -1,0 +1,77 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""`python -m tests.bench [SCENARIO ...]`: all but the soak where none is named."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+import uvloop
+
+from tests.bench import compare, machine, scenarios, table
+from tests.bench.machine import Machine  # noqa: TC001 - msgspec looks at the types of a struct's fields
+from tests.bench.options import Options
+from tests.bench.row import Result  # noqa: TC001
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+DEFAULTS = Options()
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What the JSON file holds."""
+
+    machine: Machine
+    options: Options
+    results: list[Result]
+
+
+@click.command()
+@click.argument("names", nargs=-1, type=click.Choice(list(scenarios.ALL)), metavar="[SCENARIO]...")
+@click.option("--runs", default=DEFAULTS.runs, show_default=True, help="How often each thing is measured, by turns.")
+@click.option("--scale", default=DEFAULTS.scale, show_default=True, help="Factor for all counts.")
+@click.option("--callers", default=DEFAULTS.callers, show_default=True, help="Callers that send at once.")
+@click.option("--groups", default="100,1000,20000,100000", show_default=True, help="Sizes of groups for analytics.")
+@click.option("--duration", default=DEFAULTS.duration, show_default=True, help="Seconds of the soak.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write all figures to this file.")
+@click.option("--base", help="Compare with this git revision instead.")
+def main(names: tuple[str, ...], groups: str, json_file: Path | None, base: str | None, **given: float) -> None:
+    """Measure the services beside the raw limit and the naive way."""
+    gc.disable()  # of the load generator: it holds many small things, all of them to the end
+    logging.basicConfig(handlers=[logging.NullHandler()])
+    options = msgspec.convert({**given, "groups": groups.split(",")}, Options, strict=False)
+    chosen = names or tuple(name for name in scenarios.ALL if name not in scenarios.ONLY_WHEN_ASKED)
+    described = machine.describe()
+    click.echo(f"{described}\n")
+    if base:
+        with compare.checked_out(base) as directory:
+            uvloop.run(_compare(chosen, options, directory))
+        return
+    results = uvloop.run(_measure(chosen, options))
+    click.echo(table.markdown(results))
+    if json_file:
+        report = Report(machine=described, options=options, results=results)
+        json_file.write_bytes(msgspec.json.format(msgspec.json.encode(report, enc_hook=str)))
+
+
+async def _measure(names: Sequence[str], options: Options) -> list[Result]:
+    results: list[Result] = []
+    for name in names:
+        results.append(await scenarios.run(name, options))
+        click.echo(table.plain(results[-1]))
+    return results
+
+
+async def _compare(names: Sequence[str], options: Options, base: Path) -> None:
+    for name in names:
+        click.echo(compare.summary(name, await compare.by_turns(name, options, base)))
+
+
+if __name__ == "__main__":
+    main()

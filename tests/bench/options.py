@@ -1,0 +1,25 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""How large and how often: what the command line may change."""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003 - msgspec looks at the types of a struct's fields
+
+import msgspec
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """The full size by default; `scale` makes all counts smaller alike."""
+
+    runs: int = 3
+    scale: float = 1.0
+    callers: int = 64
+    groups: tuple[int, ...] = (100, 1_000, 20_000, 100_000)
+    duration: float = 600.0
+    code: Path | None = None  # the directory that holds relay, tracker and shared; None: the installed ones
+    alone: bool = False  # without limits and naive baselines
+
+    def count(self, full: int, *, least: int = 20) -> int:
+        """Return a count at the scale asked for."""
+        return max(min(least, full), round(full * self.scale))

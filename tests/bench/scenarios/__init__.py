@@ -1,0 +1,42 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""The scenarios by their names, each a coroutine from a stage to the rows of its table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.bench import stage
+from tests.bench.row import Result
+from tests.bench.scenarios import analytics, events, group_status, hot_group, lookup, send, soak, start
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from tests.bench.options import Options
+    from tests.bench.row import Row
+    from tests.bench.stage import Stage
+
+    Scenario = Callable[[Stage], Awaitable[list[Row]]]
+
+ALL: dict[str, Scenario] = {
+    "send_plain": send.plain,
+    "send_tls": send.tls,
+    "send_wan": send.wan,
+    "hot_group": hot_group.run,
+    "events": events.run,
+    "lookup": lookup.run,
+    "analytics": analytics.run,
+    "group_status": group_status.run,
+    "start": start.run,
+    "soak": soak.run,
+}
+ONLY_WHEN_ASKED = frozenset({"soak"})
+
+
+async def run(name: str, options: Options) -> Result:
+    """Run one scenario on a stage of its own."""
+    scenario = ALL[name]
+    async with stage.running(options) as stage_:
+        rows = await scenario(stage_)
+    return Result(scenario=name, title=(scenario.__doc__ or name).partition("\n")[0].rstrip("."), rows=rows)

@@ -1,0 +1,67 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""Events: a full queue, received, applied to the records and deleted by one tracker."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import msgspec
+from msgspec.structs import replace
+
+from shared.contract import EmailRecipientRecord
+from tests.bench import buckets, mails, proc, row
+from tests.bench.row import Collected
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+    from tests.bench.program import Program
+    from tests.bench.row import Row, Sample
+    from tests.bench.sqs_feed import Feed
+    from tests.bench.stage import Stage
+
+
+async def run(stage: Stage) -> list[Row]:
+    """A full queue of three events for each email."""
+    collected = Collected()
+    emails, few = stage.options.count(2000), stage.options.count(100)
+    async with stage.queue() as feed:
+        for _ in range(stage.options.runs):
+            collected.add("tracker", "service", await _apply(stage, feed, stage.tracker(feed), emails))
+            if stage.options.alone:
+                continue
+            drain = stage.helper("sqs_drain", feed.queue_url)
+            collected.add("boto3 receive and delete", "limit", await _take(stage, feed, drain, emails))
+            naive = stage.helper("naive_events", stage.nats_url, feed.queue_url)
+            collected.add("one event at a time", "naive", await _take(stage, feed, naive, few))
+    return collected.rows()
+
+
+async def _apply(stage: Stage, feed: Feed, tracker: AbstractAsyncContextManager[Program], emails: int) -> Sample:
+    """Let the tracker empty the queue; see that each record holds its delivery, open and click."""
+    group_id = str(uuid4())
+    email_ids = await buckets.fill_group(stage.caller, group_id, emails)
+    sample = await _empty(feed, tracker, mails.engagement(group_id, email_ids))
+    for value in await buckets.read_records(stage.caller, email_ids):
+        record = msgspec.json.decode(value, type=EmailRecipientRecord)
+        if not (record.delivered and record.open_count == 1 and record.click_count == 1):
+            raise RuntimeError(f"an event is missing: {value!r}")
+    return sample
+
+
+async def _take(stage: Stage, feed: Feed, taker: AbstractAsyncContextManager[Program], emails: int) -> Sample:
+    group_id = str(uuid4())
+    email_ids = await buckets.fill_group(stage.caller, group_id, emails)
+    return replace(await _empty(feed, taker, mails.engagement(group_id, email_ids)), peak_mb=None)
+
+
+async def _empty(feed: Feed, taker: AbstractAsyncContextManager[Program], bodies: list[str]) -> Sample:
+    await feed.hold(bodies)
+    async with taker as running:
+        cpu = proc.cpu_seconds([running.pid])
+        await feed.release()
+        emptied = await feed.until_empty()
+        cpu = proc.cpu_seconds([running.pid]) - cpu
+        return replace(row.of_rate(emptied.latencies, emptied.seconds, cpu), peak_mb=proc.peak_mb([running.pid]))

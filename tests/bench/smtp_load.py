@@ -1,0 +1,112 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""The limit of sending: the same mails over as many kept SMTP connections, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+from tests.bench import mails, row
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import AsyncIterator, Iterator
+
+    from tests.bench.row import Sample
+
+CREDENTIALS = ("bench", "bench-password")
+
+
+class Target(NamedTuple):
+    """Where mails go; with a context over STARTTLS and AUTH."""
+
+    port: int
+    tls: ssl.SSLContext | None = None
+
+
+class Kept(asyncio.Protocol):
+    """One connection, a reply awaited for each line."""
+
+    def __init__(self) -> None:
+        self._received = b""
+        self._awaited: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self.transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport, the plain one and then the encrypted one."""
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's inherits from nothing
+
+    def data_received(self, data: bytes) -> None:
+        """Settle the reply with its last line, the one without a hyphen."""
+        self._received += data
+        if self._received[-1:] == b"\n" and self._received.splitlines()[-1][3:4] == b" ":
+            reply, self._received = self._received, b""
+            self._awaited.set_result(reply)
+
+    async def command(self, line: bytes) -> bytes:
+        """Send a line, or a whole mail, and return the reply."""
+        assert self.transport
+        self._awaited = asyncio.get_running_loop().create_future()
+        self.transport.write(line)
+        return await self._awaited
+
+    async def greet(self, target: Target) -> None:
+        """Say hello, and where TLS is wanted, once more behind it, with AUTH."""
+        await self._awaited
+        await self.command(b"EHLO bench\r\n")
+        if target.tls:
+            await self.command(b"STARTTLS\r\n")
+            loop = asyncio.get_running_loop()
+            assert self.transport
+            self.transport = await loop.start_tls(self.transport, self, target.tls, server_hostname="localhost")
+            await self.command(b"EHLO bench\r\n")
+            await self.command(b"AUTH PLAIN " + base64.b64encode("\0".join(["", *CREDENTIALS]).encode()) + b"\r\n")
+
+    async def send(self, message: bytes) -> None:
+        """Hand over one mail."""
+        await self.command(b"MAIL FROM:<noreply@lfx.linuxfoundation.org>\r\n")
+        await self.command(b"RCPT TO:<reader@example.com>\r\n")
+        await self.command(b"DATA\r\n")
+        reply = await self.command(message)
+        if reply[:1] != b"2":
+            raise RuntimeError(f"the sink says {reply!r}")
+
+
+async def measure(target: Target, connections: int, count: int) -> Sample:
+    """Send so many mails over so many connections."""
+    async with _connected(target, connections) as kept:
+        latencies: list[float] = []
+        mails_left = iter(range(count))
+        started = time.perf_counter()
+        await asyncio.gather(*(_send_all(one, mails_left, latencies) for one in kept))
+        return row.of_rate(latencies, time.perf_counter() - started)
+
+
+async def mails_received(target: Target) -> int:
+    """Ask the sink how many mails have come."""
+    async with _connected(Target(target.port), 1) as (asking,):
+        return int((await asking.command(b"XCOUNT\r\n"))[4:])
+
+
+async def _send_all(kept: Kept, mails_left: Iterator[int], latencies: list[float]) -> None:
+    for _ in mails_left:
+        began = time.perf_counter()
+        await kept.send(mails.RAW_MESSAGE)
+        latencies.append(time.perf_counter() - began)
+
+
+@asynccontextmanager
+async def _connected(target: Target, connections: int) -> AsyncIterator[list[Kept]]:
+    loop = asyncio.get_running_loop()
+    kept = [(await loop.create_connection(Kept, "127.0.0.1", target.port))[1] for _ in range(connections)]
+    try:
+        await asyncio.gather(*(one.greet(target) for one in kept))
+        yield kept
+    finally:
+        for one in kept:
+            if one.transport:
+                one.transport.close()

@@ -1,0 +1,126 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""An SMTP server that takes every mail and keeps none: as little work as can be, so that it is not what is measured.
+
+`python -m tests.bench.smtp_sink PORT DELAY_SECONDS [CERT_FILE KEY_FILE]`: with a certificate it offers STARTTLS, and
+AUTH behind it. XCOUNT, its own command, tells how many mails have come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import sys
+from typing import Final, cast
+
+import uvloop
+
+END_OF_DATA: Final = b"\r\n.\r\n"
+OK: Final = b"250 OK\r\n"
+ANSWERS: Final = {
+    b"MAIL": OK,
+    b"RCPT": OK,
+    b"RSET": OK,
+    b"NOOP": OK,
+    b"DATA": b"354 go on\r\n",
+    b"AUTH": b"235 2.7.0 welcome\r\n",
+    b"QUIT": b"221 bye\r\n",
+    b"STAR": b"220 go on\r\n",
+}
+
+
+class Sink:
+    """What all sessions have in common."""
+
+    def __init__(self, delay: float, tls: ssl.SSLContext | None) -> None:
+        self.delay = delay
+        self.tls = tls
+        self.mails = 0
+        self.upgrading: set[asyncio.Task[None]] = set()
+
+
+class Session(asyncio.Protocol):
+    """One connection; the client waits for each reply."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._received = bytearray()
+        self._in_data = False
+        self._is_secure = False
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Greet; TLS makes a connection anew, and then nobody is greeted."""
+        is_first = self._transport is None
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's inherits from nothing
+        if is_first:
+            self._reply(b"220 sink ESMTP\r\n")
+
+    def data_received(self, data: bytes) -> None:
+        """Answer what is complete."""
+        self._received += data
+        if self._in_data:
+            if self._received.endswith(END_OF_DATA):
+                self._in_data = False
+                self._sink.mails += 1
+                self._received.clear()
+                self._reply(OK)
+        elif self._received.endswith(b"\n"):
+            verb = bytes(self._received[:4]).upper()
+            self._received.clear()
+            self._answer(verb)
+
+    def _answer(self, verb: bytes) -> None:
+        if verb == b"EHLO":
+            self._reply(self._extensions())
+        elif verb == b"XCOU":
+            self._reply(b"250 %d\r\n" % self._sink.mails)
+        else:
+            self._in_data = verb == b"DATA"
+            self._reply(ANSWERS.get(verb, b"502 what?\r\n"), verb)
+
+    def _extensions(self) -> bytes:
+        if self._sink.tls is None:
+            return b"250-sink\r\n250 8BITMIME\r\n"
+        return b"250-sink\r\n250 AUTH PLAIN LOGIN\r\n" if self._is_secure else b"250-sink\r\n250 STARTTLS\r\n"
+
+    def _reply(self, reply: bytes, verb: bytes = b"") -> None:
+        if self._sink.delay:
+            asyncio.get_running_loop().call_later(self._sink.delay, self._write, reply, verb)
+        else:
+            self._write(reply, verb)
+
+    def _write(self, reply: bytes, verb: bytes) -> None:
+        assert self._transport
+        self._transport.write(reply)
+        if verb == b"QUIT":
+            self._transport.close()
+        elif verb == b"STAR":
+            upgrade = asyncio.get_running_loop().create_task(self._upgrade())
+            self._sink.upgrading.add(upgrade)
+            upgrade.add_done_callback(self._sink.upgrading.discard)
+
+    async def _upgrade(self) -> None:
+        assert self._transport
+        assert self._sink.tls
+        self._is_secure = True
+        self._transport = await asyncio.get_running_loop().start_tls(
+            self._transport, self, self._sink.tls, server_side=True
+        )
+
+
+async def main(port: int, delay: float, certificate: list[str]) -> None:
+    """Serve until killed."""
+    tls = None
+    if certificate:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(*certificate)
+    sink = Sink(delay, tls)
+    server = await asyncio.get_running_loop().create_server(lambda: Session(sink), "127.0.0.1", port, backlog=1024)
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    uvloop.run(main(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]))

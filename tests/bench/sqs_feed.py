@@ -1,0 +1,56 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""Fills the queue of the SQS process and learns when it is empty again."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from tests.bench.sqs_server import LONGEST_LINE, Emptied, Order
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+BODIES_PER_LINE = 500
+
+
+class Feed:
+    """The other end of the control socket."""
+
+    def __init__(self, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.endpoint_url = f"http://127.0.0.1:{port}"
+        self.queue_url = f"{self.endpoint_url}/000000000000/engagement-events"
+        self._reader = reader
+        self._writer = writer
+
+    async def hold(self, bodies: Sequence[str]) -> None:
+        """Put messages aside, so that a full queue appears at once."""
+        for start in range(0, len(bodies), BODIES_PER_LINE):
+            await self._order(Order(hold=list(bodies[start : start + BODIES_PER_LINE])))
+
+    async def release(self) -> None:
+        """Let what is held be received."""
+        await self._order(Order(release=True))
+
+    async def until_empty(self) -> Emptied:
+        """Return when everything is deleted."""
+        return await self._order(Order(until_empty=True))
+
+    async def _order(self, order: Order) -> Emptied:
+        self._writer.write(msgspec.json.encode(order) + b"\n")
+        return msgspec.json.decode(await self._reader.readline(), type=Emptied)
+
+
+@asynccontextmanager
+async def connected(port: int, socket: str) -> AsyncIterator[Feed]:
+    """Connect to the process for as long as the block lasts."""
+    reader, writer = await asyncio.open_unix_connection(socket, limit=LONGEST_LINE)
+    try:
+        yield Feed(port, reader, writer)
+    finally:
+        writer.close()
+        await writer.wait_closed()
