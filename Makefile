@@ -12,11 +12,17 @@ COMPILE := PYTHONWARNINGS=ignore CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-c
 	--strip-extras --allow-unsafe --no-build-isolation --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
 	--no-emit-options
 
+IMAGES := ghcr.io/linuxfoundation/lfx-v2-email-service
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' shared/__init__.py)
+COMMIT = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+NAMESPACE ?= lfx
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format run-relay run-tracker lock clean
+.PHONY: help setup demo test bench bench-compare check format run-relay run-tracker docker-build \
+	helm-install-local chart-docs version image lock clean
 
 help: ## Show what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Install everything into .venv
 
@@ -40,11 +46,19 @@ demo: $(STAMP) ## Send real emails through an embedded stack and show what comes
 test: $(STAMP) ## Run all tests (ARGS="-k pool" for some)
 	@$(BIN)/python -m pytest $(ARGS)
 
-check: $(STAMP) ## Formatting, lint, types, import rules, licence headers
+bench: $(STAMP) ## Measure (SCENARIO="send_plain events", ARGS="--runs 5 --json FILE"; soak only by its name, DURATION=600)
+	@$(BIN)/python -m tests.bench $(if $(DURATION),--duration $(DURATION)) $(ARGS) $(SCENARIO)
+
+bench-compare: $(STAMP) ## Measure by turns with the services of another revision (BASE=main)
+	@test -n "$(BASE)" || { echo "Name what to compare with: make bench-compare BASE=main" >&2; exit 1; }
+	@$(BIN)/python -m tests.bench --base "$(BASE)" $(ARGS) $(SCENARIO)
+
+check: $(STAMP) ## Formatting, lint, types, import rules, Dockerfiles, licence headers
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/hadolint Dockerfile.relay Dockerfile.tracker
 	@.ci/licence-headers
 
 format: $(STAMP) ## Format the code and mend what can be mended
@@ -60,9 +74,34 @@ run-tracker: .env $(STAMP) ## Run the tracker with the variables of .env, its pr
 .env:
 	@echo "There is no .env yet: cp .env.example .env, and change it to your liking." >&2; exit 1
 
+docker-build: ## Build both images, tagged latest (needs Docker)
+	@for process in relay tracker; do \
+		docker build --file Dockerfile.$$process --tag $(IMAGES)/email-$$process:latest \
+			--build-arg VERSION=$(VERSION) --build-arg COMMIT=$(COMMIT) . || exit 1; \
+	done
+
+helm-install-local: ## Install both charts with their values.local.yaml (needs Helm and a cluster; NAMESPACE=lfx)
+	@for process in relay tracker; do \
+		chart=charts/lfx-v2-email-$$process; \
+		test -f $$chart/values.local.yaml || \
+			{ echo "There is no $$chart/values.local.yaml yet: copy values.local.example.yaml beside it." >&2; exit 1; }; \
+		helm upgrade --install --create-namespace --namespace $(NAMESPACE) lfx-v2-email-$$process $$chart \
+			--values $$chart/values.local.yaml || exit 1; \
+	done
+
+chart-docs: $(STAMP) ## Write the tables of values into the READMEs of the charts
+	@$(BIN)/python -m tests.charts.readme
+
+version: # Of code, images and charts: it is written in shared/__init__.py, and tests hold the charts to it
+	@echo $(VERSION)
+
+image: # That docker-build makes of PROCESS
+	@echo $(IMAGES)/email-$(PROCESS):latest
+
 lock: $(STAMP) ## Resolve the requirements anew, pinned by hash (with Python 3.11, so that they hold for all newer ones)
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
 		{ echo "Lock with the oldest Python: make clean, then make lock PYTHON=python3.11" >&2; exit 1; }
+	@$(COMPILE) --output-file requirements-build.txt requirements-build.in
 	@$(COMPILE) --extra relay --output-file requirements-relay.txt pyproject.toml
 	@$(COMPILE) --extra tracker --output-file requirements-tracker.txt pyproject.toml
 	@$(COMPILE) --all-extras --output-file requirements-dev.txt pyproject.toml requirements-dev.in

@@ -1,0 +1,90 @@
+{{/*
+Copyright The Linux Foundation and each contributor to LFX.
+SPDX-License-Identifier: MIT
+
+What only the relay has.
+*/}}
+
+{{/* Whether something else than the chart says how many pods there are. */}}
+{{- define "lfx-v2-email-relay.isScaled" -}}
+{{- if .Values.autoscaling.enabled }}true{{ end -}}
+{{- end }}
+
+{{/* The Secret with the login, made by the chart or by somebody else; empty where no login is needed. */}}
+{{- define "lfx-v2-email-relay.smtpSecretName" -}}
+{{- if and .Values.app.email.enabled .Values.app.email.smtpSecretName -}}
+{{- ternary (include "lfx-v2-email-relay.name" .) .Values.app.email.smtpSecretName .Values.externalSecretsOperator.enabled -}}
+{{- end -}}
+{{- end }}
+
+{{/* The Secret with the name of the configuration set. */}}
+{{- define "lfx-v2-email-relay.engagementSecretName" -}}
+{{- if .Values.app.ses.engagementSecretName -}}
+{{- ternary (include "lfx-v2-email-relay.name" .) .Values.app.ses.engagementSecretName .Values.externalSecretsOperator.enabled -}}
+{{- end -}}
+{{- end }}
+
+{{/* The keys that the chart's own Secret must have. */}}
+{{- define "lfx-v2-email-relay.secretKeys" -}}
+{{- if include "lfx-v2-email-relay.smtpSecretName" . }}smtp-username smtp-password{{ end -}}
+{{- if and .Values.app.ses.eventingEnabled (include "lfx-v2-email-relay.engagementSecretName" .) }} ses_configuration_set_name{{ end -}}
+{{- end }}
+
+{{- define "lfx-v2-email-relay.env" -}}
+{{ include "lfx-v2-email-relay.commonEnv" . }}
+- name: EMAIL_ENABLED
+  value: {{ .Values.app.email.enabled | quote }}
+- name: SMTP_HOST
+  value: {{ .Values.app.email.smtpHost | quote }}
+- name: SMTP_PORT
+  value: {{ include "lfx-v2-email-relay.text" .Values.app.email.smtpPort | quote }}
+- name: SMTP_FROM
+  value: {{ .Values.app.email.smtpFrom | quote }}
+- name: DEFAULT_SMTP_FROM_DISPLAY_NAME
+  value: {{ .Values.app.email.smtpFromDisplayName | quote }}
+- name: SMTP_ALLOWED_FROM_DOMAINS
+  value: {{ .Values.app.email.smtpAllowedFromDomains | quote }}
+- name: SMTP_ALLOWED_REPLY_TO_DOMAINS
+  value: {{ .Values.app.email.smtpAllowedReplyToDomains | quote }}
+- name: SMTP_ALLOWED_RECIPIENT_DOMAINS
+  value: {{ .Values.app.email.smtpAllowedRecipientDomains | quote }}
+{{- with include "lfx-v2-email-relay.smtpSecretName" . }}
+- name: SMTP_USERNAME
+  valueFrom:
+    secretKeyRef:
+      name: {{ . }}
+      key: smtp-username
+- name: SMTP_PASSWORD
+  valueFrom:
+    secretKeyRef:
+      name: {{ . }}
+      key: smtp-password
+{{- end }}
+{{- with include "lfx-v2-email-relay.engagementSecretName" . }}
+- name: SES_CONFIGURATION_SET
+  valueFrom:
+    secretKeyRef:
+      name: {{ . }}
+      key: ses_configuration_set_name
+      {{- if not $.Values.app.ses.eventingEnabled }}
+      optional: true
+      {{- end }}
+{{- end }}
+{{ include "lfx-v2-email-relay.furtherEnv" . | trim }}
+{{- end }}
+
+{{/* The ports of others that it connects to, besides those of NATS and DNS. */}}
+{{- define "lfx-v2-email-relay.egressPorts" -}}
+{{- list (include "lfx-v2-email-relay.text" .Values.app.email.smtpPort) | toJson -}}
+{{- end }}
+
+{{- define "lfx-v2-email-relay.checkProcess" -}}
+{{- with .Values.app -}}
+{{- if and .email.enabled (not .email.smtpSecretName) (hasSuffix ".amazonaws.com" .email.smtpHost) -}}
+{{- fail (printf "app.email.smtpSecretName must be set: %s takes no email without a login" .email.smtpHost) -}}
+{{- end -}}
+{{- if and .ses.eventingEnabled (not .ses.engagementSecretName) -}}
+{{- fail "app.ses.engagementSecretName must be set, since app.ses.eventingEnabled is true" -}}
+{{- end -}}
+{{- end -}}
+{{- end }}

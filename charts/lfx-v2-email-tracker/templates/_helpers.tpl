@@ -1,0 +1,149 @@
+{{/*
+Copyright The Linux Foundation and each contributor to LFX.
+SPDX-License-Identifier: MIT
+
+What both charts have in common. Every name begins with the chart's, since an umbrella chart has one name space for all.
+*/}}
+
+{{- define "lfx-v2-email-tracker.name" -}}
+{{- .Values.fullnameOverride | default .Chart.Name | trunc 63 | trimSuffix "-" -}}
+{{- end }}
+
+{{- define "lfx-v2-email-tracker.selector" -}}
+app.kubernetes.io/name: {{ include "lfx-v2-email-tracker.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "lfx-v2-email-tracker.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{ include "lfx-v2-email-tracker.selector" . }}
+app.kubernetes.io/part-of: lfx-v2-email-service
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end }}
+
+{{- define "lfx-v2-email-tracker.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- .Values.serviceAccount.name | default (include "lfx-v2-email-tracker.name" .) -}}
+{{- else -}}
+{{- .Values.serviceAccount.name | default "default" -}}
+{{- end -}}
+{{- end }}
+
+{{- define "lfx-v2-email-tracker.image" -}}
+{{- $tag := .Values.image.tag | default .Chart.AppVersion -}}
+{{- if .Values.image.digest -}}
+{{- printf "%s:%s@%s" .Values.image.repository $tag .Values.image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" .Values.image.repository $tag -}}
+{{- end -}}
+{{- end }}
+
+{{/* A value as the text of a variable. Whole numbers come as floats, which from a million on would be written 1e+06. */}}
+{{- define "lfx-v2-email-tracker.text" -}}
+{{- if and (kindIs "float64" .) (eq (floor .) .) -}}
+{{- printf "%.0f" . -}}
+{{- else -}}
+{{- toString . -}}
+{{- end -}}
+{{- end }}
+
+{{/* The ports that one or more URLs with commas between them lead to, as a list; takes (urls, port where none is named). */}}
+{{- define "lfx-v2-email-tracker.ports" -}}
+{{- $ports := list -}}
+{{- range splitList "," (index . 0) -}}
+{{- $ports = append $ports (regexFind ":[0-9]+(/.*)?$" (trim .) | regexFind "[0-9]+" | default (last $ | toString)) -}}
+{{- end -}}
+{{- $ports | uniq | toJson -}}
+{{- end }}
+
+{{/* Where the collector is, as a URL: without a scheme the process could not tell TLS from plain text. */}}
+{{- define "lfx-v2-email-tracker.otlpEndpoint" -}}
+{{- $endpoint := .Values.app.otel.endpoint | trim -}}
+{{- if or (not $endpoint) (contains "://" $endpoint) -}}
+{{- $endpoint -}}
+{{- else -}}
+{{- printf "%s://%s" (ternary "http" "https" (eq (toString .Values.app.otel.insecure) "true")) $endpoint -}}
+{{- end -}}
+{{- end }}
+
+{{/* The variables of both processes. */}}
+{{- define "lfx-v2-email-tracker.commonEnv" -}}
+- name: NATS_URL
+  value: {{ .Values.nats.url | quote }}
+{{- if .Values.nats.credsSecretName }}
+- name: NATS_CREDS
+  value: /var/run/secrets/nats/{{ .Values.nats.credsSecretKey }}
+{{- end }}
+- name: PORT
+  value: {{ include "lfx-v2-email-tracker.text" .Values.service.port | quote }}
+- name: LOG_LEVEL
+  value: {{ .Values.app.logLevel | quote }}
+- name: LOG_ADD_SOURCE
+  value: {{ .Values.app.logAddSource | quote }}
+- name: SHUTDOWN_TIMEOUT_SECONDS
+  value: {{ include "lfx-v2-email-tracker.text" .Values.app.shutdownTimeoutSeconds | quote }}
+{{- end }}
+
+{{/* What the caller of the chart adds: settings by their names, further variables, and OpenTelemetry's, which may refer to those. */}}
+{{- define "lfx-v2-email-tracker.furtherEnv" -}}
+{{- range $name, $value := .Values.app.settings }}
+- name: {{ $name }}
+  value: {{ include "lfx-v2-email-tracker.text" $value | quote }}
+{{- end }}
+{{- with .Values.app.extraEnv }}
+{{ toYaml . }}
+{{- end }}
+{{- with .Values.app.otel }}
+- name: OTEL_SERVICE_NAME
+  value: {{ .serviceName | default $.Chart.Name | quote }}
+{{- with .serviceVersion | default $.Chart.AppVersion }}
+- name: OTEL_RESOURCE_ATTRIBUTES
+  value: {{ printf "service.version=%s" . | quote }}
+{{- end }}
+- name: OTEL_TRACES_EXPORTER
+  value: {{ .tracesExporter | default "none" | quote }}
+- name: OTEL_METRICS_EXPORTER
+  value: {{ .metricsExporter | default "none" | quote }}
+- name: OTEL_LOGS_EXPORTER
+  value: {{ .logsExporter | default "none" | quote }}
+- name: OTEL_EXPORTER_OTLP_PROTOCOL
+  value: {{ eq .protocol "http" | ternary "http/protobuf" .protocol | quote }}
+{{- with include "lfx-v2-email-tracker.otlpEndpoint" $ }}
+- name: OTEL_EXPORTER_OTLP_ENDPOINT
+  value: {{ . | quote }}
+{{- end }}
+- name: OTEL_EXPORTER_OTLP_INSECURE
+  value: {{ .insecure | quote }}
+{{- with .tracesSampler }}
+- name: OTEL_TRACES_SAMPLER
+  value: {{ . | quote }}
+{{- end }}
+{{- with include "lfx-v2-email-tracker.text" .tracesSamplerArg }}
+- name: OTEL_TRACES_SAMPLER_ARG
+  value: {{ . | quote }}
+{{- end }}
+{{- with .propagators }}
+- name: OTEL_PROPAGATORS
+  value: {{ . | quote }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Stop the rendering where Kubernetes would take what cannot work. */}}
+{{- define "lfx-v2-email-tracker.check" -}}
+{{- $grace := float64 .Values.terminationGracePeriodSeconds -}}
+{{- if le $grace (float64 .Values.app.shutdownTimeoutSeconds) -}}
+{{- fail (printf "terminationGracePeriodSeconds (%v) must be longer than app.shutdownTimeoutSeconds (%v): the pod would be killed while it stops" .Values.terminationGracePeriodSeconds .Values.app.shutdownTimeoutSeconds) -}}
+{{- end -}}
+{{- if and .Values.externalSecretsOperator.enabled (not .Values.global.awsRegion) -}}
+{{- fail "global.awsRegion must be set, since externalSecretsOperator.enabled is true" -}}
+{{- end -}}
+{{- $names := dict -}}
+{{- range include "lfx-v2-email-tracker.env" . | fromYamlArray -}}
+{{- if hasKey $names .name -}}
+{{- fail (printf "%s is set twice: the chart has a value for it, or app.settings and app.extraEnv both name it" .name) -}}
+{{- end -}}
+{{- $_ := set $names .name true -}}
+{{- end -}}
+{{- end }}

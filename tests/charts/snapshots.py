@@ -1,0 +1,68 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""What each feature adds to, or changes in, the objects of a release.
+
+`python -m tests.charts.snapshots` writes it down.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import yaml
+
+from shared import __version__
+from tests.charts import chart, features
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FOLDER: Final = chart.ROOT / "tests" / "charts" / "snapshots"
+HEADER: Final = """\
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+# Written by `python -m tests.charts.snapshots`.
+"""
+
+
+def file(process: str, case: str) -> Path:
+    """Return where the snapshot of a case lies."""
+    return FOLDER / f"{process}-{case}.yaml"
+
+
+def take(process: str, case: str) -> str:
+    """Return all objects of the default case; of any other only those that the default does not have like that."""
+    default = chart.render(process)
+    objects = chart.render(process, features.CASES[process][case])
+    shown = objects if case == "default" else [one for one in objects if one not in default]
+    gone = [one for one in default if not any(_name(one) == _name(other) for other in objects)]
+    text = (
+        yaml.dump_all(
+            map(_without_dashboard, shown), Dumper=yaml.CSafeDumper, sort_keys=False, width=120, allow_unicode=True
+        )
+        if shown
+        else ""
+    )
+    without = "".join(f"# Without: {kind} {name}\n" for kind, name in map(_name, gone))
+    return HEADER + without + "---\n" + text.replace(__version__, "VERSION")
+
+
+def _without_dashboard(one: chart.Object) -> chart.Object:
+    """Leave out what nobody reads; it lies in dashboard.json, and test_monitoring.py compares."""
+    return one | {"data": dict.fromkeys(one["data"], "…")} if one["kind"] == "ConfigMap" else one
+
+
+def _name(one: chart.Object) -> tuple[str, str]:
+    return one["kind"], one["metadata"]["name"]
+
+
+def main() -> None:
+    """Write all snapshots anew."""
+    for old in FOLDER.glob("*.yaml"):
+        old.unlink()
+    for process, case in features.ALL:
+        file(process, case).write_text(take(process, case))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,259 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""Each value is declared, explained, checked and used; what reaches the process is what its settings know."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from relay import settings as relay_settings
+from relay.settings import RelaySettings
+from shared import settings
+from tests.charts import chart, features, readme, template_paths
+from tracker import settings as tracker_settings
+from tracker.settings import TrackerSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from shared.settings import ProcessSettings
+
+Path = tuple[str, ...]
+
+SETTINGS: Final[dict[str, type[ProcessSettings]]] = {"relay": RelaySettings, "tracker": TrackerSettings}
+
+# Read by libraries inside the process, not by its settings: OpenTelemetry's own variables, and boto3's for the region.
+LIBRARIES: Final = {"relay": r"OTEL_\w+", "tracker": r"OTEL_\w+|AWS_REGION"}
+# SMTP_FROM says the same and is app.email.smtpFrom.
+NOT_OFFERED: Final = {"DEFAULT_SMTP_FROM"}
+
+# Where the chart, made for a cluster, says something else than the code, made for any place.
+OTHERWISE: Final = {
+    "nats_url": "the platform's NATS, not that of this machine",
+    "log_add_source": "as in the chart before",
+    "email_enabled": "a release is there to send",
+    "smtp_host": "SES",
+    "smtp_username": "from the Secret",
+    "smtp_password": "from the Secret",
+    "ses_configuration_set": "from the Secret",
+}
+
+# Values of every kind, one of which is another valid one wherever something may be said.
+OTHERS: Final[tuple[Any, ...]] = (
+    "other",
+    "7",
+    "7m",
+    3,
+    70,
+    "http",
+    "debug",
+    "Never",
+    "memory",
+    "workload",
+    "always_on",
+    "tracecontext",
+    f"sha256:{'1' * 64}",
+    {"cpu": "7"},
+    {"other": "value"},
+    {"MAX_IN_FLIGHT": 7},
+    [{"name": "OTHER"}],
+    [{"topologyKey": "other"}],
+    [
+        {"secretKey": key, "remoteRef": {"key": "other"}}
+        for key in ("smtp-username", "smtp-password", "ses_configuration_set_name", "sqs_queue_url")
+    ],
+)
+
+
+def leaves(values: Any, path: Path = ()) -> Iterator[Path]:
+    if isinstance(values, dict) and values:
+        for name, inner in values.items():
+            yield from leaves(inner, (*path, name))
+    else:
+        yield path
+
+
+def meets(path: Path, other: Path) -> bool:
+    """Tell whether one is, or lies within, the other."""
+    length = min(len(path), len(other))
+    return path[:length] == other[:length]
+
+
+def leaves_of_schema(schema: dict[str, Any], path: Path = ()) -> Iterator[Path]:
+    if path and "properties" not in schema:
+        yield path
+    for name, inner in schema.get("properties", {}).items():
+        yield from leaves_of_schema(inner, (*path, name))
+
+
+ALL_LEAVES: Final = [
+    pytest.param(process, path, id=f"{process}-{'.'.join(path)}")
+    for process in chart.PROCESSES
+    for path in leaves(chart.values(process))
+]
+
+
+@pytest.mark.parametrize(("process", "path"), ALL_LEAVES)
+def test_each_declared_value_changes_what_is_rendered(process: str, path: Path) -> None:
+    cases = features.CASES[process]
+    assert any(_renders(process, case, path) for case in (cases["full"], *cases.values()))
+
+
+@pytest.mark.parametrize("process", chart.PROCESSES)
+def test_each_value_that_a_template_asks_for_is_declared(process: str) -> None:
+    declared = {path[:length] for path in leaves(chart.values(process)) for length in range(1, len(path) + 1)}
+    texts = {template["name"]: template["data"] for template in chart.load(process).templates}
+    asked = {path for text in texts.values() for path in template_paths.asked(text)}
+    assert len(asked) > 20
+    assert asked - declared == set()
+
+
+@pytest.mark.parametrize("process", chart.PROCESSES)
+def test_each_value_is_explained(process: str) -> None:
+    explained = {value.path for value in readme.documented(process)}
+    for path in leaves(chart.values(process)):
+        assert any(path[:length] in explained for length in range(1, len(path) + 1)), path
+
+
+@pytest.mark.parametrize("process", chart.PROCESSES)
+def test_the_readme_of_a_chart_has_the_table_of_its_values(process: str) -> None:
+    assert readme.page(process).read_text() == readme.with_table(process), "make chart-docs"
+
+
+@pytest.mark.parametrize("process", chart.PROCESSES)
+def test_the_schema_knows_each_value_and_no_other(process: str) -> None:
+    known = set(leaves_of_schema(chart.schema(process)))
+    declared = set(leaves(chart.values(process)))
+    assert {path for path in declared if not any(meets(path, other) for other in known)} == set()
+    assert {path for path in known if not any(meets(path, other) for other in declared)} == {("resources", "claims")}
+
+
+@pytest.mark.parametrize(
+    ("process", "given"),
+    [
+        ("relay", {"image": {"tga": "1"}}),
+        ("relay", {"app": {"email": {"smtphost": "mail"}}}),
+        ("relay", {"app": {"settings": {"SMTP_MAX_CONECTIONS": 1}}}),
+        ("relay", {"app": {"settings": {"SMTP_HOST": "has a value of its own"}}}),
+        ("relay", {"app": {"logLevel": "verbose"}}),
+        ("relay", {"app": {"otel": {"propagators": "b3"}}}),
+        ("relay", {"natsKVBuckets": {"buckets": {"another": {"maxValueSize": 1}}}}),
+        ("relay", {"replicaCount": "two"}),
+        ("relay", {"podAnnotations": {"prometheus.io/scrape": True}}),
+        ("tracker", {"keda": {"minReplicaCount": 0}}),
+        ("tracker", {"app": {"email": {"enabled": True}}}),
+        ("tracker", {"app": {"ses": {"queue": "https://…"}}}),
+        ("tracker", {"nats": {"url": ""}}),
+    ],
+)
+def test_a_value_that_no_template_takes_is_refused(process: str, given: dict[str, Any]) -> None:
+    with pytest.raises(chart.Refused):
+        chart.render(process, given)
+
+
+@pytest.mark.parametrize("process", chart.PROCESSES)
+def test_an_umbrella_chart_may_add_its_own_at_the_top(process: str) -> None:
+    umbrella = {"lfx": {"domain": "example.org"}, "enabled": True, "global": {"imageRegistry": "example.org"}}
+    assert chart.render(process, umbrella) == chart.render(process)
+
+
+@pytest.mark.parametrize("process", chart.PROCESSES)
+def test_the_pods_get_exactly_the_variables_that_the_settings_know(process: str) -> None:
+    known = {name.upper() for name in SETTINGS[process].__struct_fields__}
+    named = set(chart.schema(process)["properties"]["app"]["properties"]["settings"]["properties"])
+    own = {name for case in features.CASES[process].values() for name in chart.variables(chart.render(process, case))}
+    own -= named | {variable["name"] for case in features.CASES[process].values() for variable in _extra(case)}
+    libraries = {name for name in own if re.fullmatch(LIBRARIES[process], name)}
+    assert (own - libraries) | named == known - NOT_OFFERED
+    assert libraries - known
+
+
+@pytest.mark.parametrize("process", chart.PROCESSES)
+def test_the_defaults_are_those_of_the_code(process: str) -> None:
+    kind = SETTINGS[process]
+    given = settings.load(_environment(chart.render(process)), kind)
+    for name in kind.__struct_fields__:
+        assert name in OTHERWISE or getattr(given, name) == getattr(kind(), name), name
+
+
+@pytest.mark.parametrize(("process", "case"), features.ALL)
+def test_the_process_takes_the_variables(process: str, case: str) -> None:
+    environment = _environment(chart.render(process, features.CASES[process][case]))
+    if process == "relay":
+        relay_settings.policy(settings.load(environment, RelaySettings))
+    else:
+        tracker_settings.check(settings.load(environment, TrackerSettings))
+
+
+def test_a_whole_number_stays_one_however_large() -> None:
+    given = chart.render("relay", {"app": {"settings": {"MAX_IN_FLIGHT": 10_000_000, "SMTP_MAX_IDLE_SECONDS": 2.5}}})
+    variables = chart.variables(given)
+    assert variables["MAX_IN_FLIGHT"]["value"] == "10000000"
+    assert variables["SMTP_MAX_IDLE_SECONDS"]["value"] == "2.5"
+
+
+def test_a_variable_that_is_given_twice_is_refused() -> None:
+    with pytest.raises(chart.Refused, match="SMTP_HOST is set twice"):
+        chart.render("relay", {"app": {"extraEnv": [{"name": "SMTP_HOST", "value": "mail"}]}})
+
+
+@pytest.mark.parametrize(
+    ("given", "endpoint", "protocol"),
+    [
+        ({"protocol": "grpc", "endpoint": "collector:4317"}, "https://collector:4317", "grpc"),
+        ({"protocol": "grpc", "endpoint": "collector:4317", "insecure": "true"}, "http://collector:4317", "grpc"),
+        (
+            {"protocol": "http", "endpoint": "collector:4318", "insecure": True},
+            "http://collector:4318",
+            "http/protobuf",
+        ),
+        ({"protocol": "http", "endpoint": "https://collector"}, "https://collector", "http/protobuf"),
+    ],
+)
+def test_the_old_words_for_telemetry_become_those_of_opentelemetry(
+    given: dict[str, Any], endpoint: str, protocol: str
+) -> None:
+    for process in chart.PROCESSES:
+        variables = chart.variables(chart.render(process, {"app": {"otel": given}}))
+        assert variables["OTEL_EXPORTER_OTLP_ENDPOINT"]["value"] == endpoint
+        assert variables["OTEL_EXPORTER_OTLP_PROTOCOL"]["value"] == protocol
+
+
+def _renders(process: str, case: dict[str, Any], path: Path) -> bool:
+    """Tell whether some other value at this place changes what is rendered."""
+    before = chart.texts(process, case)
+    now = chart.load(process).merge_values(case)
+    for name in path:
+        now = now[name]
+    for other in (not now, *OTHERS):
+        with contextlib.suppress(*chart.Refused):
+            if other != now and chart.texts(process, _with(case, path, other)) != before:
+                return True
+    return False
+
+
+def _with(values: dict[str, Any], path: Path, value: Any) -> dict[str, Any]:
+    changed = copy.deepcopy(values)
+    inner = changed
+    for name in path[:-1]:
+        inner = inner.setdefault(name, {})
+    inner[path[-1]] = value
+    return changed
+
+
+def _extra(case: dict[str, Any]) -> list[dict[str, Any]]:
+    extra: list[dict[str, Any]] = case.get("app", {}).get("extraEnv", [])
+    return extra
+
+
+def _environment(objects: list[chart.Object]) -> dict[str, str]:
+    """Return the variables as the container gets them, those from Secrets with some text."""
+    return {
+        name: variable.get("value", "https://sqs.us-west-2.amazonaws.com/1/q")
+        for name, variable in chart.variables(objects).items()
+    }

@@ -1,0 +1,100 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""As much of a container as a machine allows without an engine: PID 1, a numeric user, a read-only root."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from tests.acceptance import waiting
+from tests.stack import console
+
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import AsyncIterator, Mapping
+
+    from tests.images.replay import Image
+    from tests.stack.console import Console
+
+UID: Final = 65532
+# Inside of a user namespace of its own a process may mount, and then give up every right in a second one.
+_READ_ONLY: Final = 'for place in "$1" /; do mount -o remount,bind,ro "$place" || exit 70; done; cd /; shift; exec "$@"'
+_AS_PID_1: Final = (
+    *("unshare", "--user", f"--map-user={UID}", f"--map-group={UID}"),
+    *("--pid", "--fork", "--kill-child", "--"),
+)
+
+
+class Container:
+    """A process that believes to be alone."""
+
+    def __init__(self, outside: Console) -> None:
+        """Watch it from outside."""
+        self.console = outside
+
+    async def pid(self) -> int:
+        """Return the number that the process has outside, once it is there."""
+        return await waiting.until(self._started, lambda pid: pid != 0)
+
+    async def send(self, number: signal.Signals) -> None:
+        """Send a signal, as an engine does: the kernel drops what PID 1 has no handler for."""
+        os.kill(await self.pid(), number)
+
+    async def _started(self) -> int:
+        pid = self.console.pid
+        while children := _children(pid):
+            (pid,) = children
+        return pid if _number_inside(pid) == 1 else 0
+
+
+def why_not(image: Image) -> str:
+    """Return why this machine cannot run one, or nothing."""
+    if not shutil.which("unshare"):
+        return "there is no unshare"
+    command = ["/bin/sh", "-c", f'! touch "{image.root}/written" 2>&1 && exit 71; exit 0']
+    tried = subprocess.run(  # noqa: S603 - our own command
+        [*_inside(image), *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    if (image.root / "written").exists():
+        return "the root would not be read-only"
+    return "" if tried.returncode == 71 else f"no namespaces: {tried.stdout}"
+
+
+@asynccontextmanager
+async def running(image: Image, variables: Mapping[str, str]) -> AsyncIterator[Container]:
+    """Start the image's command with its own variables and these, and no HOME."""
+    program, *arguments = [*_inside(image), *image.command]
+    found = shutil.which(program)
+    assert found
+    async with console.running(found, *arguments, env={**image.environment, **variables}) as outside:
+        yield Container(outside)
+
+
+def _inside(image: Image) -> list[str]:
+    outer = ["unshare", "--user", "--map-root-user", "--mount", "--", "/bin/sh", "-c", _READ_ONLY, "sh"]
+    return [*outer, str(_mount_of(image.root)), *_AS_PID_1]
+
+
+def _mount_of(path: Path) -> Path:
+    return next(parent for parent in [path, *path.parents] if parent.is_mount())
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def _number_inside(pid: int) -> int:
+    """Return the number that a process has in its own namespace."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    return next(int(line.split()[-1]) for line in status.splitlines() if line.startswith("NSpid:"))
