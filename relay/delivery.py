@@ -36,7 +36,7 @@ class Delivery:
         self._limiter = AsyncLimiter(1, 1 / max_send_rate) if max_send_rate else None  # one at a time: no bursts
         self._barred: Barred | None = None
         self._barred_until = 0.0
-        self.transactions: Counter[tuple[str, str]] = Counter()
+        self.transactions: Counter[tuple[str, str]] = Counter({("uncertain", "none"): 0})  # the first is an increase
         self.retries = self.throttles = self.bars = 0
 
     async def __call__(self, envelope: Envelope, message: bytes, *, deadline: float) -> None:
@@ -64,6 +64,12 @@ class Delivery:
         connection = await self._connection(deadline)
         try:
             self._refuse_if_barred()  # since we began to wait
+            await self._transact(connection, envelope, message)
+        finally:
+            self._pool.release(connection)
+
+    async def _transact(self, connection: SmtpConnection, envelope: Envelope, message: bytes) -> None:
+        try:
             await connection.send(envelope, message)
             self.transactions["accepted", "2xx"] += 1
         except DeliveryError as error:
@@ -71,8 +77,6 @@ class Delivery:
             if isinstance(error, Barred):
                 self._bar(error)
             raise
-        finally:
-            self._pool.release(connection)
 
     async def _connection(self, deadline: float) -> SmtpConnection:
         if not self._limiter and (connection := self._pool.take()):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from shared import contract
 from shared.exposition import counter, gauge, histogram, text
+from tracker.ses_event import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -71,7 +72,7 @@ def _receives(queue: Queue, poller: Poller) -> Iterator[Metric]:
 
 def _outcomes(poller: Poller, updater: RecordUpdater) -> Iterator[Metric]:
     labels = ("kind", "outcome")
-    outcomes = updater.outcomes + poller.outcomes
+    outcomes = {**dict.fromkeys(((kind, "unmatched") for kind in KINDS), 0), **updater.outcomes, **poller.outcomes}
     yield counter("email_tracker_events", "Events by kind and outcome.", labels, outcomes)
     yield histogram("email_tracker_event_lag_seconds", "From SES's timestamp to the record.", (), {(): updater.lags})
     yield gauge("email_tracker_events_held", "Messages that wait in hand for KV or a record.", (), {(): poller.held})

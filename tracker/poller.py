@@ -85,7 +85,7 @@ class Poller:
         self._held: dict[str, Message] = {}
         self._ignored = RateLimit(lines=20, seconds=10)
         self.receives: Counter[str] = Counter()
-        self.outcomes: Counter[tuple[str, str]] = Counter()
+        self.outcomes: Counter[tuple[str, str]] = Counter({("none", "malformed"): 0})  # the first is an increase
         self.batches = Histogram(MESSAGES)
         self.ages = Histogram(AGES_SECONDS)
 
