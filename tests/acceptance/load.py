@@ -23,11 +23,12 @@ PAUSE_SECONDS = 0.02
 
 
 class Load:
-    """What was acknowledged so far, by group in the order of the replies, and every other reply."""
+    """What was acknowledged so far, by group in the order of the replies, every other reply, and how many got none."""
 
     def __init__(self, groups: int, patience: float) -> None:
         self.acknowledged: dict[str, list[str]] = {f"load-{number}": [] for number in range(groups)}
         self.errors: list[str] = []
+        self.unanswered = 0
         self._patience = patience
         self._change = Change()
         self._stopped = False
@@ -63,6 +64,7 @@ class Load:
                 async with asyncio.timeout(self._patience):
                     reply = await caller.send(group_id=group_id)
             except (nats.errors.Error, TimeoutError):
+                self.unanswered += 1
                 await asyncio.sleep(PAUSE_SECONDS)  # not to flood a server that is just away
                 continue
             if "email_id" in reply:

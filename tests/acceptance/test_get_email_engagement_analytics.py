@@ -87,9 +87,12 @@ async def test_counts_are_those_of_the_records(caller: Caller, buckets: Buckets)
         "clicked": {"clicked": True, "click_count": 5},
     }
     await buckets.put_records(*(fresh_record(email_id, "counted", **changes) for email_id, changes in records.items()))
+    by_older_go = {"email_id": "by-older-go", "group_id": "counted", "to": "a@example.com", "subject": "s"}
+    by_older_go |= {"sent_at": "2025-01-15T10:30:00Z"}
+    await buckets.put_records(by_older_go | {"opened": True, "opened_at_list": opens})
     await buckets.put_values({"corrupt": b"{", "empty": b""})
-    await buckets.put_group("counted", [*records, "corrupt", "empty", "missing"])
-    expected = counts("counted", len(records) + 3, delivered=5, opened=16, unique_opened=4, failed=1)
+    await buckets.put_group("counted", [*records, "by-older-go", "corrupt", "empty", "missing"])
+    expected = counts("counted", len(records) + 4, delivered=5, opened=19, unique_opened=5, failed=1)
     assert await caller.analytics(group_id="counted") == expected
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from relay import smtp_connection
 from relay import settings as relay_settings
+from relay import smtp_connection
 from relay.errors import Barred, ConnectionStale, Deferred, DeliveryError, Rejected, Uncertain
 from relay.settings import RelaySettings, is_loopback
 from relay.smtp_connection import Connector
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from tests.stack.smtp_scripts import Action, Stage
 
 USER, PASSWORD = "AKIAUSER", "pass word+/="
-ACCOUNT = {"smtp_username": USER, "smtp_password": PASSWORD}
+ACCOUNT: dict[str, Any] = {"smtp_username": USER, "smtp_password": PASSWORD}
 PATIENCE = 0.25  # seconds a transaction may take where the server is going to stall
 SILENT = (Silence, Garbage)
 ON_UVLOOP = pytest.mark.asyncio(loop_factories=["uvloop"])  # what waits for a limit, and depends on no loop

@@ -90,5 +90,5 @@ def still_first(connected: Connection) -> bool:
 async def until(holds: Callable[[], bool], timeout: float = 10.0) -> None:
     """Return as soon as it holds."""
     async with asyncio.timeout(timeout):
-        while not holds():  # noqa: ASYNC110 - nobody sets an event for it
+        while not holds():
             await asyncio.sleep(_LOOK_AGAIN)

@@ -152,7 +152,7 @@ async def test_a_key_that_expired_is_missing_and_can_be_written_again(nats_proxy
 async def until_expired(js: JetStreamContext, stream: str) -> None:
     """Return when the server has put its marker in the place of the first message."""
     async with asyncio.timeout(5):
-        while (await js.stream_info(stream)).state.last_seq < 2:  # noqa: ASYNC110 - only the server knows
+        while (await js.stream_info(stream)).state.last_seq < 2:
             await asyncio.sleep(0.05)
 
 

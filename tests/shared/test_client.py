@@ -184,13 +184,15 @@ async def test_the_ping_of_a_flush_comes_behind_what_was_published_before() -> N
         writer.close()
 
     port = free_port()
-    async with await asyncio.start_server(serve, "127.0.0.1", port):
-        async with edges.connected(f"nats://127.0.0.1:{port}") as connected:
-            verbs.clear()
-            for number in range(3):
-                await connected.publish("news", b"%d" % number)
-            await connected.flush()
-            assert verbs == [b"PUB", b"0", b"PUB", b"1", b"PUB", b"2", b"PING"]
+    async with (
+        await asyncio.start_server(serve, "127.0.0.1", port),
+        edges.connected(f"nats://127.0.0.1:{port}") as connected,
+    ):
+        verbs.clear()
+        for number in range(3):
+            await connected.publish("news", b"%d" % number)
+        await connected.flush()
+        assert verbs == [b"PUB", b"0", b"PUB", b"1", b"PUB", b"2", b"PING"]
 
 
 async def test_attempts_to_connect_to_a_silent_peer_leave_nothing_behind(

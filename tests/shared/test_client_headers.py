@@ -11,7 +11,7 @@ from nats.aio.client import Client
 from shared.client import ReconnectingClient
 
 NAMES = st.text(st.characters(codec="ascii", categories=("L", "N"), include_characters="-_$."), min_size=1)
-VALUES = st.text(st.characters(exclude_characters="\r\n", exclude_categories=("Cs",)))
+VALUES = st.text(st.characters(codec="utf-8", exclude_characters="\r\n"))
 
 
 @given(st.lists(st.tuples(NAMES, VALUES)))

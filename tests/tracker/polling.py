@@ -104,7 +104,7 @@ async def polling(
 async def until(holds: Callable[[], object], timeout: float = 10) -> None:
     """Wait for a state that nobody announces."""
     async with asyncio.timeout(timeout):
-        while not holds():  # noqa: ASYNC110 - there is no event
+        while not holds():
             await asyncio.sleep(0.005)
 
 

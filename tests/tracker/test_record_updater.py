@@ -283,7 +283,7 @@ async def test_without_its_server_an_event_is_to_be_tried_again_until_the_server
     assert await updater.apply(EMAIL, [event("open")]) is Verdict.AGAIN
     await nats.start()
     async with asyncio.timeout(10):
-        while await updater.apply(EMAIL, [event("open")]) is Verdict.AGAIN:  # noqa: ASYNC110 - the claim itself
+        while await updater.apply(EMAIL, [event("open")]) is Verdict.AGAIN:
             await asyncio.sleep(0.02)
     assert (await held(recipients)).open_count == 1
 

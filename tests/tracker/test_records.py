@@ -119,6 +119,14 @@ def test_null_means_that_nothing_has_happened(name: str) -> None:
     assert records.decode(stored(**{name: None})) == record()
 
 
+@pytest.mark.parametrize("name", ["opened_at_list", "click_list"])
+def test_a_count_that_is_put_right_leaves_the_other_as_it_is(name: str) -> None:
+    entry = {"event_id": "a", "link": "l", "opened_at": "2026-01-02T03:04:05Z", "clicked_at": "2026-01-02T03:04:05Z"}
+    others = {"open_count": 7} if name == "click_list" else {"click_count": 7}
+    found = records.decode(stored(**{name: [entry]}, **others))
+    assert {found.open_count, found.click_count} == {1, 7}
+
+
 @pytest.mark.parametrize(
     ("counted", "listed", "count"), [(None, 3, 3), (0, 3, 3), (2, 3, 3), (3, 3, 3), (9, 3, 9), (9, 0, 9), (None, 0, 0)]
 )
