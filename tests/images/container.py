@@ -45,6 +45,11 @@ class Container:
         """Send a signal, as an engine does: the kernel drops what PID 1 has no handler for."""
         os.kill(await self.pid(), number)
 
+    async def until_caught(self, number: signal.Signals) -> None:
+        """Return once the process has a handler for a signal: until the interpreter runs its first line it has none."""
+        pid = await self.pid()
+        await waiting.until(lambda: _caught(pid, number))
+
     async def _started(self) -> int:
         pid = self.console.pid
         while children := _children(pid):
@@ -89,6 +94,16 @@ def _children(pid: int) -> list[int]:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:
         return []
+
+
+async def _caught(pid: int, number: signal.Signals) -> bool:
+    return _catches(pid, number)
+
+
+def _catches(pid: int, number: signal.Signals) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = next(line.split()[-1] for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught, 16) >> (number - 1) & 1)
 
 
 def _number_inside(pid: int) -> int:

@@ -108,5 +108,6 @@ async def _stop_after(image: Image, variables: Mapping[str, str], delay: float) 
     async with container.running(image, variables) as started:
         await started.pid()
         await asyncio.sleep(delay)  # the point is the moment, whatever the process does in it
+        await started.until_caught(signal.SIGTERM)  # the kernel keeps none for a first process without a handler
         await started.send(signal.SIGTERM)
         assert await started.console.wait(STOP_SECONDS) == 0
