@@ -66,7 +66,8 @@ class Probes:
                 http.receive_data(await reader.read(READ_BYTES))
         except h11.RemoteProtocolError as error:
             return _response(http, error.error_status_hint, b"bad request\n")
-        return _response(http, *self._answer(event.method, event.target.partition(b"?")[0]))
+        status, body = self._answer(event.method, event.target.partition(b"?")[0])
+        return _response(http, status, body, shows_body=event.method != b"HEAD")
 
     def _answer(self, method: bytes, path: bytes) -> tuple[int, bytes]:
         if method not in {b"GET", b"HEAD"}:
@@ -82,29 +83,38 @@ class Probes:
                 return 404, b"not found\n"
 
 
-def _response(http: h11.Connection, status: int, body: bytes) -> bytes:
+def _response(http: h11.Connection, status: int, body: bytes, *, shows_body: bool = True) -> bytes:
     headers = [
         ("Content-Type", "text/plain; charset=utf-8"),
         ("Content-Length", str(len(body))),
         ("Connection", "close"),
     ]
     head = http.send(h11.Response(status_code=status, reason=HTTPStatus(status).phrase, headers=headers)) or b""
-    return head + (http.send(h11.Data(data=body)) or b"") + (http.send(h11.EndOfMessage()) or b"")
+    shown = http.send(h11.Data(data=body)) if shows_body else b""
+    return head + (shown or b"") + (http.send(h11.EndOfMessage()) or b"")
 
 
 def _listeners(port: int) -> list[socket.socket]:
     everywhere = ((socket.AF_INET6, "::"), (socket.AF_INET, "0.0.0.0"))  # noqa: S104 - the kubelet asks the pod's address
-    listeners = [one for family, host in everywhere if (one := _listener(family, host, port))]
+    listeners: list[socket.socket] = []
+    try:
+        for family, host in everywhere:
+            listeners += _listener(family, host, port)
+    except OSError:
+        for listener in listeners:
+            listener.close()
+        raise
     if not listeners:
         raise OSError(errno.EADDRNOTAVAIL, "the host has neither IPv6 nor IPv4")
     return listeners
 
 
-def _listener(family: socket.AddressFamily, host: str, port: int) -> socket.socket | None:
+def _listener(family: socket.AddressFamily, host: str, port: int) -> list[socket.socket]:
+    """Return a socket that listens, or none where the host has no such addresses."""
     try:
         listener = socket.socket(family, socket.SOCK_STREAM)
-    except OSError:  # the host has no such addresses
-        return None
+    except OSError:
+        return []
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if family == socket.AF_INET6:
         listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -113,7 +123,7 @@ def _listener(family: socket.AddressFamily, host: str, port: int) -> socket.sock
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRNOTAVAIL:  # IPv6 is compiled in but switched off
-            return None
+            return []
         raise
     listener.setblocking(False)
-    return listener
+    return [listener]
