@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, NamedTuple
+from uuid import UUID
 
 import msgspec
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
@@ -24,6 +25,8 @@ CONFLICT_PATIENCE_SECONDS: Final = 4.0
 TAIL_SECONDS: Final = 10.0  # how long a segment is believed to be as we left it
 MAX_TAILS: Final = 1024
 MAX_TAIL_BYTES: Final = 32 * 1024 * 1024
+
+_ANY_ID: Final = str(UUID(int=0))  # all are of one length
 
 
 class _Tail(NamedTuple):
@@ -154,10 +157,11 @@ class IndexWriter:
     async def _find_tail(self, key: str, segment: int) -> _Tail:
         """Read the last segment, galloping from `segment`; from the first if that one is gone with the whole index."""
         tail = await self._read_segment(key, segment)
-        if not tail.revision and segment != group_index.FIRST:
+        if not tail.ids and segment != group_index.FIRST:
             return await self._find_tail(key, group_index.FIRST)
+        max_bytes = await self._bucket.max_value_bytes()
         step = 1
-        while tail.ids >= group_index.capacity(tail.segment):
+        while _is_full(tail, max_bytes):
             further = await self._read_segment(key, tail.segment + step)
             if further.revision or step == 1:
                 tail, step = further, step * 2
@@ -209,6 +213,11 @@ class IndexWriter:
                 self._groups[key] = group
                 return
             self._bytes -= len(group.tail.value)
+
+
+def _is_full(tail: _Tail, max_bytes: int) -> bool:
+    """Tell whether not one id more fits, so that there may be further segments."""
+    return tail.ids > 0 and not group_index.fitting(len(tail.value), tail.ids, tail.segment, [_ANY_ID], max_bytes)
 
 
 def _settle(waiting: list[_Waiting], error: StoreError | None) -> None:

@@ -30,6 +30,14 @@ class Smtp(Protocol):
         """Where it listens."""
 
 
+class Nats(Protocol):
+    """The face of a NATS server, or of a proxy before it, that a service needs."""
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+
+
 class Platform(NamedTuple):
     """A NATS server with the two buckets, and somebody who asks."""
 
@@ -48,7 +56,7 @@ async def platform() -> AsyncIterator[Platform]:
 
 
 @asynccontextmanager
-async def relay(nats: NatsServer, smtp: Smtp, **variables: str) -> AsyncIterator[Console]:
+async def relay(nats: Nats, smtp: Smtp, **variables: str) -> AsyncIterator[Console]:
     """Run a relay that sends through `smtp`; entered when it is ready."""
     environment = {"NATS_URL": nats.url, "EMAIL_ENABLED": "true", "SMTP_PORT": str(smtp.port), **variables}
     async with console.running(RELAY, "serve", env=environment) as process:
@@ -57,7 +65,7 @@ async def relay(nats: NatsServer, smtp: Smtp, **variables: str) -> AsyncIterator
 
 
 @asynccontextmanager
-async def tracker(nats: NatsServer, sqs: SqsEndpoint | None = None, **variables: str) -> AsyncIterator[Console]:
+async def tracker(nats: Nats, sqs: SqsEndpoint | None = None, **variables: str) -> AsyncIterator[Console]:
     """Run a tracker, with the events of `sqs` if given; entered when it is ready.
 
     Where a test has not stopped it, it is killed: its wait for the last long poll is of no interest there.
@@ -68,7 +76,7 @@ async def tracker(nats: NatsServer, sqs: SqsEndpoint | None = None, **variables:
         process.kill()
 
 
-def tracker_environment(nats: NatsServer, sqs: SqsEndpoint | None, **variables: str) -> dict[str, str]:
+def tracker_environment(nats: Nats, sqs: SqsEndpoint | None, **variables: str) -> dict[str, str]:
     """The variables of a tracker."""
     eventing = (
         {

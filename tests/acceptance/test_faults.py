@@ -15,7 +15,7 @@ import pytest
 from tests.acceptance import load, mails, services
 from tests.acceptance.caller import SEND_EMAIL, email
 from tests.acceptance.waiting import until
-from tests.stack import scripted_smtp
+from tests.stack import nats_proxy, scripted_smtp
 from tests.stack import smtp_server as smtp_servers
 from tests.stack.change import Change
 from tests.stack.smtp_scripts import Delay
@@ -168,12 +168,16 @@ async def test_signal_answers_those_in_flight_and_those_that_wait_in_the_connect
     async with (
         services.platform() as platform,
         scripted_smtp.running(dots) as smtp,
-        services.relay(platform.nats, smtp) as relay,
+        nats_proxy.running(platform.nats.url) as connection,
+        services.relay(connection, smtp) as relay,
     ):
         in_flight = await platform.caller.publish_all(SEND_EMAIL, bodies(0, IN_FLIGHT))
         await dots.wait_for(IN_FLIGHT)
+        connection.freeze()
         just_published = await platform.caller.publish_all(SEND_EMAIL, bodies(IN_FLIGHT, IN_FLIGHT))
         relay.terminate()
+        await relay.wait_for_log("process.stopping")
+        connection.thaw()
         for number in again:
             await relay.wait_for_log("endpoint.draining")
             relay.send(number)

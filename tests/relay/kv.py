@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -76,23 +76,21 @@ class Buckets:
         """The value of a segment, empty where there is none."""
         bucket = await self._group_index()
         try:
-            return (await bucket.get(_segment_key(group_id, segment), validate_keys=False)).value or b""
+            return (await bucket.get(_segment_key(group_id, segment))).value or b""
         except nats.js.errors.KeyNotFoundError:
             return b""
 
-    async def delete_group(self, group_id: str) -> None:
-        """Delete the first segment of a group by hand."""
-        await (await self._group_index()).delete(group_index.key_of(group_id))
+    async def delete_segment(self, group_id: str, segment: int) -> None:
+        """Delete a segment by hand."""
+        await (await self._group_index()).delete(_segment_key(group_id, segment))
 
     async def ids(self, group_id: str) -> list[str]:
         """All ids of a group in order; what is no JSON counts as empty."""
         found: list[str] = []
         number = 0
         while value := await self.segment(group_id, number):
-            try:
+            with suppress(ValueError):
                 found += json.loads(value)
-            except ValueError:
-                pass
             number += 1
         return found
 

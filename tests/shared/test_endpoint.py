@@ -15,6 +15,7 @@ from tests.shared.edges import connected, events, until
 
 if TYPE_CHECKING:
     import pytest
+    from nats.aio.msg import Msg
 
     from tests.stack.nats_server import NatsServer
 
@@ -48,7 +49,7 @@ async def test_what_is_over_the_limit_is_busy_at_once_and_everybody_gets_one_rep
         async with Endpoint(ours, SUBJECT, stall, max_in_flight=64) as endpoint:
             inbox, replies = caller.new_inbox(), collections.Counter[tuple[str, bytes]]()
 
-            async def count(msg: nats.aio.msg.Msg) -> None:
+            async def count(msg: Msg) -> None:
                 replies[msg.subject, msg.data] += 1
 
             await caller.subscribe(f"{inbox}.*", cb=count)

@@ -87,7 +87,7 @@ async def test_whoever_says_nothing_is_not_waited_for(listening: Listening, monk
 
 async def test_a_port_that_is_taken_is_an_error() -> None:
     with socket.socket() as taken:
-        taken.bind(("0.0.0.0", 0))
+        taken.bind(("", 0))
         taken.listen()
         with pytest.raises(OSError, match="in use"):
             async with Probes(taken.getsockname()[1], lambda: True):
