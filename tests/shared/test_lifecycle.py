@@ -1,0 +1,91 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""The life of both processes by their console scripts: start, readiness, stop, and what ends a start."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+import pytest
+
+from tests.stack import console
+from tests.stack import nats_server as servers
+from tests.stack.ports import free_port
+
+SCRIPTS = ("lfx-email-relay", "lfx-email-tracker")
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+async def test_a_process_waits_for_nats_and_is_ready_when_it_comes(script: str) -> None:
+    port = free_port()
+    async with console.running(script, "serve", env={"NATS_URL": f"nats://127.0.0.1:{port}"}) as process:
+        await process.wait_for_status("/livez", 200)
+        await process.wait_for_log("nats.error")
+        assert (await process.get("/readyz"))[0] == 503
+        async with servers.running(port=port):
+            await process.wait_until_ready()
+            async with asyncio.timeout(2):
+                process.terminate()
+                assert await process.wait() == 0
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+async def test_f106_readiness_follows_nats_and_life_does_not(script: str) -> None:
+    async with (
+        servers.running() as nats,
+        console.running(script, "serve", env={"NATS_URL": nats.url}) as process,
+    ):
+        await process.wait_until_ready()
+        await nats.stop()
+        await process.wait_for_status("/readyz", 503)
+        assert (await process.get("/livez"))[0] == 200
+        await nats.start()
+        await process.wait_for_status("/readyz", 200)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+async def test_a_stop_while_nats_is_awaited_is_at_once_and_a_second_signal_changes_nothing(script: str) -> None:
+    async with console.running(script, "serve", env={"NATS_URL": f"nats://127.0.0.1:{free_port()}"}) as process:
+        await process.wait_for_status("/livez", 200)
+        async with asyncio.timeout(2):
+            process.terminate()
+            process.send(signal.SIGINT)
+            assert await process.wait() == 0
+        assert process.errors == ""
+
+
+@pytest.mark.parametrize(
+    ("script", "variables", "named"),
+    [
+        ("lfx-email-relay", {"SMTP_PORT": "x"}, "SMTP_PORT"),
+        ("lfx-email-relay", {"EMAIL_ENABLED": "perhaps"}, "EMAIL_ENABLED"),
+        ("lfx-email-relay", {"SMTP_FROM": "nobody"}, "SMTP_FROM"),
+        ("lfx-email-relay", {"SMTP_PASSWORD": "s3cret"}, "SMTP_USERNAME"),
+        ("lfx-email-relay", {"NATS_URL": "nats://u:s3cret@:bad"}, "NATS_URL"),
+        ("lfx-email-tracker", {"LOG_LEVEL": "loud"}, "LOG_LEVEL"),
+        ("lfx-email-tracker", {"SES_EVENTING_ENABLED": "true"}, "SES_ENGAGEMENT_SQS_QUEUE_URL"),
+    ],
+)
+async def test_what_is_set_wrongly_ends_the_start_with_one_line_that_names_it(
+    script: str, variables: dict[str, str], named: str
+) -> None:
+    async with console.running(script, "serve", env=variables) as process:
+        assert await process.wait() == 1
+    [line] = process.logs
+    assert (line["level"], line["msg"]) == ("ERROR", "start.failed")
+    assert line["error"].startswith(f"{named}: ")
+    assert "s3cret" not in process.output
+    assert process.errors == ""
+
+
+async def test_a_port_that_is_taken_ends_the_start() -> None:
+    async with (
+        servers.running() as nats,
+        console.running("lfx-email-relay", "serve", env={"NATS_URL": nats.url}) as first,
+    ):
+        await first.wait_until_ready()
+        variables = {"NATS_URL": nats.url, "PORT": str(first.port)}
+        async with console.running("lfx-email-relay", "serve", env=variables) as second:
+            assert await second.wait() == 1
+        assert [line["msg"] for line in second.logs] == ["start.failed"]
