@@ -355,7 +355,7 @@ async def test_three_receive_failures_in_a_row_end_the_tracker_gracefully_with_s
         sqs.fail_next("ReceiveMessage", "AccessDenied", 403, times=100)
         sqs.send(ses_events.notification(ses_events.delivery("g/e", at(5))))  # ends the poll under way, and is applied
         await tracker.wait_for_log("queue.receive_failed", count=2)
-        assert (await platform.caller.status(email_id="e"))["delivered"]
+        await until(lambda: platform.caller.status(email_id="e"), lambda record: bool(record["delivered"]))
         assert await tracker.wait() == 1
         assert (await tracker.wait_for_log("process.stopped"))["status"] == 1
         assert [line["failures"] for line in tracker.logged("queue.receive_failed")][-2:] == [2, 3]
