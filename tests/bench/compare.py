@@ -72,7 +72,7 @@ def _cpu(base: Sequence[Row], ours: Sequence[Row]) -> str:
         statistics.median(known) if (known := [row.cpu_us for row in rows if row.cpu_us]) else 0
         for rows in (base, ours)
     ]
-    return f"  CPU {medians[0]:,.0f} -> {medians[1]:,.0f} us" if all(medians) else ""
+    return f"  CPU {medians[0]:,.0f} -> {medians[1]:,.0f} us, {medians[0] / medians[1]:.2f} x" if all(medians) else ""
 
 
 def _service_rows(result: Result) -> list[Row]:
