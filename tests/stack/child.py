@@ -47,5 +47,12 @@ def signal_to(process: asyncio.subprocess.Process, number: signal.Signals) -> No
             os.kill(process.pid, number)
 
 
+def pause(process: asyncio.subprocess.Process) -> None:
+    """SIGSTOP, and return when each of its threads has stopped: for a moment the others go on."""
+    signal_to(process, signal.SIGSTOP)
+    with contextlib.suppress(ChildProcessError):  # it has ended
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+
+
 def _die_with_parent() -> None:
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -93,7 +93,7 @@ class NatsServer:
 
     def pause(self) -> None:
         """SIGSTOP: connections stay open, nothing is answered."""
-        child.signal_to(self._running(), signal.SIGSTOP)
+        child.pause(self._running())
 
     def resume(self) -> None:
         """SIGCONT."""
