@@ -16,6 +16,8 @@ IMAGES := ghcr.io/linuxfoundation/lfx-v2-email-service
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' shared/__init__.py)
 COMMIT = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 NAMESPACE ?= lfx
+# Tests wait for servers more than they work.
+WORKERS ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test bench bench-compare check format run-relay run-tracker docker-build \
@@ -43,8 +45,8 @@ $(STAMP): pyproject.toml requirements-dev.txt
 demo: $(STAMP) ## Send real emails through an embedded stack and show what comes back (KEEP=1 leaves it running)
 	@KEEP=$(KEEP) $(BIN)/python -m tests.demo
 
-test: $(STAMP) ## Run all tests (ARGS="-k pool" for some)
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(STAMP) ## Run all tests (ARGS="-k pool" for some, WORKERS=0 in one process)
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
 
 bench: $(STAMP) ## Measure (SCENARIO="send_plain events", ARGS="--runs 5 --json FILE"; soak only by its name, DURATION=600)
 	@$(BIN)/python -m tests.bench $(if $(DURATION),--duration $(DURATION)) $(ARGS) $(SCENARIO)
