@@ -29,11 +29,11 @@ class Buckets:
     def __init__(self, client: Client) -> None:
         self._jetstream = client.jetstream(timeout=10)
 
-    async def create(self, *, direct: bool = True) -> None:
+    async def create(self, *, direct: bool = True, replicas: int = 1) -> None:
         """Make them as the relay's chart does."""
         for config in (
-            KeyValueConfig(RECIPIENTS, history=1, max_value_size=LARGEST_RECORD, direct=direct),
-            KeyValueConfig(GROUP_INDEX, history=1, direct=direct),
+            KeyValueConfig(RECIPIENTS, history=1, max_value_size=LARGEST_RECORD, direct=direct, replicas=replicas),
+            KeyValueConfig(GROUP_INDEX, history=1, direct=direct, replicas=replicas),
         ):
             await self._jetstream.create_key_value(config)
 
@@ -49,6 +49,11 @@ class Buckets:
     async def group_index(self) -> KeyValue:
         """The bucket of the groups."""
         return await self._jetstream.key_value(GROUP_INDEX)
+
+    async def leader_of_group_index(self) -> str | None:
+        """The name of the server that leads the bucket of the groups, in a cluster."""
+        cluster = (await self._jetstream.stream_info(f"KV_{GROUP_INDEX}")).cluster
+        return cluster and cluster.leader
 
     async def writes(self) -> list[int]:
         """How many writes each bucket has seen."""

@@ -145,9 +145,9 @@ def _encoded(request: Request) -> bytes:
 
 
 @asynccontextmanager
-async def connected(url: str) -> AsyncIterator[Caller]:
+async def connected(servers: str | list[str]) -> AsyncIterator[Caller]:
     """Connect for as long as the block lasts, over any outage of the server."""
-    client = await nats.connect(url, max_reconnect_attempts=-1, reconnect_time_wait=0.1, error_cb=_ignore)
+    client = await nats.connect(servers, max_reconnect_attempts=-1, reconnect_time_wait=0.1, error_cb=_ignore)
     try:
         yield Caller(client)
     finally:
