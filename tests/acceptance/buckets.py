@@ -53,7 +53,7 @@ class Buckets:
     async def leader_of_group_index(self) -> str | None:
         """The name of the server that leads the bucket of the groups, in a cluster."""
         cluster = (await self._jetstream.stream_info(f"KV_{GROUP_INDEX}")).cluster
-        return cluster and cluster.leader
+        return cluster.leader if cluster else None
 
     async def writes(self) -> list[int]:
         """How many writes each bucket has seen."""
