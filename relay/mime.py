@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from shared import tracking_id
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
     from relay.addresses import Mailbox
@@ -50,14 +51,23 @@ def build(submission: Submission, *, configuration_set: str, now: datetime) -> b
     ]
     if submission.reply_to:
         headers.append(_address_header("Reply-To", submission.reply_to))
+    if submission.unsubscribe_url:
+        headers.append(f"List-Unsubscribe: <{submission.unsubscribe_url}>")
+        headers.append("List-Unsubscribe-Post: List-Unsubscribe=One-Click")  # RFC 8058, 3.1
     if configuration_set:
         headers.append(f"X-SES-CONFIGURATION-SET: {configuration_set}")
-        headers.append(f"X-SES-MESSAGE-TAGS: email_id={submission.email_id}")
+        headers.append(f"X-SES-MESSAGE-TAGS: email_id={submission.email_id}{_further_tags(submission.tags)}")
     head = "\r\n".join(headers).encode("ascii")
     mark = b"\r\n--" + boundary.encode()
     text = _part(b"plain", submission.text.encode())
     html = _part(b"html", submission.html.encode())
     return b"".join((head, b"\r\n", mark, text, mark, html, mark, b"--\r\n"))
+
+
+def _further_tags(tags: Mapping[str, str] | None) -> str:
+    """Return what follows the first tag; folded at its commas only where a line would be too long."""
+    line = "".join(f", {name}={value}" for name, value in tags.items()) if tags else ""
+    return line if len(line) < MAX_LINE_BYTES // 2 else line.replace(", ", ",\r\n ")
 
 
 def _part(subtype: bytes, content: bytes) -> bytes:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 from uuid import uuid4
 
 import msgspec
+from msgspec import UNSET
 
 from relay import mime, submission
 from relay.errors import Barred, ConnectionStale, Deferred, DeliveryError, Rejected, Uncertain
@@ -128,6 +129,7 @@ def _record(accepted: Submission) -> contract.EmailRecipientRecord:
         to=accepted.to,
         subject=accepted.subject,
         sent_at=datetime.now(UTC),
+        tags=dict(accepted.tags) if accepted.tags else UNSET,
     )
 
 

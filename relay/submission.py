@@ -5,11 +5,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping  # noqa: TC003 - msgspec reads it
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from relay import addresses
+from relay import addresses, unsubscribe_url
 from shared import contract, group_index
 
 if TYPE_CHECKING:
@@ -17,8 +18,11 @@ if TYPE_CHECKING:
 
 MAX_SUBJECT_BYTES: Final = 998
 MAX_DISPLAY_NAME_BYTES: Final = 256
+MAX_TAGS: Final = 10
+RESERVED_TAG: Final = "email_id"  # by it the tracker finds the record where SES leaves the headers out
 
 _LINE_BREAKS = re.compile(r"[\r\n\0]")
+_TAG = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +47,8 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     subject: str
     text: str
     html: str
+    unsubscribe_url: str = ""
+    tags: Mapping[str, str] | None = None
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -83,6 +89,8 @@ def accept(
             subject=_line(subject, MAX_SUBJECT_BYTES, contract.INVALID_SUBJECT, contract.SUBJECT_TOO_LONG),
             text=text,
             html=html,
+            unsubscribe_url=_unsubscribe_url(request.unsubscribe_url),
+            tags=_tags(request.tags),
         )
     except _Refusal as refusal:
         return Refused(str(refusal))
@@ -115,6 +123,23 @@ def _reply_to(given: str | None, policy: Policy) -> Mailbox | None:
     mailbox = _mailbox(given, contract.INVALID_REPLY_TO, contract.REPLY_TO_TOO_LONG)
     _require(addresses.is_below(mailbox, policy.reply_to_domains), contract.REPLY_TO_NOT_ALLOWED)
     return mailbox
+
+
+def _unsubscribe_url(given: str | None) -> str:
+    if not given:
+        return ""
+    try:
+        return unsubscribe_url.parse(given)
+    except unsubscribe_url.Malformed:
+        raise _Refusal(contract.INVALID_UNSUBSCRIBE_URL) from None
+
+
+def _tags(given: dict[str, str] | None) -> Mapping[str, str] | None:
+    if not given:
+        return None
+    _require(len(given) <= MAX_TAGS and RESERVED_TAG not in given, contract.INVALID_TAGS)
+    _require(all(_TAG.fullmatch(word) for pair in given.items() for word in pair), contract.INVALID_TAGS)
+    return given
 
 
 def _mailbox(given: str, invalid: str, too_long: str) -> Mailbox:

@@ -42,6 +42,8 @@ SUBJECT_TOO_LONG: Final = "subject too long"
 DISPLAY_NAME_TOO_LONG: Final = "from_display_name too long"
 FROM_NOT_ALLOWED: Final = "from address domain not allowed"
 REPLY_TO_NOT_ALLOWED: Final = "reply_to address domain not allowed"
+INVALID_UNSUBSCRIBE_URL: Final = "invalid unsubscribe_url"
+INVALID_TAGS: Final = "invalid tags"
 DELIVERY_FAILED: Final = "email delivery failed"
 SERVICE_BUSY: Final = "service busy"
 INTERNAL_ERROR: Final = "internal error"
@@ -67,6 +69,8 @@ class SendEmailRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     from_: str | None = msgspec.field(default=None, name="from")
     from_display_name: str | None = None
     reply_to: str | None = None
+    unsubscribe_url: str | None = None
+    tags: dict[str, str] | None = None
 
 
 class SendEmailResponse(msgspec.Struct, frozen=True, kw_only=True):
@@ -158,14 +162,16 @@ class EmailRecipientRecord(msgspec.Struct, frozen=True, kw_only=True):
     failed: bool = False
     failed_at: Timestamp | UnsetType = UNSET
     failure: Failure | UnsetType = UNSET
+    tags: dict[str, str] | UnsetType = UNSET
 
 
 class EmailDeliveredEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """Pushed on EMAIL_DELIVERED_SUBJECT."""
+    """Pushed on EMAIL_DELIVERED_SUBJECT; `tags` are those of the record, as in every push event."""
 
     email_id: str
     group_id: str
     delivered_at: Timestamp
+    tags: dict[str, str] | UnsetType = UNSET
 
 
 class EmailOpenedEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -175,6 +181,7 @@ class EmailOpenedEvent(msgspec.Struct, frozen=True, kw_only=True):
     group_id: str
     open_count: int
     opened_at: Timestamp
+    tags: dict[str, str] | UnsetType = UNSET
 
 
 class EmailLinkClickedEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -186,6 +193,7 @@ class EmailLinkClickedEvent(msgspec.Struct, frozen=True, kw_only=True):
     link: str
     click_count: int
     clicked_at: Timestamp
+    tags: dict[str, str] | UnsetType = UNSET
 
 
 class EmailFailedEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -196,3 +204,4 @@ class EmailFailedEvent(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     failed_at: Timestamp
     failure: Failure | UnsetType = UNSET
+    tags: dict[str, str] | UnsetType = UNSET

@@ -49,13 +49,13 @@ class Announcer:
 
 
 def _push(event: EngagementEvent, record: contract.EmailRecipientRecord) -> msgspec.Struct:
-    email_id, group_id = record.email_id, record.group_id
+    email_id, group_id, tags = record.email_id, record.group_id, record.tags
     match event.kind:
         case "delivery":
-            return contract.EmailDeliveredEvent(email_id=email_id, group_id=group_id, delivered_at=event.at)
+            return contract.EmailDeliveredEvent(email_id=email_id, group_id=group_id, delivered_at=event.at, tags=tags)
         case "open":
             return contract.EmailOpenedEvent(
-                email_id=email_id, group_id=group_id, open_count=record.open_count, opened_at=event.at
+                email_id=email_id, group_id=group_id, open_count=record.open_count, opened_at=event.at, tags=tags
             )
         case "click":
             return contract.EmailLinkClickedEvent(
@@ -65,6 +65,7 @@ def _push(event: EngagementEvent, record: contract.EmailRecipientRecord) -> msgs
                 link=_bare(event.link),
                 click_count=record.click_count,
                 clicked_at=event.at,
+                tags=tags,
             )
         case "bounce" | "complaint":
             return contract.EmailFailedEvent(
@@ -73,6 +74,7 @@ def _push(event: EngagementEvent, record: contract.EmailRecipientRecord) -> msgs
                 reason=event.kind,
                 failed_at=event.at,
                 failure=event.failure or UNSET,
+                tags=tags,
             )
 
 

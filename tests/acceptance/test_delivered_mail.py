@@ -141,6 +141,15 @@ async def test_headers_come_once_each_and_none_of_ses_without_a_configuration_se
     assert abs(parsedate_to_datetime(message["Date"]) - datetime.now(UTC)) < timedelta(minutes=1)
 
 
+async def test_unsubscribe_url_becomes_the_two_headers_of_a_one_click_unsubscription(
+    caller: Caller, smtp_server: SmtpServer
+) -> None:
+    url = "https://lfx.dev/unsubscribe?token=a%2Bb&list=" + "x" * 800
+    message = mails.parsed(await deliver(caller, smtp_server, {"unsubscribe_url": url}))
+    assert message.get_all("List-Unsubscribe") == [f"<{url}>"]
+    assert message.get_all("List-Unsubscribe-Post") == ["List-Unsubscribe=One-Click"]
+
+
 async def test_message_ids_and_email_ids_are_unique(caller: Caller, smtp_server: SmtpServer) -> None:
     sent = [await deliver(caller, smtp_server, {"group_id": "same"}) for _ in range(5)]
     assert len({mails.parsed(mail)["Message-ID"] for mail in sent}) == 5
@@ -269,7 +278,7 @@ async def test_mail_through_ses_goes_over_starttls_and_auth_with_the_headers_of_
     certificates: Certificates,
 ) -> None:
     async with production(certificates, server={"require_starttls": True}) as (platform, smtp):
-        reply = await platform.caller.send(group_id="batch")
+        reply = await platform.caller.send(group_id="batch", tags={"campaign": "spring", "kind": "invite"})
         [mail] = smtp.mails
         assert (mail.tls, mail.authenticated_as) == (True, USERNAME)
         assert (mail.mail_from, mails.content(mail).sender) == (
@@ -280,8 +289,11 @@ async def test_mail_through_ses_goes_over_starttls_and_auth_with_the_headers_of_
         assert {line for line in mails.header_lines(mail) if line.lower().startswith(b"x-")} == {
             f"X-LFX-TRACKING-ID: batch/{email_id}".encode(),
             b"X-SES-CONFIGURATION-SET: lfx-engagement",
-            f"X-SES-MESSAGE-TAGS: email_id={email_id}".encode(),
+            f"X-SES-MESSAGE-TAGS: email_id={email_id}, campaign=spring, kind=invite".encode(),
         }
+        record = await platform.buckets.record(email_id)
+        assert record
+        assert record["tags"] == {"campaign": "spring", "kind": "invite"}
 
 
 async def implicit_tls_port_is_free() -> bool:

@@ -205,7 +205,7 @@ CLICKS = [{"event_id": "m3", "link": "https://lfx.dev/?a=1", "clicked_at": "2025
         pytest.param(
             {"clicked": True, "click_count": 1, "click_list": CLICKS, "click_event_ids": ["m3"]}, {}, id="clicks"
         ),
-        pytest.param({"bounced_by": "someone", "tags": {"a": "b"}}, {}, id="fields-of-a-newer-service"),
+        pytest.param({"bounced_by": "someone", "labels": {"a": "b"}}, {}, id="fields-of-a-newer-service"),
     ],
 )
 async def test_record_of_the_go_service_is_answered_complete_and_without_nulls(
@@ -213,7 +213,7 @@ async def test_record_of_the_go_service_is_answered_complete_and_without_nulls(
 ) -> None:
     await buckets.put_records(SENT | written)
     await buckets.put_group("go", ["go"])
-    known = {name: value for name, value in written.items() if name not in {"bounced_by", "tags"}}
+    known = {name: value for name, value in written.items() if name not in {"bounced_by", "labels"}}
     record = BOOLEANS | SENT | {name: value for name, value in known.items() if value is not None} | answered
     got = await caller.status(email_id="go")
     assert {name: value for name, value in got.items() if value != []} == {

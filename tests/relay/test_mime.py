@@ -41,6 +41,8 @@ SUBMISSION = Submission(
     text="Hi",
     html="<p>Hi</p>",
 )
+URL = "https://lfx.dev/u?token=a%2Bb&list=1,2;x='(y)'"
+LONG_URL = "https://lfx.dev/" + "x" * 962
 FAMILY = "👩\u200d👩\u200d👧\u200d👦"
 
 ODD_PIECES = [
@@ -103,6 +105,7 @@ mailboxes = st.builds(
     st.sampled_from(["example.com", "xn--bcher-kva.example", "[127.0.0.1]", ".".join(["d" * 62] * 3)]),
     st.one_of(st.just(""), names),
 )
+tag_words = st.text("Az09_-", min_size=1, max_size=128)
 submissions = st.builds(
     Submission,
     email_id=st.just(EMAIL_ID),
@@ -114,6 +117,8 @@ submissions = st.builds(
     subject=subjects,
     text=st.one_of(bodies, long_lines),
     html=st.one_of(bodies, long_lines),
+    unsubscribe_url=st.sampled_from(["", URL, LONG_URL]),
+    tags=st.one_of(st.none(), st.dictionaries(tag_words, tag_words, min_size=1, max_size=10)),
 )
 
 
@@ -183,6 +188,35 @@ def test_bodies_come_back_as_text_from_the_newer_reader_too(submission: Submissi
 
 
 @PROPERTY
+@given(submissions)
+def test_unsubscribe_url_and_tags_come_back_exactly_and_are_absent_where_not_given(submission: Submission) -> None:
+    message: Any = email.message_from_bytes(mime.build(submission, configuration_set="set", now=NOW), policy=default)
+    url, tags = submission.unsubscribe_url, submission.tags or {}
+    assert message.get_all("List-Unsubscribe", []) == ([f"<{url}>"] if url else [])
+    assert message.get_all("List-Unsubscribe-Post", []) == (["List-Unsubscribe=One-Click"] if url else [])
+    [sent] = message.get_all("X-SES-MESSAGE-TAGS")
+    assert sent == ", ".join(f"{name}={value}" for name, value in {"email_id": EMAIL_ID, **tags}.items())
+
+
+def test_an_unsubscribe_url_is_never_folded_and_tags_only_at_commas() -> None:
+    many = {f"{number}" * 128: "x" * 128 for number in range(10)}
+    message = build("set", unsubscribe_url=LONG_URL, tags=many)
+    assert raw_lines(message, "List-Unsubscribe") == [f"<{LONG_URL}>"]
+    assert raw_lines(message, "X-SES-MESSAGE-TAGS") == [
+        f"email_id={EMAIL_ID},",
+        *(f" {name}={'x' * 128}," for name in list(many)[:-1]),
+        f" {'9' * 128}={'x' * 128}",
+    ]
+    assert raw_lines(build("set", tags={"a": "b", "c": "d"}), "X-SES-MESSAGE-TAGS") == [
+        f"email_id={EMAIL_ID}, a=b, c=d"
+    ]
+
+
+def test_without_a_configuration_set_tags_are_not_sent() -> None:
+    assert build(tags={"a": "b"}) == build()
+
+
+@PROPERTY
 @given(subjects)
 @example("a" * 998)
 @example("é" * 499)
@@ -248,6 +282,7 @@ def test_f66_each_top_header_is_there_once_and_no_other(submission: Submission, 
     message = email.message_from_bytes(mime.build(submission, configuration_set=configuration_set, now=NOW))
     expected = ["From", "To", "Subject", "Date", "Message-ID", "MIME-Version", "Content-Type", "X-LFX-TRACKING-ID"]
     expected += ["Reply-To"] if submission.reply_to else []
+    expected += ["List-Unsubscribe", "List-Unsubscribe-Post"] if submission.unsubscribe_url else []
     expected += ["X-SES-CONFIGURATION-SET", "X-SES-MESSAGE-TAGS"] if configuration_set else []
     assert Counter(message.keys()) == Counter(expected)
     parts: Any = message.get_payload()

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -30,12 +32,12 @@ POLICY = Policy(
 STAGING = msgspec.structs.replace(POLICY, recipient_domains=("linuxfoundation.org", "example.org"))
 
 
-def accept(policy: Policy = POLICY, /, **changes: str | None) -> Submission | Refused | Filtered:
+def accept(policy: Policy = POLICY, /, **changes: Any) -> Submission | Refused | Filtered:
     request = msgspec.structs.replace(REQUEST, **changes)
     return submission.accept(request, policy, email_id=EMAIL_ID, new_group_id=NEW_GROUP_ID)
 
 
-def accepted(policy: Policy = POLICY, /, **changes: str | None) -> Submission:
+def accepted(policy: Policy = POLICY, /, **changes: Any) -> Submission:
     """Return the submission of a request that is not refused."""
     answer = accept(policy, **changes)
     if not isinstance(answer, Submission):
@@ -67,6 +69,8 @@ def test_every_field_is_taken_as_given() -> None:
         from_="Team <team@lfx.linuxfoundation.org>",
         from_display_name="LFX",
         reply_to="Help <help@linuxfoundation.org>",
+        unsubscribe_url="https://lfx.dev/é",
+        tags={"campaign": "spring_2025"},
     ) == Submission(
         email_id=EMAIL_ID,
         group_id="invite batch/1",
@@ -77,6 +81,8 @@ def test_every_field_is_taken_as_given() -> None:
         subject=" Two  blanks ",
         text=" \n",
         html="\0",
+        unsubscribe_url="https://lfx.dev/%C3%A9",
+        tags={"campaign": "spring_2025"},
     )
 
 
@@ -89,7 +95,8 @@ def test_a_required_field_that_is_missing_null_or_empty_is_told_before_all_else(
 
 @pytest.mark.parametrize("value", [None, ""])
 def test_an_optional_field_that_is_null_or_empty_counts_as_absent(value: str | None) -> None:
-    assert accept(group_id=value, from_=value, from_display_name=value, reply_to=value) == accept()
+    absent = dict.fromkeys(("group_id", "from_", "from_display_name", "reply_to", "unsubscribe_url"), value)
+    assert accept(**absent, tags={} if value == "" else None) == accept()
 
 
 @pytest.mark.parametrize(
@@ -166,11 +173,27 @@ def test_an_optional_field_that_is_null_or_empty_counts_as_absent(value: str | N
         ({"subject": "x" * 999}, "subject too long"),
         ({"subject": "é" * 499 + "x"}, "subject too long"),
         ({"subject": "😀" * 250}, "subject too long"),
+        # unsubscribe_url
+        ({"unsubscribe_url": "http://lfx.dev/u"}, "invalid unsubscribe_url"),
+        ({"unsubscribe_url": "https://lfx.dev/u>\r\nBcc: x@evil.example"}, "invalid unsubscribe_url"),
+        # tags
+        ({"tags": {str(number): "x" for number in range(11)}}, "invalid tags"),
+        ({"tags": {"": "x"}}, "invalid tags"),
+        ({"tags": {"x": ""}}, "invalid tags"),
+        ({"tags": {"x" * 129: "x"}}, "invalid tags"),
+        ({"tags": {"x": "x" * 129}}, "invalid tags"),
+        ({"tags": {"x": "a b"}}, "invalid tags"),
+        ({"tags": {"x": "a\r\nBcc: x@evil.example"}}, "invalid tags"),
+        ({"tags": {"x": "a\n"}}, "invalid tags"),
+        ({"tags": {"x": "a,ses:b=c"}}, "invalid tags"),
+        ({"tags": {"é": "x"}}, "invalid tags"),
+        ({"tags": {"x": "٣"}}, "invalid tags"),
+        ({"tags": {"email_id": "x"}}, "invalid tags"),
     ],
     ids=lambda it: next(iter(it)) if isinstance(it, dict) else it,
 )
 def test_what_is_wrong_with_a_request_is_told_in_the_words_of_the_contract(
-    changes: dict[str, str], reason: str
+    changes: dict[str, Any], reason: str
 ) -> None:
     assert accept(**changes) == Refused(reason)
 
@@ -191,10 +214,15 @@ def test_what_is_wrong_with_a_request_is_told_in_the_words_of_the_contract(
         ({"to": f"{'l' * 64}@example.com"}, "recipient", Mailbox("l" * 64, "example.com")),
         ({"to": f"ab@{'d.' * 125}d"}, "recipient", Mailbox("ab", f"{'d.' * 125}d")),
         ({"text": "x" * 1_000_000}, "text", "x" * 1_000_000),
+        (
+            {"tags": {f"{number}" * 128: "Az_-" * 32 for number in range(10)}},
+            "tags",
+            {f"{number}" * 128: "Az_-" * 32 for number in range(10)},
+        ),
     ],
     ids=lambda it: next(iter(it)) if isinstance(it, dict) else None,
 )
-def test_a_field_at_its_very_limit_is_taken_unaltered(changes: dict[str, str], field: str, taken: object) -> None:
+def test_a_field_at_its_very_limit_is_taken_unaltered(changes: dict[str, Any], field: str, taken: object) -> None:
     assert getattr(accepted(**changes), field) == taken
 
 
@@ -210,6 +238,8 @@ WRONG = {
     "from_display_name": ("\n", "invalid from_display_name"),
     "reply_to": ("nobody", "invalid reply_to address"),
     "subject": ("\n", "invalid subject"),
+    "unsubscribe_url": ("http://lfx.dev", "invalid unsubscribe_url"),
+    "tags": ({"": ""}, "invalid tags"),
 }
 """In the order in which they are told."""
 

@@ -93,6 +93,37 @@ async def told(subscription: Subscription) -> tuple[str, dict[str, Any]]:
             },
         ),
         (
+            event("delivery", 2),
+            record(delivered=True, delivered_at=at(2), tags={"campaign": "spring"}),
+            "lfx.email-service.email_delivered",
+            {**IDS, "delivered_at": "2026-01-02T03:04:07Z", "tags": {"campaign": "spring"}},
+        ),
+        (
+            event("open", 2),
+            record(opened=True, open_count=1, tags={"campaign": "spring"}),
+            "lfx.email-service.email_opened",
+            {**IDS, "open_count": 1, "opened_at": "2026-01-02T03:04:07Z", "tags": {"campaign": "spring"}},
+        ),
+        (
+            event("click", 2, "sns-id", link="https://lfx.dev"),
+            record(clicked=True, click_count=1, tags={"campaign": "spring"}),
+            "lfx.email-service.email_link_clicked",
+            {
+                **IDS,
+                "event_id": "sns-id",
+                "link": "https://lfx.dev",
+                "click_count": 1,
+                "clicked_at": "2026-01-02T03:04:07Z",
+                "tags": {"campaign": "spring"},
+            },
+        ),
+        (
+            event("bounce", 2, failure=None),
+            record(failed=True, failed_at=at(2), tags={"campaign": "spring"}),
+            "lfx.email-service.email_failed",
+            {**IDS, "reason": "bounce", "failed_at": "2026-01-02T03:04:07Z", "tags": {"campaign": "spring"}},
+        ),
+        (
             event("complaint", 2, failure=None),
             record(failed=True, failed_at=at(2)),
             "lfx.email-service.email_failed",

@@ -144,7 +144,7 @@ def test_a_count_is_never_less_than_what_is_listed(counted: int | None, listed: 
 
 
 def test_fields_of_a_later_version_are_passed_over() -> None:
-    assert records.decode(stored(tags={"a": "b"}, opened_by=["x"], delivered=True)) == record(delivered=True)
+    assert records.decode(stored(labels={"a": "b"}, opened_by=["x"], delivered=True)) == record(delivered=True)
 
 
 @pytest.mark.parametrize(
@@ -393,7 +393,7 @@ def test_utc_is_what_this_service_writes() -> None:
 
 
 @pytest.mark.parametrize(
-    "unknown", [b'"tags":{"a":"b"}', rb'"x":[1.50,null,"\u00e9"]', b'"x":1e400', b'"":null', b'"Failed":true']
+    "unknown", [b'"labels":{"a":"b"}', rb'"x":[1.50,null,"\u00e9"]', b'"x":1e400', b'"":null', b'"Failed":true']
 )
 def test_fields_of_a_later_version_survive_a_rewrite_as_they_are(unknown: bytes) -> None:
     before = stored()[:-1] + b"," + unknown + b"}"
@@ -404,7 +404,7 @@ def test_fields_of_a_later_version_survive_a_rewrite_as_they_are(unknown: bytes)
 
 def test_fields_of_a_later_version_count_against_the_limit() -> None:
     whole = record(open_count=3, opened_at_list=opens(1, 2, 3))
-    before = stored(tags="x" * 500)
+    before = stored(labels="x" * 500)
     value = records.rewrite(before, whole, 10_000)
     length = len(value)
     assert records.rewrite(before, whole, length + 1) == value
