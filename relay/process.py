@@ -8,7 +8,7 @@ import logging
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
-from relay import delivery, record_writer, settings
+from relay import claims, delivery, record_writer, settings
 from relay.errors import Barred
 from relay.index_writer import IndexWriter
 from relay.send_email_handler import Options, SendEmailHandler
@@ -21,7 +21,7 @@ from shared.inbox import Inbox
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from relay.send_email_handler import Deliver, Records
+    from relay.send_email_handler import Claims, Deliver, Records
     from relay.settings import RelaySettings
     from shared.connection import Connection
     from shared.lifecycle import Life, Serve
@@ -37,16 +37,21 @@ def prepare(config: RelaySettings, *, create_buckets: bool) -> Serve:
     Raises:
         SettingsError: settings that do not fit each other.
     """
-    options = Options(settings.policy(config), config.ses_configuration_set, config.send_retry_seconds)
+    options = Options(
+        policy=settings.policy(config),
+        configuration_set=config.ses_configuration_set,
+        send_retry_seconds=config.send_retry_seconds,
+        longest_request=settings.longest_request(config),
+    )
 
     async def serve(life: Life, connection: Connection) -> int:
         if create_buckets:
             await bucket.create_missing(connection, contract.BUCKETS)
         async with AsyncExitStack() as stack:
-            deliver, records = _disabled()
+            rooms = _disabled()
             if config.email_enabled:
-                deliver, records = await _enabled(stack, life, connection, config)
-            handler = SendEmailHandler(deliver, records, options)
+                rooms = await _enabled(stack, life, connection, config)
+            handler = SendEmailHandler(*rooms, options)
             endpoint = Endpoint(connection, contract.SEND_EMAIL_SUBJECT, handler, max_in_flight=config.max_in_flight)
             await stack.enter_async_context(endpoint)
             life.expose(lambda: _metrics().requests(endpoint, handler))
@@ -58,21 +63,23 @@ def prepare(config: RelaySettings, *, create_buckets: bool) -> Serve:
     return serve
 
 
-def _disabled() -> tuple[Deliver, Records]:
-    return delivery.Disabled(), record_writer.NoRecords()
+def _disabled() -> tuple[Deliver, Records, Claims]:
+    return delivery.Disabled(), record_writer.NoRecords(), claims.NoClaims()
 
 
 async def _enabled(
     stack: AsyncExitStack, life: Life, connection: Connection, config: RelaySettings
-) -> tuple[Deliver, Records]:
+) -> tuple[Deliver, Records, Claims]:
     inbox = await stack.enter_async_context(Inbox(connection))
     recipients = bucket.Bucket(inbox, connection, contract.EMAIL_RECIPIENTS_BUCKET)
     index = bucket.Bucket(inbox, connection, contract.EMAIL_GROUP_INDEX_BUCKET)
+    idempotency = bucket.Bucket(inbox, connection, contract.EMAIL_IDEMPOTENCY_BUCKET)
+    once = await stack.enter_async_context(claims.Claims(idempotency))
     records = await stack.enter_async_context(record_writer.RecordWriter(recipients, IndexWriter(index)))
     pool = await stack.enter_async_context(Pool(Connector(config).connect, _limits(config), for_all=Barred))
     deliver = delivery.Delivery(pool, max_send_rate=config.ses_max_send_rate)
-    life.expose(lambda: _metrics().sending(deliver, pool, records, (recipients, index)))
-    return deliver, records
+    life.expose(lambda: _metrics().sending(deliver, pool, records, (recipients, index, idempotency)))
+    return deliver, records, once
 
 
 def _metrics() -> ModuleType:

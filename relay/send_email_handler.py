@@ -7,20 +7,25 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 from uuid import uuid4
 
 import msgspec
 from msgspec import UNSET
 
-from relay import mime, submission
+from relay import claims, idempotency, mime, submission
 from relay.errors import Barred, ConnectionStale, Deferred, DeliveryError, Rejected, Uncertain
 from relay.smtp_connection import Envelope
 from relay.submission import Filtered, Refused, Submission
 from shared import contract, redaction
+from shared.errors import StoreUnavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from relay.claims import Held
+    from relay.idempotency import Claim, State
     from relay.submission import Policy
 
 log = logging.getLogger(__name__)
@@ -55,25 +60,35 @@ class Records(Protocol):
     async def write(self, record: contract.EmailRecipientRecord, *, deadline: float) -> None: ...  # noqa: D102
 
 
+class Claims(Protocol):
+    """Keeps the promise that a key sends one mail."""
+
+    async def make(self, key: str, claim: Claim) -> Held | Claim: ...  # noqa: D102
+
+    async def settle(self, held: Held, state: State | None, *, deadline: float) -> None: ...  # noqa: D102
+
+
 class Options(NamedTuple):
     """What the operator decides about sending."""
 
     policy: Policy
     configuration_set: str
     send_retry_seconds: float
+    longest_request: timedelta
 
 
 class SendEmailHandler:
-    """Checks, sends, records, answers; in this order."""
+    """Checks, claims the key if there is one, sends, records, answers; in this order."""
 
-    def __init__(self, deliver: Deliver, records: Records, options: Options) -> None:
-        """Send through `deliver`, then record in `records`."""
+    def __init__(self, deliver: Deliver, records: Records, claims_: Claims, options: Options) -> None:
+        """Send through `deliver`, then record in `records`; once for each key in `claims_`."""
         self._deliver = deliver
         self._records = records
+        self._claims = claims_
         self._options = options
         self.results: Counter[str] = Counter()
 
-    async def __call__(self, data: bytes) -> bytes:
+    async def __call__(self, data: bytes, headers: Mapping[str, str] | None = None) -> bytes:
         """Answer one request."""
         deadline = asyncio.get_running_loop().time() + self._options.send_retry_seconds
         try:
@@ -91,18 +106,59 @@ class SendEmailHandler:
                 self.results["filtered"] += 1
                 return _NOTHING_SENT
             case Submission() as accepted:
-                return await self._send(accepted, deadline)
+                return await self._accepted(accepted, request, headers, deadline)
 
-    async def _send(self, accepted: Submission, deadline: float) -> bytes:
+    async def _accepted(
+        self,
+        accepted: Submission,
+        request: contract.SendEmailRequest,
+        headers: Mapping[str, str] | None,
+        deadline: float,
+    ) -> bytes:
         if not self._records.has_room:
             log.error("email.refused", extra={"reason": contract.SERVICE_BUSY, "error": "too many records are kept"})
             return self._refusal(contract.SERVICE_BUSY)
+        try:
+            key = idempotency.key_in(request, headers)
+        except idempotency.Malformed:
+            log.warning("email.refused", extra={"reason": contract.INVALID_IDEMPOTENCY_KEY})
+            return self._refusal(contract.INVALID_IDEMPOTENCY_KEY)
+        if key is None:
+            return await self._send(accepted, deadline)
+        return await self._send_once(key, idempotency.fingerprint(request), accepted, deadline)
+
+    async def _send_once(self, key: str, fingerprint: str, accepted: Submission, deadline: float) -> bytes:
+        claim = claims.started(fingerprint, email_id=accepted.email_id, group_id=accepted.group_id)
+        try:
+            held = await self._claims.make(key, claim)
+        except StoreUnavailable as error:
+            log.error("email.refused", extra={"reason": contract.INTERNAL_ERROR, "error": str(error)})
+            return self._refusal(contract.INTERNAL_ERROR)
+        if isinstance(held, idempotency.Claim):
+            return self._repeat(held, claim)
+        return await self._send(accepted, deadline, held)
+
+    def _repeat(self, known: Claim, claim: Claim) -> bytes:
+        longest = self._options.longest_request
+        answer = idempotency.answer(known, claim.fingerprint, now=claim.started_at, longest=longest)
+        if isinstance(answer, str):
+            log.warning("email.refused", extra={"reason": answer, "email_id": known.email_id})
+            return self._refusal(answer)
+        log.info("email.repeated", extra={"email_id": known.email_id, "group_id": known.group_id})
+        self.results["repeated"] += 1
+        return _encode(answer)
+
+    async def _send(self, accepted: Submission, deadline: float, held: Held | None = None) -> bytes:
         now = datetime.now(UTC)
         message = mime.build(accepted, configuration_set=self._options.configuration_set, now=now)
         envelope = Envelope(accepted.sender.address, accepted.recipient.address)
         try:
             await self._deliver(envelope, message, deadline=deadline)
-        except DeliveryError as error:
+        except (DeliveryError, asyncio.CancelledError) as error:
+            if held:
+                await self._claims.settle(held, "unknown" if isinstance(error, Uncertain) else None, deadline=deadline)
+            if isinstance(error, asyncio.CancelledError):
+                raise
             _log_failure(accepted, error)
             return self._refusal(REASONS[type(error)])
         log.info(
@@ -113,7 +169,11 @@ class SendEmailHandler:
                 "to": redaction.address(accepted.recipient.address),
             },
         )
-        await self._records.write(_record(accepted), deadline=deadline)
+        recorded = self._records.write(_record(accepted), deadline=deadline)
+        if held:
+            await asyncio.gather(recorded, self._claims.settle(held, "sent", deadline=deadline))
+        else:
+            await recorded
         self.results["sent"] += 1
         return _encode(contract.SendEmailResponse(email_id=accepted.email_id, group_id=accepted.group_id))
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import ipaddress
+from datetime import timedelta
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -13,6 +14,7 @@ from relay import addresses
 from relay.submission import Policy
 from shared.settings import Count, Domains, Password, Port, ProcessSettings, Seconds, SettingsError
 
+SPARE_SECONDS: Final = 10.0  # for KV, and for clocks that differ
 IMPLICIT_TLS_PORTS: Final = frozenset({465, 2465})  # SES's TLS wrapper ports
 
 
@@ -55,6 +57,11 @@ def policy(settings: RelaySettings) -> Policy:
         reply_to_domains=_wire("SMTP_ALLOWED_REPLY_TO_DOMAINS", settings.smtp_allowed_reply_to_domains),
         recipient_domains=_wire("SMTP_ALLOWED_RECIPIENT_DOMAINS", settings.smtp_allowed_recipient_domains),
     )
+
+
+def longest_request(settings: RelaySettings) -> timedelta:
+    """Return how long a request can be under way: the last attempt begins late, and takes all its time."""
+    return timedelta(seconds=settings.send_retry_seconds + settings.smtp_timeout_seconds + SPARE_SECONDS)
 
 
 def is_loopback(host: str) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
-from shared import batch_get, jetstream
+from shared import batch_get, contract, jetstream
 from shared.errors import KeyMissing, KeyTaken, RevisionConflict, StoreError, StoreUnavailable, ValueTooLarge
 from shared.inbox import HEADER_ROOM_BYTES
 
@@ -119,10 +119,10 @@ class Bucket:
         async for attempt in _while_conflicting(CONFLICT_PATIENCE_SECONDS):
             with attempt:
                 try:
-                    await self.get_from_leader(key)
+                    taken = await self.get_from_leader(key)
                 except KeyMissing as missing:
                     return await self._write(key, value, missing.revision)
-                raise KeyTaken(key)
+                raise KeyTaken(key, taken.value, taken.revision)
         raise AssertionError("unreachable: AsyncRetrying returns or raises")
 
     async def update(self, key: str, value: bytes, revision: int) -> int:
@@ -133,6 +133,14 @@ class Bucket:
             ValueTooLarge: the value is over the limit.
         """
         return await self._write(key, value, revision)
+
+    async def delete(self, key: str, revision: int) -> None:
+        """Delete a key whose last revision is still `revision`; a marker stays behind.
+
+        Raises:
+            RevisionConflict: it is not, or the server says so.
+        """
+        await self._write(key, b"", revision, {jetstream.OPERATION: "DEL"})
 
     async def rewrite(self, key: str, change: Callable[[bytes], bytes | None]) -> bool:
         """Read, change and write a value until it sticks; `change` returns None to leave it. Return whether it wrote.
@@ -157,8 +165,9 @@ class Bucket:
         await self._write(key, value, entry.revision)
         return True
 
-    async def _write(self, key: str, value: bytes, revision: int) -> int:
-        reply = await self._request(self._prefix + key, value, {jetstream.EXPECTED_REVISION: str(revision)})
+    async def _write(self, key: str, value: bytes, revision: int, more: dict[str, str] | None = None) -> int:
+        headers = {jetstream.EXPECTED_REVISION: str(revision), **(more or {})}
+        reply = await self._request(self._prefix + key, value, headers)
         ack = jetstream.decode_ack(reply.data)
         if not ack.error:
             return ack.seq
@@ -259,7 +268,8 @@ async def create_missing(connection: Connection, names: Sequence[str]) -> None:
             try:
                 await js.key_value(name)
             except nats.js.errors.NotFoundError:
-                await js.create_key_value(KeyValueConfig(bucket=name, history=1, direct=True))
+                ttl = contract.BUCKET_TTL_SECONDS.get(name)
+                await js.create_key_value(KeyValueConfig(bucket=name, history=1, ttl=ttl, direct=True))
                 log.info("bucket.created", extra={"bucket": name})
         except nats.errors.Error as error:
             raise StoreUnavailable(f"bucket {name}: {error}") from error

@@ -25,7 +25,12 @@ EMAIL_FAILED_SUBJECT: Final = "lfx.email-service.email_failed"
 
 EMAIL_RECIPIENTS_BUCKET: Final = "email-recipients"
 EMAIL_GROUP_INDEX_BUCKET: Final = "email-group-index"
-BUCKETS: Final = (EMAIL_RECIPIENTS_BUCKET, EMAIL_GROUP_INDEX_BUCKET)
+EMAIL_IDEMPOTENCY_BUCKET: Final = "email-idempotency"
+BUCKETS: Final = (EMAIL_RECIPIENTS_BUCKET, EMAIL_GROUP_INDEX_BUCKET, EMAIL_IDEMPOTENCY_BUCKET)
+BUCKET_TTL_SECONDS: Final = {EMAIL_IDEMPOTENCY_BUCKET: 86_400}
+"""How long a key lives; in the other buckets for ever."""
+
+IDEMPOTENCY_KEY_HEADER: Final = "Idempotency-Key"
 
 INVALID_REQUEST_PAYLOAD: Final = "invalid request payload"
 REQUIRED_FIELDS_MISSING: Final = "to, subject, html, and text are required"
@@ -44,6 +49,10 @@ FROM_NOT_ALLOWED: Final = "from address domain not allowed"
 REPLY_TO_NOT_ALLOWED: Final = "reply_to address domain not allowed"
 INVALID_UNSUBSCRIBE_URL: Final = "invalid unsubscribe_url"
 INVALID_TAGS: Final = "invalid tags"
+INVALID_IDEMPOTENCY_KEY: Final = "invalid idempotency_key"
+IDEMPOTENCY_KEY_REUSED: Final = "idempotency key reused"
+REQUEST_IN_PROGRESS: Final = "request in progress"
+OUTCOME_UNKNOWN: Final = "delivery outcome unknown"
 DELIVERY_FAILED: Final = "email delivery failed"
 SERVICE_BUSY: Final = "service busy"
 INTERNAL_ERROR: Final = "internal error"
@@ -71,6 +80,7 @@ class SendEmailRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     reply_to: str | None = None
     unsubscribe_url: str | None = None
     tags: dict[str, str] | None = None
+    idempotency_key: str | None = None
 
 
 class SendEmailResponse(msgspec.Struct, frozen=True, kw_only=True):

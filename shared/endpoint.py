@@ -17,15 +17,16 @@ from shared.log import RateLimit
 from shared.tasks import Tasks
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from nats.aio.msg import Msg
     from nats.aio.subscription import Subscription
 
     from shared.connection import Connection
 
-    Handler = Callable[[bytes], Awaitable[bytes]]
-    """Request bytes in, reply bytes out; a handler knows nothing of NATS."""
+    Headers = Mapping[str, str] | None
+    Handler = Callable[[bytes, Headers], Awaitable[bytes]]
+    """Request bytes and headers in, reply bytes out; a handler knows nothing of NATS."""
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ class Endpoint:
         reply = FAILED
         began = time.monotonic()
         try:
-            reply = await self._handler(msg.data)
+            reply = await self._handler(msg.data, msg.headers)
         except Exception:
             self.failed += 1
             log.exception("request.failed", extra={"subject": self._subject})

@@ -23,7 +23,13 @@ class KeyMissing(StoreError):
 
 
 class KeyTaken(StoreError):
-    """The key to be created already holds a value."""
+    """The key to be created already holds `value`, which was written as `revision`."""
+
+    def __init__(self, key: str, value: bytes = b"", revision: int = 0) -> None:
+        """Name the key, and what it holds."""
+        super().__init__(key)
+        self.value = value
+        self.revision = revision
 
 
 class RevisionConflict(StoreError):

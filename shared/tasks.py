@@ -25,11 +25,12 @@ class Tasks:
         """Return how many are running."""
         return len(self._running)
 
-    def start(self, work: Coroutine[object, object, None]) -> None:
-        """Run `work`, which is expected to handle its own errors."""
+    def start(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        """Run `work`, which is expected to handle its own errors; the task is returned for those who wait for it."""
         task = asyncio.get_running_loop().create_task(work)
         self._running.add(task)
         task.add_done_callback(self._finish)
+        return task
 
     async def wait(self, timeout_seconds: float | None = None) -> None:
         """Return when those that run now have ended, or the time has; cancelled itself, cancel them."""

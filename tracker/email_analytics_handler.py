@@ -39,7 +39,7 @@ class EmailAnalyticsHandler:
         self._count = count
         self.results: Counter[str] = Counter()
 
-    async def __call__(self, data: bytes) -> bytes:
+    async def __call__(self, data: bytes, _headers: object = None) -> bytes:
         """Answer one request."""
         try:
             request = _decode(data)

@@ -49,7 +49,7 @@ class EmailStatusHandler:
         self._max_payload = max_payload
         self.results: Counter[str] = Counter()
 
-    async def __call__(self, data: bytes) -> bytes:
+    async def __call__(self, data: bytes, _headers: object = None) -> bytes:
         """Answer one request."""
         try:
             request = _decode(data)

@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import json
 import logging
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from relay import errors
 from relay.addresses import parse
+from relay.claims import NoClaims
 from relay.send_email_handler import REASONS, Options, SendEmailHandler
 from relay.submission import Policy
 
@@ -26,6 +28,7 @@ POLICY = Policy(
     reply_to_domains=("linuxfoundation.org",),
     recipient_domains=("example.com",),
 )
+OPTIONS = Options(POLICY, "", send_retry_seconds=8.0, longest_request=timedelta(seconds=48))
 REQUEST = {"to": "anna@example.com", "subject": "Hi", "html": "<p>secret</p>", "text": "secret", "group_id": "g"}
 
 
@@ -58,7 +61,7 @@ class Store:
 
 
 async def answer(mails: Mails, store: Store, request: bytes | dict[str, Any]) -> dict[str, Any]:
-    handler = SendEmailHandler(mails, store, Options(POLICY, "", 8.0))
+    handler = SendEmailHandler(mails, store, NoClaims(), OPTIONS)
     data = request if isinstance(request, bytes) else json.dumps(request).encode()
     reply: dict[str, Any] = json.loads(await handler(data))
     assert sum(handler.results.values()) == 1

@@ -14,6 +14,8 @@ from shared.endpoint import BUSY, FAILED, Endpoint
 from tests.shared.edges import connected, events, until
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import pytest
     from nats.aio.msg import Msg
 
@@ -25,7 +27,7 @@ SUBJECT = "lfx.email-service.test"
 async def test_requests_are_served_beside_each_other(nats_server: NatsServer) -> None:
     everybody = asyncio.Barrier(50)
 
-    async def together(data: bytes) -> bytes:
+    async def together(data: bytes, _headers: object) -> bytes:
         await everybody.wait()
         return data
 
@@ -41,7 +43,7 @@ async def test_requests_are_served_beside_each_other(nats_server: NatsServer) ->
 async def test_what_is_over_the_limit_is_busy_at_once_and_everybody_gets_one_reply(nats_server: NatsServer) -> None:
     stalled = asyncio.Event()
 
-    async def stall(_: bytes) -> bytes:
+    async def stall(_: bytes, _headers: object) -> bytes:
         await stalled.wait()
         return b"served"
 
@@ -67,7 +69,7 @@ async def test_what_is_over_the_limit_is_busy_at_once_and_everybody_gets_one_rep
 async def test_a_handler_that_fails_is_answered_and_logged_once(
     nats_server: NatsServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def fail(_: bytes) -> bytes:
+    async def fail(_: bytes, _headers: object) -> bytes:
         raise ZeroDivisionError
 
     async with (
@@ -81,7 +83,7 @@ async def test_a_handler_that_fails_is_answered_and_logged_once(
 
 
 async def test_a_reply_larger_than_the_server_takes_becomes_an_error(nats_server: NatsServer) -> None:
-    async def flood(_: bytes) -> bytes:
+    async def flood(_: bytes, _headers: object) -> bytes:
         return b"x" * 2_000_000
 
     async with (
@@ -92,10 +94,24 @@ async def test_a_reply_larger_than_the_server_takes_becomes_an_error(nats_server
         assert (await caller.request(SUBJECT, b"", timeout=5)).data == FAILED
 
 
+async def test_a_handler_is_given_the_headers_of_the_request(nats_server: NatsServer) -> None:
+    async def name(_: bytes, headers: Mapping[str, str] | None) -> bytes:
+        return str(headers).encode()
+
+    async with (
+        connected(nats_server.url) as ours,
+        Endpoint(ours, SUBJECT, name, max_in_flight=1),
+        await nats.connect(nats_server.url) as caller,
+    ):
+        assert (await caller.request(SUBJECT, b"", timeout=5)).data == b"None"
+        reply = await caller.request(SUBJECT, b"", timeout=5, headers={"Idempotency-Key": "a"})
+        assert reply.data == b"{'Idempotency-Key': 'a'}"
+
+
 async def test_a_request_that_wants_no_reply_is_served(nats_server: NatsServer) -> None:
     served = asyncio.Event()
 
-    async def note(data: bytes) -> bytes:
+    async def note(data: bytes, _headers: object) -> bytes:
         served.set()
         return data
 
@@ -106,7 +122,7 @@ async def test_a_request_that_wants_no_reply_is_served(nats_server: NatsServer) 
 
 
 async def test_leaving_answers_what_the_server_had_sent(nats_server: NatsServer) -> None:
-    async def slow(data: bytes) -> bytes:
+    async def slow(data: bytes, _headers: object) -> bytes:
         await asyncio.sleep(0.2)
         return data
 
@@ -126,8 +142,8 @@ async def test_two_endpoints_share_the_requests(nats_server: NatsServer) -> None
     async with (
         connected(nats_server.url) as one,
         connected(nats_server.url) as other,
-        Endpoint(one, SUBJECT, lambda _: name(b"one"), max_in_flight=10),
-        Endpoint(other, SUBJECT, lambda _: name(b"other"), max_in_flight=10),
+        Endpoint(one, SUBJECT, lambda *_: name(b"one"), max_in_flight=10),
+        Endpoint(other, SUBJECT, lambda *_: name(b"other"), max_in_flight=10),
         await nats.connect(nats_server.url) as caller,
     ):
         replies = {(await caller.request(SUBJECT, b"", timeout=5)).data for _ in range(100)}
