@@ -207,11 +207,16 @@ class IndexWriter:
         return group
 
     def _forget_some(self) -> None:
-        while len(self._groups) > MAX_TAILS or self._bytes > MAX_TAIL_BYTES:
-            key, group = self._groups.popitem(last=False)
+        """Forget the oldest groups: those that would be read again anyway, and more where there are too many."""
+        now = _now()
+        while self._groups:
+            key, group = next(iter(self._groups.items()))
             if group.is_busy:
-                self._groups[key] = group
+                self._groups.move_to_end(key)
                 return
+            if now < group.believed_until and len(self._groups) <= MAX_TAILS and self._bytes <= MAX_TAIL_BYTES:
+                return
+            del self._groups[key]
             self._bytes -= len(group.tail.value)
 
 

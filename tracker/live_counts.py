@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_EMAILS: Final = 200_000  # of about 250 bytes each
-IDLE_SECONDS: Final = 300.0  # without a question for so long, nothing is followed any more
+IDLE_SECONDS: Final = 120.0  # without a question for so long, a group is forgotten; without any, nothing is followed
 LOADED_AT_ONCE: Final = 1000
 
 
@@ -52,6 +52,7 @@ class _Group:
         self.segments: dict[str, tuple[str, ...]] = {}
         self.changed: set[str] | None = None
         self.counts = analytics.Counts()
+        self.asked_at = 0.0
         self.busy = asyncio.Lock()
 
 
@@ -118,7 +119,7 @@ class LiveCounts:
                 raise
             if self._groups.get(group.key) is not group:
                 raise StoreUnavailable("lost track while counting")
-            self._forget_least_recent(group)
+            self._forget_some(kept=group)
             return group.counts.response(group_id)
 
     async def _follow(self) -> None:
@@ -145,6 +146,7 @@ class LiveCounts:
         else:
             self.hits += 1
         self._groups.move_to_end(key)
+        group.asked_at = asyncio.get_running_loop().time()
         return group
 
     async def _read_changed(self, group: _Group) -> None:
@@ -190,10 +192,10 @@ class LiveCounts:
         if group is not None and group.changed is not None:
             group.changed.add(write.key)
 
-    def _forget_least_recent(self, kept: _Group) -> None:
-        while len(self._by_email) > MAX_EMAILS:
-            oldest = next(iter(self._groups.values()))
-            if oldest is kept:
+    def _forget_some(self, *, kept: _Group) -> None:
+        """Forget the groups that were asked for longest ago: those that are idle, and more where there is no room."""
+        while (oldest := next(iter(self._groups.values()))) is not kept:
+            if kept.asked_at - oldest.asked_at < IDLE_SECONDS and len(self._by_email) <= MAX_EMAILS:
                 return
             self._forget(oldest)
 

@@ -81,6 +81,10 @@ class NatsProxy:
         """Let the next requests under a subject be done by the server, and its replies vanish."""
         self.rules.lose_reply(subject_prefix, times)
 
+    def forget_plans(self) -> None:
+        """Do from now on what a server without a proxy does."""
+        self.rules.forget()
+
     async def start(self) -> None:
         """Listen."""
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port)

@@ -55,6 +55,10 @@ class Rules:
         """Plan losses on the way back."""
         self._rules.append(Rule(prefix, times, self._lose_reply_to, needs_reply=True))
 
+    def forget(self) -> None:
+        """Plan nothing."""
+        self._rules.clear()
+
     def decide(self, publication: Publication) -> Publication | Answer | None:
         """Say what goes to the server, or back to the client, or nowhere."""
         self.published.append(publication.subject)
