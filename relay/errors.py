@@ -33,3 +33,16 @@ class Barred(DeliveryError):
 
 class Uncertain(DeliveryError):
     """The mail was handed over and no answer came: accepted or not, nobody knows. Must never be sent again."""
+
+
+class Suppressed(DeliveryError):
+    """The recipient is in the suppression list, for `reason`; nothing was sent."""
+
+    def __init__(self, detail: str, *, reason: str) -> None:
+        """Keep why it is in the list."""
+        super().__init__(detail)
+        self.reason = reason
+
+
+class Unscreened(DeliveryError):
+    """Nobody knows whether the recipient is in the suppression list; nothing was sent."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.core import Metric
 
+    from relay.claims import Claims
     from relay.delivery import Delivery
     from relay.record_writer import RecordWriter
     from relay.send_email_handler import SendEmailHandler
@@ -28,9 +29,15 @@ def requests(endpoint: Endpoint, handler: SendEmailHandler) -> bytes:
     return text(_requests(endpoint, handler))
 
 
-def sending(delivery: Delivery, pool: Pool[SmtpConnection], records: RecordWriter, buckets: Sequence[Bucket]) -> bytes:
+def sending(
+    delivery: Delivery,
+    pool: Pool[SmtpConnection],
+    records: RecordWriter,
+    claims: Claims,
+    buckets: Sequence[Bucket],
+) -> bytes:
     """Return the text about the rooms that exist only with EMAIL_ENABLED=true."""
-    return text([*_smtp(delivery, pool), *_records(records, buckets)])
+    return text([*_smtp(delivery, pool), *_records(records, buckets), *_claims(claims)])
 
 
 def _requests(endpoint: Endpoint, handler: SendEmailHandler) -> Iterator[Metric]:
@@ -63,3 +70,8 @@ def _records(records: RecordWriter, buckets: Sequence[Bucket]) -> Iterator[Metri
     yield counter("email_relay_records_lost", "Records that were never stored.", (), {(): records.lost})
     conflicts = {(bucket.name,): bucket.conflicts for bucket in buckets}
     yield counter("email_relay_kv_conflicts", "Writes that somebody else was faster than.", ("bucket",), conflicts)
+
+
+def _claims(claims: Claims) -> Iterator[Metric]:
+    help_text = "Idempotency keys whose outcome KV does not know yet."
+    yield gauge("email_relay_claims_unsettled", help_text, (), {(): claims.unsettled})

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from relay import claims, delivery, record_writer, settings
 from relay.errors import Barred
 from relay.index_writer import IndexWriter
+from relay.screening import Screening
 from relay.send_email_handler import Options, SendEmailHandler
 from relay.smtp_connection import Connector
 from relay.smtp_pool import Limits, Pool
@@ -21,7 +22,8 @@ from shared.inbox import Inbox
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from relay.send_email_handler import Claims, Deliver, Records
+    from relay.screening import Deliver
+    from relay.send_email_handler import Claims, Records
     from relay.settings import RelaySettings
     from shared.connection import Connection
     from shared.lifecycle import Life, Serve
@@ -78,8 +80,10 @@ async def _enabled(
     records = await stack.enter_async_context(record_writer.RecordWriter(recipients, IndexWriter(index)))
     pool = await stack.enter_async_context(Pool(Connector(config).connect, _limits(config), for_all=Barred))
     deliver = delivery.Delivery(pool, max_send_rate=config.ses_max_send_rate)
-    life.expose(lambda: _metrics().sending(deliver, pool, records, (recipients, index, idempotency)))
-    return deliver, records, once
+    life.expose(lambda: _metrics().sending(deliver, pool, records, once, (recipients, index, idempotency)))
+    if not config.suppression_enabled:
+        return deliver, records, once
+    return Screening(deliver, bucket.Bucket(inbox, connection, contract.EMAIL_SUPPRESSIONS_BUCKET)), records, once
 
 
 def _metrics() -> ModuleType:

@@ -12,10 +12,19 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 from uuid import uuid4
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from relay import claims, idempotency, mime, submission
-from relay.errors import Barred, ConnectionStale, Deferred, DeliveryError, Rejected, Uncertain
+from relay.errors import (
+    Barred,
+    ConnectionStale,
+    Deferred,
+    DeliveryError,
+    Rejected,
+    Suppressed,
+    Uncertain,
+    Unscreened,
+)
 from relay.smtp_connection import Envelope
 from relay.submission import Filtered, Refused, Submission
 from shared import contract, redaction
@@ -26,6 +35,7 @@ if TYPE_CHECKING:
 
     from relay.claims import Held
     from relay.idempotency import Claim, State
+    from relay.screening import Deliver
     from relay.submission import Policy
 
 log = logging.getLogger(__name__)
@@ -36,19 +46,13 @@ REASONS: Final[dict[type[DeliveryError], str]] = {
     Rejected: contract.DELIVERY_FAILED,
     Barred: contract.DELIVERY_FAILED,
     Uncertain: contract.DELIVERY_FAILED,
+    Suppressed: contract.RECIPIENT_SUPPRESSED,
+    Unscreened: contract.INTERNAL_ERROR,
 }
 
 _decode = msgspec.json.Decoder(contract.SendEmailRequest).decode
 _encode = msgspec.json.Encoder().encode
 _NOTHING_SENT: Final = _encode(contract.SendEmailResponse(email_id="", group_id=""))
-
-
-class Deliver(Protocol):
-    """Hands a message to the mail server, or raises a DeliveryError; `event` is what the log calls it."""
-
-    event: str
-
-    async def __call__(self, envelope: Envelope, message: bytes, *, deadline: float) -> None: ...  # noqa: D102
 
 
 class Records(Protocol):
@@ -160,7 +164,8 @@ class SendEmailHandler:
             if isinstance(error, asyncio.CancelledError):
                 raise
             _log_failure(accepted, error)
-            return self._refusal(REASONS[type(error)])
+            why = error.reason if isinstance(error, Suppressed) else UNSET
+            return self._refusal(REASONS[type(error)], why)
         log.info(
             self._deliver.event,
             extra={
@@ -177,9 +182,9 @@ class SendEmailHandler:
         self.results["sent"] += 1
         return _encode(contract.SendEmailResponse(email_id=accepted.email_id, group_id=accepted.group_id))
 
-    def _refusal(self, reason: str) -> bytes:
-        self.results[reason] += 1
-        return _encode(contract.ErrorResponse(reason))
+    def _refusal(self, error: str, reason: str | UnsetType = UNSET) -> bytes:
+        self.results[error] += 1
+        return _encode(contract.ErrorResponse(error, reason=reason))
 
 
 def _record(accepted: Submission) -> contract.EmailRecipientRecord:
@@ -194,6 +199,10 @@ def _record(accepted: Submission) -> contract.EmailRecipientRecord:
 
 
 def _log_failure(accepted: Submission, error: DeliveryError) -> None:
+    if isinstance(error, Suppressed):
+        to = redaction.address(accepted.recipient.address)
+        log.info("email.suppressed", extra={"to": to, "reason": error.reason})
+        return
     log.error(
         "email.uncertain" if isinstance(error, Uncertain) else "email.failed",
         extra={

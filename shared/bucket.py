@@ -87,6 +87,21 @@ class Bucket:
             return await self.get_from_leader(key)
         return Entry(reply.data, int(headers[jetstream.SEQUENCE]))
 
+    async def find(self, key: str) -> bytes | None:
+        """Return the value if there is one, in one exchange; a follower that is behind may not have it yet."""
+        config = (await self._bound()).config
+        if config.allow_direct:
+            reply = await self._request(f"$JS.API.DIRECT.GET.{self._stream}.{self._prefix}{key}")
+            headers = reply.headers or {}
+            if headers.get(jetstream.STATUS) == jetstream.NO_RESULTS or jetstream.is_deleted(headers):
+                return None
+            if jetstream.STATUS not in headers:
+                return reply.data
+        try:
+            return (await self.get_from_leader(key)).value
+        except KeyMissing:
+            return None
+
     async def get_from_leader(self, key: str) -> Entry:
         """Return the value, read through the stream's leader: never an old one.
 

@@ -26,10 +26,17 @@ EMAIL_FAILED_SUBJECT: Final = "lfx.email-service.email_failed"
 EMAIL_RECIPIENTS_BUCKET: Final = "email-recipients"
 EMAIL_GROUP_INDEX_BUCKET: Final = "email-group-index"
 EMAIL_IDEMPOTENCY_BUCKET: Final = "email-idempotency"
-BUCKETS: Final = (EMAIL_RECIPIENTS_BUCKET, EMAIL_GROUP_INDEX_BUCKET, EMAIL_IDEMPOTENCY_BUCKET)
+EMAIL_SUPPRESSIONS_BUCKET: Final = "email-suppressions"
+BUCKETS: Final = (
+    EMAIL_RECIPIENTS_BUCKET,
+    EMAIL_GROUP_INDEX_BUCKET,
+    EMAIL_IDEMPOTENCY_BUCKET,
+    EMAIL_SUPPRESSIONS_BUCKET,
+)
 BUCKET_TTL_SECONDS: Final = {EMAIL_IDEMPOTENCY_BUCKET: 86_400}
 """How long a key lives; in the other buckets for ever."""
 
+SUPPRESSION_REASONS: Final = ("bounce", "complaint", "manual")
 IDEMPOTENCY_KEY_HEADER: Final = "Idempotency-Key"
 
 INVALID_REQUEST_PAYLOAD: Final = "invalid request payload"
@@ -53,6 +60,7 @@ INVALID_IDEMPOTENCY_KEY: Final = "invalid idempotency_key"
 IDEMPOTENCY_KEY_REUSED: Final = "idempotency key reused"
 REQUEST_IN_PROGRESS: Final = "request in progress"
 OUTCOME_UNKNOWN: Final = "delivery outcome unknown"
+RECIPIENT_SUPPRESSED: Final = "recipient suppressed"
 DELIVERY_FAILED: Final = "email delivery failed"
 SERVICE_BUSY: Final = "service busy"
 INTERNAL_ERROR: Final = "internal error"
@@ -91,10 +99,11 @@ class SendEmailResponse(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ErrorResponse(msgspec.Struct, frozen=True):
-    """Any failure, on any subject; `total` comes with "response too large" only."""
+    """Any failure, on any subject; `total` comes with "response too large", `reason` with "recipient suppressed"."""
 
     error: str
     total: int | UnsetType = UNSET
+    reason: str | UnsetType = UNSET
 
 
 class GetEmailStatusRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -173,6 +182,19 @@ class EmailRecipientRecord(msgspec.Struct, frozen=True, kw_only=True):
     failed_at: Timestamp | UnsetType = UNSET
     failure: Failure | UnsetType = UNSET
     tags: dict[str, str] | UnsetType = UNSET
+
+
+class Suppression(msgspec.Struct, frozen=True, kw_only=True):
+    """Why an address gets no mail, the value of its key in the `email-suppressions` bucket.
+
+    `detail` is in the words of SES or of the operator; `email_id` is empty where an operator wrote it.
+    """
+
+    address: str
+    reason: str
+    detail: str = ""
+    email_id: str = ""
+    suppressed_at: Timestamp
 
 
 class EmailDeliveredEvent(msgspec.Struct, frozen=True, kw_only=True):

@@ -41,6 +41,7 @@ class ProcessSettings(msgspec.Struct, frozen=True, kw_only=True):
     log_level: Literal["debug", "info", "warn", "error"] = "info"
     log_add_source: bool = False
     max_in_flight: Count = 1024
+    suppression_enabled: bool = False
     shutdown_timeout_seconds: Seconds = 25.0
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tracker.poller import Poller
     from tracker.record_updater import RecordUpdater
     from tracker.sqs import Queue
+    from tracker.suppressor import Suppressor
 
 
 class Answering(Protocol):
@@ -38,6 +39,12 @@ def queries(served: Mapping[str, tuple[Endpoint, Answering]], counts: LiveCounts
 def events(queue: Queue, poller: Poller, updater: RecordUpdater) -> bytes:
     """Return the text about the rooms that exist only with SES_EVENTING_ENABLED=true."""
     return text([*_receives(queue, poller), *_outcomes(poller, updater)])
+
+
+def suppressions(suppressor: Suppressor) -> bytes:
+    """Return the text about the list, which is written only with SUPPRESSION_ENABLED=true."""
+    added = {(reason,): count for reason, count in suppressor.added.items()}
+    return text([counter("email_tracker_suppressions", "Addresses added to the list, by reason.", ("reason",), added)])
 
 
 def _queries(served: Mapping[str, tuple[Endpoint, Answering]]) -> Iterator[Metric]:

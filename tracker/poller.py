@@ -187,7 +187,7 @@ class Poller:
         settled, waiting = self._sorted(pairs, verdict)
         if waiting and self._stopping.is_set():
             await self._queue.change_visibility([pair.message for pair in waiting], 0)
-        elif waiting and verdict is Verdict.UNMATCHED and len(self._held) >= MAX_HELD:
+        elif waiting and verdict is not Verdict.AGAIN and len(self._held) >= MAX_HELD:
             await self._queue.change_visibility([pair.message for pair in waiting], int(self._record_wait_seconds))
         elif waiting:
             self._held.update((pair.message.receipt_handle, pair.message) for pair in waiting)

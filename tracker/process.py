@@ -26,6 +26,7 @@ from tracker.live_counts import LiveCounts
 from tracker.poller import VISIBILITY_SECONDS, Poller
 from tracker.record_updater import RecordUpdater
 from tracker.stream_follower import StreamFollower
+from tracker.suppressor import Suppressor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,10 +57,14 @@ def prepare(config: TrackerSettings, environ: Mapping[str, str], *, create_bucke
             inbox = await stack.enter_async_context(Inbox(connection))
             recipients = Bucket(inbox, connection, contract.EMAIL_RECIPIENTS_BUCKET)
             index = Bucket(inbox, connection, contract.EMAIL_GROUP_INDEX_BUCKET)
+            suppressions = Bucket(inbox, connection, contract.EMAIL_SUPPRESSIONS_BUCKET)
             poller = None
             if config.ses_eventing_enabled:
                 await _require(recipients, index)
-                poller = await _poller(stack, life, connection, config, recipients, environ)
+                updater = RecordUpdater(recipients, Announcer(connection))
+                applying = _applying(life, config, updater, suppressions)
+                poller = await _poller(stack, life, config, environ, updater, applying)
+                connection.on_disconnect(poller.doubt_store)
             groups = GroupReader(recipients, index)
             counts = LiveCounts(groups, recipients, index, partial(StreamFollower, connection, inbox))
             stack.push_async_callback(counts.aclose)
@@ -111,22 +116,30 @@ async def _until_done(life: Life, poller: Poller | None) -> int:
     return 1 if poller.failed.is_set() else 0
 
 
+def _applying(
+    life: Life, config: TrackerSettings, updater: RecordUpdater, suppressions: Bucket
+) -> RecordUpdater | Suppressor:
+    if not config.suppression_enabled:
+        return updater
+    suppressor = Suppressor(updater, suppressions)
+    life.expose(lambda: _metrics().suppressions(suppressor))
+    return suppressor
+
+
 async def _poller(  # noqa: PLR0913, PLR0917 - what wires is handed everything
     stack: AsyncExitStack,
     life: Life,
-    connection: Connection,
     config: TrackerSettings,
-    recipients: Bucket,
     environ: Mapping[str, str],
+    updater: RecordUpdater,
+    applying: RecordUpdater | Suppressor,
 ) -> Poller:
     from tracker.sqs import Queue  # noqa: PLC0415 - boto3 takes 135 ms and 19 MB
 
     queue = Queue(config.ses_engagement_sqs_queue_url, environ, visibility_seconds=VISIBILITY_SECONDS)
-    updater = RecordUpdater(recipients, Announcer(connection))
     poller = Poller(
-        queue, updater, receivers=config.sqs_receivers, record_wait_seconds=config.engagement_record_wait_seconds
+        queue, applying, receivers=config.sqs_receivers, record_wait_seconds=config.engagement_record_wait_seconds
     )
-    connection.on_disconnect(poller.doubt_store)
     life.expose(lambda: _metrics().events(queue, poller, updater))
     return await stack.enter_async_context(poller)
 

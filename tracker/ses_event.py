@@ -26,7 +26,7 @@ _decode = msgspec.json.Decoder().decode
 
 
 class EngagementEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """What SES saw happen to one email; `event_id` is the SNS MessageId, `at` in UTC."""
+    """What SES saw happen to one email; `event_id` is the SNS MessageId, `at` in UTC, `recipients` of a failure."""
 
     kind: Kind
     email_id: str
@@ -34,6 +34,7 @@ class EngagementEvent(msgspec.Struct, frozen=True, kw_only=True):
     at: datetime
     link: str = ""
     failure: Failure | None = None
+    recipients: tuple[str, ...] = ()
 
 
 class Ignored(msgspec.Struct, frozen=True):
@@ -78,6 +79,7 @@ def _parse(body: str, message_id: str, received_at: datetime) -> EngagementEvent
         at=_time(detail.get("timestamp")) or received_at,
         link=_text(detail.get("link")),
         failure=_failure(kind, detail),
+        recipients=_recipients(kind, detail),
     )
 
 
@@ -141,6 +143,13 @@ def _failure(kind: str, detail: dict[str, Any]) -> Failure | None:
             sub_type=_text(detail.get("complaintSubType")) or UNSET,
         )
     return None
+
+
+def _recipients(kind: str, detail: dict[str, Any]) -> tuple[str, ...]:
+    field = {"bounce": "bouncedRecipients", "complaint": "complainedRecipients"}.get(kind)
+    recipients = detail.get(field) if field else None
+    listed = recipients if isinstance(recipients, list) else ()
+    return tuple(address for one in listed if (address := _text(_dict(one).get("emailAddress"))))
 
 
 def _time(value: object) -> datetime | None:

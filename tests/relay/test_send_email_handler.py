@@ -95,18 +95,28 @@ def test_every_kind_of_failure_has_its_words() -> None:
     assert set(REASONS) == set(all_kinds(errors.DeliveryError))
 
 
-@pytest.mark.parametrize("kind", all_kinds(errors.DeliveryError))
+@pytest.mark.parametrize("kind", [kind for kind in all_kinds(errors.DeliveryError) if kind is not errors.Suppressed])
 async def test_a_mail_that_is_not_accepted_leaves_no_record(
     kind: type[errors.DeliveryError], caplog: pytest.LogCaptureFixture
 ) -> None:
     store = Store()
-    assert await answer(Mails(kind("no such user", 550)), store, REQUEST) == {"error": "email delivery failed"}
+    assert await answer(Mails(kind("no such user", 550)), store, REQUEST) == {"error": REASONS[kind]}
     assert not store.records
     [line] = caplog.records
     assert line.message == ("email.uncertain" if kind is errors.Uncertain else "email.failed")
     assert (line.__dict__["code"], line.__dict__["error"]) == (550, "no such user")
     assert "anna@" not in str(line.__dict__)
     assert line.__dict__["email_id"]
+
+
+async def test_a_recipient_in_the_suppression_list_is_told_with_the_reason(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    mails, store = Mails(errors.Suppressed("smtp; 550 anna@example.com", reason="bounce")), Store()
+    assert await answer(mails, store, REQUEST) == {"error": "recipient suppressed", "reason": "bounce"}
+    assert not store.records
+    [line] = caplog.records
+    assert (line.message, line.__dict__["reason"]) == ("email.suppressed", "bounce")
+    assert "anna@" not in str(line.__dict__)
 
 
 async def test_with_too_many_records_kept_nothing_is_sent() -> None:

@@ -163,9 +163,9 @@ async def test_a_group_without_ids_has_no_pages(reader: GroupReader) -> None:
 
 
 async def test_buckets_without_direct_gets_are_read_too(connection: Connection, inbox: Inbox) -> None:
-    for name in contract.BUCKETS:
+    for name in contract.BUCKETS[:2]:
         await connection.client.jetstream().create_key_value(KeyValueConfig(bucket=name, history=1, direct=False))
-    recipients, index = (Bucket(inbox, connection, name) for name in contract.BUCKETS)
+    recipients, index = (Bucket(inbox, connection, name) for name in contract.BUCKETS[:2])
     reader = GroupReader(recipients, index)
     await put_index(index, "g", ["b", "gone"], ["a"], b"{}", ["c"])
     await put_records(recipients, ["a", "b", "c"])
@@ -185,7 +185,7 @@ async def test_without_its_stream_a_group_is_unavailable_and_not_missing(
         await put_index(index, "g", ["a"])
         await put_records(recipients, ["a"])
         assert await read(reader, await reader.email_ids("g")) == ["a"]
-    for name in contract.BUCKETS:
+    for name in contract.BUCKETS[:2]:
         await connection.client.jetstream().delete_stream(f"KV_{name}")
     with pytest.raises(StoreUnavailable):
         await reader.email_ids("g")

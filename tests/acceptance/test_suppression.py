@@ -1,0 +1,105 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""Whoever bounced for good or complained gets no more mail, in either process only where it is switched on."""
+
+from __future__ import annotations
+
+import json
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+from nats.js.api import KeyValueConfig
+
+from shared import suppression
+from tests.acceptance import mails, services
+from tests.acceptance.field_events import at
+from tests.stack import nats_proxy, ses_events
+from tests.stack import smtp_server as smtp_servers
+from tests.stack import sqs_endpoint as sqs_endpoints
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from tests.acceptance.services import Platform
+    from tests.stack.nats_proxy import NatsProxy
+    from tests.stack.smtp_server import SmtpServer
+    from tests.stack.sqs_endpoint import SqsEndpoint
+
+LIST = "email-suppressions"
+ON = {"SUPPRESSION_ENABLED": "true"}
+
+
+class House(NamedTuple):
+    """A relay behind a proxy, a tracker, and what they talk to."""
+
+    platform: Platform
+    relay_link: NatsProxy
+    smtp: SmtpServer
+    sqs: SqsEndpoint
+
+
+@asynccontextmanager
+async def house(**variables: str) -> AsyncIterator[House]:
+    """Both services, with these variables."""
+    async with (
+        services.platform() as platform,
+        smtp_servers.running() as smtp,
+        sqs_endpoints.running() as sqs,
+        nats_proxy.running(platform.nats.url) as link,
+    ):
+        await platform.caller.client.jetstream().create_key_value(KeyValueConfig(LIST, history=1, direct=True))
+        async with (
+            services.relay(link, smtp, **variables),
+            services.tracker(platform.nats, sqs, **variables),
+        ):
+            yield House(platform, link, smtp, sqs)
+
+
+async def test_bounce_for_good_and_complaint_end_the_mail_to_their_recipients() -> None:
+    async with house(**ON) as running:
+        caller = running.platform.caller
+        for to in ("Ada <Ada@Example.com>", "bob@example.com", "eve@example.com"):
+            await caller.sent(to=to, group_id="g")
+        ada, bob, eve = (mails.tracking_id(mail) for mail in running.smtp.mails)
+        for event in (
+            ses_events.bounce(ada, at(1), to="Ada@Example.com"),
+            ses_events.complaint(bob, at(2), to="bob@example.com"),
+            ses_events.bounce(eve, at(3), to="eve@example.com", bounce_type="Transient"),
+        ):
+            running.sqs.send(ses_events.notification(event))
+        await running.sqs.wait_until_empty()
+
+        bounced = {"error": "recipient suppressed", "reason": "bounce"}
+        assert await caller.send(to="ada@example.com") == bounced
+        assert await caller.send(to="Ada L. <ADA@example.com>", idempotency_key="") == bounced
+        assert await caller.send(to="bob@example.com") == {"error": "recipient suppressed", "reason": "complaint"}
+        assert "email_id" in await caller.send(to="eve@example.com")
+        assert len(running.smtp.mails) == 4
+
+        entry = await (await caller.client.jetstream().key_value(LIST)).get(suppression.key_of("ada@example.com"))
+        assert json.loads(entry.value or b"") == {
+            "address": "ada@example.com",
+            "reason": "bounce",
+            "detail": "smtp; 550 5.1.1 user unknown",
+            "email_id": ada.rpartition("/")[2],
+            "suppressed_at": ses_events.timestamp(at(1)).replace(".000Z", "Z"),
+        }
+
+
+async def test_list_that_cannot_be_read_sends_nothing() -> None:
+    async with house(**ON) as running:
+        await running.platform.caller.client.jetstream().delete_key_value(LIST)
+        assert await running.platform.caller.send() == {"error": "internal error"}
+        assert running.smtp.mails == []
+
+
+async def test_switched_off_neither_process_touches_the_list() -> None:
+    async with house() as running:
+        caller = running.platform.caller
+        await caller.sent()
+        [mail] = running.smtp.mails
+        running.sqs.send(ses_events.notification(ses_events.bounce(mails.tracking_id(mail), at(1))))
+        await running.sqs.wait_until_empty()
+        await caller.sent()
+        assert not any(LIST in subject for subject in running.relay_link.published)
+        assert (await caller.client.jetstream().stream_info(f"KV_{LIST}")).state.last_seq == 0
