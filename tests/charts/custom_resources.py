@@ -31,6 +31,7 @@ SCHEMAS: Final[dict[tuple[str, str], dict[str, Any]]] = {
             history={"const": 1},  # a read by revision is never made, and history costs
             maxValueSize=_COUNT,
             maxBytes=_COUNT,
+            ttl=_DURATION,
             storage={"enum": ["file", "memory"]},
             replicas={"type": "integer", "minimum": 1, "maximum": 5},
             preventDelete={"const": True},

@@ -22,6 +22,14 @@ def test_the_buckets_are_by_default_what_the_chart_before_declared() -> None:
     assert found[index] == {"bucket": index, "maxValueSize": 1048576, **common}
 
 
+def test_the_buckets_of_what_the_chart_before_could_not_do_are_small_and_keys_are_remembered_for_a_day() -> None:
+    found = {one["metadata"]["name"]: one["spec"] for one in chart.of_kind(chart.render("relay"), "KeyValue")}
+    keys, suppressions = contract.EMAIL_IDEMPOTENCY_BUCKET, contract.EMAIL_SUPPRESSIONS_BUCKET
+    assert found[keys]["ttl"] == f"{contract.BUCKET_TTL_SECONDS[keys] // 3600}h"
+    assert "ttl" not in found[suppressions]
+    assert {found[keys]["maxValueSize"], found[suppressions]["maxValueSize"]} == {4096}
+
+
 def test_no_case_of_the_trackers_chart_declares_a_bucket() -> None:
     for case in features.CASES["tracker"].values():
         assert chart.of_kind(chart.render("tracker", case), "KeyValue") == []

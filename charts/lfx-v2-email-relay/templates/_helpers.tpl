@@ -83,6 +83,8 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
   value: {{ .Values.app.logAddSource | quote }}
 - name: SHUTDOWN_TIMEOUT_SECONDS
   value: {{ include "lfx-v2-email-relay.text" .Values.app.shutdownTimeoutSeconds | quote }}
+- name: SUPPRESSION_ENABLED
+  value: {{ .Values.app.suppression.enabled | quote }}
 {{- end }}
 
 {{/* What the caller of the chart adds: settings by their names, further variables, and OpenTelemetry's, which may refer to those. */}}
