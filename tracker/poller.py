@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 MAX_FAILURES: Final = 3
 LONGEST_BACKOFF_SECONDS: Final = 30.0
-BATCHES_AT_ONCE: Final = 2  # that are applied while every receiver waits in a long poll
+BATCHES_AT_ONCE: Final = 1  # that are applied while every receiver waits in a long poll
 MAX_HELD: Final = 2000
 VISIBILITY_SECONDS: Final = 60
 FIRST_PAUSE_SECONDS: Final = 0.2
