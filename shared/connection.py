@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Final
 
 import nats.errors
 
+from shared import redaction
 from shared.client import CLOSE_TIMEOUT_SECONDS, ReconnectingClient
+from shared.errors import ServiceUnreachable
 from shared.log import RateLimit
 from shared.settings import SettingsError
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from nats.aio.msg import Msg
     from nats.aio.subscription import Subscription
 
-    from shared.settings import ProcessSettings
+    from shared.settings import NatsSettings
 
 log = logging.getLogger(__name__)
 
@@ -122,11 +124,14 @@ class _Dispatch:
 
 
 @asynccontextmanager
-async def opened(settings: ProcessSettings, name: str) -> AsyncIterator[Connection]:
-    """Connect, waiting for a server for as long as it takes; close at the end what is left.
+async def opened(
+    settings: NatsSettings, name: str, *, patience_seconds: float | None = None
+) -> AsyncIterator[Connection]:
+    """Connect, waiting for a server for as long as it takes unless told otherwise; close at the end what is left.
 
     Raises:
         SettingsError: NATS_URL is no list of URLs.
+        ServiceUnreachable: patience was limited, and no server was there in time.
     """
     connection = Connection(ReconnectingClient())
     errors = RateLimit(lines=1, seconds=ERROR_LOG_SECONDS)
@@ -145,20 +150,26 @@ async def opened(settings: ProcessSettings, name: str) -> AsyncIterator[Connecti
         log.info("nats.reconnected")
 
     try:
-        await connection.client.connect(
-            servers=_urls(settings.nats_url),
-            name=name,
-            error_cb=on_error,
-            disconnected_cb=on_disconnected,
-            reconnected_cb=on_reconnected,
-            max_reconnect_attempts=-1,
-            reconnect_time_wait=RECONNECT_WAIT_SECONDS,
-            connect_timeout=CONNECT_TIMEOUT_SECONDS,
-            ping_interval=PING_INTERVAL_SECONDS,
-            max_outstanding_pings=UNANSWERED_PINGS,
-            user_credentials=settings.nats_creds or None,
-            skip_subject_validation=True,  # subjects are ours or the server's; keys are checked in group_index
-        )
+        async with asyncio.timeout(patience_seconds):
+            await connection.client.connect(
+                servers=_urls(settings.nats_url),
+                name=name,
+                error_cb=on_error,
+                disconnected_cb=on_disconnected,
+                reconnected_cb=on_reconnected,
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=RECONNECT_WAIT_SECONDS,
+                connect_timeout=CONNECT_TIMEOUT_SECONDS,
+                ping_interval=PING_INTERVAL_SECONDS,
+                max_outstanding_pings=UNANSWERED_PINGS,
+                user_credentials=settings.nats_creds or None,
+                skip_subject_validation=True,  # subjects are ours or the server's; keys are checked in group_index
+            )
+    except TimeoutError:
+        why = connection.client.last_error
+        await _close(connection.client)
+        detail = (str(why) or repr(why)) if why else "no answer"
+        raise ServiceUnreachable(f"cannot connect to NATS at {redaction.urls(settings.nats_url)}: {detail}") from None
     except nats.errors.Error as error:
         raise SettingsError(f"NATS_URL: {error}") from None
     try:

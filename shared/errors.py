@@ -38,3 +38,26 @@ class RevisionConflict(StoreError):
 
 class ValueTooLarge(StoreError):
     """The value exceeds the bucket's or the server's limit. The same value will never fit."""
+
+
+class ServiceError(Exception):
+    """A service was asked something and did not do it."""
+
+
+class RequestRefused(ServiceError):
+    """The answer is an error of the contract; `reason` and `total` where the answer has them."""
+
+    def __init__(self, error: str, *, reason: str = "", total: int = 0) -> None:
+        """Keep the answer."""
+        super().__init__(f"{error} ({reason})" if reason else error)
+        self.error = error
+        self.reason = reason
+        self.total = total
+
+
+class ServiceUnreachable(ServiceError):
+    """NATS is not there, or nobody serves the subject: nothing was done."""
+
+
+class RequestUnanswered(ServiceError):
+    """No answer in time, or none that can be read: nobody knows whether it was done."""

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Pure: how an address looks in a log."""
+"""Pure: how an address looks in a log, and a URL that may hold a password."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import re
 _ATOM = r"[^\s<>\"(),:;@\[\]]"
 # Either kind of local part is tried only where none has been tried before: the time for a long text is not its square.
 _ADDRESS = re.compile(rf"""((?<!\\)"(?:[^"\\]|\\.)*"|(?<!{_ATOM}){_ATOM}+)@[^\s<>"'(),;@]+""")
+_USER_INFO = re.compile(r"(?<=://)[^\s/]*(?=@)")
 _DOMAIN_END = re.compile(r"""[\s<>"'(),;]""")
 
 
@@ -24,3 +25,8 @@ def address(mailbox: str) -> str:
 def text(quoting: str) -> str:
     """Redact every address inside a text, such as a server's reply that quotes the recipient."""
     return _ADDRESS.sub(lambda match: address(match[0]), quoting)
+
+
+def urls(text: str) -> str:
+    """Hide user, password or token of each URL: `nats://***@host:4222`."""
+    return _USER_INFO.sub("***", text)

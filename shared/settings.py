@@ -32,11 +32,16 @@ class SettingsError(Exception):
     """A variable holds what it cannot mean. The message names the variable and never shows a secret."""
 
 
-class ProcessSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What both processes read; each field is the variable of the same name in capitals."""
+class NatsSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Where NATS is; each field is the variable of the same name in capitals."""
 
     nats_url: Secret = "nats://localhost:4222"
     nats_creds: str = ""
+
+
+class ProcessSettings(NatsSettings, frozen=True, kw_only=True):
+    """What both processes read besides."""
+
     port: Port = 8080
     log_level: Literal["debug", "info", "warn", "error"] = "info"
     log_add_source: bool = False
@@ -45,7 +50,7 @@ class ProcessSettings(msgspec.Struct, frozen=True, kw_only=True):
     shutdown_timeout_seconds: Seconds = 25.0
 
 
-S = TypeVar("S", bound=ProcessSettings)
+S = TypeVar("S", bound=NatsSettings)
 
 
 def load(environ: Mapping[str, str], kind: type[S]) -> S:
@@ -59,7 +64,7 @@ def load(environ: Mapping[str, str], kind: type[S]) -> S:
     return kind(**{name: value for name, value in given.items() if value is not None})
 
 
-def is_secret(kind: type[ProcessSettings], name: str) -> bool:
+def is_secret(kind: type[NatsSettings], name: str) -> bool:
     """Tell whether a field must never be shown."""
     return bool(_extra(get_type_hints(kind, include_extras=True)[name]).get("secret"))
 

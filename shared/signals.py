@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import asyncio
@@ -24,6 +25,32 @@ def exit_at_once() -> None:
     """
     for number in _STOPPING:
         signal.signal(number, lambda *_: os._exit(0))
+
+
+def end_as_usual() -> None:
+    """Let Ctrl-C raise KeyboardInterrupt and SIGTERM end the process: a command has begun that is no service."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextmanager
+def cancelling(task: asyncio.Task[Any], loop: asyncio.AbstractEventLoop) -> Iterator[list[signal.Signals]]:
+    """Cancel a task at each signal; the list holds those that came."""
+    came: list[signal.Signals] = []
+
+    def cancel(number: signal.Signals) -> None:
+        came.append(number)
+        task.cancel()
+
+    in_main = threading.current_thread() is threading.main_thread()  # no signal reaches another thread
+    for number in _STOPPING if in_main else ():
+        loop.add_signal_handler(number, cancel, number)
+    try:
+        yield came
+    finally:
+        for number in _STOPPING if in_main else ():
+            loop.remove_signal_handler(number)
 
 
 @contextmanager

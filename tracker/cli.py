@@ -10,13 +10,17 @@ signals.exit_at_once()  # before the slow imports
 
 import os  # noqa: E402
 import sys  # noqa: E402
+from typing import Final  # noqa: E402
 
 import click  # noqa: E402
 
-from shared import __version__  # noqa: E402
+from shared import __version__, command  # noqa: E402
+
+COMMANDS: Final[dict[str, str]] = {}
+"""Where the commands lie that are imported when they are asked for."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=command.Group, rooms=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def main() -> None:
     """Track the platform's email: applies SES events from SQS to the records in NATS KV and answers queries."""

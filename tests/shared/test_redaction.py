@@ -116,3 +116,8 @@ def test_the_longest_reply_is_redacted_at_once(unit: str) -> None:
     start = time.process_time()
     redaction.text(reply)
     assert time.process_time() - start < 1
+
+
+def test_a_url_is_shown_without_user_password_and_token() -> None:
+    given = "nats://relay:p@ss@n1:4222, tls://token@n2,nats://n3:4222"
+    assert redaction.urls(given) == "nats://***@n1:4222, tls://***@n2,nats://n3:4222"
