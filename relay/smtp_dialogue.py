@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT
 """Edge: commands and replies (RFC 5321, 4.2) on a transport that aiosmtplib has connected, secured and logged in.
 
-Replaces aiosmtplib's own protocol for the mails themselves: that one spends 240 us a mail on parsing addresses and
-line ends that are right already, and drops what a server says unasked, so that a farewell goes unnoticed.
+Replaces aiosmtplib's own protocol for the mails themselves: that one spends 120 us more a mail on parsing addresses
+and line ends that are right already, and drops what a server says unasked, so that a farewell goes unnoticed.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """Edge: nats-py's client, mended where it would hang, stop reading, or close for good. Only `connection` uses it.
 
-Read in nats-py 2.16.0; `tests/shared/test_connection.py` holds each of these mends.
+Replaces its split of headers, too. Read in nats-py 2.16.0; `tests/shared/test_connection.py` holds each of these mends.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class ReconnectingClient(Client):
 
     @staticmethod
     def _parse_header_lines(raw: bytes) -> dict[str, str]:
-        """Split a block of headers; nats-py looks at each character of each name, which costs four times as much."""
+        """Split a block of headers; nats-py looks at each character of each name, which takes twice as long."""
         fields = (line.partition(":") for line in raw.decode("utf-8", "replace").split("\r\n"))
         return {name.strip(WHITESPACE): value.strip(WHITESPACE) for name, colon, value in fields if colon}
 

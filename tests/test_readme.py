@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import re
 import sys
@@ -123,6 +124,15 @@ def test_the_page_on_the_architecture_names_every_module_and_no_other() -> None:
     assert set(re.findall(r"`((?:relay|tracker|shared)/[^` ]*\.py)`", page("docs/architecture.md"))) == modules
     in_tables = [row["Room"] for row in table("docs/architecture.md", "Room") if "What it is for" in row]
     assert sorted(in_tables) == sorted(modules)
+
+
+def test_each_fast_path_says_what_it_replaces_and_is_compared_with_it() -> None:
+    listed = {row["Fast path"]: row["Compared in"] for row in table("docs/performance.md", "Fast path")}
+    paths = [path for package in ("relay", "tracker", "shared") for path in modules_of(package)]
+    docstrings = {path.relative_to(ROOT).as_posix(): ast.get_docstring(ast.parse(path.read_text())) for path in paths}
+    assert set(listed) == {name for name, text in docstrings.items() if text and "Replaces " in text}
+    for test in listed.values():
+        assert "library" in page(test) or "plain way" in page(test) or "single" in page(test)
 
 
 @pytest.mark.parametrize(("name", "number"), NUMBERS)

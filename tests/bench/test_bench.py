@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 
 TINY = Options(runs=1, scale=0.004, callers=8, groups=(20, 100), duration=1.0)
 COMPARED = ("--runs", "1", "--scale", "0.002", "--callers", "4")
-ROLES = {"hot_group": {"service", "limit", "part"}, "start": {"service", "limit"}, "soak": {"service", "part"}}
+ROLES = {
+    "hot_group": {"service", "limit", "part"},
+    "fast_paths": {"service", "naive"},
+    "start": {"service", "limit"},
+    "soak": {"service", "part"},
+}
 
 
 @pytest.mark.parametrize("name", scenarios.ALL)

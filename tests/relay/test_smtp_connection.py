@@ -9,6 +9,7 @@ import base64
 import time
 from typing import TYPE_CHECKING, Any
 
+import aiosmtplib
 import pytest
 
 from relay import settings as relay_settings
@@ -106,6 +107,38 @@ async def test_content_arrives_byte_for_byte(smtp: ScriptedSmtp, content: bytes)
     await connection.send(ENVELOPE, MAIL)
     assert smtp.mails[1].content == MAIL
     assert verbs(smtp) == ["EHLO", "MAIL", "RCPT", "DATA", "MAIL", "RCPT", "DATA"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [MAIL, b".Subject: x\r\n\r\n.\r\n..\r\n", b"Subject: x\r\n\r\n" + b"\xff\x80" * 500 + b"\r\n"],
+    ids=["plain", "dots", "8bit"],
+)
+async def test_a_mail_arrives_as_that_of_the_library_does(smtp: ScriptedSmtp, content: bytes) -> None:
+    ours = await connector(smtp).connect()
+    async with aiosmtplib.SMTP(hostname=smtp.host, port=smtp.port, start_tls=False) as theirs:
+        for _ in range(2):
+            await ours.send(ENVELOPE, content)
+            await theirs.sendmail(ENVELOPE.sender, [ENVELOPE.recipient], content)
+    first, second, *more = smtp.mails
+    assert (first.content, first.mail_from, first.recipients) == (second.content, second.mail_from, second.recipients)
+    assert [one.content for one in more] == [first.content] * 2
+    transaction = ["MAIL", "RCPT", "DATA"]
+    assert verbs(smtp) == ["EHLO", *transaction, *transaction]
+    assert verbs(smtp, 2)[:7] == ["EHLO", *transaction, *transaction]
+
+
+async def test_replies_are_understood_as_the_library_understands_them(smtp: ScriptedSmtp) -> None:
+    for text in ("550 no such user", "550-no such\n550 user", "451 4.7.1 later", "452 ", "554"):
+        smtp.script = always("rcpt", Reply(text))
+        ours = await connector(smtp).connect()
+        with pytest.raises((Deferred, Rejected)) as told:
+            await ours.send(ENVELOPE, MAIL)
+        async with aiosmtplib.SMTP(hostname=smtp.host, port=smtp.port, start_tls=False) as theirs:
+            await theirs.mail(ENVELOPE.sender)
+            with pytest.raises(aiosmtplib.SMTPRecipientRefused) as known:
+                await theirs.rcpt(ENVELOPE.recipient)
+        assert (told.value.code, told.value.text.split()) == (known.value.code, known.value.message.split())
 
 
 async def test_a_connection_keeps_going_over_many_mails(smtp: ScriptedSmtp) -> None:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ import pytest
 
 from shared import batch_get
 from shared.bucket import SINGLE_READS_AT_ONCE, Bucket, create_missing
-from shared.errors import StoreUnavailable
+from shared.errors import KeyMissing, StoreUnavailable
 from tests.shared.edges import until, with_inbox
 from tests.stack import nats_server as servers
 from tests.stack.nats_proxy import Answer
@@ -56,6 +57,19 @@ async def test_thousands_of_keys_are_found_and_those_without_value_are_not(bucke
     assert {key: entry.value for key, entry in found.items()} == {key: key.encode() for key in left}
     one = found[min(left)]
     assert one == await bucket.get(min(left))
+
+
+async def test_a_batch_finds_what_single_reads_find(bucket: Bucket, kv: KeyValue) -> None:
+    keys = [f"{number}" for number in range(200)]
+    await fill(bucket, keys[::2])
+    await asyncio.gather(*[kv.put(key, b"\0" * number) for number, key in enumerate(keys[::3])])
+    await asyncio.gather(*[kv.delete(key) for key in keys[::5]])
+    single = {}
+    for key in keys:
+        with contextlib.suppress(KeyMissing):
+            single[key] = await bucket.get(key)
+    assert await bucket.get_many(keys) == single
+    assert len(single) > 100
 
 
 async def test_no_keys_are_found_without_asking(bucket: Bucket, nats_proxy: NatsProxy) -> None:

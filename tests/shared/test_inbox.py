@@ -99,6 +99,20 @@ async def test_headers_go_with_the_request_and_come_with_the_reply(box: Inbox, r
     assert (await box.request("headers", headers={"Sent": "yes"})).headers == {"Seen": "yes"}
 
 
+async def test_a_request_is_answered_as_that_of_the_library_is(box: Inbox, responder: Client) -> None:
+    async def answer(msg: Msg) -> None:
+        headers = {"Seen": repr(sorted((msg.headers or {}).items())), "Odd": "a: b "}
+        await responder.publish(msg.reply, msg.data[::-1], headers=headers)
+
+    await responder.subscribe("mirror", cb=answer)
+    await known(responder)
+    for payload in (b"", b"x", b"\r\n", bytes(range(256)), b"y" * 500_000):
+        for headers in (None, {"A": "1"}, {"A": "1", "b-c": "x y"}):
+            ours = await box.request("mirror", payload, headers)
+            theirs = await responder.request("mirror", payload, headers=headers)
+            assert (ours.data, ours.headers) == (theirs.data, theirs.headers)
+
+
 async def test_where_nobody_serves_the_subject_it_is_unavailable_at_once(box: Inbox) -> None:
     with soon(), pytest.raises(StoreUnavailable, match="no responders"):
         await box.request("nobody")

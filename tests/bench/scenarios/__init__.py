@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tests.bench import stage
 from tests.bench.row import Result
-from tests.bench.scenarios import analytics, events, group_status, hot_group, lookup, send, soak, start
+from tests.bench.scenarios import analytics, events, fast_paths, group_status, hot_group, lookup, send, soak, start
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -28,6 +28,7 @@ ALL: dict[str, Scenario] = {
     "lookup": lookup.run,
     "analytics": analytics.run,
     "group_status": group_status.run,
+    "fast_paths": fast_paths.run,
     "start": start.run,
     "soak": soak.run,
 }
