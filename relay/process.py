@@ -16,6 +16,7 @@ from relay.send_email_handler import Options, SendEmailHandler
 from relay.smtp_connection import Connector
 from relay.smtp_pool import Limits, Pool
 from shared import bucket, contract
+from shared.discovery import Discovery
 from shared.endpoint import Endpoint
 from shared.inbox import Inbox
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NAME = "lfx-email-relay"
+DESCRIPTION = "Delivers the platform's email over SMTP and writes the first tracking record"
 
 
 def prepare(config: RelaySettings, *, create_buckets: bool) -> Serve:
@@ -56,6 +58,7 @@ def prepare(config: RelaySettings, *, create_buckets: bool) -> Serve:
             handler = SendEmailHandler(*rooms, options)
             endpoint = Endpoint(connection, contract.SEND_EMAIL_SUBJECT, handler, max_in_flight=config.max_in_flight)
             await stack.enter_async_context(endpoint)
+            await stack.enter_async_context(Discovery(connection, NAME, DESCRIPTION, [endpoint]))
             life.expose(lambda: _metrics().requests(endpoint, handler))
             life.serving()
             log.info("relay.serving", extra={"email_enabled": config.email_enabled, "smtp_host": config.smtp_host})

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BUSY: Final = msgspec.json.encode(contract.ErrorResponse(contract.SERVICE_BUSY))
+ERROR: Final = b'{"error":'  # no other reply begins so
 FAILED: Final = msgspec.json.encode(contract.ErrorResponse(contract.INTERNAL_ERROR))
 
 
@@ -40,15 +41,21 @@ class Endpoint:
     def __init__(self, connection: Connection, subject: str, handler: Handler, *, max_in_flight: int) -> None:
         """Hand requests on `subject`, shared with the other replicas, to `handler`."""
         self._connection = connection
-        self._subject = subject
+        self.subject = subject
         self._handler = handler
         self._max_in_flight = max_in_flight
         self._in_flight = Tasks()
         self._refusals = Tasks()
         self._refusal_lines = RateLimit(lines=1, seconds=1)
-        self.busy = self.failed = 0
+        self.busy = self.failed = self.errors = 0
+        self._last_error = b""
         self.seconds = Histogram()
         self._subscription: Subscription | None = None
+
+    @property
+    def last_error(self) -> str:
+        """The error string of the last reply that had one, empty if none had."""
+        return msgspec.json.decode(self._last_error, type=contract.ErrorResponse).error if self._last_error else ""
 
     @property
     def in_flight(self) -> int:
@@ -57,7 +64,7 @@ class Endpoint:
 
     async def __aenter__(self) -> Self:
         """Start to serve."""
-        self._subscription = await self._connection.subscribe(self._subject, self._receive, contract.QUEUE_GROUP)
+        self._subscription = await self._connection.subscribe(self.subject, self._receive, contract.QUEUE_GROUP)
         await self._connection.flush()
         return self
 
@@ -65,7 +72,7 @@ class Endpoint:
         """Take no more requests, answer those that came; cancelled itself, cancel them."""
         assert self._subscription, "entered"
         await self._connection.drain(self._subscription)
-        log.info("endpoint.draining", extra={"subject": self._subject, "in_flight": len(self._in_flight)})
+        log.info("endpoint.draining", extra={"subject": self.subject, "in_flight": len(self._in_flight)})
         await self._in_flight.wait()
         await self._refusals.wait()
 
@@ -79,7 +86,7 @@ class Endpoint:
         self.busy += 1
         fields = self._refusal_lines.allows()
         if fields is not None:
-            log.warning("request.busy", extra={"subject": self._subject, "in_flight": len(self._in_flight), **fields})
+            log.warning("request.busy", extra={"subject": self.subject, "in_flight": len(self._in_flight), **fields})
         self._refusals.start(self._reply(msg, BUSY))
 
     async def _serve(self, msg: Msg) -> None:
@@ -89,18 +96,21 @@ class Endpoint:
             reply = await self._handler(msg.data, msg.headers)
         except Exception:
             self.failed += 1
-            log.exception("request.failed", extra={"subject": self._subject})
+            log.exception("request.failed", extra={"subject": self.subject})
         finally:  # also when the time for stopping is over
             await self._reply(msg, reply)
             self.seconds.observe(time.monotonic() - began)
 
     async def _reply(self, msg: Msg, reply: bytes) -> None:
+        if len(reply) > self._connection.max_payload:
+            log.error("reply.too_large", extra={"subject": self.subject, "bytes": len(reply)})
+            reply = FAILED
+        if reply.startswith(ERROR):
+            self.errors += 1
+            self._last_error = reply
         if not msg.reply:
             return
-        if len(reply) > self._connection.max_payload:
-            log.error("reply.too_large", extra={"subject": self._subject, "bytes": len(reply)})
-            reply = FAILED
         try:
             await self._connection.publish(msg.reply, reply)
         except nats.errors.Error as error:
-            log.error("reply.undeliverable", extra={"subject": self._subject, "error": repr(error)})
+            log.error("reply.undeliverable", extra={"subject": self.subject, "error": repr(error)})

@@ -25,6 +25,11 @@ class Histogram:
         self._counts = [0] * (len(bounds) + 1)
         self.total = 0.0
 
+    @property
+    def count(self) -> int:
+        """How many observations there were."""
+        return sum(self._counts)
+
     def observe(self, value: float) -> None:
         """Count one observation."""
         self._counts[bisect_left(self._bounds, value)] += 1

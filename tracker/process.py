@@ -14,6 +14,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 
 from shared import bucket, contract
 from shared.bucket import Bucket
+from shared.discovery import Discovery
 from shared.endpoint import Endpoint
 from shared.errors import StoreUnavailable
 from shared.inbox import Inbox
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NAME: Final = "lfx-email-tracker"
+DESCRIPTION: Final = "Applies the events of Amazon SES to the records, answers status and analytics queries"
 KV_PATIENCE_SECONDS: Final = 3.0  # JetStream may still be choosing its leaders when NATS is already there
 
 
@@ -79,6 +81,8 @@ def prepare(config: TrackerSettings, environ: Mapping[str, str], *, create_bucke
                 endpoint = Endpoint(connection, subject, handler, max_in_flight=config.max_in_flight)
                 await stack.enter_async_context(endpoint)
                 served[subject.rpartition(".")[2]] = (endpoint, handler)
+            endpoints = [endpoint for endpoint, _ in served.values()]
+            await stack.enter_async_context(Discovery(connection, NAME, DESCRIPTION, endpoints))
             life.expose(lambda: _metrics().queries(served, counts, (recipients, index)))
             life.serving()
             log.info("tracker.serving", extra={"eventing": config.ses_eventing_enabled})
