@@ -44,6 +44,7 @@ class Connection:
         """Wrap a client that is or will be connected."""
         self.client = client
         self._on_disconnect: list[Callable[[], None]] = []
+        self._on_error: list[Callable[[Exception], None]] = []
 
     @property
     def connected(self) -> bool:
@@ -64,6 +65,15 @@ class Connection:
     def on_disconnect(self, callback: Callable[[], None]) -> None:
         """Call back whenever the connection is lost: answers that were awaited will not come."""
         self._on_disconnect.append(callback)
+
+    def on_error(self, callback: Callable[[Exception], None]) -> None:
+        """Call back with each error that belongs to no request, such as a permission that the server denies."""
+        self._on_error.append(callback)
+
+    def failed(self, error: Exception) -> None:
+        """Tell everyone who wants to know."""
+        for callback in self._on_error:
+            callback(error)
 
     def disconnected(self) -> None:
         """Tell everyone who waits for an answer."""
@@ -137,6 +147,7 @@ async def opened(
     errors = RateLimit(lines=1, seconds=ERROR_LOG_SECONDS)
 
     async def on_error(error: Exception) -> None:
+        connection.failed(error)
         fields = errors.allows()
         if fields is not None:
             log.warning("nats.error", extra={"error": str(error) or repr(error), **fields})  # str names the file

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar, get_a
 
 import msgspec
 
+from shared import redaction
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -62,6 +64,58 @@ def load(environ: Mapping[str, str], kind: type[S]) -> S:
     hints = get_type_hints(kind, include_extras=True)
     given = {name: _given(environ, name.upper(), hints[name]) for name in kind.__struct_fields__}
     return kind(**{name: value for name, value in given.items() if value is not None})
+
+
+class Variable(msgspec.Struct, frozen=True):
+    """A variable as it was found: `value` fit to be shown, where it comes from, why it means nothing if so."""
+
+    variable: str
+    value: str
+    source: Literal["environment", "default", "empty, so the default"]
+    error: str = ""
+
+
+def describe(environ: Mapping[str, str], kind: type[S]) -> tuple[S, list[Variable]]:
+    """Read each field on its own, as `load` does; where a variable means nothing, its default stands."""
+    hints = get_type_hints(kind, include_extras=True)
+    read: dict[str, Any] = {}
+    errors: dict[str, str] = {}
+    for name in kind.__struct_fields__:
+        try:
+            value = _given(environ, name.upper(), hints[name])
+        except SettingsError as error:
+            errors[name] = str(error)
+            continue
+        if value is not None:
+            read[name] = value
+    settings = kind(**read)
+    return settings, [
+        Variable(
+            name.upper(),
+            _shown(getattr(settings, name), hints[name]),
+            "environment" if name in read or name in errors else _source(environ, name.upper()),
+            errors.get(name, ""),
+        )
+        for name in kind.__struct_fields__
+    ]
+
+
+def _source(environ: Mapping[str, str], variable: str) -> Literal["default", "empty, so the default"]:
+    return "empty, so the default" if variable in environ else "default"
+
+
+def _shown(value: Any, hint: Any) -> str:
+    match value:
+        case str() if value and _extra(hint).get("secret"):
+            return redaction.urls(value) if "://" in value else "***"
+        case bool():
+            return str(value).lower()
+        case float():
+            return f"{value:g}"
+        case tuple():
+            return ",".join(value)
+        case _:
+            return str(value)
 
 
 def is_secret(kind: type[NatsSettings], name: str) -> bool:

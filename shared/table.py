@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Pure: rows as aligned columns, for people. What could steer a terminal is shown, not sent."""
+"""Pure: rows as aligned columns, sizes and times as people read them. What could steer a terminal is shown instead."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 GAP: Final = "  "
+KIBI: Final = 1024
+UNITS: Final = (("days", 172_800, 86_400), ("hours", 7_200, 3_600), ("minutes", 120, 60), ("seconds", 0, 1))
+"""Each with the least time that is told in it: a day is 24 hours, two are days."""
 _WIDE: Final = frozenset("WF")  # Unicode Standard Annex 11: two columns
 
 
@@ -31,6 +34,21 @@ def printable(value: object) -> str:
             return "yes" if value else "no"
         case _:
             return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in str(value))
+
+
+def size(count: int) -> str:
+    """Write a number of bytes: `64 KiB`."""
+    value, units = float(count), iter(("B", "KiB", "MiB", "GiB", "TiB"))
+    unit = next(units)
+    while value >= KIBI and (larger := next(units, "")):
+        value, unit = value / KIBI, larger
+    return f"{value:.4g} {unit}"
+
+
+def duration(seconds: float) -> str:
+    """Write a time in the largest unit that it fills: `4 days`."""
+    unit, _, length = next(one for one in UNITS if seconds >= one[1])
+    return f"{seconds / length:.3g} {unit}"
 
 
 def _padded(text: str, width: int, right: bool) -> str:  # noqa: FBT001 - a column of flags

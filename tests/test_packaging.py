@@ -94,6 +94,7 @@ def test_console_script_tells_its_version_and_its_commands(installed: Installed)
     assert run(installed.script, "--version") == f"{installed.script.name}, version {__version__}\n"
     assert re.search(r"^  serve +\w+", run(installed.script, "--help"), re.MULTILINE)
     assert "--create-buckets" in run(installed.script, "serve", "--help")
+    assert "--json" in run(installed.script, "check", "--help")
 
 
 def test_the_lock_holds_all_that_the_extra_asks_for(installed: Installed) -> None:
@@ -120,6 +121,7 @@ async def test_the_relay_sends_with_its_own_extra_alone(environments: Mapping[st
             email_id = await asking.sent()
             assert (await buckets.Buckets(asking.client).record(email_id) or {})["email_id"] == email_id
             assert len(smtp.mails) == 1
+            await check(script, environment)
             relay.terminate()
             assert await relay.wait() == 0
 
@@ -133,8 +135,17 @@ async def test_the_tracker_applies_events_with_its_own_extra_alone(environments:
             sqs.send(ses_events.notification(ses_events.delivery("g/e1", datetime.now(UTC))))
             await sqs.wait_until_empty()
             assert (await platform.caller.status(email_id="e1"))["delivered"] is True
+            await check(str(environments["tracker"].script), environment)
             tracker.terminate()
             assert await tracker.wait() == 0
+
+
+async def check(script: str, environment: Mapping[str, str]) -> None:
+    """Let the process check itself; everything it needs is there."""
+    async with console.running(script, "check", env=environment) as checking:
+        assert await checking.wait() == 0, checking.output
+        assert "failed  " not in checking.output
+        assert checking.errors == ""
 
 
 def install(target: Installed) -> None:

@@ -16,7 +16,9 @@ import click  # noqa: E402
 
 from shared import __version__, command  # noqa: E402
 
-COMMANDS: Final[dict[str, str]] = {}
+COMMANDS: Final = {
+    "check": "tracker.check_command:check",
+}
 """Where the commands lie that are imported when they are asked for."""
 
 

@@ -60,9 +60,7 @@ class Queue:
         self._visibility_seconds = visibility_seconds
         self._url = url
         self._endpoint = endpoint_of(url, environ)
-        self._region = (
-            region_of(url) or environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or DEFAULT_REGION
-        )
+        self.region = region_of(url) or environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or DEFAULT_REGION
         self._client: Any = None
         self.undeleted = 0
         self._making = threading.Lock()
@@ -113,8 +111,16 @@ class Queue:
             except QueueUnavailable as error:
                 log.warning("queue.visibility_failed", extra={"messages": len(some), "error": str(error)})
 
+    async def ask(self, operation: str, **arguments: object) -> dict[str, Any]:
+        """Make any other call, for `check`.
+
+        Raises:
+            QueueUnavailable: the call failed; its cause is boto3's own error.
+        """
+        return await self._call(operation, **arguments)
+
     async def _call(self, operation: str, **arguments: object) -> dict[str, Any]:
-        return await _in_daemon_thread(lambda: self._call_now(operation, arguments))
+        return await in_daemon_thread(lambda: self._call_now(operation, arguments))
 
     def _call_now(self, operation: str, arguments: dict[str, object]) -> dict[str, Any]:
         try:
@@ -131,7 +137,7 @@ class Queue:
         with self._making:
             if self._client is None:
                 self._client = boto3.session.Session().client(
-                    "sqs", region_name=self._region, endpoint_url=self._endpoint, config=_config()
+                    "sqs", region_name=self.region, endpoint_url=self._endpoint, config=_config()
                 )
             return self._client
 
@@ -192,7 +198,7 @@ def _batches(messages: Sequence[Message]) -> Iterable[Sequence[Message]]:
     return (messages[at : at + BATCH] for at in range(0, len(messages), BATCH))
 
 
-def _in_daemon_thread(call: Callable[[], T]) -> asyncio.Future[T]:
+def in_daemon_thread(call: Callable[[], T]) -> asyncio.Future[T]:
     """Run a call in a thread of its own, which the end of the process does not wait for, unlike an executor's."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()

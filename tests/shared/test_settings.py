@@ -274,3 +274,24 @@ def test_any_value_is_either_read_or_refused_by_name(name: str, value: str) -> N
         load(**{name: value})
     except SettingsError as error:
         assert str(error).startswith(f"{name.upper()}: ")  # noqa: PT017 - most values are read
+
+
+def test_each_variable_is_described_with_its_source_and_one_that_means_nothing_hides_no_other() -> None:
+    given = {"NATS_URL": "nats://u:p@n", "PORT": "many", "LOG_LEVEL": "", "MAX_IN_FLIGHT": " 7 "}
+    read, variables = settings.describe(given, ProcessSettings)
+    assert (read.nats_url, read.port, read.max_in_flight) == ("nats://u:p@n", 8080, 7)
+    described = {one.variable: (one.value, one.source) for one in variables}
+    assert described["NATS_URL"] == ("nats://***@n", "environment")
+    assert described["LOG_LEVEL"] == ("info", "empty, so the default")
+    assert described["LOG_ADD_SOURCE"] == ("false", "default")
+    assert described["MAX_IN_FLIGHT"] == ("7", "environment")
+    assert [one.error for one in variables if one.error] == [
+        "PORT: 'many' is not a valid value (Expected `int`, got `str`)"
+    ]
+
+
+def test_a_described_password_is_not_shown_and_an_empty_list_is_no_default() -> None:
+    given = {"SMTP_PASSWORD": "nobody's", "SMTP_ALLOWED_FROM_DOMAINS": ""}
+    variables = {one.variable: one for one in settings.describe(given, RelaySettings)[1]}
+    assert variables["SMTP_PASSWORD"].value == "***"
+    assert variables["SMTP_ALLOWED_FROM_DOMAINS"].source == "environment"

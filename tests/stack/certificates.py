@@ -5,11 +5,13 @@
 from __future__ import annotations
 
 import ssl
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import trustme
 
 if TYPE_CHECKING:
+    from datetime import timedelta
     from pathlib import Path
 
 WRONG_HOST = "wrong-host.invalid"
@@ -25,6 +27,7 @@ class Certificates:
         self.cert_file, self.key_file = _issue(authority, directory, "server", ("localhost", "127.0.0.1"))
         self.wrong_host_cert_file, self.wrong_host_key_file = _issue(authority, directory, "wrong-host", (WRONG_HOST,))
         self._unknown = _issue(trustme.CA(), directory, "unknown-ca", ("localhost", "127.0.0.1"))
+        self._authority, self._directory = authority, directory
 
     def server_context(self) -> ssl.SSLContext:
         """For a server that is rightly called localhost or 127.0.0.1."""
@@ -38,6 +41,12 @@ class Certificates:
         """For a server whose certificate nobody has signed that a client knows."""
         return _server_context(*self._unknown)
 
+    def context_valid_for(self, time_left: timedelta) -> ssl.SSLContext:
+        """For a server whose certificate is valid for so long from now; what is negative is over."""
+        until = datetime.now(UTC) + time_left
+        hosts = ("localhost", "127.0.0.1")
+        return _server_context(*_issue(self._authority, self._directory, f"until-{until:%s}", hosts, until))
+
     def client_context(self) -> ssl.SSLContext:
         """For a client that trusts this authority alone."""
         return ssl.create_default_context(cafile=str(self.ca_file))
@@ -47,8 +56,10 @@ class Certificates:
         return f'tls {{ cert_file: "{self.cert_file}", key_file: "{self.key_file}" }}'
 
 
-def _issue(authority: trustme.CA, directory: Path, name: str, hosts: tuple[str, ...]) -> tuple[Path, Path]:
-    issued = authority.issue_cert(*hosts)
+def _issue(
+    authority: trustme.CA, directory: Path, name: str, hosts: tuple[str, ...], until: datetime | None = None
+) -> tuple[Path, Path]:
+    issued = authority.issue_cert(*hosts, not_after=until)
     cert, key = directory / f"{name}.pem", directory / f"{name}-key.pem"
     issued.private_key_pem.write_to_path(str(key))
     cert.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))

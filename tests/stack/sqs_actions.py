@@ -85,6 +85,7 @@ def attributes(queue: Queue, payload: dict[str, Any]) -> dict[str, Any]:
         "ApproximateNumberOfMessages": str(queue.visible),
         "ApproximateNumberOfMessagesNotVisible": str(queue.in_flight),
         "VisibilityTimeout": f"{queue.visibility_timeout:g}",
+        **queue.attributes,
     }
     if queue.redrive_policy:
         values["RedrivePolicy"] = queue.redrive_policy

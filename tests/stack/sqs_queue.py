@@ -17,6 +17,10 @@ import msgspec
 
 from tests.stack.change import Change
 
+SNS_MAY_SEND = json.dumps(
+    {"Statement": [{"Effect": "Allow", "Principal": {"Service": "sns.amazonaws.com"}, "Action": "sqs:SendMessage"}]}
+)
+
 
 class ReceiptHandleIsInvalid(Exception):
     """The input receipt handle is invalid."""
@@ -60,6 +64,7 @@ class Queue:
         self.visibility_timeout = visibility_timeout
         self.dead_letters: Queue | None = None
         self.max_receive_count = 0
+        self.attributes = {"MessageRetentionPeriod": "345600", "Policy": SNS_MAY_SEND}
         self.deleted: list[str] = []
         self._change = Change()
         self._messages: dict[str, Message] = {}
