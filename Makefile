@@ -104,8 +104,8 @@ lock: $(STAMP) ## Resolve the requirements anew, pinned by hash (with Python 3.1
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
 		{ echo "Lock with the oldest Python: make clean, then make lock PYTHON=python3.11" >&2; exit 1; }
 	@$(COMPILE) --output-file requirements-build.txt requirements-build.in
-	@$(COMPILE) --extra relay --output-file requirements-relay.txt pyproject.toml
-	@$(COMPILE) --extra tracker --output-file requirements-tracker.txt pyproject.toml
+	@$(COMPILE) --extra relay --extra otel --output-file requirements-relay.txt pyproject.toml
+	@$(COMPILE) --extra tracker --extra otel --output-file requirements-tracker.txt pyproject.toml
 	@$(COMPILE) --all-extras --output-file requirements-dev.txt pyproject.toml requirements-dev.in
 
 clean: ## Remove what was made

@@ -43,4 +43,4 @@ def serve(*, create_buckets: bool) -> None:
         served = process.prepare(config, create_buckets=create_buckets)
     except settings.SettingsError as error:
         sys.exit(lifecycle.refuse(error))
-    sys.exit(lifecycle.run(process.NAME, config, served))
+    sys.exit(lifecycle.run(process.NAME, config, served, os.environ))

@@ -64,11 +64,12 @@ class Delivery:
         connection = await self._connection(deadline)
         try:
             self._refuse_if_barred()  # since we began to wait
-            await self._transact(connection, envelope, message)
+            await self.transact(connection, envelope, message)
         finally:
             self._pool.release(connection)
 
-    async def _transact(self, connection: SmtpConnection, envelope: Envelope, message: bytes) -> None:
+    async def transact(self, connection: SmtpConnection, envelope: Envelope, message: bytes) -> None:
+        """Hand over one message on a connection that is ours; count how it ended."""
         try:
             await connection.send(envelope, message)
             self.transactions["accepted", "2xx"] += 1

@@ -36,8 +36,11 @@ _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
-def build(submission: Submission, *, configuration_set: str, now: datetime) -> bytes:
-    """Return the message with CRLF line ends, 7-bit throughout; `now` (UTC) becomes its Date."""
+def build(submission: Submission, *, configuration_set: str, now: datetime, traceparent: str = "") -> bytes:
+    """Return the message with CRLF line ends, 7-bit throughout; `now` (UTC) becomes its Date.
+
+    A `traceparent` becomes one more tag, by which the events of the mail find the span that sent it.
+    """
     boundary = BOUNDARY_MARK.decode() + submission.email_id
     headers = [
         _address_header("From", submission.sender),
@@ -56,7 +59,9 @@ def build(submission: Submission, *, configuration_set: str, now: datetime) -> b
         headers.append("List-Unsubscribe-Post: List-Unsubscribe=One-Click")  # RFC 8058, 3.1
     if configuration_set:
         headers.append(f"X-SES-CONFIGURATION-SET: {configuration_set}")
-        headers.append(f"X-SES-MESSAGE-TAGS: email_id={submission.email_id}{_further_tags(submission.tags)}")
+        headers.append(
+            f"X-SES-MESSAGE-TAGS: email_id={submission.email_id}{_further_tags(submission.tags, traceparent)}"
+        )
     head = "\r\n".join(headers).encode("ascii")
     mark = b"\r\n--" + boundary.encode()
     text = _part(b"plain", submission.text.encode())
@@ -64,9 +69,11 @@ def build(submission: Submission, *, configuration_set: str, now: datetime) -> b
     return b"".join((head, b"\r\n", mark, text, mark, html, mark, b"--\r\n"))
 
 
-def _further_tags(tags: Mapping[str, str] | None) -> str:
+def _further_tags(tags: Mapping[str, str] | None, traceparent: str) -> str:
     """Return what follows the first tag; folded at its commas only where a line would be too long."""
     line = "".join(f", {name}={value}" for name, value in tags.items()) if tags else ""
+    if traceparent and "traceparent" not in (tags or {}):
+        line += f", traceparent={traceparent}"
     return line if len(line) < MAX_LINE_BYTES // 2 else line.replace(", ", ",\r\n ")
 
 

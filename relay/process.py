@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from relay.screening import Deliver
     from relay.send_email_handler import Claims, Records
     from relay.settings import RelaySettings
+    from relay.smtp_connection import SmtpConnection
     from shared.connection import Connection
     from shared.lifecycle import Life, Serve
 
@@ -55,8 +56,9 @@ def prepare(config: RelaySettings, *, create_buckets: bool) -> Serve:
             rooms = _disabled()
             if config.email_enabled:
                 rooms = await _enabled(stack, life, connection, config)
-            handler = SendEmailHandler(*rooms, options)
-            endpoint = Endpoint(connection, contract.SEND_EMAIL_SUBJECT, handler, max_in_flight=config.max_in_flight)
+            handler = SendEmailHandler(*rooms, _traced(options) if life.tracing else options)
+            answer = life.tracing.handler(contract.SEND_EMAIL_SUBJECT, handler) if life.tracing else handler
+            endpoint = Endpoint(connection, contract.SEND_EMAIL_SUBJECT, answer, max_in_flight=config.max_in_flight)
             await stack.enter_async_context(endpoint)
             await stack.enter_async_context(Discovery(connection, NAME, DESCRIPTION, [endpoint]))
             life.expose(lambda: _metrics().requests(endpoint, handler))
@@ -75,18 +77,41 @@ def _disabled() -> tuple[Deliver, Records, Claims]:
 async def _enabled(
     stack: AsyncExitStack, life: Life, connection: Connection, config: RelaySettings
 ) -> tuple[Deliver, Records, Claims]:
-    inbox = await stack.enter_async_context(Inbox(connection))
+    inbox = await stack.enter_async_context(_inbox(life, connection))
     recipients = bucket.Bucket(inbox, connection, contract.EMAIL_RECIPIENTS_BUCKET)
     index = bucket.Bucket(inbox, connection, contract.EMAIL_GROUP_INDEX_BUCKET)
     idempotency = bucket.Bucket(inbox, connection, contract.EMAIL_IDEMPOTENCY_BUCKET)
     once = await stack.enter_async_context(claims.Claims(idempotency))
     records = await stack.enter_async_context(record_writer.RecordWriter(recipients, IndexWriter(index)))
     pool = await stack.enter_async_context(Pool(Connector(config).connect, _limits(config), for_all=Barred))
-    deliver = delivery.Delivery(pool, max_send_rate=config.ses_max_send_rate)
+    deliver = _delivery(life, config, pool)
     life.expose(lambda: _metrics().sending(deliver, pool, records, once, (recipients, index, idempotency)))
     if not config.suppression_enabled:
         return deliver, records, once
     return Screening(deliver, bucket.Bucket(inbox, connection, contract.EMAIL_SUPPRESSIONS_BUCKET)), records, once
+
+
+def _inbox(life: Life, connection: Connection) -> Inbox:
+    if not life.tracing:
+        return Inbox(connection)
+    from shared.tracing import TracedInbox  # noqa: PLC0415 - OpenTelemetry is there only with its extra
+
+    return TracedInbox(connection, life.tracing)
+
+
+def _delivery(life: Life, config: RelaySettings, pool: Pool[SmtpConnection]) -> delivery.Delivery:
+    if not life.tracing:
+        return delivery.Delivery(pool, max_send_rate=config.ses_max_send_rate)
+    from relay.traced_delivery import TracedDelivery  # noqa: PLC0415
+
+    server = (config.smtp_host, config.smtp_port)
+    return TracedDelivery(pool, life.tracing, server, max_send_rate=config.ses_max_send_rate)
+
+
+def _traced(options: Options) -> Options:
+    from shared import tracing  # noqa: PLC0415
+
+    return options._replace(traceparent=tracing.current_traceparent)
 
 
 def _metrics() -> ModuleType:

@@ -31,7 +31,7 @@ from shared import contract, redaction
 from shared.errors import StoreUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from relay.claims import Held
     from relay.idempotency import Claim, State
@@ -79,6 +79,7 @@ class Options(NamedTuple):
     configuration_set: str
     send_retry_seconds: float
     longest_request: timedelta
+    traceparent: Callable[[], str] = str  # of the span of the request, where traces are on
 
 
 class SendEmailHandler:
@@ -154,7 +155,12 @@ class SendEmailHandler:
 
     async def _send(self, accepted: Submission, deadline: float, held: Held | None = None) -> bytes:
         now = datetime.now(UTC)
-        message = mime.build(accepted, configuration_set=self._options.configuration_set, now=now)
+        message = mime.build(
+            accepted,
+            configuration_set=self._options.configuration_set,
+            now=now,
+            traceparent=self._options.traceparent(),
+        )
         envelope = Envelope(accepted.sender.address, accepted.recipient.address)
         try:
             await self._deliver(envelope, message, deadline=deadline)

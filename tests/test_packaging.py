@@ -99,7 +99,7 @@ def test_console_script_tells_its_version_and_its_commands(installed: Installed)
 
 def test_the_lock_holds_all_that_the_extra_asks_for(installed: Installed) -> None:
     pip("--python", installed.python, "check")
-    wanted = f"{installed.wheel}[{installed.extra}]"
+    wanted = f"{installed.wheel}[{installed.extra},otel]"
     report = json.loads(
         pip("--python", installed.python, "install", "--dry-run", "--isolated", "--no-index", "--report", "-", wanted)
     )

@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from shared.connection import Connection
+    from shared.endpoint import Handler
     from shared.lifecycle import Life, Serve
+    from tracker.poller import Updater
     from tracker.settings import TrackerSettings
 
 log = logging.getLogger(__name__)
@@ -56,7 +58,7 @@ def prepare(config: TrackerSettings, environ: Mapping[str, str], *, create_bucke
         if create_buckets:
             await bucket.create_missing(connection, contract.BUCKETS)
         async with AsyncExitStack() as stack:
-            inbox = await stack.enter_async_context(Inbox(connection))
+            inbox = await stack.enter_async_context(_inbox(life, connection))
             recipients = Bucket(inbox, connection, contract.EMAIL_RECIPIENTS_BUCKET)
             index = Bucket(inbox, connection, contract.EMAIL_GROUP_INDEX_BUCKET)
             suppressions = Bucket(inbox, connection, contract.EMAIL_SUPPRESSIONS_BUCKET)
@@ -65,7 +67,7 @@ def prepare(config: TrackerSettings, environ: Mapping[str, str], *, create_bucke
                 await _require(recipients, index)
                 updater = RecordUpdater(recipients, Announcer(connection))
                 applying = _applying(life, config, updater, suppressions)
-                poller = await _poller(stack, life, config, environ, updater, applying)
+                poller = await _poller(stack, life, config, environ, updater, _traced(life, applying))
                 connection.on_disconnect(poller.doubt_store)
             groups = GroupReader(recipients, index)
             counts = LiveCounts(groups, recipients, index, partial(StreamFollower, connection, inbox))
@@ -78,7 +80,8 @@ def prepare(config: TrackerSettings, environ: Mapping[str, str], *, create_bucke
                 ),
                 (contract.GET_EMAIL_ENGAGEMENT_ANALYTICS_SUBJECT, EmailAnalyticsHandler(counts.count)),
             ):
-                endpoint = Endpoint(connection, subject, handler, max_in_flight=config.max_in_flight)
+                answer: Handler = life.tracing.handler(subject, handler) if life.tracing else handler
+                endpoint = Endpoint(connection, subject, answer, max_in_flight=config.max_in_flight)
                 await stack.enter_async_context(endpoint)
                 served[subject.rpartition(".")[2]] = (endpoint, handler)
             endpoints = [endpoint for endpoint, _ in served.values()]
@@ -136,7 +139,7 @@ async def _poller(  # noqa: PLR0913, PLR0917 - what wires is handed everything
     config: TrackerSettings,
     environ: Mapping[str, str],
     updater: RecordUpdater,
-    applying: RecordUpdater | Suppressor,
+    applying: Updater,
 ) -> Poller:
     from tracker.sqs import Queue  # noqa: PLC0415 - boto3 takes 135 ms and 19 MB
 
@@ -146,6 +149,22 @@ async def _poller(  # noqa: PLR0913, PLR0917 - what wires is handed everything
     )
     life.expose(lambda: _metrics().events(queue, poller, updater))
     return await stack.enter_async_context(poller)
+
+
+def _inbox(life: Life, connection: Connection) -> Inbox:
+    if not life.tracing:
+        return Inbox(connection)
+    from shared.tracing import TracedInbox  # noqa: PLC0415 - OpenTelemetry is there only with its extra
+
+    return TracedInbox(connection, life.tracing)
+
+
+def _traced(life: Life, applying: Updater) -> Updater:
+    if not life.tracing:
+        return applying
+    from tracker.traced_updater import TracedUpdater  # noqa: PLC0415
+
+    return TracedUpdater(applying, life.tracing)
 
 
 def _metrics() -> ModuleType:

@@ -26,7 +26,10 @@ _decode = msgspec.json.Decoder().decode
 
 
 class EngagementEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """What SES saw happen to one email; `event_id` is the SNS MessageId, `at` in UTC, `recipients` of a failure."""
+    """What SES saw happen to one email; `event_id` is the SNS MessageId, `at` in UTC, `recipients` of a failure.
+
+    `traceparent` names the span that sent the email, where the relay makes traces.
+    """
 
     kind: Kind
     email_id: str
@@ -35,6 +38,7 @@ class EngagementEvent(msgspec.Struct, frozen=True, kw_only=True):
     link: str = ""
     failure: Failure | None = None
     recipients: tuple[str, ...] = ()
+    traceparent: str = ""
 
 
 class Ignored(msgspec.Struct, frozen=True):
@@ -71,15 +75,16 @@ def _parse(body: str, message_id: str, received_at: datetime) -> EngagementEvent
     kind = (_text(folded.get("eventtype")) or _text(folded.get("notificationtype"))).lower()
     if kind not in KINDS:
         raise _NoEvent(f"event type {kind[:40]!r}", is_expected=bool(kind))
-    detail = _dict(folded.get(kind))
+    detail, mail = _dict(folded.get(kind)), _dict(folded.get("mail"))
     return EngagementEvent(
         kind=kind,  # type: ignore[arg-type] # one of KINDS
-        email_id=_email_id(_dict(folded.get("mail"))),
+        email_id=_email_id(mail),
         event_id=message_id,
         at=_time(detail.get("timestamp")) or received_at,
         link=_text(detail.get("link")),
         failure=_failure(kind, detail),
         recipients=_recipients(kind, detail),
+        traceparent=_tag(mail, "traceparent"),
     )
 
 
@@ -111,8 +116,7 @@ def _email_id(mail: dict[str, Any]) -> str:
             email_id = tracking_id.email_id_of(_text(header.get("value")))
             if _is_key(email_id):
                 return email_id
-    tagged = _dict(mail.get("tags")).get("email_id")
-    email_id = _text(tagged[0] if isinstance(tagged, list) and tagged else tagged)
+    email_id = _tag(mail, "email_id")
     if _is_key(email_id):
         return email_id
     if mail.get("headersTruncated") is True:
@@ -120,6 +124,11 @@ def _email_id(mail: dict[str, Any]) -> str:
     if not isinstance(headers, list):
         raise _NoEvent("headers are missing: switch on the original headers for the event destination")
     raise _NoEvent(f"no {tracking_id.HEADER} header")
+
+
+def _tag(mail: dict[str, Any], name: str) -> str:
+    tagged = _dict(mail.get("tags")).get(name)
+    return _text(tagged[0] if isinstance(tagged, list) and tagged else tagged)
 
 
 def _is_key(email_id: str) -> bool:
