@@ -18,6 +18,7 @@ from shared import __version__, command  # noqa: E402
 
 COMMANDS: Final = {
     "check": "relay.check_command:check",
+    "send": "relay.send_command:send",
 }
 """Where the commands lie that are imported when they are asked for."""
 

@@ -7,7 +7,6 @@ The answer goes to standard output and everything else to standard error. Import
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import logging
 import os
@@ -44,8 +43,8 @@ class Failed(click.ClickException):
     exit_code = 1
 
 
-class WrongSetting(click.ClickException):
-    """A variable means nothing."""
+class WrongUsage(click.ClickException):
+    """A variable or a file means nothing; unlike click's UsageError it is no matter of the options."""
 
     exit_code = 2
 
@@ -88,7 +87,7 @@ class Command(click.Command):
         try:
             return super().invoke(ctx)
         except SettingsError as error:
-            raise WrongSetting(str(error)) from error
+            raise WrongUsage(str(error)) from error
         except RequestRefused as error:
             raise Failed(str(error)) from error
         except ServiceError as error:
@@ -105,11 +104,15 @@ class Command(click.Command):
 
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run what a command does; a signal cancels it, and the process ends with the status that says so."""
+    import asyncio  # noqa: PLC0415 - 30 ms that --help and completion do without
+
     logging.getLogger().addHandler(logging.NullHandler())  # our edges log; a command says by itself what went wrong
     return asyncio.run(_interruptible(work))
 
 
 async def _interruptible(work: Coroutine[Any, Any, T]) -> T:
+    import asyncio  # noqa: PLC0415 - as above
+
     task = asyncio.current_task()
     assert task
     with signals.cancelling(task, asyncio.get_running_loop()) as came:

@@ -58,7 +58,7 @@ def test_the_page_and_the_help_have_the_same_exit_statuses() -> None:
 
 
 @pytest.mark.parametrize("name", GROUPS)
-def test_bash_completes_the_commands(name: str) -> None:
+def test_bash_completes_commands_and_options(name: str) -> None:
     bash = shutil.which("bash")
     if not bash:
         pytest.skip("there is no bash here")
@@ -66,7 +66,7 @@ def test_bash_completes_the_commands(name: str) -> None:
     assert variable in page(PAGE)
     script = f"""
         eval "$({variable}=bash_source {name})"
-        COMP_WORDS=({name} che) COMP_CWORD=1
+        COMP_WORDS=({name} check --js) COMP_CWORD=2
         _{name.replace("-", "_")}_completion {name}
         echo "${{COMPREPLY[@]}}"
     """
@@ -74,4 +74,4 @@ def test_bash_completes_the_commands(name: str) -> None:
     done = subprocess.run(  # noqa: S603 - our own words
         [bash, "--norc", "-c", script], env={"PATH": path}, capture_output=True, text=True, check=True, timeout=30
     )
-    assert (done.stdout, done.stderr) == ("check\n", "")
+    assert (done.stdout, done.stderr) == ("--json\n", "")
