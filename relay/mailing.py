@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT
 """Pure: a CSV file and a template become one request for each row; whatever is wrong is told by its line.
 
-The columns that are fields of a request take the place of the options. Every column fills `{column}` in subject, html
-and text.
+The columns that are fields of a request take the place of the options. Every column fills `{column}` in the bodies, the
+tags, and the fields that FILLED names.
 """
 
 from __future__ import annotations
@@ -11,15 +11,19 @@ from __future__ import annotations
 import csv
 import html
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
 import msgspec
 
-from relay import addresses
-from shared.contract import SendEmailRequest
+from relay import addresses, idempotency, submission
+from shared.contract import INVALID_IDEMPOTENCY_KEY, SendEmailRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    Encode = Callable[[str], str]
 
 FIELDS: Final = (
     "to",
@@ -31,11 +35,25 @@ FIELDS: Final = (
     "unsubscribe_url",
     "idempotency_key",
 )
-MAILBOXES: Final = ("to", "from", "reply_to")
 REQUIRED: Final = ("to", "subject")
+FILLED: Final[Mapping[str, Encode]] = {
+    "subject": str,
+    "text": str,
+    "html": html.escape,
+    "unsubscribe_url": partial(quote, safe=""),
+    "idempotency_key": str,
+}
+"""The fields with placeholders, and how a value is written there."""
 
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)\}")
-_LINE_BREAKS = re.compile(r"[\r\n\0]")
+_ANY_DOMAIN = submission.Policy(
+    sender=addresses.Mailbox("", "", ""),
+    display_name="",
+    from_domains=frozenset(),
+    reply_to_domains=(),
+    recipient_domains=(),
+)
+"""What the relay allows is the relay's to say; everything else about a request can be known before it is asked."""
 
 
 class Unusable(Exception):
@@ -67,18 +85,18 @@ class Mailing(msgspec.Struct, frozen=True):
     unused: list[str]
 
 
-def read(lines: Iterable[str], given: Mapping[str, str], *, html: str, text: str) -> Mailing:
-    """Read a whole file; `given` holds the fields that the options say, and the template is `subject`, html and text.
+def read(lines: Iterable[str], given: Mapping[str, str], tags: Mapping[str, str]) -> Mailing:
+    """Read a whole file; `given` holds the fields of a request that are the same for all rows, also html and text.
 
     Raises:
         Unusable: something is wrong with the header, the template or any row.
     """
     reader = csv.reader(lines, strict=True)
+    asked = _placeholders([*(given.get(name, "") for name in FILLED), *tags.values()])
     try:
         header = [name.strip() for name in next(reader, [])]
-        templates = (given.get("subject", ""), html, text)
-        _check_header(header, given, templates)
-        rows, problems = _rows(reader, header, given, html=html, text=text)
+        _check_header(header, given, asked)
+        rows, problems = _rows(reader, header, given, tags)
     except csv.Error as error:
         raise Unusable([f"line {reader.line_num}: {error}"]) from error
     except UnicodeDecodeError as error:
@@ -87,11 +105,14 @@ def read(lines: Iterable[str], given: Mapping[str, str], *, html: str, text: str
         raise Unusable(problems)
     if not rows:
         raise Unusable(["there are no rows below the header"])
-    used = {name for template in templates for name in _PLACEHOLDER.findall(template)}
-    return Mailing(rows, [name for name in header if name not in FIELDS and name not in used])
+    return Mailing(rows, [name for name in header if name not in FIELDS and name not in asked])
 
 
-def _check_header(header: Sequence[str], given: Mapping[str, str], templates: Iterable[str]) -> None:
+def _placeholders(templates: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(name for template in templates for name in _PLACEHOLDER.findall(template)))
+
+
+def _check_header(header: Sequence[str], given: Mapping[str, str], asked: Iterable[str]) -> None:
     problems = []
     if not any(header):
         raise Unusable(["line 1: there is no header"])
@@ -113,17 +134,17 @@ def _check_header(header: Sequence[str], given: Mapping[str, str], templates: It
         for field in REQUIRED
         if field not in header and not given.get(field)
     ]
-    asked = dict.fromkeys(name for template in templates for name in _PLACEHOLDER.findall(template))
     problems += [f"{{{name}}} is used, and there is no such column" for name in asked if name not in header]
     if problems:
         raise Unusable(problems)
 
 
 def _rows(
-    reader: Iterator[list[str]], header: Sequence[str], given: Mapping[str, str], *, html: str, text: str
+    reader: Iterator[list[str]], header: Sequence[str], given: Mapping[str, str], tags: Mapping[str, str]
 ) -> tuple[list[Row], list[str]]:
     rows: list[Row] = []
     problems: list[str] = []
+    keys: dict[str, int] = {}
     for cells in reader:
         line = reader.line_num  # type: ignore[attr-defined]  # csv's own reader
         if not any(cell.strip() for cell in cells):
@@ -132,41 +153,43 @@ def _rows(
             problems.append(f"line {line}: {len(cells)} cells, and the header has {len(header)}")
             continue
         values = dict(zip(header, (cell.strip() for cell in cells), strict=True))
-        request = _request(values, given, html=html, text=text)
+        request = _request(values, given, tags)
         problems += [f"line {line}: {problem}" for problem in _problems(request)]
+        if (key := request.idempotency_key) and (first := keys.setdefault(key, line)) != line:
+            problems.append(f"line {line}: idempotency_key is that of line {first}: {key}")
         rows.append(Row(len(rows) + 1, line, request))
     return rows, problems
 
 
-def _request(values: Mapping[str, str], given: Mapping[str, str], *, html: str, text: str) -> SendEmailRequest:
-    fields = {name: said for name in FIELDS if (said := values.get(name) or given.get(name))}
-    fields["subject"] = fill(fields.get("subject", ""), values)
-    fields["html"] = fill(html, values, escaped=True)
-    fields["text"] = fill(text, values)
-    return msgspec.convert(fields, SendEmailRequest)
+def _request(values: Mapping[str, str], given: Mapping[str, str], tags: Mapping[str, str]) -> SendEmailRequest:
+    fields = {**given, **{name: said for name in FIELDS if (said := values.get(name))}}
+    filled = {name: fill(fields[name], values, encode) for name, encode in FILLED.items() if name in fields}
+    filled_tags = {name: fill(value, values) for name, value in tags.items()}
+    return msgspec.convert({**fields, **filled, "tags": filled_tags or None}, SendEmailRequest)
 
 
-def fill(template: str, values: Mapping[str, str], *, escaped: bool = False) -> str:
+def fill(template: str, values: Mapping[str, str], encode: Encode = str) -> str:
     """Put values where the template has `{name}`; other braces stay as they are."""
-
-    def value(match: re.Match[str]) -> str:
-        found = values.get(match[1], match[0])
-        return html.escape(found) if escaped else found
-
-    return _PLACEHOLDER.sub(value, template)
+    return _PLACEHOLDER.sub(lambda match: encode(values[match[1]]) if match[1] in values else match[0], template)
 
 
-def _problems(request: SendEmailRequest) -> Iterator[str]:
-    for name in MAILBOXES:
-        given = getattr(request, f"{name}_" if name == "from" else name)
-        if given and _is_no_mailbox(given):
-            yield f"{name} is not one mailbox: {given}"
-    if not request.to:
-        yield "to is empty"
-    if not request.subject:
-        yield "subject is empty"
-    elif _LINE_BREAKS.search(request.subject):
-        yield "subject has a line break"
+def _problems(request: SendEmailRequest) -> list[str]:
+    mailboxes = {"to": request.to, "from": request.from_, "reply_to": request.reply_to}
+    problems = [
+        f"{name} is not one mailbox: {said}" for name, said in mailboxes.items() if said and _is_no_mailbox(said)
+    ]
+    problems += [f"{name} is empty" for name in REQUIRED if not getattr(request, name)]
+    return problems or _refusals(request)
+
+
+def _refusals(request: SendEmailRequest) -> list[str]:
+    """Return what the relay would answer whatever it allows."""
+    unrestricted = msgspec.structs.replace(request, from_=None, reply_to=None)
+    found = submission.accept(unrestricted, _ANY_DOMAIN, email_id="", new_group_id="")
+    refusals = [found.reason] if isinstance(found, submission.Refused) else []
+    if len(request.idempotency_key or "") > idempotency.MAX_KEY_CHARACTERS:
+        refusals.append(INVALID_IDEMPOTENCY_KEY)
+    return refusals
 
 
 def _is_no_mailbox(text: str) -> bool:

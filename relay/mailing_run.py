@@ -68,11 +68,11 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     unsent: int
 
 
-def run(csv_file: Path, given: Mapping[str, str], bodies: Mapping[str, str], options: Options) -> None:
+def run(csv_file: Path, given: Mapping[str, str], tags: Mapping[str, str], options: Options) -> None:
     """Send what is not sent yet; end with a status of `shared.command`."""
     result = options.result or csv_file.with_name(f"{csv_file.name}.result.csv")
     try:
-        rows = _read(csv_file, given, bodies).rows
+        rows = _read(csv_file, given, tags).rows
         with ResultFile(result) as results:
             _check_same(rows, results)
             group_id = given.get("group_id") or results.group_id or str(uuid.uuid4())
@@ -83,10 +83,10 @@ def run(csv_file: Path, given: Mapping[str, str], bodies: Mapping[str, str], opt
         raise command.WrongUsage(str(error)) from error
 
 
-def _read(csv_file: Path, given: Mapping[str, str], bodies: Mapping[str, str]) -> Mailing:
+def _read(csv_file: Path, given: Mapping[str, str], tags: Mapping[str, str]) -> Mailing:
     try:
         with csv_file.open(encoding="utf-8-sig", newline="") as lines:
-            read = mailing.read(lines, given, **bodies)
+            read = mailing.read(lines, given, tags)
     except OSError as error:
         raise command.WrongUsage(f"{csv_file}: {error.strerror}") from error
     except mailing.Unusable as error:

@@ -12,7 +12,7 @@ import click
 from shared import command
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 NAME: Final = "lfx-email-relay send"
 TIMEOUT_SECONDS: Final = 45.0  # longer than the relay takes for any request with its default settings
@@ -23,6 +23,8 @@ FIELDS: Final = (
     click.Option(["--from"], metavar="MAILBOX", help="The sender, in an allowed domain."),
     click.Option(["--from-display-name"], metavar="NAME", help="The sender's name, where --from has none."),
     click.Option(["--reply-to"], metavar="MAILBOX", help="Where answers go, in an allowed domain."),
+    click.Option(["--unsubscribe-url"], metavar="URL", help="Where one click unsubscribes (RFC 8058)."),
+    click.Option(["--idempotency-key"], metavar="KEY", help="One key sends one mail, however often it is asked for."),
 )
 """Each is the field of a request by the same name."""
 BODIES: Final = (
@@ -32,6 +34,22 @@ BODIES: Final = (
     click.Option(
         ["--text"], type=click.File(encoding="utf-8", lazy=True), required=True, help="The plain text; - for stdin."
     ),
+)
+
+
+def _tags(_: object, __: object, given: Sequence[str]) -> dict[str, str]:
+    tags = dict(one.partition("=")[::2] for one in given)
+    if len(tags) < len(given) or not all(tags.values()):
+        raise click.BadParameter("each is NAME=VALUE, and no name is there twice.")
+    return tags
+
+
+TAG: Final = click.Option(
+    ["--tag", "tags"],
+    metavar="NAME=VALUE",
+    multiple=True,
+    callback=_tags,
+    help="A tag that SES reports with each event; may be given up to 10 times.",
 )
 MANY: Final = (
     click.Option(
@@ -59,32 +77,34 @@ TIMEOUT: Final = click.Option(
 )
 
 
-@click.command(cls=command.Command, params=[*FIELDS, *BODIES, *MANY, TIMEOUT])
+@click.command(cls=command.Command, params=[*FIELDS, TAG, *BODIES, *MANY, TIMEOUT])
 @command.json_option
-def send(csv_file: Path | None, **options: Any) -> None:
+def send(csv_file: Path | None, tags: Mapping[str, str], **options: Any) -> None:
     """Send one email, or one to each row of a CSV file, through the running relay.
 
     Asks over NATS as any caller does, and prints the ids.
 
     With --csv, a column that is called like a field (to, subject, group_id, from, from_display_name, reply_to,
-    unsubscribe_url, idempotency_key) takes the place of the option, and every column fills {column} in subject, text
-    and HTML, where it is escaped. All rows are checked before the first is sent. The result file has what became of
+    unsubscribe_url, idempotency_key) takes the place of the option. Every column fills {column} in the subject, the
+    bodies (escaped in HTML), the URL (percent-encoded), the key and the tags. All rows are checked before the first is
+    sent. The result file has what became of
     each row; after an interruption the same command goes on with the rest.
 
     \b
     Examples:
       lfx-email-relay send --to ada@example.com --subject Hello --html mail.html --text mail.txt
       lfx-email-relay send --csv people.csv --subject 'Hello {name}' --html mail.html --text mail.txt
+      lfx-email-relay send --csv people.csv ... --idempotency-key 'welcome-2026-{to}' --tag campaign=welcome
       lfx-email-relay send --csv people.csv ... --retry-refused
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
     given = {one.name: said for one in FIELDS if one.name and (said := options.pop(one.name))}
-    bodies = {str(one.name): _read(one.name, options.pop(one.name)) for one in BODIES}
+    given |= {one.name: _read(one.name, options.pop(one.name)) for one in BODIES if one.name}
     if csv_file:
         from relay import mailing_run  # noqa: PLC0415 - so that --help and completion do not wait for it
 
-        mailing_run.run(csv_file, given, bodies, mailing_run.Options(**options))
+        mailing_run.run(csv_file, given, tags, mailing_run.Options(**options))
     else:
-        _send_one(given | bodies, timeout=options["timeout"], as_json=options["as_json"])
+        _send_one({**given, "tags": tags or None}, timeout=options["timeout"], as_json=options["as_json"])
 
 
 def _read(name: Any, file: Any) -> str:
@@ -97,7 +117,7 @@ def _read(name: Any, file: Any) -> str:
     return body
 
 
-def _send_one(request: Mapping[str, str], *, timeout: float, as_json: bool) -> None:
+def _send_one(request: Mapping[str, Any], *, timeout: float, as_json: bool) -> None:
     import msgspec  # noqa: PLC0415 - as above
 
     from shared import contract  # noqa: PLC0415

@@ -20,7 +20,8 @@ SUBJECT = {"subject": "Hello {name}"}
 
 
 def read(text: str, *, html: str = "<p>{name}</p>", plain: str = "{name}", **options: str) -> Mailing:
-    return mailing.read(text.splitlines(keepends=True), SUBJECT | options, html=html, text=plain)
+    tags = {name.removeprefix("tag_"): options.pop(name) for name in list(options) if name.startswith("tag_")}
+    return mailing.read(text.splitlines(keepends=True), SUBJECT | {"html": html, "text": plain} | options, tags)
 
 
 def problems(text: str, **options: str) -> list[str]:
@@ -42,6 +43,23 @@ def test_a_column_that_is_a_field_takes_the_place_of_the_option_unless_its_cell_
     assert (first.request.subject, first.request.from_, first.request.group_id) == ("Hi N", "c@d.org", "g")
     assert (second.request.subject, second.request.from_, second.request.group_id) == ("Hello N", "x@y.org", "all")
     assert (first.request.reply_to, second.request.reply_to) == (None, "e@f.org")
+
+
+def test_a_url_is_filled_percent_encoded_and_a_key_and_tags_as_they_are() -> None:
+    given = {"unsubscribe_url": "https://example.com/?who={to}", "idempotency_key": "hi-{to}", "tag_list": "{name}"}
+    (row,) = read("to,name\nada+x@example.com,A-1\n", **given).rows
+    assert row.request.unsubscribe_url == "https://example.com/?who=ada%2Bx%40example.com"
+    assert (row.request.idempotency_key, row.request.tags) == ("hi-ada+x@example.com", {"list": "A-1"})
+
+
+def test_what_the_relay_would_refuse_is_told_before_anything_is_sent() -> None:
+    assert problems("to,name,idempotency_key\na@b.org,N,k\nc@d.org,N,k\n") == [
+        "line 3: idempotency_key is that of line 2: k"
+    ]
+    assert problems("to,name\na@b.org,N\n", unsubscribe_url="http://b.org") == ["line 2: invalid unsubscribe_url"]
+    assert problems("to,name\na@b.org,N M\n", tag_list="{name}") == ["line 2: invalid tags"]
+    assert problems("to,name\na@b.org,N\n", idempotency_key="k" * 257) == ["line 2: invalid idempotency_key"]
+    assert problems("to,name\na@b.org,N\n", group_id="a b\n") == ["line 2: invalid group_id"]
 
 
 def test_rows_are_counted_without_blank_lines_and_lines_with_them() -> None:
@@ -76,7 +94,7 @@ def test_every_wrong_row_is_told_by_its_line() -> None:
         "line 2: 1 cells, and the header has 2",
         "line 3: to is not one mailbox: nobody",
         "line 4: to is empty",
-        "line 6: subject has a line break",
+        "line 6: invalid subject",
         "line 7: 3 cells, and the header has 2",
         "line 8: to is not one mailbox: a@b.org, c@d.org",
     ]

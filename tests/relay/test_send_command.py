@@ -122,6 +122,13 @@ def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(caller, "PATIENCE_SECONDS", 0.5)
 
 
+@pytest.mark.parametrize("tags", [["--tag", "a"], ["--tag", "a="], ["--tag", "a=1", "--tag", "a=2"]])
+async def test_a_tag_that_means_nothing_is_wrong_usage(desk: Desk, tags: list[str]) -> None:
+    result = await desk.send("--to", "a@b.org", "--subject", "Hi", *tags, *desk.bodies)
+    assert result.exit_code == 2
+    assert "--tag" in result.stderr
+
+
 async def test_one_email_is_asked_for_with_all_that_the_options_say(nats_server: NatsServer, desk: Desk) -> None:
     options = ["--to", "Ada <a@b.org>", "--subject", "Hi {x}", "--from", "c@d.org", "--reply-to", "e@f.org"]
     async with service(nats_server) as relay:
@@ -131,7 +138,8 @@ async def test_one_email_is_asked_for_with_all_that_the_options_say(nats_server:
     assert json.loads(from_stdin.stdout) == {"email_id": "id-Ada <a@b.org>", "group_id": "new"}
     fields = {"to": "Ada <a@b.org>", "subject": "Hi {x}", "from": "c@d.org", "reply_to": "e@f.org"}
     bodies = {"html": "<p>Hello {name}</p>", "text": "Hello {name}"}
-    assert relay.requests[0] == fields | bodies | {"group_id": "g", "from_display_name": "C"}
+    beyond = {"unsubscribe_url": "https://b.org/u", "idempotency_key": "k", "tags": {"a": "1", "b": "x=y"}}
+    assert relay.requests[0] == fields | bodies | beyond | {"group_id": "g", "from_display_name": "C"}
     assert relay.requests[1] == fields | bodies | {"html": "<b>"}
 
 
