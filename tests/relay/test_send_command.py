@@ -132,7 +132,8 @@ async def test_a_tag_that_means_nothing_is_wrong_usage(desk: Desk, tags: list[st
 async def test_one_email_is_asked_for_with_all_that_the_options_say(nats_server: NatsServer, desk: Desk) -> None:
     options = ["--to", "Ada <a@b.org>", "--subject", "Hi {x}", "--from", "c@d.org", "--reply-to", "e@f.org"]
     async with service(nats_server) as relay:
-        result = await desk.send(*options, "--group-id", "g", "--from-display-name", "C", *desk.bodies)
+        more = ["--unsubscribe-url", "https://b.org/u", "--idempotency-key", "k", "--tag", "a=1", "--tag", "b=x=y"]
+        result = await desk.send(*options, "--group-id", "g", "--from-display-name", "C", *more, *desk.bodies)
         assert (result.exit_code, result.output) == (0, "email_id  id-Ada <a@b.org>\ngroup_id  g\n")
         from_stdin = await desk.send(*options, "--html", "-", *desk.bodies[2:], "--json", text="<b>")
     assert json.loads(from_stdin.stdout) == {"email_id": "id-Ada <a@b.org>", "group_id": "new"}
