@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from relay import addresses, smtp_check
 from relay import settings as rules
-from shared import contract, nats_check
+from relay import smtp_check
+from shared import addresses, contract, nats_check
 from shared.bucket_check import Use
 from shared.checkup import Finding, Probe
 from shared.settings import SettingsError

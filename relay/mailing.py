@@ -17,7 +17,8 @@ from urllib.parse import quote
 
 import msgspec
 
-from relay import addresses, idempotency, submission
+from relay import idempotency, submission
+from shared import addresses
 from shared.contract import INVALID_IDEMPOTENCY_KEY, SendEmailRequest
 
 if TYPE_CHECKING:

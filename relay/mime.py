@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from relay.addresses import Mailbox
     from relay.submission import Submission
+    from shared.addresses import Mailbox
 
 MAX_LINE_BYTES: Final = 998  # RFC 5322, 2.1.1, without the line end
 PREFERRED_LINE_BYTES: Final = 76  # RFC 2047, 2, for lines with encoded words

@@ -10,8 +10,8 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from relay import addresses
 from relay.submission import Policy
+from shared import addresses
 from shared.settings import Count, Domains, Password, Port, ProcessSettings, Seconds, SettingsError
 
 SPARE_SECONDS: Final = 10.0  # for KV, and for clocks that differ

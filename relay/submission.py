@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from relay import addresses, unsubscribe_url
-from shared import contract, group_index
+from relay import unsubscribe_url
+from shared import addresses, contract, group_index
 
 if TYPE_CHECKING:
-    from relay.addresses import Mailbox
+    from shared.addresses import Mailbox
 
 MAX_SUBJECT_BYTES: Final = 998
 MAX_DISPLAY_NAME_BYTES: Final = 256

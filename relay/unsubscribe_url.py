@@ -11,7 +11,7 @@ import re
 from typing import Final
 from urllib.parse import quote, urlsplit
 
-from relay import addresses
+from shared import addresses
 
 MAX_BYTES: Final = 998 - len("List-Unsubscribe: <>")  # one line, which no reader has to unfold: RFC 5322, 2.1.1
 

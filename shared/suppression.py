@@ -5,23 +5,17 @@
 from __future__ import annotations
 
 import hashlib
-from email.utils import parseaddr
+
+from shared import addresses
 
 
 def normalised(address: str) -> str:
-    """Return an address as it is compared: without a name, in lower case, its domain as on the wire (IDNA).
+    """Return an address as it is compared: as the relay puts it on the wire, in lower case, without a name.
 
     Raises:
-        ValueError: it is no address.
+        ValueError: it is no mailbox that the relay would send to.
     """
-    local_part, at, domain = parseaddr(address)[1].rpartition("@")
-    if not (local_part and at and domain):
-        raise ValueError(f"{address!r} is no address")
-    if not domain.isascii():
-        import idna  # noqa: PLC0415 - its tables take 2 MB, and few domains need them
-
-        domain = idna.encode(domain, uts46=True).decode()
-    return f"{local_part}@{domain}".lower()
+    return addresses.parse(address.strip()).address.lower()
 
 
 def key_of(address: str) -> str:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import pytest
 
-from relay import addresses, delivery, record_writer, submission
+from relay import delivery, record_writer, submission
 from relay.settings import RelaySettings
-from shared import contract, group_index, lifecycle, settings
+from shared import addresses, contract, group_index, lifecycle, settings
 from tests.stack import child, console, nats_server, smtp_server
 from tracker import live_counts, poller
 from tracker.settings import TrackerSettings

@@ -27,7 +27,6 @@ from tracker.live_counts import LiveCounts
 from tracker.poller import VISIBILITY_SECONDS, Poller
 from tracker.record_updater import RecordUpdater
 from tracker.stream_follower import StreamFollower
-from tracker.suppressor import Suppressor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from shared.lifecycle import Life, Serve
     from tracker.poller import Updater
     from tracker.settings import TrackerSettings
+    from tracker.suppressor import Suppressor
 
 log = logging.getLogger(__name__)
 
@@ -128,6 +128,8 @@ def _applying(
 ) -> RecordUpdater | Suppressor:
     if not config.suppression_enabled:
         return updater
+    from tracker.suppressor import Suppressor  # noqa: PLC0415 - what reads addresses takes 20 ms
+
     suppressor = Suppressor(updater, suppressions)
     life.expose(lambda: _metrics().suppressions(suppressor))
     return suppressor

@@ -20,9 +20,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from relay import addresses, mime
-from relay.addresses import Mailbox
+from relay import mime
 from relay.submission import Submission
+from shared import addresses
+from shared.addresses import Mailbox
 
 if TYPE_CHECKING:
     from email.message import Message

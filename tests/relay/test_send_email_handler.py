@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from relay import errors
-from relay.addresses import parse
 from relay.claims import NoClaims
 from relay.send_email_handler import REASONS, Options, SendEmailHandler
 from relay.submission import Policy
+from shared.addresses import parse
 
 if TYPE_CHECKING:
     from relay.smtp_connection import Envelope

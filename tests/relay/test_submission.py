@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from relay import submission
-from relay.addresses import Mailbox
 from relay.submission import Filtered, Policy, Refused, Submission
 from shared import contract
+from shared.addresses import Mailbox
 from shared.contract import SendEmailRequest
 
 PROPERTY = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])

@@ -17,11 +17,11 @@ import aiosmtplib
 from nats.aio.client import Client
 
 from relay import mime
-from relay.addresses import Mailbox
 from relay.settings import RelaySettings
 from relay.smtp_connection import Connector, Envelope
 from relay.submission import Submission
 from shared import connection, contract
+from shared.addresses import Mailbox
 from shared.bucket import Bucket
 from shared.client import ReconnectingClient
 from shared.inbox import Inbox

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from relay import addresses
-from relay.addresses import Mailbox, Malformed, TooLong
+from shared import addresses
+from shared.addresses import Mailbox, Malformed, TooLong
 
 if TYPE_CHECKING:
     from collections.abc import Callable
