@@ -185,7 +185,13 @@ def forms(event: ses_events.Event, message_id: str) -> dict[str, tuple[str, str 
 async def test_every_form_of_every_kind_is_read(
     platform: Platform, smtp_server: SmtpServer, sqs_endpoint: SqsEndpoint
 ) -> None:
-    kinds = (ses_events.delivery, ses_events.open_, ses_events.click, ses_events.bounce, ses_events.complaint)
+    kinds: tuple[Callable[..., ses_events.Event], ...] = (
+        ses_events.delivery,
+        ses_events.open_,
+        ses_events.click,
+        ses_events.bounce,
+        ses_events.complaint,
+    )
     names = list(forms(ses_events.delivery("g/e", NOON), "m"))
     played = []
     for make, name in itertools.product(kinds, names):
