@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT
 """Pure: a CSV file and a template become one request for each row; whatever is wrong is told by its line.
 
-The columns that are fields of a request take the place of the options. Every column fills `{column}` in the bodies, the
-tags, and the fields that FILLED names.
+The columns that are fields of a request take the place of the options. Every column fills `{column}` in the tags and
+in the fields that FILLED names.
 """
 
 from __future__ import annotations

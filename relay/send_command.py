@@ -87,8 +87,7 @@ def send(csv_file: Path | None, tags: Mapping[str, str], **options: Any) -> None
     With --csv, a column that is called like a field (to, subject, group_id, from, from_display_name, reply_to,
     unsubscribe_url, idempotency_key) takes the place of the option. Every column fills {column} in the subject, the
     bodies (escaped in HTML), the URL (percent-encoded), the key and the tags. All rows are checked before the first is
-    sent. The result file has what became of
-    each row; after an interruption the same command goes on with the rest.
+    sent. The result file has what became of each row; after an interruption the same command goes on with the rest.
 
     \b
     Examples:
