@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 USER, PASSWORD = "AKIAUSER", "pass word+/="
 ACCOUNT: dict[str, Any] = {"smtp_username": USER, "smtp_password": PASSWORD}
 PATIENCE = 0.25  # seconds a transaction may take where the server is going to stall
+LENIENCE = 5.0  # seconds more that a busy machine may need; far below what would have been waited for otherwise
 SILENT = (Silence, Garbage)
 ON_UVLOOP = pytest.mark.asyncio(loop_factories=["uvloop"])  # what waits for a limit, and depends on no loop
 
@@ -704,7 +705,7 @@ async def test_a_transaction_is_given_up_in_time_wherever_it_stalls(smtp: Script
     started = time.monotonic()
     with pytest.raises(DeliveryError, match="no reply within"):
         await connection.send(ENVELOPE, MAIL)
-    assert PATIENCE * 0.9 <= time.monotonic() - started < PATIENCE + 0.5
+    assert PATIENCE * 0.9 <= time.monotonic() - started < PATIENCE + LENIENCE
     await smtp.wait_for_open_sessions(0)
 
 
@@ -716,8 +717,12 @@ async def test_a_transaction_that_creeps_is_given_up_as_a_whole(smtp: ScriptedSm
         await connection.send(ENVELOPE, MAIL)
 
 
-@pytest.mark.parametrize(("answer", "kind"), [(b"421 4.3.2 shutting down\r\n", Deferred), (b"", Uncertain)])
-async def test_a_server_that_reads_no_more_gets_no_more(answer: bytes, kind: type[DeliveryError]) -> None:
+@pytest.mark.parametrize(
+    ("answer", "seconds", "kind"), [(b"421 4.3.2 shutting down\r\n", 5.0, Deferred), (b"", 1.0, Uncertain)]
+)
+async def test_a_server_that_reads_no_more_gets_no_more(
+    answer: bytes, seconds: float, kind: type[DeliveryError]
+) -> None:
     given_up, read = asyncio.Event(), asyncio.get_running_loop().create_future()
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -734,11 +739,13 @@ async def test_a_server_that_reads_no_more_gets_no_more(answer: bytes, kind: typ
     content = b"0123456789abcdef" * 2_000_000 + b"\r\n"
     async with await asyncio.start_server(converse, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        settings = RelaySettings(smtp_port=port, smtp_timeout_seconds=PATIENCE)
+        settings = RelaySettings(smtp_port=port, smtp_timeout_seconds=seconds)
         connection = await Connector(settings).connect()
-        with pytest.raises(kind):
-            await connection.send(ENVELOPE, content)
-        given_up.set()
+        try:
+            with pytest.raises(kind):
+                await connection.send(ENVELOPE, content)
+        finally:
+            given_up.set()
         async with asyncio.timeout(5):
             assert await read < len(content) / 2
 
@@ -794,18 +801,20 @@ async def test_quit_ends_the_connection_whatever_the_server_makes_of_it(
     connection = await warm(smtp)
     started = time.monotonic()
     await connection.quit()
-    assert time.monotonic() - started < PATIENCE + 0.5
+    assert time.monotonic() - started < PATIENCE + LENIENCE
     assert not connection.is_usable
     await smtp.wait_for_open_sessions(0)
     assert numbers(smtp) == [0]
 
 
-async def test_quit_does_not_wait_for_a_server_that_has_gone(smtp: ScriptedSmtp) -> None:
+async def test_quit_does_not_wait_for_a_server_that_has_gone(
+    smtp: ScriptedSmtp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(smtp_connection, "QUIT_SECONDS", 60)
     connection = await warm(smtp)
     await smtp.stop()
-    started = time.monotonic()
-    await connection.quit()
-    assert time.monotonic() - started < 0.5
+    async with asyncio.timeout(LENIENCE):
+        await connection.quit()
 
 
 async def test_quit_over_tls_does_not_wait_for_the_servers_farewell(

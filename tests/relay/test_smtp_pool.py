@@ -488,7 +488,7 @@ async def test_leaving_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -
     started = time.monotonic()
     async with Pool(server.connect, limits()) as pool:
         pool.release(await pool.acquire())
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 5
     for closing in server.closings:
         closing.set_result(None)
 
