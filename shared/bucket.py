@@ -13,7 +13,15 @@ import msgspec
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from shared import batch_get, contract, jetstream
-from shared.errors import KeyMissing, KeyTaken, RevisionConflict, StoreError, StoreUnavailable, ValueTooLarge
+from shared.errors import (
+    BucketMissing,
+    KeyMissing,
+    KeyTaken,
+    RevisionConflict,
+    StoreError,
+    StoreUnavailable,
+    ValueTooLarge,
+)
 from shared.inbox import HEADER_ROOM_BYTES
 
 if TYPE_CHECKING:
@@ -265,7 +273,8 @@ class Bucket:
 
     def _unavailable(self, error: ApiError) -> StoreError:
         self._binding = None
-        return StoreUnavailable(f"bucket {self.name}: {error.description or 'no answer'} ({error.err_code})")
+        kind = BucketMissing if error.err_code == jetstream.NO_STREAM else StoreUnavailable
+        return kind(f"bucket {self.name}: {error.description or 'no answer'} ({error.err_code})")
 
 
 async def create_missing(connection: Connection, names: Sequence[str]) -> None:

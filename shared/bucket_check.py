@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from shared import table
+from shared import jetstream, table
 from shared.bucket import Bucket
 from shared.checkup import Finding, Probe
-from shared.errors import KeyMissing, RevisionConflict, StoreError
+from shared.errors import BucketMissing, KeyMissing, RevisionConflict, StoreError
 
 if TYPE_CHECKING:
     from shared.checkup import Tell, Verdict
@@ -25,11 +25,9 @@ if TYPE_CHECKING:
 
 NO_KEY: Final = "=check"  # no group and no email has it: group_index escapes such ids, and ids of emails are UUIDs
 NO_REVISION: Final = 1 << 62
-NO_STREAM: Final = 10059
 NEARLY_FULL: Final = 0.9
 LEAST_RECORD_BYTES: Final = 8192
 PROBE_SECONDS: Final = 15.0
-CREATE: Final = "install the relay's chart, or for a local server run serve --create-buckets once"
 
 
 class Use(msgspec.Struct, frozen=True, kw_only=True):
@@ -163,10 +161,10 @@ async def _write(bucket: Bucket) -> None:
 
 
 def _absent(about: str, use: Use, error: ApiError) -> Finding:
-    if error.err_code != NO_STREAM:
+    if error.err_code != jetstream.NO_STREAM:
         return Finding("failed", about, f"{error.description} ({error.err_code})", "look after JetStream")
     found = f"there is none; {use.without}" if use.without else "there is none"
-    return Finding("warning" if use.optional else "failed", about, found, CREATE)
+    return Finding("warning" if use.optional else "failed", about, found, BucketMissing.advice)
 
 
 def _described(info: Info) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from shared import signals
-from shared.errors import RequestRefused, ServiceError
+from shared.errors import BucketMissing, RequestRefused, ServiceError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
@@ -90,7 +90,9 @@ class Command(click.Command):
             raise WrongUsage(str(error)) from error
         except RequestRefused as error:
             raise Failed(str(error)) from error
-        except ServiceError as error:
+        except BucketMissing as error:
+            raise Failed(f"{error}: {error.advice}") from error
+        except (ServiceError, StoreError) as error:
             raise Unreachable(str(error)) from error
         except KeyboardInterrupt:
             sys.exit(SIGNALLED + 2)

@@ -13,6 +13,12 @@ class StoreUnavailable(StoreError):
     """The store did not answer, or answered that it cannot now: the outcome of a write is unknown. Try again."""
 
 
+class BucketMissing(StoreUnavailable):
+    """There is no such bucket. Until somebody makes it, it is as if the store did not answer."""
+
+    advice = "install the relay's chart, or for a local server run serve --create-buckets once"
+
+
 class KeyMissing(StoreError):
     """The key holds no value, proven by the stream's leader. `revision` is that of its deletion marker, else 0."""
 

@@ -26,12 +26,14 @@ MARKER_REASON: Final = "Nats-Marker-Reason"  # a key that expired leaves an empt
 
 NO_RESPONDERS: Final = "503"
 NO_RESULTS: Final = "404"
+NO_MORE: Final = "408"
 END_OF_BATCH: Final = "204"
 CONTROL: Final = "100"
 
 WRONG_LAST_SEQUENCE: Final = frozenset({10071, 10164})  # the second with replicas (nats-io/nats.py#782)
 MESSAGE_TOO_LARGE: Final = 10054
 NO_MESSAGE: Final = 10037
+NO_STREAM: Final = 10059
 
 
 class ApiError(msgspec.Struct, frozen=True):
@@ -88,9 +90,10 @@ class MessageResponse(msgspec.Struct, frozen=True):
 
 
 class ConsumerResponse(msgspec.Struct, frozen=True):
-    """The answer to the creation of a consumer."""
+    """The answer to the creation of a consumer; `num_pending` counts the messages that wait for it."""
 
     name: str = ""
+    num_pending: int = 0
     error: ApiError | None = None
 
 

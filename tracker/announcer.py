@@ -48,6 +48,13 @@ class Announcer:
             log.warning("event.unannounced", extra={"email_id": event.email_id, "error": repr(error)})
 
 
+class Silent:
+    """Stands for an announcer where nobody is to be told."""
+
+    async def announce(self, event: EngagementEvent, record: contract.EmailRecipientRecord) -> None:
+        """Publish nothing."""
+
+
 def _push(event: EngagementEvent, record: contract.EmailRecipientRecord) -> msgspec.Struct:
     email_id, group_id, tags = record.email_id, record.group_id, record.tags
     match event.kind:

@@ -18,6 +18,8 @@ from shared import __version__, command  # noqa: E402
 
 COMMANDS: Final = {
     "check": "tracker.check_command:check",
+    "replay": "tracker.replay_command:replay",
+    "suppressions": "tracker.suppressions_command:suppressions",
 }
 """Where the commands lie that are imported when they are asked for."""
 

@@ -8,7 +8,7 @@ import enum
 import logging
 from collections import Counter
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from shared.errors import KeyMissing, RevisionConflict, StoreUnavailable, ValueTooLarge
 from shared.histogram import AGES_SECONDS, Histogram
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from shared.bucket import Bucket
     from shared.contract import EmailRecipientRecord
-    from tracker.announcer import Announcer
     from tracker.ses_event import EngagementEvent
 
 log = logging.getLogger(__name__)
@@ -38,6 +37,12 @@ class Verdict(enum.Enum):
     STUCK = enum.auto()  # the record cannot be read: leave the messages to the queue and its redrive policy
 
 
+class Announces(Protocol):
+    """The face of the announcer that the updater needs."""
+
+    async def announce(self, event: EngagementEvent, record: EmailRecipientRecord) -> None: ...  # noqa: D102
+
+
 class _Step(NamedTuple):
     event: EngagementEvent
     record: EmailRecipientRecord
@@ -46,7 +51,7 @@ class _Step(NamedTuple):
 class RecordUpdater:
     """Writes events into the recipients bucket and announces those that were new."""
 
-    def __init__(self, recipients: Bucket, announcer: Announcer) -> None:
+    def __init__(self, recipients: Bucket, announcer: Announces) -> None:
         """Write to `recipients`, tell `announcer`."""
         self._recipients = recipients
         self._announcer = announcer

@@ -4,12 +4,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 import threading
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import boto3
@@ -17,10 +16,11 @@ import msgspec
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from shared import daemon_thread
 from tracker.errors import QueueUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +39,6 @@ _REGION = re.compile(
 _REGIONAL_ENDPOINT = re.compile(
     r"(?:sqs(?:-fips)?\.[a-z0-9-]+|(?:[a-z0-9-]+\.)?queue)\.(?:amazonaws\.com(?:\.cn)?|api\.aws)"
 )
-
-T = TypeVar("T")
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -120,7 +118,7 @@ class Queue:
         return await self._call(operation, **arguments)
 
     async def _call(self, operation: str, **arguments: object) -> dict[str, Any]:
-        return await in_daemon_thread(lambda: self._call_now(operation, arguments))
+        return await daemon_thread.run(lambda: self._call_now(operation, arguments))
 
     def _call_now(self, operation: str, arguments: dict[str, object]) -> dict[str, Any]:
         try:
@@ -196,31 +194,3 @@ def _is_final(failed: dict[str, Any]) -> bool:
 
 def _batches(messages: Sequence[Message]) -> Iterable[Sequence[Message]]:
     return (messages[at : at + BATCH] for at in range(0, len(messages), BATCH))
-
-
-def in_daemon_thread(call: Callable[[], T]) -> asyncio.Future[T]:
-    """Run a call in a thread of its own, which the end of the process does not wait for, unlike an executor's."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-
-    def settle(result: T | None, error: BaseException | None) -> None:
-        if future.done():
-            return
-        if error is None:
-            future.set_result(result)  # type: ignore[arg-type]
-        else:
-            future.set_exception(error)
-
-    def work() -> None:
-        result, error = None, None
-        try:
-            result = call()
-        except BaseException as raised:  # noqa: BLE001 - whatever it is, it is for whoever awaits
-            error = raised
-        try:
-            loop.call_soon_threadsafe(settle, result, error)
-        except RuntimeError:  # the loop is closed: the process is ending and nobody awaits
-            log.debug("queue.answer_abandoned")
-
-    threading.Thread(target=work, name="sqs", daemon=True).start()
-    return future

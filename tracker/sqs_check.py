@@ -14,7 +14,7 @@ import boto3
 import msgspec
 from botocore.exceptions import BotoCoreError, ClientError
 
-from shared import table
+from shared import daemon_thread, table
 from shared.checkup import Finding, Probe
 from tracker import sqs
 from tracker.errors import QueueUnavailable
@@ -71,7 +71,7 @@ def probe(settings: TrackerSettings, environ: Mapping[str, str]) -> Probe:
 
 async def _credentials(region: str) -> Finding:
     try:
-        method = await sqs.in_daemon_thread(_method)
+        method = await daemon_thread.run(_method)
     except (BotoCoreError, ClientError, OSError) as error:
         advice = "check the service account's role and its trust policy"
         return Finding("failed", CREDENTIALS, f"cannot be had: {error}", advice)

@@ -16,6 +16,7 @@ from tests.acceptance.field_events import at
 from tests.stack import nats_proxy, ses_events
 from tests.stack import smtp_server as smtp_servers
 from tests.stack import sqs_endpoint as sqs_endpoints
+from tests.tracker.commands import Operator
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -103,3 +104,16 @@ async def test_switched_off_neither_process_touches_the_list() -> None:
         await caller.sent()
         assert not any(LIST in subject for subject in running.relay_link.published)
         assert (await caller.client.jetstream().stream_info(f"KV_{LIST}")).state.last_seq == 0
+
+
+async def test_whoever_an_operator_adds_gets_no_mail_until_removed() -> None:
+    async with house(**ON) as running:
+        operator = Operator(running.platform.nats.url)
+        caller = running.platform.caller
+        assert (await operator.run("suppressions", "add", '"Ada"@Bücher.example')).exit_code == 0
+        refused = {"error": "recipient suppressed", "reason": "manual"}
+        for to in ("ada@bücher.example", 'Ada <"ada"@XN--bcher-kva.example>'):
+            assert await caller.send(to=to) == refused
+        assert running.smtp.mails == []
+        assert (await operator.run("suppressions", "remove", "ADA@bücher.example")).exit_code == 0
+        assert "email_id" in await caller.send(to="ada@bücher.example")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from shared import daemon_thread
 from tracker import sqs as edge
 from tracker.errors import QueueUnavailable
 from tracker.sqs import Message, Queue
@@ -129,7 +130,7 @@ async def test_a_poll_that_nobody_awaits_any_more_holds_up_nothing(sqs: SqsEndpo
     poll.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(poll, 1)
-    assert {thread.daemon for thread in threading.enumerate() if thread.name.startswith("sqs")} == {True}
+    assert {thread.daemon for thread in threading.enumerate() if thread.name == daemon_thread.NAME} == {True}
 
 
 async def test_messages_are_deleted_ten_at_a_time(sqs: SqsEndpoint, queue: Queue) -> None:
