@@ -52,7 +52,9 @@ def test_much_in_a_small_gzip_comes_piece_by_piece(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("broken", "why"), [(gzip.compress(TEXT.encode())[:-20], "cut off"), (b"\x1f\x8bnot gzip", "broken gzip")]
+    ("broken", "why"),
+    [(gzip.compress(TEXT.encode())[:-20], "cut off"), (b"\x1f\x8bnot gzip", "broken gzip")],
+    ids=["cut off", "not gzip"],
 )
 def test_a_broken_gzip_is_told(tmp_path: Path, broken: bytes, why: str) -> None:
     (tmp_path / "f").write_bytes(broken)
