@@ -134,19 +134,21 @@ async def connected(name: str) -> AsyncIterator[Caller]:
         SettingsError: NATS_URL or NATS_CREDS means nothing.
         ServiceUnreachable: no NATS server in time.
     """
-    from shared import caller, settings  # noqa: PLC0415 - not before a command runs
+    from shared import caller, connection, settings  # noqa: PLC0415 - not before a command runs
 
     async with caller.connected(settings.load(os.environ, settings.NatsSettings), name) as asking:
-        told = _ToPeople(logging.WARNING)  # only now: why there was no server is in the exception
+        told = _ToPeople(logging.INFO)  # only now: why there was no server is in the exception
         logging.getLogger().addHandler(told)
+        logging.getLogger(connection.__name__).setLevel(logging.INFO)  # of the others only what is a warning
         try:
             yield asking
         finally:
+            logging.getLogger(connection.__name__).setLevel(logging.NOTSET)
             logging.getLogger().removeHandler(told)
 
 
 class _ToPeople(logging.Handler):
-    """What our edges log while a command works, such as a connection that is lost, as a line for people."""
+    """What our edges log while a command works, such as a connection that is lost or back, as a line for people."""
 
     def emit(self, record: logging.LogRecord) -> None:
         why = getattr(record, "error", "")

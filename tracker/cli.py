@@ -17,9 +17,12 @@ import click  # noqa: E402
 from shared import __version__, command  # noqa: E402
 
 COMMANDS: Final = {
+    "analytics": "tracker.analytics_command:analytics",
     "check": "tracker.check_command:check",
     "replay": "tracker.replay_command:replay",
+    "status": "tracker.status_command:status",
     "suppressions": "tracker.suppressions_command:suppressions",
+    "watch": "tracker.watch_command:watch",
 }
 """Where the commands lie that are imported when they are asked for."""
 

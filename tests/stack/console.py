@@ -149,6 +149,16 @@ class Console:
         )
         return self.logged(event)[-1]
 
+    async def wait_for_lines(self, count: int, timeout: float = 10.0) -> list[str]:
+        """Return the lines of standard output once there are so many."""
+        lines = self._output.lines
+        await self._output.change.wait_until(lambda: len(lines) >= count, timeout, self._printed)
+        return [line.decode() for line in lines]
+
+    async def wait_for_error(self, text: str, timeout: float = 10.0) -> None:
+        """Return when standard error has this text."""
+        await self._errors.change.wait_until(lambda: text in self.errors, timeout, self._printed)
+
     async def read(self) -> None:
         """Take in both pipes until the process has closed them."""
         assert self._process.stdout
