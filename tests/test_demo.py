@@ -9,6 +9,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -133,15 +134,32 @@ def read_until(terminal: io.RawIOBase | io.FileIO, end: str) -> str:
 
 
 async def try_what_is_shown(shown: str) -> None:
-    """Do what the printed lines do: ask for the status of the email, and look at the probes."""
+    """Do what the printed lines do: ask by command and over NATS, send, and look at the probes."""
     request = re.search(r"nats req --server (\S+) (\S+get_email_status) \\\s+'(.*)'", shown)
     assert request
     client = await nats.connect(request[1])
     reply = await client.request(request[2], request[3].encode(), timeout=5)
     await client.close()
     assert json.loads(reply.data)["to"] == "ada@example.com"
+    typed = re.sub(r"\\\s+", "", shown)
+    for command, answer in (
+        (r"lfx-email-tracker status [0-9a-f-]{36}", "ada@example.com"),
+        (r"lfx-email-relay send .*", "email_id"),
+    ):
+        line = re.search(command, typed)
+        assert line
+        assert answer in run(line[0].strip(), NATS_URL=request[1])
     ports = re.findall(r"http://localhost:(\d+)/readyz", shown)
     assert [(await probe.get(int(port), "/readyz"))[0] for port in ports] == [200, 200]
+
+
+def run(line: str, **variables: str) -> str:
+    """Run a command of this environment, as typed; return what it prints."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    done = subprocess.run(  # noqa: S603 - our own words
+        shlex.split(line), env={"PATH": path, **variables}, capture_output=True, text=True, check=True, timeout=SECONDS
+    )
+    return done.stdout
 
 
 def test_screen_shows_where_long_texts_differ_and_needs_no_utf_8() -> None:

@@ -27,13 +27,15 @@ if TYPE_CHECKING:
 
 LOOK_AGAIN_SECONDS = 0.2
 FOR_EVER = 1e9
-EVENT = "open.json"
+EVENT, HTML, TEXT = "open.json", "mail.html", "mail.txt"
 EMAIL = {"to": "you@example.com", "subject": "Hi", "text": "Hi", "html": "<b>Hi</b>"}
 
 
 async def leave_running(stack: Stack, screen: Screen, email_ids: Mapping[str, str], interruption: Interruption) -> None:
     """Say what can be tried, and return at Ctrl-C."""
     (stack.home / EVENT).write_bytes(_open_event(stack, email_ids[mails.PLAIN.to]))
+    (stack.home / HTML).write_text(EMAIL["html"])
+    (stack.home / TEXT).write_text(EMAIL["text"])
     _print(stack, screen, email_ids)
     laying_out = [
         asyncio.create_task(_follow(stack.relay, stack.home / f"{RELAY}.log")),
@@ -49,13 +51,15 @@ async def leave_running(stack: Stack, screen: Screen, email_ids: Mapping[str, st
 
 
 def _print(stack: Stack, screen: Screen, email_ids: Mapping[str, str]) -> None:
-    screen.heading("Try it by hand", "in another terminal")
-    request = ("nats", "req", "--server", stack.nats.url)
-    screen.command(*request, contract.SEND_EMAIL_SUBJECT, _quoted(EMAIL))
-    screen.command(*request, contract.GET_EMAIL_STATUS_SUBJECT, _quoted({"email_id": email_ids[mails.PLAIN.to]}))
-    screen.command(*request, contract.GET_EMAIL_STATUS_SUBJECT, _quoted({"group_id": mails.GROUP}))
-    screen.command(*request, contract.GET_EMAIL_ENGAGEMENT_ANALYTICS_SUBJECT, _quoted({"group_id": mails.GROUP}))
-    screen.command("nats", "sub", "--server", stack.nats.url, "'lfx.email-service.>'")
+    email_id = email_ids[mails.PLAIN.to]
+    screen.heading("Try it by hand", "in another terminal, in this directory")
+    screen.command(f"export NATS_URL={stack.nats.url} PATH=$PWD/.venv/bin:$PATH")
+    screen.command(TRACKER, "watch &")
+    bodies = (f"--html {stack.home / HTML}", f"--text {stack.home / TEXT}")
+    screen.command(RELAY, "send", "--to you@example.com", "--subject Hi", *bodies)
+    screen.command(TRACKER, "status", email_id)
+    screen.command(TRACKER, "status", "--group-id", mails.GROUP)
+    screen.command(TRACKER, "analytics", mails.GROUP)
     for process in (stack.relay, stack.tracker):
         screen.command(
             "curl", "-i", f"http://localhost:{process.port}/livez", f"http://localhost:{process.port}/readyz"
@@ -63,6 +67,11 @@ def _print(stack: Stack, screen: Screen, email_ids: Mapping[str, str]) -> None:
     screen.heading("One more open of the plain email", "played again it changes nothing")
     target = "-H 'X-Amz-Target: AmazonSQS.SendMessage'"
     screen.command("curl", stack.sqs.endpoint_url, target, f"-d @{stack.home / EVENT}")
+    screen.heading("As any caller", "with the nats CLI")
+    request = ("nats", "req", "--server", stack.nats.url)
+    screen.command(*request, contract.SEND_EMAIL_SUBJECT, _quoted(EMAIL))
+    screen.command(*request, contract.GET_EMAIL_STATUS_SUBJECT, _quoted({"email_id": email_id}))
+    screen.command("nats", "sub", "--server", stack.nats.url, "'lfx.email-service.>'")
     screen.heading("Logs and mails")
     screen.command("tail", "-f", f"{stack.home}/*.log")
     screen.command("head", "-n", "20", f"{stack.home}/*.eml")
