@@ -135,6 +135,21 @@ def test_each_fast_path_says_what_it_replaces_and_is_compared_with_it() -> None:
         assert "library" in page(test) or "plain way" in page(test) or "single" in page(test)
 
 
+def test_the_comparison_names_a_source_for_each_letter_and_uses_each_source() -> None:
+    claims, sources = page("docs/comparison.md").split("## Sources")
+    named = {row[""] for row in rows(sources)}
+    assert {
+        letter for letters in re.findall(r"\(([A-Z]\d+(?:, [A-Z]\d+)*)\)", claims) for letter in letters.split(", ")
+    } == named
+
+
+def test_the_figures_of_the_comparison_are_those_that_were_measured() -> None:
+    figure = re.compile(r"\d[\d,]*(?:\.\d+)?")
+    told = [figure.findall(row["This service"]) for row in table("docs/comparison.md", "Go service")]
+    assert all(told)
+    assert {number for row in told for number in row} <= set(figure.findall(page("docs/performance.md")))
+
+
 @pytest.mark.parametrize(("name", "number"), NUMBERS)
 def test_the_numbers_of_a_page_are_those_of_the_code(name: str, number: str) -> None:
     assert number in page(name)
