@@ -161,7 +161,7 @@ async def test_signal_under_load_answers_what_came_and_leaves_the_rest_to_others
 
 
 @pytest.mark.parametrize("again", [(), (signal.SIGTERM, signal.SIGINT)], ids=["one-signal", "more-signals"])
-async def test_signal_answers_those_in_flight_and_those_that_wait_in_the_connection(
+async def test_f88_signal_answers_those_in_flight_and_those_that_wait_in_the_connection(
     again: tuple[signal.Signals, ...],
 ) -> None:
     dots = SlowDots(0.5)

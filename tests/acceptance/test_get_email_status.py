@@ -135,7 +135,7 @@ async def test_pages_of_a_group_come_in_send_order(
     assert await caller.status(group_id="paged", **page) == [records[number] for number in numbers]
 
 
-async def test_group_that_exceeds_one_reply_says_how_many_there_are_and_comes_in_pages(
+async def test_f79_group_that_exceeds_one_reply_says_how_many_there_are_and_comes_in_pages(
     caller: Caller, buckets: Buckets
 ) -> None:
     email_ids = [str(uuid.UUID(int=number)) for number in range(1, MANY + 1)]

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,6 +14,7 @@ from nats.js.api import KeyValueConfig
 from shared import suppression
 from tests.acceptance import mails, services
 from tests.acceptance.field_events import at
+from tests.acceptance.waiting import until
 from tests.stack import nats_proxy, ses_events
 from tests.stack import smtp_server as smtp_servers
 from tests.stack import sqs_endpoint as sqs_endpoints
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from tests.stack.sqs_endpoint import SqsEndpoint
 
 LIST = "email-suppressions"
+LOOKUP = f"$JS.API.DIRECT.GET.KV_{LIST}"
 ON = {"SUPPRESSION_ENABLED": "true"}
 
 
@@ -92,6 +95,24 @@ async def test_list_that_cannot_be_read_sends_nothing() -> None:
         await running.platform.caller.client.jetstream().delete_key_value(LIST)
         assert await running.platform.caller.send() == {"error": "internal error"}
         assert running.smtp.mails == []
+
+
+async def test_lookup_that_a_nats_outage_cuts_off_sends_nothing_and_is_answered_when_nats_is_back() -> None:
+    async with house(**ON) as running:
+        caller, link = running.platform.caller, running.relay_link
+        await caller.sent(to="ada@example.com")
+        link.lose_request(LOOKUP, 1)
+        before = len(link.published)
+        asking = asyncio.create_task(caller.send(to="bob@example.com"))
+
+        async def lookups() -> list[str]:
+            return [subject for subject in link.published[before:] if subject.startswith(LOOKUP)]
+
+        await until(lookups)
+        link.drop_link()
+        assert await asking == {"error": "internal error"}
+        assert [mail.recipients for mail in running.smtp.mails] == [("ada@example.com",)]
+        await caller.sent(to="bob@example.com")
 
 
 async def test_switched_off_neither_process_touches_the_list() -> None:

@@ -69,7 +69,7 @@ def test_the_image_holds_its_own_requirements_and_neither_pip_nor_what_only_the_
     assert {path.name for path in (images[process].root / "opt").iterdir()} == {"venv"}
 
 
-async def test_the_relay_in_its_container_sends_an_email_and_stops(contained: Mapping[str, Image]) -> None:
+async def test_f108_the_relay_in_its_container_sends_an_email_and_stops(contained: Mapping[str, Image]) -> None:
     async with services.platform() as platform, smtp_server.running() as smtp:
         variables = {"NATS_URL": platform.nats.url, "EMAIL_ENABLED": "true", "SMTP_PORT": str(smtp.port)}
         async with container.running(contained["relay"], variables) as relay:
@@ -82,7 +82,7 @@ async def test_the_relay_in_its_container_sends_an_email_and_stops(contained: Ma
             assert relay.console.errors == ""
 
 
-async def test_the_tracker_in_its_container_applies_an_event_and_stops(contained: Mapping[str, Image]) -> None:
+async def test_f108_the_tracker_in_its_container_applies_an_event_and_stops(contained: Mapping[str, Image]) -> None:
     async with services.platform() as platform, sqs_endpoint.running() as sqs:
         await platform.buckets.put_records(fresh_record("e1", "g"))
         variables = services.tracker_environment(platform.nats, sqs)
@@ -97,7 +97,7 @@ async def test_the_tracker_in_its_container_applies_an_event_and_stops(contained
 
 
 @pytest.mark.parametrize("process", chart.PROCESSES)
-async def test_sigterm_ends_the_first_process_however_early_it_comes(
+async def test_f104_sigterm_ends_the_first_process_however_early_it_comes(
     contained: Mapping[str, Image], process: str
 ) -> None:
     async with nats_server.running() as nats:

@@ -166,7 +166,7 @@ async def test_replies_cut_into_pieces_and_several_lines_are_understood(smtp: Sc
 # TLS and AUTH
 
 
-async def test_starttls_comes_once_then_ehlo_then_auth_then_mail(trusted: Certificates, smtp: ScriptedSmtp) -> None:
+async def test_f42_starttls_comes_once_then_ehlo_then_auth_then_mail(trusted: Certificates, smtp: ScriptedSmtp) -> None:
     smtp.options = scripted_smtp.Options(tls=trusted.server_context(), username=USER, password=PASSWORD)
     connection = await connector(smtp, **ACCOUNT).connect()
     await connection.send(ENVELOPE, MAIL)

@@ -172,7 +172,7 @@ async def test_a_change_that_raises_is_not_swallowed_and_writes_nothing(bucket: 
     assert (await bucket.get("k")).revision == 1
 
 
-async def test_an_old_revision_from_a_follower_is_not_what_a_change_is_built_on(
+async def test_f73_an_old_revision_from_a_follower_is_not_what_a_change_is_built_on(
     bucket: Bucket, nats_proxy: NatsProxy
 ) -> None:
     await bucket.create("k", b"1")

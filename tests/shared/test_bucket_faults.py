@@ -132,7 +132,7 @@ async def test_a_full_bucket_is_unavailable_for_writes_and_readable(nats_proxy: 
         assert (await bucket.get("k")).value == bytes(6000)
 
 
-async def test_a_key_that_expired_is_missing_and_can_be_written_again(nats_proxy: NatsProxy, kv: KeyValue) -> None:
+async def test_f87_a_key_that_expired_is_missing_and_can_be_written_again(nats_proxy: NatsProxy, kv: KeyValue) -> None:
     js = jetstream_of(kv)
     await js.create_key_value(KeyValueConfig(bucket="ttl", ttl=1.0, limit_marker_ttl=60.0, direct=True))
     async with with_inbox(nats_proxy.url) as (connected, inbox):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import nats
 import pytest
+from nats.aio.client import DEFAULT_MAX_RECONNECT_ATTEMPTS
 
 from shared import connection
 from shared.settings import SettingsError
@@ -46,6 +47,22 @@ async def test_a_server_killed_and_restarted_on_its_store_gets_the_subscriptions
             await until(lambda count=count: payloads == [b"again"] * count)  # type: ignore[misc]
     assert lost == [False, False, False], "twice lost, once closed"
     assert len(events(caplog, "nats.reconnected")) == len(events(caplog, "nats.disconnected")) == 2
+
+
+async def test_f83_a_server_that_stays_away_longer_than_the_library_would_try_is_found_when_it_comes(
+    nats_server: NatsServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "RECONNECT_WAIT_SECONDS", 0.001)
+    async with edges.connected(nats_server.url) as connected:
+        payloads = await received(connected, "news")
+        await nats_server.stop()
+        await until(lambda: len(events(caplog, "nats.error")) > 2 * DEFAULT_MAX_RECONNECT_ATTEMPTS)
+        assert not connected.connected
+        await nats_server.start()
+        await until(lambda: connected.connected)
+        await connected.flush()
+        await publish(nats_server, "news", b"again")
+        await until(lambda: payloads == [b"again"])
 
 
 async def test_a_server_that_is_late_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:

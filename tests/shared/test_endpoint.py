@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SUBJECT = "lfx.email-service.test"
 
 
-async def test_requests_are_served_beside_each_other(nats_server: NatsServer) -> None:
+async def test_f81_requests_are_served_beside_each_other(nats_server: NatsServer) -> None:
     everybody = asyncio.Barrier(50)
 
     async def together(data: bytes, _headers: object) -> bytes:

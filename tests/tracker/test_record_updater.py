@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from shared.connection import Connection
     from shared.contract import EmailRecipientRecord
     from tests.stack.nats_server import NatsServer
+    from tracker.ses_event import Kind
 
 MAX_RECORD_BYTES = 65_536  # the Go service's chart
 KEY = f"$KV.{contract.EMAIL_RECIPIENTS_BUCKET}.{EMAIL}"
@@ -177,6 +178,25 @@ async def test_a_record_that_go_wrote_is_carried_on(recipients: Bucket, updater:
     found = await held(recipients)
     assert found.open_count == 2
     assert [entry.event_id for entry in found.opened_at_list or ()] == ["ours", "go"]
+
+
+async def test_events_leave_tags_and_fields_that_we_do_not_know_in_a_record_that_go_wrote(
+    recipients: Bucket, updater: RecordUpdater
+) -> None:
+    theirs = {
+        "tags": {"campaign": "summit"},
+        "bounced_by": None,
+        "labels": {"b": [1, 2.50, {"nested": "ü"}], "a": True},
+        "big": 12345678901234567890123,
+    }
+    written = stored(delivered=False, opened=False, failed=False, **theirs)
+    await recipients.create(EMAIL, written)
+    kinds: tuple[Kind, ...] = ("delivery", "open", "click", "bounce", "complaint")
+    for number, kind in enumerate(kinds):
+        assert await updater.apply(EMAIL, [event(kind, number, f"e{number}")]) is Verdict.SETTLED
+    after = json.loads((await recipients.get_from_leader(EMAIL)).value)
+    changed = {"delivered": True, "opened": True, "open_count": 1, "clicked": True, "click_count": 1, "failed": True}
+    assert after | json.loads(written) | changed == after
 
 
 async def test_two_updaters_at_once_lose_nothing(recipients: Bucket, nats: NatsServer) -> None:
