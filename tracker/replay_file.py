@@ -37,13 +37,13 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     sent_at: datetime | None = None
 
 
-def read(chunks: Iterable[bytes]) -> Iterator[Message | Broken]:
+def read(pieces: Iterable[str]) -> Iterator[Message | Broken]:
     """Return what a file holds, in order."""
-    for document in json_documents.split(chunks, wrapper="Messages"):
+    for document in json_documents.split(pieces, wrapper="Messages"):
         if isinstance(document, Broken):
             yield document
         else:
-            yield from _messages(document.line, document.text)
+            yield from _messages(document.line, document.value)
 
 
 def batches(messages: Iterable[Message | Broken], size: int) -> Iterator[list[Message | Broken]]:
@@ -76,11 +76,11 @@ def saved(message: Message) -> bytes:
     return _encode(fields) + b"\n"
 
 
-def _messages(line: int, text: bytes) -> Iterator[Message | Broken]:
+def _messages(line: int, value: Any) -> Iterator[Message | Broken]:
     try:
-        yield from _found(line, _decode(text))
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        yield Broken(line, f"no JSON: {error}")
+        yield from _found(line, value)
+    except (ValueError, OverflowError) as error:  # half a surrogate pair, a number beyond 64 bits
+        yield Broken(line, f"no message: {error}")
 
 
 def _found(line: int, value: Any) -> Iterator[Message | Broken]:

@@ -63,8 +63,8 @@ def run(file: str, options: Options) -> None:
 async def _replay(file: str, options: Options, tally: Tally) -> None:
     async with _applying(options) as applying:
         replayer = Replayer(applying)
-        with _without_log_lines(), input_file.opened(file) as chunks:
-            batches = replay_file.batches(replay_file.read(chunks), BATCH)
+        with _without_log_lines(), input_file.opened(file) as pieces:
+            batches = replay_file.batches(replay_file.read(pieces), BATCH)
             while batch := await daemon_thread.run(lambda: next(batches, None)):
                 work = asyncio.ensure_future(replayer.replay(batch))
                 try:

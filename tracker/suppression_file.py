@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -39,11 +40,10 @@ COLUMNS: Final = {
 }
 """What a column or field may be called, without regard to case, blanks, `_` and `-`."""
 SUMMARIES: Final = "SuppressedDestinationSummaries"
-MAX_LINE_BYTES: Final = 64 << 10
+MAX_LINE_CHARACTERS: Final = 64 << 10
 MAX_DETAIL_CHARACTERS: Final = 500
 
-_JSON = re.compile(rb'\s*(?:\{\s*(?:"|\Z|\})|\[)')
-_decode = msgspec.json.Decoder().decode
+_JSON = re.compile(r'\s*(?:\{\s*(?:"|\Z|\})|\[)')
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -53,11 +53,11 @@ class Row(msgspec.Struct, frozen=True):
     entry: Suppression
 
 
-def read(chunks: Iterable[bytes], *, reason: str, now: datetime) -> Iterator[Row | Broken]:
+def read(pieces: Iterable[str], *, reason: str, now: datetime) -> Iterator[Row | Broken]:
     """Return what a file holds; `reason` and `now` stand in where a row has none."""
-    rest = iter(chunks)
-    first = next(rest, b"")
-    joined = _joined(first, rest)
+    rest = iter(pieces)
+    first = next(rest, "")
+    joined = itertools.chain([first], rest)
     for line, fields in _from_json(joined) if _JSON.match(first) else _from_csv(joined):
         if isinstance(fields, str):
             yield Broken(line, fields)
@@ -89,15 +89,10 @@ def _line(cells: Sequence[str]) -> str:
     return line.getvalue()
 
 
-def _joined(first: bytes, rest: Iterable[bytes]) -> Iterator[bytes]:
-    yield first
-    yield from rest
-
-
-def _from_csv(chunks: Iterable[bytes]) -> Iterator[tuple[int, dict[str, Any] | str]]:
+def _from_csv(pieces: Iterable[str]) -> Iterator[tuple[int, dict[str, Any] | str]]:
     """Return the fields of each line, or what is wrong; a line is a row, so that an open quote costs no other."""
     columns: Sequence[str] = ()
-    for number, text in _lines(chunks):
+    for number, text in _lines(pieces):
         if not text.strip():
             continue
         cells = _cells(text)
@@ -111,25 +106,22 @@ def _from_csv(chunks: Iterable[bytes]) -> Iterator[tuple[int, dict[str, Any] | s
         yield number, _named(columns, cells)
 
 
-def _lines(chunks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
-    number, rest = 1, b""
-    for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
+def _lines(pieces: Iterable[str]) -> Iterator[tuple[int, str]]:
+    number, rest = 1, ""
+    for piece in pieces:
+        *lines, rest = (rest + piece).split("\n")
         for line in lines:
             yield number, line
             number += 1
-        rest = rest[: MAX_LINE_BYTES + 1]  # of a longer one nobody needs to know more
+        rest = rest[: MAX_LINE_CHARACTERS + 1]  # of a longer one nobody needs to know more
     yield number, rest
 
 
-def _cells(text: bytes) -> list[str] | str:
+def _cells(text: str) -> list[str] | str:
     """Split a line; quotes that are not those of CSV belong to a mailbox that nobody has quoted."""
-    if len(text) > MAX_LINE_BYTES:
-        return f"longer than {MAX_LINE_BYTES >> 10} KiB"
-    try:
-        line = text.decode().rstrip("\r")
-    except UnicodeDecodeError:
-        return "not UTF-8"
+    if len(text) > MAX_LINE_CHARACTERS:
+        return f"longer than {MAX_LINE_CHARACTERS >> 10} Ki characters"
+    line = text.rstrip("\r")
     try:
         [cells] = csv.reader([line], strict=True, skipinitialspace=True)
     except csv.Error:
@@ -153,22 +145,15 @@ def _named(columns: Sequence[str], cells: Sequence[str]) -> dict[str, Any] | str
     return dict(zip(columns, cells, strict=False))
 
 
-def _from_json(chunks: Iterable[bytes]) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    for document in json_documents.split(chunks, wrapper=SUMMARIES):
-        if isinstance(document, Broken):
-            yield document.line, document.why
-        else:
-            yield document.line, _fields(document)
-
-
-def _fields(document: Document) -> dict[str, Any] | str:
-    try:
-        value = _decode(document.text)
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        return f"no JSON: {error}"
-    if not isinstance(value, dict):
-        return "no JSON object"
-    return {_known(name): field for name, field in value.items()}
+def _from_json(pieces: Iterable[str]) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    for document in json_documents.split(pieces, wrapper=SUMMARIES):
+        match document:
+            case Broken():
+                yield document.line, document.why
+            case Document(value=dict() as fields):
+                yield document.line, {_known(name): field for name, field in fields.items()}
+            case _:
+                yield document.line, "no JSON object"
 
 
 def _entry(fields: dict[str, Any], default_reason: str, now: datetime) -> Suppression:

@@ -47,8 +47,8 @@ def run(file: str, reason: str, *, replace: bool, as_json: bool) -> None:
 
     async def work() -> None:
         async with suppression_list.opened(NAME) as (listed, _):
-            with input_file.opened(file) as chunks:
-                rows = suppression_file.read(chunks, reason=reason, now=datetime.now(UTC))
+            with input_file.opened(file) as pieces:
+                rows = suppression_file.read(pieces, reason=reason, now=datetime.now(UTC))
                 await _Import(listed, done, replace=replace).take(rows)
 
     try:

@@ -38,7 +38,7 @@ ALL = [
 
 
 def read(text: str) -> list[Message | Broken]:
-    return list(replay_file.read([text.encode()]))
+    return list(replay_file.read([text]))
 
 
 def events(text: str) -> list[EngagementEvent | Ignored]:
