@@ -13,7 +13,7 @@ from uuid import UUID
 import msgspec
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
-from shared import group_index
+from shared import group_index, redaction
 from shared.errors import KeyMissing, RevisionConflict, StoreError, StoreUnavailable, ValueTooLarge
 
 if TYPE_CHECKING:
@@ -177,7 +177,8 @@ class IndexWriter:
         try:
             email_ids = group_index.decode(entry.value)
         except msgspec.DecodeError:
-            log.error("group_index.corrupt", extra={"key": key, "segment": segment, "revision": entry.revision})
+            extra = {"key": redaction.identifier(key), "segment": segment, "revision": entry.revision}
+            log.error("group_index.corrupt", extra=extra)
             return _Tail(segment, entry.revision, entry.value, group_index.capacity(segment))
         value = group_index.encode(email_ids) if email_ids else b""
         return _Tail(segment, entry.revision, value, len(email_ids))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 import msgspec
 
+from shared import redaction
 from shared.errors import KeyTaken, StoreError, ValueTooLarge
 
 if TYPE_CHECKING:
@@ -110,7 +111,8 @@ class RecordWriter:
 
     def _lose(self, record: EmailRecipientRecord) -> None:
         self.lost += 1
-        log.error("record.lost", extra={"email_id": record.email_id, "group_id": record.group_id})
+        group_id = redaction.identifier(record.group_id)
+        log.error("record.lost", extra={"email_id": record.email_id, "group_id": group_id})
 
     async def _retry_for_ever(self) -> None:
         pause = FIRST_PAUSE_SECONDS

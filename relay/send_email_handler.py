@@ -149,7 +149,7 @@ class SendEmailHandler:
         if isinstance(answer, str):
             log.warning("email.refused", extra={"reason": answer, "email_id": known.email_id})
             return self._refusal(answer)
-        log.info("email.repeated", extra={"email_id": known.email_id, "group_id": known.group_id})
+        log.info("email.repeated", extra={"email_id": known.email_id, "group_id": redaction.identifier(known.group_id)})
         self.results["repeated"] += 1
         return _encode(answer)
 
@@ -176,7 +176,7 @@ class SendEmailHandler:
             self._deliver.event,
             extra={
                 "email_id": accepted.email_id,
-                "group_id": accepted.group_id,
+                "group_id": redaction.identifier(accepted.group_id),
                 "to": redaction.address(accepted.recipient.address),
             },
         )
@@ -213,7 +213,7 @@ def _log_failure(accepted: Submission, error: DeliveryError) -> None:
         "email.uncertain" if isinstance(error, Uncertain) else "email.failed",
         extra={
             "email_id": accepted.email_id,
-            "group_id": accepted.group_id,
+            "group_id": redaction.identifier(accepted.group_id),
             "to": redaction.address(accepted.recipient.address),
             "kind": type(error).__name__.lower(),
             "code": error.code,

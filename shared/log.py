@@ -8,10 +8,22 @@ import logging
 import sys
 import time
 import traceback
+from collections import Counter
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import msgspec
+
+from shared import redaction
+
+log = logging.getLogger(__name__)
+
+FLOOD_LINES: Final = 50
+FLOOD_SECONDS: Final = 10.0
+NEVER_HELD_BACK: Final = frozenset(
+    {"email.uncertain", "record.kept", "record.lost", "record.too_large", "record.full", "claim.lost", "log.held_back"}
+)
+"""What nothing else tells: the one trace of an email that may have to be looked after by hand."""
 
 _LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
 _STANDARD: Final = frozenset(logging.LogRecord("", 0, "", 0, "", None, None).__dict__) | {"message", "taskName"}
@@ -26,7 +38,7 @@ def configure(level: str, *, add_source: bool) -> None:
     if not add_source:  # what the logging howto's "Optimization" turns off when nobody asks for it
         logging._srcfile = None  # noqa: SLF001 - named by that page
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    handler = logging.StreamHandler(sys.stdout)
+    handler = LineHandler(sys.stdout)
     handler.setFormatter(JsonFormatter(add_source=add_source))
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -59,6 +71,62 @@ class RateLimit:
         return {"unlogged_before": unlogged} if unlogged else {}
 
 
+class FloodLimit:
+    """Holds warnings and errors back that come too often, and tells how many of which; any other line passes.
+
+    Lines are of one kind if they have the same event, and the same `kind` or `reason`. How many were held back is told
+    before the next line that is written, of whatever kind, once the time is over in which they came.
+    """
+
+    def __init__(self, lines: int = FLOOD_LINES, seconds: float = FLOOD_SECONDS) -> None:
+        """Allow `lines` of each kind in each span of `seconds`."""
+        self._lines = lines
+        self._seconds = seconds
+        self._span_ends = 0.0
+        self._counted: Counter[tuple[int, str, str]] = Counter()
+
+    def allows(self, record: logging.LogRecord) -> bool:
+        """Count a line; tell whether it may be written."""
+        is_limited = record.levelno >= logging.WARNING and str(record.msg) not in NEVER_HELD_BACK
+        if not is_limited and not self._counted:
+            return True
+        now = time.monotonic()
+        if now >= self._span_ends:
+            self.report()
+            self._span_ends = now + self._seconds
+        if not is_limited:
+            return True
+        about = record.__dict__.get("kind") or record.__dict__.get("reason") or ""
+        kind = record.levelno, str(record.msg), str(about)
+        self._counted[kind] += 1
+        return self._counted[kind] <= self._lines
+
+    def report(self) -> None:
+        """Tell what was held back since the last report."""
+        counted, self._counted = self._counted, Counter()
+        for (level, event, about), lines in counted.items():
+            if lines > self._lines:
+                log.log(level, "log.held_back", extra={"event": event, "about": about, "lines": lines - self._lines})
+
+
+class LineHandler(logging.StreamHandler[TextIO]):
+    """Writes lines, but no flood of them."""
+
+    def __init__(self, stream: TextIO) -> None:
+        """Write to `stream`."""
+        super().__init__(stream)
+        self._limit = FloodLimit()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether a line may be written."""
+        return bool(super().filter(record)) and self._limit.allows(record)
+
+    def close(self) -> None:
+        """Tell what was held back last; logging calls this when the process ends."""
+        self._limit.report()
+        super().close()
+
+
 class JsonFormatter(logging.Formatter):
     """Turns a record into one line of JSON."""
 
@@ -78,8 +146,8 @@ class JsonFormatter(logging.Formatter):
             line["source"] = {"function": record.funcName, "file": record.pathname, "line": record.lineno}
         line.update((key, value) for key, value in record.__dict__.items() if key not in _STANDARD)
         if record.exc_info and record.exc_info[1]:
-            line.setdefault("error", repr(record.exc_info[1]))
-            line["stack"] = "".join(traceback.format_exception(record.exc_info[1]))
+            line.setdefault("error", redaction.text(repr(record.exc_info[1])))  # nobody knows what it quotes
+            line["stack"] = redaction.text("".join(traceback.format_exception(record.exc_info[1])))
         try:
             return _json.encode(line).decode()
         except Exception:  # noqa: BLE001 - whatever a field holds, it does not cost the event

@@ -11,6 +11,7 @@ _ATOM = r"[^\s<>\"(),:;@\[\]]"
 _ADDRESS = re.compile(rf"""((?<!\\)"(?:[^"\\]|\\.)*"|(?<!{_ATOM}){_ATOM}+)@[^\s<>"'(),;@]+""")
 _USER_INFO = re.compile(r"(?<=://)[^\s/]*(?=@)")
 _DOMAIN_END = re.compile(r"""[\s<>"'(),;]""")
+_MAX_DOMAIN = 255  # octets (RFC 5321, 4.5.3.1.2); what is longer is none, and would make a line as long
 
 
 def address(mailbox: str) -> str:
@@ -19,12 +20,17 @@ def address(mailbox: str) -> str:
     if not at:
         return "***"
     first = local.rpartition("<")[2].strip().lstrip("\"'")[:1]
-    return f"{first}***@{_DOMAIN_END.split(domain, maxsplit=1)[0]}"
+    return f"{first}***@{_DOMAIN_END.split(domain[:_MAX_DOMAIN], maxsplit=1)[0]}"
 
 
 def text(quoting: str) -> str:
     """Redact every address inside a text, such as a server's reply that quotes the recipient."""
     return _ADDRESS.sub(lambda match: address(match[0]), quoting)
+
+
+def identifier(given: str) -> str:
+    """Redact addresses in an id that a caller has chosen, also in its key: `invite-ada@example.com`, `=ada=40a.org`."""
+    return text(given.replace("=40", "@")) if "@" in given or "=40" in given else given
 
 
 def urls(text: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from shared import group_index
+from shared import group_index, redaction
 from shared.errors import KeyMissing
 from tracker import records
 from tracker.errors import IndexCorrupt, RecordCorrupt
@@ -101,7 +101,8 @@ def _email_ids(key: str, entry: Entry) -> tuple[str, ...] | None:
     try:
         return tuple(filter(group_index.is_legal_key, group_index.decode(entry.value)))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        log.error("group_index.corrupt", extra={"key": key, "error": str(error)})
+        extra = {"key": redaction.identifier(key), "revision": entry.revision, "error": str(error)}
+        log.error("group_index.corrupt", extra=extra)
         return None
 
 

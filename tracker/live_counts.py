@@ -13,7 +13,7 @@ import logging
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, Protocol
 
-from shared import group_index
+from shared import group_index, redaction
 from shared.errors import StoreUnavailable
 from shared.tasks import Tasks
 from tracker import analytics
@@ -161,7 +161,7 @@ class LiveCounts:
         for key, email_ids in segments.items():
             known = group.segments.get(key, ())
             if email_ids[: len(known)] != known:
-                raise StoreUnavailable(f"index segment {key} was rewritten")
+                raise StoreUnavailable(f"index segment {redaction.identifier(key)} was rewritten")
             group.segments[key] = email_ids
             await self._load(group, email_ids[len(known) :])
 
@@ -214,5 +214,5 @@ class LiveCounts:
         self._idle = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._fall_asleep)
 
     def _fall_asleep(self) -> None:
-        log.info("analytics.unfollowed")
+        log.debug("analytics.unfollowed")
         self._tasks.start(self.aclose())

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import subprocess
@@ -110,6 +111,12 @@ def test_an_events_own_word_for_its_error_is_kept() -> None:
     assert line(event)["error"] == "in our words"
 
 
+def test_an_address_that_an_error_quotes_is_redacted() -> None:
+    read = line(failure(LookupError("nobody is called ada@example.com")))
+    assert read["error"] == repr(LookupError("nobody is called a***@example.com"))
+    assert "ada@" not in read["stack"]
+
+
 def test_an_event_without_an_error_has_none() -> None:
     event = record()
     event.exc_info = (None, None, None)
@@ -195,3 +202,53 @@ def test_a_configured_process_names_the_source_where_asked_for() -> None:
 def test_configuring_twice_says_nothing_twice() -> None:
     again = "\nlog.configure('info', add_source=False)\nlogging.getLogger('relay').info('once')"
     assert [one["msg"] for one in run(SPEAK.format(level="error", add_source=False) + again)].count("once") == 1
+
+
+FLOOD = """
+import logging
+from shared import log
+log.configure("debug", add_source=False)
+log_ = logging.getLogger("relay.x")
+for number in range(log.FLOOD_LINES + 7):
+    log_.warning("email.refused", extra={"reason": "invalid to address"})
+    log_.error("email.uncertain", extra={"email_id": number})
+    log_.info("email.sent", extra={"email_id": number})
+log_.warning("email.refused", extra={"reason": "invalid from address"})
+"""
+HELD_BACK = {"level": "WARN", "msg": "log.held_back", "event": "email.refused", "about": "invalid to address"}
+
+
+def without_time(read: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Leave out the one key that is never the same."""
+    return [{key: value for key, value in one.items() if key != "time"} for one in read]
+
+
+def test_of_a_flood_of_one_kind_some_lines_are_written_and_the_end_of_the_process_says_how_many_were_not() -> None:
+    read = without_time(run(FLOOD))
+    refused = [one for one in read if one["msg"] == "email.refused"]
+    assert [one["reason"] for one in refused].count("invalid to address") == log.FLOOD_LINES
+    assert [one["reason"] for one in refused].count("invalid from address") == 1
+    assert read[-1] == {**HELD_BACK, "lines": 7}
+
+
+def test_what_nothing_else_tells_and_what_is_no_warning_is_never_held_back() -> None:
+    said = [one["msg"] for one in run(FLOOD)]
+    assert said.count("email.uncertain") == said.count("email.sent") == log.FLOOD_LINES + 7
+
+
+def test_once_a_flood_is_over_the_next_line_of_any_kind_comes_after_the_number_held_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    printed = io.StringIO()
+    handler = log.LineHandler(printed)
+    monkeypatch.setattr(log.log, "handlers", [handler])
+    for _ in range(log.FLOOD_LINES + 3):
+        handler.handle(record("queue.entry_failed", logging.WARNING))
+    handler.handle(record("event.applied"))
+    now += log.FLOOD_SECONDS
+    handler.handle(record("event.applied"))
+    handler.handle(record("queue.entry_failed", logging.WARNING))
+    said = printed.getvalue().split()
+    assert said[log.FLOOD_LINES :] == ["event.applied", "log.held_back", "event.applied", "queue.entry_failed"]

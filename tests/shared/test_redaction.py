@@ -53,6 +53,23 @@ def test_of_a_mailbox_the_first_letter_and_the_domain_are_kept(mailbox: str, sho
     assert redaction.address(mailbox) == shown
 
 
+def test_what_is_too_long_for_a_domain_makes_no_long_line() -> None:
+    assert redaction.address("alice@" + "x" * 500_000) == "a***@" + "x" * 255
+
+
+@pytest.mark.parametrize(
+    ("given_id", "shown"),
+    [
+        ("invite-batch-abc123", "invite-batch-abc123"),
+        ("alice@example.com", "a***@example.com"),
+        ("invite of alice@example.com", "invite of a***@example.com"),
+        ("=alice=40example=2Ecom", "=***@example=2Ecom"),
+    ],
+)
+def test_an_address_in_an_id_is_redacted_also_in_the_key_of_the_id(given_id: str, shown: str) -> None:
+    assert redaction.identifier(given_id) == shown
+
+
 @PROPERTY
 @given(local_parts, domains)
 def test_of_any_local_part_at_most_the_first_letter_is_shown(local_part: str, domain: str) -> None:
