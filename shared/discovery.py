@@ -16,6 +16,7 @@ import msgspec
 import nats.errors
 
 from shared import __version__, contract
+from shared.endpoint import is_inbox
 from shared.tasks import Tasks
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Discovery:
 
     def _answering(self, answer: Callable[[], dict[str, Any]]) -> Callable[[Msg], None]:
         def receive(msg: Msg) -> None:
-            if msg.reply:
+            if msg.reply and is_inbox(msg.reply):
                 self._replies.start(self._reply(msg, _encode({**self._identity, **answer()})))
 
         return receive

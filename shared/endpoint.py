@@ -33,6 +33,16 @@ log = logging.getLogger(__name__)
 BUSY: Final = msgspec.json.encode(contract.ErrorResponse(contract.SERVICE_BUSY))
 ERROR: Final = b'{"error":'  # no other reply begins so
 FAILED: Final = msgspec.json.encode(contract.ErrorResponse(contract.INTERNAL_ERROR))
+MEANINGFUL: Final = ("$", f"{contract.SEND_EMAIL_SUBJECT.rpartition('.')[0]}.")  # how no inbox begins
+
+
+def is_inbox(reply: str) -> bool:
+    """Tell whether an answer may go to a subject: whoever asks must not make us write to KV, or push events.
+
+    NATS checks our permission to publish there, not that of whoever has named the subject. What a stream delivers has
+    such a subject, too (`$JS.ACK.…`), and whoever may have it delivered need not be allowed to ask.
+    """
+    return not reply.startswith(MEANINGFUL)
 
 
 class Endpoint:
@@ -47,6 +57,7 @@ class Endpoint:
         self._in_flight = Tasks()
         self._refusals = Tasks()
         self._refusal_lines = RateLimit(lines=1, seconds=1)
+        self._ignored_lines = RateLimit(lines=1, seconds=1)
         self.busy = self.failed = self.errors = 0
         self._last_error = b""
         self.seconds = Histogram()
@@ -77,7 +88,9 @@ class Endpoint:
         await self._refusals.wait()
 
     def _receive(self, msg: Msg) -> None:
-        if len(self._in_flight) < self._max_in_flight:
+        if not is_inbox(msg.reply):
+            self._ignore(msg)
+        elif len(self._in_flight) < self._max_in_flight:
             self._in_flight.start(self._serve(msg))
         else:
             self._refuse(msg)
@@ -88,6 +101,11 @@ class Endpoint:
         if fields is not None:
             log.warning("request.busy", extra={"subject": self.subject, "in_flight": len(self._in_flight), **fields})
         self._refusals.start(self._reply(msg, BUSY))
+
+    def _ignore(self, msg: Msg) -> None:
+        fields = self._ignored_lines.allows()
+        if fields is not None:
+            log.warning("request.ignored", extra={"subject": self.subject, "reply": msg.reply, **fields})
 
     async def _serve(self, msg: Msg) -> None:
         reply = FAILED

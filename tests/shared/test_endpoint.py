@@ -9,14 +9,15 @@ import collections
 from typing import TYPE_CHECKING
 
 import nats
+import pytest
 
+from shared.discovery import Discovery
 from shared.endpoint import BUSY, FAILED, Endpoint
 from tests.shared.edges import connected, events, until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import pytest
     from nats.aio.msg import Msg
 
     from tests.stack.nats_server import NatsServer
@@ -64,6 +65,32 @@ async def test_what_is_over_the_limit_is_busy_at_once_and_everybody_gets_one_rep
             await until(lambda: replies.total() == 5000)
         assert set(replies.values()) == {1}
         assert len({subject for subject, _ in replies}) == 5000
+
+
+@pytest.mark.parametrize(
+    "reply", ["$KV.email-recipients.x", "$JS.API.STREAM.DELETE.x", "lfx.email-service.email_failed"]
+)
+async def test_a_request_whose_answer_would_mean_something_where_it_goes_is_not_served(
+    nats_server: NatsServer, reply: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    served = []
+
+    async def echo(data: bytes, _headers: object) -> bytes:
+        served.append(data)
+        return data
+
+    async with (
+        connected(nats_server.url) as ours,
+        Endpoint(ours, SUBJECT, echo, max_in_flight=2) as endpoint,
+        Discovery(ours, "lfx-email-test", "Tests", [endpoint]),
+        await nats.connect(nats_server.url) as caller,
+    ):
+        there = await caller.subscribe(reply)
+        for subject in ("$SRV.PING", SUBJECT):
+            await caller.publish(subject, b"forged", reply=reply)
+        assert (await caller.request(SUBJECT, b"asked", timeout=5)).data == b"asked"
+        assert (served, there.pending_msgs) == ([b"asked"], 0)
+    assert len(events(caplog, "request.ignored")) == 1
 
 
 async def test_a_handler_that_fails_is_answered_and_logged_once(
