@@ -49,7 +49,7 @@ def uses(settings: RelaySettings) -> list[Use]:
         Use(
             bucket=contract.EMAIL_GROUP_INDEX_BUCKET,
             writes=True,
-            direct=True,
+            many=True,
             optional=not settings.email_enabled,
             without="emails go out, and their groups are kept in memory only",
         ),
@@ -63,7 +63,7 @@ def uses(settings: RelaySettings) -> list[Use]:
     ]
     if settings.suppression_enabled:
         without = "nothing is sent, since nobody knows who is suppressed"
-        buckets.append(Use(bucket=contract.EMAIL_SUPPRESSIONS_BUCKET, direct=True, without=without))
+        buckets.append(Use(bucket=contract.EMAIL_SUPPRESSIONS_BUCKET, finds=True, without=without))
     return buckets
 
 

@@ -3,7 +3,8 @@
 """Edge: tries one bucket as the process uses it.
 
 Reading is tried with a key that no bucket has. Writing is tried with a revision that no key has: the server refuses
-that as a conflict after it has checked the permission, and stores nothing, so that nobody ever meets the key.
+that as a conflict after it has checked the permission, and stores nothing, so that nobody ever meets the key. In the
+same way a consumer is asked for that the server refuses.
 """
 
 from __future__ import annotations
@@ -27,15 +28,21 @@ NO_KEY: Final = "=check"  # no group and no email has it: group_index escapes su
 NO_REVISION: Final = 1 << 62
 NEARLY_FULL: Final = 0.9
 LEAST_RECORD_BYTES: Final = 8192
-PROBE_SECONDS: Final = 15.0
+PROBE_SECONDS: Final = 20.0
 
 
 class Use(msgspec.Struct, frozen=True, kw_only=True):
-    """How a process uses a bucket; `direct` if it also reads past the leader; `without` is what happens without it."""
+    """How a process uses a bucket.
+
+    It `finds` one value past the leader, reads `many` in one request, `follows` the writes of others. `without` is what
+    happens without the bucket.
+    """
 
     bucket: str
     writes: bool = False
-    direct: bool = False
+    finds: bool = False
+    many: bool = False
+    follows: bool = False
     optional: bool = False
     without: str = ""
     expires: bool = False
@@ -123,36 +130,42 @@ def probe(use: Use, inbox: Inbox, connection: Connection, denials: Denials) -> P
         try:
             info = _decode((await inbox.request(f"$JS.API.STREAM.INFO.KV_{use.bucket}")).data)
         except StoreError as error:
-            why = denials.any_of(use.bucket) or str(error)
-            tell(Finding("failed", about, why, "grant the permission, or look after JetStream"))
+            tell(_unusable(about, use, denials.any_of(use.bucket), str(error)))
             return
         if info.error:
             tell(_absent(about, use, info.error))
             return
-        tell(await _tried(about, use, info, Bucket(inbox, connection, use.bucket), denials))
+        bucket = Bucket(inbox, connection, use.bucket)
+        try:
+            await _use(bucket, use, inbox)
+        except StoreError as error:
+            tell(_unusable(about, use, denials.any_of(use.bucket), f"{error}; {_described(info)}"))
+            return
+        verdict, advice = _judged(use, info)
+        able = "readable and writable" if use.writes else "readable"
+        tell(Finding(verdict, about, f"{_described(info)}, {able}", advice))
 
     return Probe(about, PROBE_SECONDS, try_out)
 
 
-async def _tried(about: str, use: Use, info: Info, bucket: Bucket, denials: Denials) -> Finding:
-    found = _described(info)
-    try:
-        await _read(bucket, use)
-        if use.writes:
-            await _write(bucket)
-    except StoreError as error:
-        why = denials.any_of(use.bucket) or str(error)
-        return Finding("failed", about, f"{why}; {found}", "grant the permission, or look after JetStream")
-    found += ", readable and writable" if use.writes else ", readable"
-    verdict, advice = _judged(use, info)
-    return Finding(verdict, about, found, advice)
+def _unusable(about: str, use: Use, denied: str, otherwise: str) -> Finding:
+    """Tell of a bucket that is not what the process needs; who does not use a feature need not grant its permissions."""
+    if denied and use.optional:
+        return Finding("warning", about, f"{denied}; {use.without}", "grant the permission, unless nobody needs it")
+    return Finding("failed", about, denied or otherwise, "grant the permission, or look after JetStream")
 
 
-async def _read(bucket: Bucket, use: Use) -> None:
+async def _use(bucket: Bucket, use: Use, inbox: Inbox) -> None:
     with suppress(KeyMissing):
         await bucket.get_from_leader(NO_KEY)
-    if use.direct:
+    if use.finds:
+        await bucket.find(NO_KEY)
+    if use.many:
         await bucket.get_many([NO_KEY])
+    if use.follows:  # refused, since the stream is not that of the subject
+        await inbox.request(f"$JS.API.CONSUMER.CREATE.KV_{use.bucket}", jetstream.encode({"stream_name": NO_KEY}))
+    if use.writes:
+        await _write(bucket)
 
 
 async def _write(bucket: Bucket) -> None:
@@ -193,7 +206,7 @@ def _judged(use: Use, info: Info) -> tuple[Verdict, str]:
         (bool(behind), f"not up to date: {', '.join(behind)}: look after these servers"),
         (config.storage == "memory", "in memory: a restart of NATS loses it; make it anew with file storage"),
         (bool(info.cluster and info.cluster.name) and config.num_replicas == 1, "in a cluster, 3 replicas are safer"),
-        (not config.allow_direct and use.direct, "set allow_direct: without it each record is read alone"),
+        (not config.allow_direct and use.many, "set allow_direct: without it each record is read alone"),
         (0 < config.max_msg_size < LEAST_RECORD_BYTES, "values this small cannot hold a record with its events"),
         (bool(config.max_age) and not use.expires, "its values expire, and what was sent is forgotten: set no TTL"),
         (not config.max_age and use.expires, "its keys never expire: set a TTL of 24 hours"),

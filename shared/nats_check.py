@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from shared.settings import NatsSettings
 
 CONNECT_SECONDS: Final = 6.0
-PROBE_SECONDS: Final = 15.0  # a bucket is asked up to four things, each within the inbox's own time
+PROBE_SECONDS: Final = 20.0  # a bucket is asked up to six things, each within the inbox's own time
 ROUND_TRIPS: Final = 3
 SLOW_SECONDS: Final = 0.05
 NEARLY_FULL: Final = 0.9

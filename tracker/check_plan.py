@@ -41,8 +41,15 @@ def uses(settings: TrackerSettings) -> list[Use]:
     eventing = settings.ses_eventing_enabled
     without = "the process ends with status 1" if eventing else "queries are answered with an error"
     buckets = [
-        Use(bucket=contract.EMAIL_RECIPIENTS_BUCKET, writes=eventing, direct=True, without=without),
-        Use(bucket=contract.EMAIL_GROUP_INDEX_BUCKET, without=without),
+        Use(
+            bucket=contract.EMAIL_RECIPIENTS_BUCKET,
+            writes=eventing,
+            finds=True,
+            many=True,
+            follows=True,
+            without=without,
+        ),
+        Use(bucket=contract.EMAIL_GROUP_INDEX_BUCKET, many=True, follows=True, without=without),
     ]
     if eventing and settings.suppression_enabled:
         without = "events of bounces and complaints are held, and come again"

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from shared.checkup import Finding
     from tests.stack.nats_server import NatsServer
 
-B = Use(bucket="b", writes=True, direct=True)
+B = Use(bucket="b", writes=True, finds=True, many=True, follows=True)
 CONFIG = """
 accounts {
   KV {
@@ -36,6 +36,9 @@ accounts {
       { user: all, password: s3cret }
       { user: reader, password: s3cret, permissions: { publish: { deny: "$KV.b.>" } } }
       { user: writer, password: s3cret, permissions: { publish: { deny: "$JS.API.STREAM.MSG.GET.KV_b" } } }
+      { user: single, password: s3cret, permissions: { publish: { deny: "$JS.API.DIRECT.GET.KV_b" } } }
+      { user: batch, password: s3cret, permissions: { publish: { deny: "$JS.API.DIRECT.GET.KV_b.>" } } }
+      { user: deaf, password: s3cret, permissions: { publish: { deny: "$JS.API.CONSUMER.CREATE.KV_b" } } }
       {
         user: blind, password: s3cret
         permissions: { publish: { deny: ["$JS.API.INFO", "$JS.API.STREAM.INFO.KV_b"] } }
@@ -90,7 +93,7 @@ async def test_a_bucket_in_order_is_described_and_nothing_is_left_in_it(server: 
         "0 values, 0 B, room for 976.6 KiB more, values up to 64 KiB, 1 replica in file, history 1, no TTL, "
         "readable and writable"
     )
-    assert (info.state.messages, info.state.last_seq) == (0, 0)
+    assert (info.state.messages, info.state.last_seq, info.state.consumer_count) == (0, 0, 0)
 
 
 async def test_a_bucket_that_is_not_there_is_a_failure_unless_nobody_needs_it(server: NatsServer) -> None:
@@ -106,13 +109,28 @@ async def test_a_bucket_that_is_not_there_is_a_failure_unless_nobody_needs_it(se
 
 @pytest.mark.parametrize(
     ("user", "subject"),
-    [("reader", "$KV.b.=check"), ("writer", "$JS.API.STREAM.MSG.GET.KV_b"), ("blind", "$JS.API.STREAM.INFO.KV_b")],
+    [
+        ("reader", "$KV.b.=check"),
+        ("writer", "$JS.API.STREAM.MSG.GET.KV_b"),
+        ("blind", "$JS.API.STREAM.INFO.KV_b"),
+        ("single", "$JS.API.DIRECT.GET.KV_b"),
+        ("batch", "$JS.API.DIRECT.GET.KV_b.$KV.b.=check"),
+        ("deaf", "$JS.API.CONSUMER.CREATE.KV_b"),
+    ],
 )
 async def test_a_permission_that_is_missing_is_named(server: NatsServer, user: str, subject: str) -> None:
     async with with_bucket(server):
         findings = await found(as_user(server.url, f"{user}:s3cret"), B)
     assert findings["bucket b"].verdict == "failed"
     assert f'Permissions Violation for Publish to "{subject}"'.lower() in findings["bucket b"].found.lower()
+
+
+async def test_who_does_without_a_feature_need_not_grant_its_permissions(server: NatsServer) -> None:
+    async with with_bucket(server):
+        optional = Use(bucket="b", writes=True, optional=True, without="some requests fail")
+        findings = await found(as_user(server.url, "reader:s3cret"), optional)
+    assert findings["bucket b"].verdict == "warning"
+    assert findings["bucket b"].found.endswith("; some requests fail")
 
 
 async def test_the_account_need_not_be_readable(server: NatsServer) -> None:
@@ -123,7 +141,7 @@ async def test_the_account_need_not_be_readable(server: NatsServer) -> None:
 
 async def test_a_reader_needs_no_permission_to_write(server: NatsServer) -> None:
     async with with_bucket(server):
-        findings = await found(as_user(server.url, "reader:s3cret"), Use(bucket="b", direct=True))
+        findings = await found(as_user(server.url, "reader:s3cret"), Use(bucket="b", many=True))
     assert findings["bucket b"].verdict == "ok"
     assert findings["bucket b"].found.endswith(", readable")
 
