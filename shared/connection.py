@@ -174,6 +174,7 @@ async def opened(
                 ping_interval=PING_INTERVAL_SECONDS,
                 max_outstanding_pings=UNANSWERED_PINGS,
                 user_credentials=settings.nats_creds or None,
+                inbox_prefix=settings.nats_inbox_prefix,
                 skip_subject_validation=True,  # subjects are ours or the server's; keys are checked in group_index
             )
     except TimeoutError:

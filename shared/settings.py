@@ -39,6 +39,7 @@ class NatsSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     nats_url: Secret = "nats://localhost:4222"
     nats_creds: str = ""
+    nats_inbox_prefix: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")] = "_INBOX"
 
 
 class ProcessSettings(NatsSettings, frozen=True, kw_only=True):

@@ -75,6 +75,7 @@ def load(**environ: str) -> Everything:
         (RelaySettings, "ses_max_send_rate", 0.0),
         (RelaySettings, "shutdown_timeout_seconds", 25.0),
         (RelaySettings, "nats_creds", ""),
+        (RelaySettings, "nats_inbox_prefix", "_INBOX"),
     ],
 )
 @pytest.mark.parametrize("value", [None, *EMPTY])
@@ -239,6 +240,17 @@ def test_an_error_says_what_is_wanted(name: str, value: str, wanted: str) -> Non
     with pytest.raises(SettingsError) as caught:
         load(**{name: value})
     assert wanted in str(caught.value)
+
+
+@pytest.mark.parametrize("prefix", ["_INBOX.relay", "relay_1-a"])
+def test_an_inbox_prefix_is_words_with_dots_between_them(prefix: str) -> None:
+    assert settings.load({"NATS_INBOX_PREFIX": f" {prefix}\n"}, ProcessSettings).nats_inbox_prefix == prefix
+
+
+@pytest.mark.parametrize("prefix", ["_INBOX.", ".x", "a..b", "_INBOX.*", "_INBOX.>", "$KV.x", "a b"])
+def test_what_would_be_no_inbox_or_everybodys_is_refused(prefix: str) -> None:
+    with pytest.raises(SettingsError, match="^NATS_INBOX_PREFIX: "):
+        settings.load({"NATS_INBOX_PREFIX": prefix}, ProcessSettings)
 
 
 @pytest.mark.parametrize(
