@@ -56,5 +56,14 @@ def test_copies_and_sizes_are_values() -> None:
     assert "maxBytes" not in found["email-group-index"]
 
 
+def test_records_stay_unless_a_time_to_live_is_given() -> None:
+    given = {"natsKVBuckets": {"buckets": {"email-recipients": {"ttl": "8760h"}}}}
+    found = {
+        one["metadata"]["name"]: one["spec"].get("ttl")
+        for one in chart.of_kind(chart.render("relay", given), "KeyValue")
+    }
+    assert (found["email-recipients"], found["email-group-index"]) == ("8760h", None)
+
+
 def test_the_buckets_may_be_somebody_elses() -> None:
     assert chart.of_kind(chart.render("relay", {"natsKVBuckets": {"enabled": False}}), "KeyValue") == []
