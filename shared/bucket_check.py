@@ -149,7 +149,7 @@ def probe(use: Use, inbox: Inbox, connection: Connection, denials: Denials) -> P
 
 
 def _unusable(about: str, use: Use, denied: str, otherwise: str) -> Finding:
-    """Tell of a bucket that is not what the process needs; who does not use a feature need not grant its permissions."""
+    """Tell of a bucket that cannot be used; what an optional feature needs has to be granted only to who uses it."""
     if denied and use.optional:
         return Finding("warning", about, f"{denied}; {use.without}", "grant the permission, unless nobody needs it")
     return Finding("failed", about, denied or otherwise, "grant the permission, or look after JetStream")

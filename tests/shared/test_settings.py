@@ -249,7 +249,7 @@ def test_an_inbox_prefix_is_words_with_dots_between_them(prefix: str) -> None:
 
 @pytest.mark.parametrize("prefix", ["_INBOX.", ".x", "a..b", "_INBOX.*", "_INBOX.>", "$KV.x", "a b"])
 def test_what_would_be_no_inbox_or_everybodys_is_refused(prefix: str) -> None:
-    with pytest.raises(SettingsError, match="^NATS_INBOX_PREFIX: "):
+    with pytest.raises(SettingsError, match=r"^NATS_INBOX_PREFIX: "):
         settings.load({"NATS_INBOX_PREFIX": prefix}, ProcessSettings)
 
 

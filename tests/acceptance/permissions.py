@@ -1,0 +1,134 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""The NATS users of docs/security.md, as the page has them, and a server that has no others but an admin."""
+
+from __future__ import annotations
+
+import re
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import nats
+
+from shared import contract
+from tests.stack import nats_server
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+
+    from nats.aio.client import Client
+
+    from tests.stack.nats_server import NatsServer
+
+PAGE: Final = Path(__file__).parents[2] / "docs" / "security.md"
+ADMIN: Final = "admin"
+CALLER, RELAY, TRACKER = NAMES = "caller", "relay", "tracker"
+_LISTS: Final = re.compile(r"(publish|subscribe): \[(.*?)\]", re.DOTALL)
+
+
+class User(NamedTuple):
+    """A user and the subjects it may use; one of a queue group has the group behind a blank."""
+
+    entry: str
+
+    @property
+    def name(self) -> str:
+        """As the page calls it."""
+        return _found(r"user: (\S+)", self.entry)
+
+    @property
+    def variable(self) -> str:
+        """The variable that holds its password."""
+        return _found(r"password: \$(\w+)", self.entry)
+
+    @property
+    def publish(self) -> list[str]:
+        """Where it may publish."""
+        return self._subjects("publish")
+
+    @property
+    def subscribe(self) -> list[str]:
+        """Where it may subscribe."""
+        return self._subjects("subscribe")
+
+    def without_options(self) -> User:
+        """The same user where no feature is used that the page names in a comment."""
+        return User(_LISTS.sub(lambda found: f"{found[1]}: [{found[2].partition('#')[0]}]", self.entry))
+
+    def with_more(self, *publish: str) -> User:
+        """The same user, who may publish to more subjects."""
+        return User(self.entry.replace("publish: [", "publish: [\n" + "\n".join(f'"{one}"' for one in publish)))
+
+    def _subjects(self, which: str) -> list[str]:
+        lists = {name: re.findall(r'"([^"]+)"', text) for name, text in _LISTS.findall(self.entry)}
+        return lists[which]
+
+
+def users() -> dict[str, User]:
+    """Return the users of the page."""
+    entries = map(User, re.findall(r"^```nats\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL))
+    return {user.name: user for user in entries}
+
+
+def to_create_buckets() -> list[str]:
+    """Return what the page says a process may publish to besides, if it is to make the buckets."""
+    templates = re.findall(r"`(\$JS[^`]*)<bucket>`", PAGE.read_text())
+    return [template + bucket for template in templates for bucket in contract.BUCKETS]
+
+
+def covers(pattern: str, subject: str) -> bool:
+    """Tell whether each subject that `subject` stands for is one of those of `pattern`."""
+    outer, inner = pattern.split("."), subject.split(".")
+    if outer[-1] == ">":
+        outer = outer[:-1]
+        return len(inner) > len(outer) and all(map(_token_covers, outer, inner))
+    return len(inner) == len(outer) and all(map(_token_covers, outer, inner))
+
+
+def _token_covers(outer: str, inner: str) -> bool:
+    return outer == inner or (outer == "*" and inner != ">")
+
+
+def url(at: str, user: str) -> str:
+    """Put a user into a URL; everybody's password is the name."""
+    return at.replace("//", f"//{user}:{user}@")
+
+
+@asynccontextmanager
+async def server(known: Iterable[User]) -> AsyncIterator[NatsServer]:
+    """Run a server with these users."""
+    entries = list(known)
+    variables = "".join(f"{user.variable}: {user.name}\n" for user in entries)
+    everybody = "".join(user.entry for user in entries)
+    config = f"{variables}authorization {{ users: [ {{ user: {ADMIN}, password: {ADMIN} }}\n{everybody}] }}"
+    async with nats_server.running(config) as running:
+        yield running
+
+
+@asynccontextmanager
+async def connected(at: str, user: str, errors: list[str] | None = None) -> AsyncIterator[Client]:
+    """Connect as a user, with an inbox of its own; what the server refuses is added to `errors`."""
+
+    async def collect(error: Exception) -> None:
+        if errors is not None:
+            errors.append(str(error))
+
+    client = await nats.connect(
+        url(at, user), inbox_prefix=f"_INBOX.{user}", error_cb=collect, allow_reconnect=False, max_reconnect_attempts=0
+    )
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+def variables(user: str) -> dict[str, str]:
+    """The variables of a process that is such a user, besides its NATS_URL."""
+    return {"NATS_INBOX_PREFIX": f"_INBOX.{user}"}
+
+
+def _found(pattern: str, text: str) -> str:
+    found = re.search(pattern, text)
+    assert found, pattern
+    return found[1]

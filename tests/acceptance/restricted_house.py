@@ -1,0 +1,99 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""Both services as the NATS users of docs/security.md; what each publishes and listens to is seen."""
+
+from __future__ import annotations
+
+import json
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+from nats.js.api import KeyValueConfig
+
+from shared import contract
+from tests.acceptance import permissions, services
+from tests.acceptance.permissions import ADMIN, NAMES, RELAY, TRACKER
+from tests.stack import nats_proxy, probe
+from tests.stack import smtp_server as smtp_servers
+from tests.stack import sqs_endpoint as sqs_endpoints
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+
+    from nats.aio.client import Client
+
+    from tests.acceptance.permissions import User
+    from tests.stack.console import Console
+    from tests.stack.nats_proxy import NatsProxy
+    from tests.stack.nats_server import NatsServer
+    from tests.stack.smtp_server import SmtpServer
+    from tests.stack.sqs_endpoint import SqsEndpoint
+
+
+class Address(NamedTuple):
+    """Where a process finds NATS, with the user that it is."""
+
+    url: str
+
+
+class House(NamedTuple):
+    """The services, each behind a proxy of its user, and what they talk to."""
+
+    nats: NatsServer
+    admin: Client
+    links: dict[str, NatsProxy]
+    smtp: SmtpServer
+    sqs: SqsEndpoint
+    relay: Console
+    tracker: Console
+    eventing: bool
+
+    def environment(self, user: str, **more: str) -> dict[str, str]:
+        """The variables of a command that is run by such a user."""
+        return {"NATS_URL": permissions.url(self.links[user].url, user), **permissions.variables(user), **more}
+
+    def environment_of_relay(self, **more: str) -> dict[str, str]:
+        """The variables of a command in the relay's pod."""
+        return self.environment(RELAY, EMAIL_ENABLED="true", SMTP_PORT=str(self.smtp.port), **more)
+
+    def environment_of_tracker(self, **more: str) -> dict[str, str]:
+        """The variables of a command in the tracker's pod."""
+        there = Address(permissions.url(self.links[TRACKER].url, TRACKER))
+        sqs = self.sqs if self.eventing else None
+        return services.tracker_environment(there, sqs, **permissions.variables(TRACKER), **more)
+
+    async def subscriptions(self, user: str) -> list[str]:
+        """What a user listens to right now, as the page writes it."""
+        _, body = await probe.get(self.nats.monitor_port, "/connz?subs=detail&auth=1")
+        mine = [one for one in json.loads(body)["connections"] if one.get("authorized_user") == user]
+        details = [detail for one in mine for detail in one["subscriptions_list_detail"]]
+        return [" ".join(filter(None, (detail["subject"], detail.get("qgroup")))) for detail in details]
+
+
+@asynccontextmanager
+async def running(users: Iterable[User], *, eventing: bool, **variables: str) -> AsyncIterator[House]:
+    """Start everything."""
+    async with (
+        permissions.server(users) as nats,
+        permissions.connected(nats.url, ADMIN) as admin,
+        smtp_servers.running() as smtp,
+        sqs_endpoints.running() as sqs,
+        AsyncExitStack() as stack,
+    ):
+        await make_buckets(admin)
+        links = {name: await stack.enter_async_context(nats_proxy.running(nats.url)) for name in NAMES}
+        at = {name: Address(permissions.url(link.url, name)) for name, link in links.items()}
+        async with (
+            services.relay(at[RELAY], smtp, **permissions.variables(RELAY), **variables) as relay,
+            services.tracker(
+                at[TRACKER], sqs if eventing else None, **permissions.variables(TRACKER), **variables
+            ) as tracker,
+        ):
+            yield House(nats, admin, links, smtp, sqs, relay, tracker, eventing)
+
+
+async def make_buckets(admin: Client) -> None:
+    """Make them as the relay's chart does."""
+    for name in contract.BUCKETS:
+        config = KeyValueConfig(name, history=1, direct=True, ttl=contract.BUCKET_TTL_SECONDS.get(name))
+        await admin.jetstream().create_key_value(config)
