@@ -14,11 +14,12 @@ from typing import Final  # noqa: E402
 
 import click  # noqa: E402
 
-from shared import __version__, command  # noqa: E402
+from shared import __version__  # noqa: E402
+from shared.commands import command  # noqa: E402
 
 COMMANDS: Final = {
-    "check": "relay.check_command:check",
-    "send": "relay.send_command:send",
+    "check": "relay.commands.check:check",
+    "send": "relay.commands.send:send",
 }
 """Where the commands lie that are imported when they are asked for."""
 

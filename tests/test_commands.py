@@ -16,7 +16,7 @@ import click
 import pytest
 
 from relay import cli as relay
-from shared import command
+from shared.commands import command
 from tests.test_readme import page, rows
 from tracker import cli as tracker
 

@@ -14,15 +14,16 @@ from typing import Final  # noqa: E402
 
 import click  # noqa: E402
 
-from shared import __version__, command  # noqa: E402
+from shared import __version__  # noqa: E402
+from shared.commands import command  # noqa: E402
 
 COMMANDS: Final = {
-    "analytics": "tracker.analytics_command:analytics",
-    "check": "tracker.check_command:check",
-    "replay": "tracker.replay_command:replay",
-    "status": "tracker.status_command:status",
-    "suppressions": "tracker.suppressions_command:suppressions",
-    "watch": "tracker.watch_command:watch",
+    "analytics": "tracker.commands.analytics:analytics",
+    "check": "tracker.commands.check:check",
+    "replay": "tracker.commands.replay:replay",
+    "status": "tracker.commands.status:status",
+    "suppressions": "tracker.commands.suppressions:suppressions",
+    "watch": "tracker.commands.watch:watch",
 }
 """Where the commands lie that are imported when they are asked for."""
 

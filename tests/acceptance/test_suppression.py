@@ -18,7 +18,7 @@ from tests.acceptance.waiting import until
 from tests.stack import nats_proxy, ses_events
 from tests.stack import smtp_server as smtp_servers
 from tests.stack import sqs_endpoint as sqs_endpoints
-from tests.tracker.commands import Operator
+from tests.tracker.commands.operators import Operator
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

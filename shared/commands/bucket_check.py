@@ -1,0 +1,216 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""Edge: tries one bucket as the process uses it.
+
+Reading is tried with a key that no bucket has. Writing is tried with a revision that no key has: the server refuses
+that as a conflict after it has checked the permission, and stores nothing, so that nobody ever meets the key. In the
+same way a consumer is asked for that the server refuses.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from shared import jetstream
+from shared.bucket import Bucket
+from shared.commands import table
+from shared.commands.checkup import Finding, Probe
+from shared.errors import BucketMissing, KeyMissing, RevisionConflict, StoreError
+
+if TYPE_CHECKING:
+    from shared.commands.checkup import Tell, Verdict
+    from shared.connection import Connection
+    from shared.inbox import Inbox
+
+NO_KEY: Final = "=check"  # no group and no email has it: group_index escapes such ids, and ids of emails are UUIDs
+NO_REVISION: Final = 1 << 62
+NEARLY_FULL: Final = 0.9
+LEAST_RECORD_BYTES: Final = 8192
+PROBE_SECONDS: Final = 20.0
+
+
+class Use(msgspec.Struct, frozen=True, kw_only=True):
+    """How a process uses a bucket.
+
+    It `finds` one value past the leader, reads `many` in one request, `follows` the writes of others. `without` is what
+    happens without the bucket.
+    """
+
+    bucket: str
+    writes: bool = False
+    finds: bool = False
+    many: bool = False
+    follows: bool = False
+    optional: bool = False
+    without: str = ""
+    expires: bool = False
+
+
+class ApiError(msgspec.Struct, frozen=True):
+    """Why the server did not do it."""
+
+    err_code: int = 0
+    description: str = ""
+
+
+class Config(msgspec.Struct, frozen=True):
+    """Of a bucket: bytes with -1 for no limit, `max_age` in nanoseconds with 0 for ever."""
+
+    max_msg_size: int = -1
+    max_bytes: int = -1
+    max_age: int = 0
+    max_msgs_per_subject: int = 1
+    storage: str = "file"
+    num_replicas: int = 1
+    allow_direct: bool = False
+
+
+class State(msgspec.Struct, frozen=True):
+    """What is in it."""
+
+    messages: int = 0
+    bytes: int = 0
+
+
+class Replica(msgspec.Struct, frozen=True):
+    """One that follows the leader."""
+
+    name: str = ""
+    current: bool = True
+    offline: bool = False
+
+
+class Cluster(msgspec.Struct, frozen=True):
+    """Who leads and who follows."""
+
+    leader: str = ""
+    name: str = ""
+    replicas: tuple[Replica, ...] = ()
+
+
+class Info(msgspec.Struct, frozen=True):
+    """The answer to $JS.API.STREAM.INFO."""
+
+    config: Config = Config()
+    state: State = State()
+    cluster: Cluster | None = None
+    error: ApiError | None = None
+
+
+_decode = msgspec.json.Decoder(Info).decode
+
+
+class Denials:
+    """What the server says it does not permit; such a request just goes unanswered."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Listen from now on."""
+        self._said: list[str] = []
+        connection.on_error(lambda error: self._said.append(str(error)))
+
+    def of(self, subject: str) -> str:
+        """Return what was said of a subject, or nothing."""
+        quoted = f'"{subject}"'.lower()
+        denied = any("permissions violation" in one.lower() and quoted in one.lower() for one in self._said)
+        return f"no permission to publish to {subject}" if denied else ""
+
+    def any_of(self, bucket: str) -> str:
+        """Return what was said of any subject of a bucket, or nothing."""
+        mine = [one for one in self._said if f"kv_{bucket}" in one.lower() or f"$kv.{bucket}" in one.lower()]
+        return mine[-1].removeprefix("nats: ") if mine else ""
+
+
+def probe(use: Use, inbox: Inbox, connection: Connection, denials: Denials) -> Probe:
+    """Return the probe of a bucket."""
+    about = f"bucket {use.bucket}"
+
+    async def try_out(tell: Tell) -> None:
+        try:
+            info = _decode((await inbox.request(f"$JS.API.STREAM.INFO.KV_{use.bucket}")).data)
+        except StoreError as error:
+            tell(_unusable(about, use, denials.any_of(use.bucket), str(error)))
+            return
+        if info.error:
+            tell(_absent(about, use, info.error))
+            return
+        bucket = Bucket(inbox, connection, use.bucket)
+        try:
+            await _use(bucket, use, inbox)
+        except StoreError as error:
+            tell(_unusable(about, use, denials.any_of(use.bucket), f"{error}; {_described(info)}"))
+            return
+        verdict, advice = _judged(use, info)
+        able = "readable and writable" if use.writes else "readable"
+        tell(Finding(verdict, about, f"{_described(info)}, {able}", advice))
+
+    return Probe(about, PROBE_SECONDS, try_out)
+
+
+def _unusable(about: str, use: Use, denied: str, otherwise: str) -> Finding:
+    """Tell of a bucket that cannot be used; what an optional feature needs has to be granted only to who uses it."""
+    if denied and use.optional:
+        return Finding("warning", about, f"{denied}; {use.without}", "grant the permission, unless nobody needs it")
+    return Finding("failed", about, denied or otherwise, "grant the permission, or look after JetStream")
+
+
+async def _use(bucket: Bucket, use: Use, inbox: Inbox) -> None:
+    with suppress(KeyMissing):
+        await bucket.get_from_leader(NO_KEY)
+    if use.finds:
+        await bucket.find(NO_KEY)
+    if use.many:
+        await bucket.get_many([NO_KEY])
+    if use.follows:  # refused, since the stream is not that of the subject
+        await inbox.request(f"$JS.API.CONSUMER.CREATE.KV_{use.bucket}", jetstream.encode({"stream_name": NO_KEY}))
+    if use.writes:
+        await _write(bucket)
+
+
+async def _write(bucket: Bucket) -> None:
+    with suppress(RevisionConflict):  # refused for its revision, not for a permission
+        await bucket.update(NO_KEY, b"", NO_REVISION)
+
+
+def _absent(about: str, use: Use, error: ApiError) -> Finding:
+    if error.err_code != jetstream.NO_STREAM:
+        return Finding("failed", about, f"{error.description} ({error.err_code})", "look after JetStream")
+    found = f"there is none; {use.without}" if use.without else "there is none"
+    return Finding("warning" if use.optional else "failed", about, found, BucketMissing.advice)
+
+
+def _described(info: Info) -> str:
+    config, state = info.config, info.state
+    room = (
+        f"room for {table.size(max(config.max_bytes - state.bytes, 0))} more"
+        if config.max_bytes > 0
+        else "no limit of size"
+    )
+    parts = [
+        f"{state.messages} values, {table.size(state.bytes)}, {room}",
+        f"values up to {table.size(config.max_msg_size)}" if config.max_msg_size > 0 else "values of any size",
+        f"{config.num_replicas} replica{'s' if config.num_replicas > 1 else ''} in {config.storage}",
+        f"history {config.max_msgs_per_subject}",
+        f"TTL {table.duration(config.max_age / 1e9)}" if config.max_age else "no TTL",
+    ]
+    return ", ".join(parts if config.allow_direct else [*parts, "no direct reads"])
+
+
+def _judged(use: Use, info: Info) -> tuple[Verdict, str]:
+    """Return the worst that can be said of a bucket that works."""
+    config = info.config
+    behind = [one.name for one in info.cluster.replicas if one.offline or not one.current] if info.cluster else []
+    remarks = (
+        (0 < config.max_bytes * NEARLY_FULL <= info.state.bytes, "nearly full: raise its max_bytes"),
+        (bool(behind), f"not up to date: {', '.join(behind)}: look after these servers"),
+        (config.storage == "memory", "in memory: a restart of NATS loses it; make it anew with file storage"),
+        (bool(info.cluster and info.cluster.name) and config.num_replicas == 1, "in a cluster, 3 replicas are safer"),
+        (not config.allow_direct and use.many, "set allow_direct: without it each record is read alone"),
+        (0 < config.max_msg_size < LEAST_RECORD_BYTES, "values this small cannot hold a record with its events"),
+        (bool(config.max_age) and not use.expires, "its values expire, and what was sent is forgotten: set no TTL"),
+        (not config.max_age and use.expires, "its keys never expire: set a TTL of 24 hours"),
+    )
+    advice = "; ".join(advice for applies, advice in remarks if applies)
+    return ("warning", advice) if advice else ("ok", "")

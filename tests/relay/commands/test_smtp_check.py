@@ -1,0 +1,150 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""`check` tells which step towards the SMTP server fails and what to do, and sends nothing."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal
+
+import pytest
+
+from relay import smtp_connection
+from relay.commands import smtp_check
+from relay.settings import RelaySettings
+from shared.commands import checkup
+from tests.stack import scripted_smtp, smtp_scripts
+from tests.stack.ports import free_port
+from tests.stack.scripted_smtp import Options
+
+if TYPE_CHECKING:
+    from shared.commands.checkup import Finding
+    from tests.stack.certificates import Certificates
+
+ACCOUNT: dict[str, Any] = {"smtp_username": "AKIA", "smtp_password": "s3cret"}
+
+
+async def found(port: int, **settings: Any) -> dict[str, Finding]:
+    """Check a server of this machine; return each finding by what it is about."""
+    config = RelaySettings(**{"email_enabled": True, "smtp_host": "localhost", "smtp_port": port, **settings})
+    return {finding.about: finding async for finding in checkup.run([smtp_check.probe(config)])}
+
+
+def verdicts(findings: dict[str, Finding]) -> dict[str, str]:
+    return {about.removeprefix("SMTP "): finding.verdict for about, finding in findings.items()}
+
+
+@pytest.mark.usefixtures("trusted")
+@pytest.mark.parametrize("implicit_tls", [False, True])
+async def test_a_server_in_order_is_described_and_gets_no_mail(
+    certificates: Certificates, implicit_tls: Literal[True, False], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tls = certificates.server_context()
+    options = Options(tls=tls, username="AKIA", password="s3cret", implicit_tls=implicit_tls)
+    async with scripted_smtp.running(options=options) as server:
+        ports = frozenset({server.port} if implicit_tls else ())
+        monkeypatch.setattr(smtp_check, "IMPLICIT_TLS_PORTS", ports)
+        monkeypatch.setattr(smtp_connection, "IMPLICIT_TLS_PORTS", ports)
+        findings = await found(server.port, **ACCOUNT)
+        assert server.mails == []
+    assert verdicts(findings) == {"name": "ok", "server": "ok", "TLS": "ok", "login": "ok"}
+    assert "127.0.0.1" in findings["SMTP name"].found
+    assert "takes 41,943,040 bytes" in findings["SMTP server"].found
+    assert findings["SMTP TLS"].found.startswith("TLSv1.3, certificate valid until 3000-01-01, for ")
+    assert findings["SMTP login"].found == "the server takes the credentials"
+
+
+@pytest.mark.usefixtures("trusted")
+@pytest.mark.parametrize(
+    ("fault", "said", "advice"),
+    [
+        ("expired", "certificate has expired", "needs a new certificate"),
+        ("wrong host", "Hostname mismatch", "set SMTP_HOST"),
+        ("unknown authority", "unable to get local issuer", "SSL_CERT_FILE"),
+    ],
+)
+async def test_a_certificate_that_is_not_accepted_is_told(
+    certificates: Certificates, fault: str, said: str, advice: str
+) -> None:
+    tls = {
+        "expired": lambda: certificates.context_valid_for(timedelta(days=-1)),
+        "wrong host": certificates.wrong_host_context,
+        "unknown authority": certificates.unknown_ca_context,
+    }[fault]()
+    async with scripted_smtp.running(options=Options(tls=tls)) as server:
+        findings = await found(server.port)
+    assert verdicts(findings) == {"name": "ok", "server": "ok", "TLS": "failed"}
+    assert said in findings["SMTP TLS"].found
+    assert advice in findings["SMTP TLS"].advice
+
+
+@pytest.mark.usefixtures("trusted")
+async def test_a_certificate_that_expires_soon_is_a_warning(certificates: Certificates) -> None:
+    tls = certificates.context_valid_for(timedelta(days=5))
+    async with scripted_smtp.running(options=Options(tls=tls)) as server:
+        findings = await found(server.port)
+    assert findings["SMTP TLS"].verdict == "warning"
+    assert ", for 4 days" in findings["SMTP TLS"].found
+
+
+@pytest.mark.usefixtures("trusted")
+async def test_wrong_credentials_fail_at_the_login_and_are_not_shown(certificates: Certificates) -> None:
+    options = Options(tls=certificates.server_context(), username="AKIA", password="other")
+    async with scripted_smtp.running(options=options) as server:
+        findings = await found(server.port, **ACCOUNT)
+    assert verdicts(findings) == {"name": "ok", "server": "ok", "TLS": "ok", "login": "failed"}
+    assert findings["SMTP login"].found.startswith("535 ")
+    assert "SMTP_PASSWORD" in findings["SMTP login"].advice
+    assert "s3cret" not in str(findings)
+
+
+async def test_a_server_without_tls_is_judged_by_where_it_is_and_what_is_wanted(other_host: str) -> None:
+    async with scripted_smtp.running() as server:
+        here = await found(server.port)
+        required = await found(server.port, smtp_tls="required")
+    assert here["SMTP TLS"].verdict == "ok"
+    assert (required["SMTP TLS"].verdict, required["SMTP login"].verdict) == ("failed", "failed")
+    server.host = other_host
+    await server.start()
+    try:
+        elsewhere = await found(server.port, smtp_host=other_host)
+        with_password = await found(server.port, smtp_host=other_host, **ACCOUNT)
+    finally:
+        await server.stop()
+    assert elsewhere["SMTP TLS"].verdict == "warning"
+    assert elsewhere["SMTP login"].found == "no credentials are set"
+    assert with_password["SMTP TLS"].verdict == "failed"
+
+
+async def test_a_port_where_nobody_listens_and_a_name_without_address_are_told_apart() -> None:
+    refused = await found(free_port())
+    assert verdicts(refused) == {"name": "ok", "server": "failed"}
+    assert "SMTP_PORT" in refused["SMTP server"].advice
+    unknown = await found(25, smtp_host="smtp.invalid")
+    assert verdicts(unknown) == {"name": "failed"}
+    assert unknown["SMTP name"].found.startswith("smtp.invalid has no address: ")
+
+
+@pytest.mark.parametrize(
+    "action", [smtp_scripts.Silence(), smtp_scripts.Close(), smtp_scripts.Reply("421 4.3.2 too busy", close=True)]
+)
+async def test_a_server_that_greets_nobody_is_told_in_time(
+    action: smtp_scripts.Action, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(smtp_check, "HANDSHAKE_SECONDS", 0.2)
+    async with scripted_smtp.running(smtp_scripts.always("greeting", action)) as server:
+        findings = await found(server.port)
+    assert findings["SMTP server"].verdict == "failed"
+
+
+async def test_a_server_that_takes_small_mails_only_is_a_warning() -> None:
+    async with scripted_smtp.running(options=Options(advertise=("SIZE 100000",))) as server:
+        findings = await found(server.port)
+    assert findings["SMTP server"].verdict == "warning"
+    assert "takes 100,000 bytes" in findings["SMTP server"].found
+
+
+async def test_a_relay_that_sends_nothing_tries_no_server() -> None:
+    findings = await found(free_port(), email_enabled=False)
+    assert verdicts(findings) == {"server": "skipped"}
+    assert "EMAIL_ENABLED is false" in findings["SMTP server"].found

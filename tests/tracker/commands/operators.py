@@ -1,0 +1,61 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""Runs the tracker's commands as an operator does, and says what an operator's NATS user may do; asserts nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from click.testing import CliRunner
+
+from tests.stack import nats_server
+from tracker.cli import main
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from click.testing import Result
+
+PAGE: Final = Path(__file__).parents[3] / "docs" / "commands.md"
+_USERS: Final = """
+authorization {{ users: [
+  {{ user: admin, password: a }}
+  {{ user: operator, password: o, permissions: {{ publish: {subjects}, subscribe: "_INBOX.>" }} }}
+] }}
+"""
+
+
+class Operator:
+    """Somebody at a terminal, where these variables are set."""
+
+    def __init__(self, url: str, **variables: str) -> None:
+        self.variables = {"NATS_URL": url, **variables}
+
+    async def run(self, *arguments: str, text: str | bytes | None = None) -> Result:
+        """Run `lfx-email-tracker`."""
+        return await asyncio.to_thread(CliRunner().invoke, main, arguments, env=self.variables, input=text)
+
+
+def documents(result: Result) -> list[dict[str, Any]]:
+    """Return what a command has printed, one document a line."""
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def subjects_of(command: str) -> list[str]:
+    """Return the subjects that the page on the commands lists for a command."""
+    section = re.search(rf"^## lfx-email-tracker {command}$(.*?)^## ", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    table = section[1].partition("| The NATS user may publish to | For |")[2] if section else ""
+    cells = [row.split("|")[1] for row in table.strip().splitlines() if row.startswith("| `")]
+    return [subject for cell in cells for subject in re.findall(r"`([^`]+)`", cell)]
+
+
+@asynccontextmanager
+async def restricted(subjects: list[str]) -> AsyncIterator[tuple[str, str]]:
+    """Run a server; return the URL of an admin and that of an operator who may publish to these subjects."""
+    async with nats_server.running(_USERS.format(subjects=json.dumps(subjects))) as server:
+        yield server.url.replace("//", "//admin:a@"), server.url.replace("//", "//operator:o@")

@@ -1,0 +1,191 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""`status` shows what the running tracker knows of an email, and of a group of any size."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import nats as nats_py
+import pytest
+import pytest_asyncio
+
+from shared import contract
+from shared.commands import caller
+from tests.acceptance import services
+from tests.acceptance.buckets import Buckets, fresh_record
+from tests.stack.ports import free_port
+from tests.tracker.commands import operators
+from tests.tracker.commands.operators import Operator, documents
+from tracker.commands import status_report
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from tests.acceptance.services import Platform
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+NOBODY = "3f333df6-90a4-4fda-8dd3-9485d27cee36"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def platform() -> AsyncIterator[Platform]:
+    """A NATS server, and a tracker that answers there."""
+    async with services.platform() as running, services.tracker(running.nats):
+        yield running
+
+
+@pytest.fixture
+def buckets(platform: Platform) -> Buckets:
+    """What the tracker reads."""
+    return platform.buckets
+
+
+@pytest.fixture
+def operator(platform: Platform) -> Operator:
+    """Somebody who asks."""
+    return Operator(platform.nats.url)
+
+
+async def email(buckets: Buckets, **changes: Any) -> str:
+    """Write a record; return its id."""
+    email_id = str(uuid.uuid4())
+    await buckets.put_records(fresh_record(email_id, "speakers", **changes))
+    return email_id
+
+
+async def group(buckets: Buckets, count: int, missing: int = 0, **changes: Any) -> tuple[str, list[str]]:
+    """Write a group; return its id and those of its emails, the last of which have no record."""
+    group_id, email_ids = f"group-{uuid.uuid4()}", [str(uuid.uuid4()) for _ in range(count)]
+    await buckets.put_records(*(fresh_record(one, group_id, **changes) for one in email_ids[: count - missing]))
+    await buckets.put_group(group_id, email_ids)
+    return group_id, email_ids
+
+
+async def test_a_record_is_told_field_by_field(operator: Operator, buckets: Buckets) -> None:
+    email_id = await email(
+        buckets,
+        subject="Dear\x1b[2J",
+        opened=True,
+        open_count=2,
+        opened_at_list=[
+            {"event_id": "e1", "opened_at": "2025-01-15T11:00:00Z"},
+            {"event_id": "e2", "opened_at": "2025-01-15T12:00:00Z"},
+        ],
+        click_event_ids=["c1"],
+        click_list=[{"event_id": "c2", "link": "https://x.org/a", "clicked_at": "2025-01-15T13:00:00Z"}],
+        failed=True,
+        failure={"kind": "bounce", "type": "Permanent"},
+        tags={"campaign": "spring"},
+    )
+    told = await operator.run("status", email_id)
+    assert (told.exit_code, told.stderr) == (0, "")
+    lines = told.stdout.splitlines()
+    assert lines[0].split() == ["email_id", email_id]
+    said = [" ".join(line.split()) for line in lines]
+    for line in (
+        r"subject Dear\x1b[2J",
+        "delivered no",
+        "open_count 2",
+        "opened_at_list 2025-01-15T11:00:00Z",
+        "opened_at_list 2025-01-15T12:00:00Z",
+        "click_event_ids c1",
+        "click_list https://x.org/a 2025-01-15T13:00:00Z",
+        "failure.kind bounce",
+        "failure.type Permanent",
+        "tags.campaign spring",
+    ):
+        assert line in said
+
+
+async def test_json_is_the_answer_of_the_tracker(operator: Operator, buckets: Buckets, platform: Platform) -> None:
+    email_id = await email(buckets, failed=True, failure={"kind": "complaint"})
+    told = await operator.run("status", email_id, "--json")
+    assert documents(told) == [await platform.caller.status(email_id=email_id)]
+
+
+async def test_a_group_is_told_in_the_order_of_sending_over_many_pages(
+    operator: Operator, buckets: Buckets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status_report, "PAGE", 3)
+    group_id, email_ids = await group(buckets, 8)
+    told = await operator.run("status", "--group-id", group_id)
+    assert (told.exit_code, told.stderr) == (0, "")
+    head, *lines = told.stdout.splitlines()
+    assert head.split() == ["SENT", "AT", "STATE", "OPENS", "CLICKS", "EMAIL", "ID", "TO"]
+    assert lines[0].split() == ["2025-01-15", "10:30:00", "sent", "0", "0", email_ids[0], "ada@example.com"]
+    assert [line.split()[5] for line in lines] == email_ids
+    as_json = await operator.run("status", "--group-id", group_id, "--json")
+    assert [one["email_id"] for one in documents(as_json)] == email_ids
+
+
+@pytest.mark.parametrize(
+    ("changes", "state"),
+    [
+        ({"delivered": True}, "delivered"),
+        ({"delivered": True, "failed": True, "failure": {"kind": "complaint"}}, "complaint"),
+        ({"failed": True}, "failed"),  # by the Go service, which keeps no details
+    ],
+)
+async def test_the_state_is_the_worst_that_happened(
+    operator: Operator, buckets: Buckets, changes: dict[str, Any], state: str
+) -> None:
+    group_id, _ = await group(buckets, 1, **changes)
+    told = await operator.run("status", "--group-id", group_id)
+    assert told.stdout.splitlines()[1].split()[2] == state
+
+
+async def test_records_that_are_missing_are_counted_and_end_nothing(
+    operator: Operator, buckets: Buckets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status_report, "PAGE", 2)
+    group_id, email_ids = await group(buckets, 7, missing=4)
+    told = await operator.run("status", "--group-id", group_id, "--json")
+    assert [one["email_id"] for one in documents(told)] == email_ids[:3]
+    assert (told.exit_code, told.stderr) == (
+        0,
+        "Emails of the group whose record is missing or cannot be read: 4\n",
+    )
+
+
+async def test_a_page_that_is_too_large_for_nats_is_asked_for_in_halves(operator: Operator, buckets: Buckets) -> None:
+    group_id, email_ids = await group(buckets, 60, subject="s" * 40_000)  # 2.4 MB of 1 MiB that fit
+    told = await operator.run("status", "--group-id", group_id, "--json")
+    assert (told.exit_code, told.stderr) == (0, "")
+    assert [one["email_id"] for one in documents(told)] == email_ids
+
+
+@pytest.mark.parametrize("arguments", [(NOBODY,), ("--group-id", NOBODY), ("--group-id", "a b")])
+async def test_what_is_not_there_ends_with_1_and_no_answer(operator: Operator, arguments: tuple[str, ...]) -> None:
+    told = await operator.run("status", *arguments)
+    assert (told.exit_code, told.stdout, told.stderr) == (1, "", "Error: not found\n")
+
+
+@pytest.mark.parametrize("arguments", [(), ("", "--group-id", ""), (NOBODY, "--group-id", NOBODY)])
+async def test_neither_or_both_ids_are_wrong_usage(operator: Operator, arguments: tuple[str, ...]) -> None:
+    told = await operator.run("status", *arguments)
+    assert (told.exit_code, told.stdout) == (2, "")
+    assert told.stderr.endswith("Error: Give either EMAIL_ID or --group-id.\n")
+
+
+async def test_nobody_there_ends_with_3(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(caller, "PATIENCE_SECONDS", 0.2)
+    unreachable = await Operator(f"nats://127.0.0.1:{free_port()}").run("status", NOBODY)
+    assert (unreachable.exit_code, unreachable.stdout) == (3, "")
+
+
+async def test_the_permissions_of_the_page_are_enough() -> None:
+    async with (
+        operators.restricted(operators.subjects_of("status")) as (admin, url),
+        await nats_py.connect(admin) as client,
+    ):
+        await Buckets(client).create()
+        asked = await Operator(url).run("status", NOBODY)
+        assert (asked.exit_code, asked.stderr) == (
+            3,
+            f"Error: nobody serves {contract.GET_EMAIL_STATUS_SUBJECT}: is the service running, on this NATS?\n",
+        )
+        of_group = await Operator(url).run("status", "--group-id", NOBODY)
+        assert contract.GET_EMAIL_ENGAGEMENT_ANALYTICS_SUBJECT in of_group.stderr

@@ -1,0 +1,156 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""`watch` shows the push events as they are published."""
+
+from __future__ import annotations
+
+import json
+import signal
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import nats as nats_py
+import pytest
+
+from shared import connection as nats_connection
+from shared import contract
+from shared.commands import caller
+from shared.contract import Failure
+from shared.settings import ProcessSettings
+from tests.stack import console, nats_server
+from tests.stack.ports import free_port
+from tests.tracker.commands.operators import Operator
+from tests.tracker.examples import EMAIL, GROUP, event, record
+from tracker.announcer import Announcer
+from tracker.commands import push_watch
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from nats.aio.client import Client
+
+    from tests.stack.console import Console
+    from tests.stack.nats_server import NatsServer
+
+READY: Final = "Watching; Ctrl-C ends it.\n"
+DENIED: Final = """
+authorization { users: [
+  { user: operator, password: o, permissions: { publish: ">", subscribe: { deny: "lfx.>" } } }
+] }
+"""
+
+
+@asynccontextmanager
+async def watching(url: str, *arguments: str) -> AsyncIterator[Console]:
+    """Run `watch`; entered when it watches."""
+    async with console.running("lfx-email-tracker", "watch", *arguments, env={"NATS_URL": url}) as process:
+        await process.wait_for_error(READY)
+        yield process
+
+
+@pytest.fixture
+async def client(nats: NatsServer) -> AsyncIterator[Client]:
+    """Somebody who publishes."""
+    async with await nats_py.connect(nats.url) as connected:
+        yield connected
+
+
+async def publish(client: Client, kind: str, **fields: Any) -> None:
+    subject = next(subject for subject, one in push_watch.KINDS.items() if one == kind)
+    await client.publish(subject, json.dumps({"email_id": EMAIL, "group_id": GROUP, **fields}).encode())
+    await client.flush()
+
+
+async def test_each_kind_is_told_as_the_tracker_publishes_it(nats: NatsServer) -> None:
+    ids, why = f"{EMAIL}  {GROUP:36}", "failure.kind=bounce  failure.type=Permanent"
+    async with (
+        watching(nats.url, "--count", "4") as process,
+        nats_connection.opened(ProcessSettings(nats_url=nats.url), "test") as connection,
+    ):
+        announcer, known = Announcer(connection), record(open_count=2, click_count=3, tags={"campaign": "spring"})
+        await announcer.announce(event("delivery", 1), known)
+        await announcer.announce(event("open", 2), known)
+        await announcer.announce(event("click", 3, link="https://x.org/a?b"), known)
+        await announcer.announce(event("bounce", 4, failure=Failure(kind="bounce", type="Permanent")), known)
+        assert await process.wait_for_lines(4) == [
+            f"2026-01-02T03:04:06Z      delivered  {ids}  tags.campaign=spring\n",
+            f"2026-01-02T03:04:07Z      opened     {ids}  open_count=2  tags.campaign=spring\n",
+            f"2026-01-02T03:04:08Z      clicked    {ids}  link=https://x.org/a  click_count=3  tags.campaign=spring\n",
+            f"2026-01-02T03:04:09Z      failed     {ids}  reason=bounce  {why}  tags.campaign=spring\n",
+        ]
+        assert await process.wait() == 0
+
+
+async def test_only_what_is_wanted_is_told_and_counted(nats: NatsServer, client: Client) -> None:
+    arguments = ("--kind", "opened", "--kind", "failed", "--group-id", GROUP, "--count", "2", "--json")
+    async with watching(nats.url, *arguments) as process:
+        await publish(client, "delivered")
+        await publish(client, "opened", group_id="another")
+        await publish(client, "opened", open_count=1)
+        await publish(client, "failed", reason="bounce")
+        assert (await process.wait(), process.errors) == (0, READY)
+        told = [json.loads(line) for line in process.output.splitlines()]
+        assert told == [
+            {"kind": "opened", "email_id": EMAIL, "group_id": GROUP, "open_count": 1},
+            {"kind": "failed", "email_id": EMAIL, "group_id": GROUP, "reason": "bounce"},
+        ]
+
+
+async def test_one_email_is_watched_by_its_id(nats: NatsServer, client: Client) -> None:
+    async with watching(nats.url, "--email-id", EMAIL, "--count", "1") as process:
+        await publish(client, "clicked", email_id="another")
+        await publish(client, "clicked", link="https://x.org/\x1b[2J", clicked_at="2026-01-02T03:04:05Z")
+        assert await process.wait() == 0
+        assert process.output.split() == [
+            "2026-01-02T03:04:05Z",
+            "clicked",
+            EMAIL,
+            GROUP,
+            r"link=https://x.org/\x1b[2J",
+        ]
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'"\xff"', b"[" * 100_000], ids=range(6))
+async def test_what_is_no_event_is_told_and_ends_nothing(nats: NatsServer, client: Client, body: bytes) -> None:
+    async with watching(nats.url, "--count", "1") as process:
+        await client.publish(contract.EMAIL_OPENED_SUBJECT, body)
+        await publish(client, "opened")
+        assert await process.wait() == 0
+        assert f"{contract.EMAIL_OPENED_SUBJECT}: no event: " in process.errors
+        assert len(process.output.splitlines()) == 1
+
+
+async def test_ctrl_c_ends_it_with_130(nats: NatsServer) -> None:
+    async with watching(nats.url) as process:
+        process.send(signal.SIGINT)
+        assert (await process.wait(), process.output, process.errors) == (130, "", READY)
+
+
+async def test_it_goes_on_after_an_outage_of_nats() -> None:
+    port = free_port()
+    async with nats_server.running(port=port) as first, watching(first.url, "--count", "1") as process:
+        await first.stop()
+        await process.wait_for_error("nats.disconnected")
+        async with nats_server.running(port=port) as second, await nats_py.connect(second.url) as client:
+            await process.wait_for_error("nats.reconnected")
+            await publish(client, "opened")
+            assert await process.wait() == 0
+
+
+async def test_a_user_who_may_not_subscribe_is_told_so() -> None:
+    async with nats_server.running(DENIED) as server:
+        told = await Operator(server.url.replace("//", "//operator:o@")).run("watch")
+        assert (told.exit_code, told.stdout) == (1, "")
+        assert "permissions violation for subscription" in told.stderr.lower()
+
+
+@pytest.mark.parametrize("arguments", [("--kind", "bounced"), ("--count", "0"), (EMAIL,)])
+async def test_what_means_nothing_is_wrong_usage(nats: NatsServer, arguments: tuple[str, ...]) -> None:
+    told = await Operator(nats.url).run("watch", *arguments)
+    assert (told.exit_code, told.stdout) == (2, "")
+
+
+async def test_nobody_there_ends_with_3(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(caller, "PATIENCE_SECONDS", 0.2)
+    told = await Operator(f"nats://127.0.0.1:{free_port()}").run("watch")
+    assert (told.exit_code, told.stdout) == (3, "")

@@ -1,0 +1,98 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""The command `lfx-email-tracker analytics`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from shared.commands import command
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from shared.commands.caller import Caller
+    from shared.contract import GetEmailEngagementAnalyticsResponse
+
+NAME: Final = "lfx-email-tracker analytics"
+COUNTS: Final = ("total_sent", "delivered", "opened", "unique_opened", "failed")
+
+
+@click.command(cls=command.Command)
+@click.argument("group_id")
+@click.option("--watch", is_flag=True, help="Ask again and again, until Ctrl-C.")
+@click.option(
+    "--interval",
+    type=click.FloatRange(min=0.1),
+    default=5.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait between two questions.",
+)
+@command.json_option
+def analytics(group_id: str, interval: float, *, watch: bool, as_json: bool) -> None:
+    """Show how many emails of GROUP_ID were sent, delivered, opened and failed.
+
+    Asks the running tracker over NATS. With --watch one line each time, and a tracker that goes away is waited for.
+    Ends with 1 if nothing was sent under the group.
+
+    \b
+    Examples:
+      lfx-email-tracker analytics efba8440-8256-4d52-bab3-55d7072201f4
+      lfx-email-tracker analytics speakers --watch --interval 2
+    """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
+    if watch:
+        command.run(_watch(group_id, interval, command.print_json if as_json else _Lines()))
+        return
+    counted = command.run(_once(group_id))
+    if as_json:
+        command.print_json(counted)
+    else:
+        command.print_table([("group_id", counted.group_id), *((name, getattr(counted, name)) for name in COUNTS)])
+
+
+async def _once(group_id: str) -> GetEmailEngagementAnalyticsResponse:
+    async with command.connected(NAME) as caller:
+        return await _ask(caller, group_id)
+
+
+async def _watch(group_id: str, interval: float, tell: Callable[[GetEmailEngagementAnalyticsResponse], object]) -> None:
+    import asyncio  # noqa: PLC0415 - not before the command runs
+
+    from shared.errors import RequestUnanswered, ServiceUnreachable  # noqa: PLC0415
+
+    async with command.connected(NAME) as caller:
+        tell(await _ask(caller, group_id))
+        while True:
+            await asyncio.sleep(interval)
+            try:
+                tell(await _ask(caller, group_id))
+            except (ServiceUnreachable, RequestUnanswered) as error:
+                command.say(str(error))
+
+
+async def _ask(caller: Caller, group_id: str) -> GetEmailEngagementAnalyticsResponse:
+    from shared import contract  # noqa: PLC0415 - not before the command runs
+
+    request = contract.GetEmailEngagementAnalyticsRequest(group_id=group_id)
+    return await caller.ask(
+        contract.GET_EMAIL_ENGAGEMENT_ANALYTICS_SUBJECT, request, contract.GetEmailEngagementAnalyticsResponse
+    )
+
+
+class _Lines:
+    """Prints one line for each answer, below a head."""
+
+    def __init__(self) -> None:
+        self._has_head = False
+
+    def __call__(self, counted: GetEmailEngagementAnalyticsResponse) -> None:
+        from datetime import UTC, datetime  # noqa: PLC0415 - not before the command runs
+
+        if not self._has_head:
+            click.echo("TIME      " + "  ".join(f"{name.upper():>13}" for name in COUNTS))
+            self._has_head = True
+        at = datetime.now(UTC).strftime("%H:%M:%S")
+        click.echo(f"{at}  " + "  ".join(f"{getattr(counted, name):>13}" for name in COUNTS))
