@@ -22,8 +22,8 @@ from tests.acceptance.caller import Caller, Pushes
 from tests.acceptance.field_events import at
 from tests.acceptance.permissions import ADMIN, CALLER, RELAY, TRACKER, covers
 from tests.stack import console, ses_events
-from tests.tracker import commands
-from tests.tracker.commands import Operator
+from tests.tracker.commands import operators
+from tests.tracker.commands.operators import Operator
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -235,6 +235,6 @@ async def test_buckets_are_made_with_what_the_page_lists_for_it(name: str) -> No
     [("status", CALLER), ("analytics", CALLER), ("replay", TRACKER), ("suppressions list", TRACKER)],
 )
 def test_what_the_page_on_commands_lists_is_part_of_what_the_user_may_do(command: str, name: str) -> None:
-    listed = commands.subjects_of(command)
+    listed = operators.subjects_of(command)
     assert listed
     assert [one for one in listed if not any(covers(own, one) for own in USERS[name].publish)] == []
