@@ -37,10 +37,15 @@ class Inbox:
         self._waiting: dict[str, tuple[asyncio.Future[None], Callable[[Msg], bool]]] = {}
         self._number = 0
 
+    @property
+    def subject(self) -> str:
+        """Where it listens."""
+        return f"{self._prefix}*"
+
     async def __aenter__(self) -> Self:
         """Subscribe to the inbox."""
         self._connection.on_disconnect(self._fail_all)
-        await self._connection.subscribe(f"{self._prefix}*", self._receive)
+        await self._connection.subscribe(self.subject, self._receive)
         return self
 
     async def __aexit__(self, *_: object) -> None:

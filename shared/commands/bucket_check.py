@@ -16,12 +16,13 @@ import msgspec
 
 from shared import jetstream
 from shared.bucket import Bucket
-from shared.commands import table
+from shared.commands import denial, table
 from shared.commands.checkup import Finding, Probe
 from shared.errors import BucketMissing, KeyMissing, RevisionConflict, StoreError
 
 if TYPE_CHECKING:
     from shared.commands.checkup import Tell, Verdict
+    from shared.commands.denial import Denial
     from shared.connection import Connection
     from shared.inbox import Inbox
 
@@ -108,19 +109,21 @@ class Denials:
 
     def __init__(self, connection: Connection) -> None:
         """Listen from now on."""
-        self._said: list[str] = []
-        connection.on_error(lambda error: self._said.append(str(error)))
+        self._said: list[Denial] = []
+        connection.on_error(self._hear)
 
-    def of(self, subject: str) -> str:
+    def _hear(self, error: Exception) -> None:
+        if denied := denial.of(error):
+            self._said.append(denied)
+
+    def of(self, verb: str, subject: str) -> str:
         """Return what was said of a subject, or nothing."""
-        quoted = f'"{subject}"'.lower()
-        denied = any("permissions violation" in one.lower() and quoted in one.lower() for one in self._said)
-        return f"no permission to publish to {subject}" if denied else ""
+        return next((str(one) for one in self._said if one.is_of(verb, subject)), "")
 
     def any_of(self, bucket: str) -> str:
         """Return what was said of any subject of a bucket, or nothing."""
-        mine = [one for one in self._said if f"kv_{bucket}" in one.lower() or f"$kv.{bucket}" in one.lower()]
-        return mine[-1].removeprefix("nats: ") if mine else ""
+        mine = [one for one in self._said if f"kv_{bucket}" in one.subject or f"$kv.{bucket}" in one.subject]
+        return str(mine[-1]) if mine else ""
 
 
 def probe(use: Use, inbox: Inbox, connection: Connection, denials: Denials) -> Probe:

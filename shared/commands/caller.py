@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -11,11 +12,15 @@ import msgspec
 import nats.errors
 
 from shared import connection, contract
+from shared.commands import denial as denials
 from shared.errors import RequestRefused, RequestUnanswered, ServiceUnreachable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from nats.aio.msg import Msg
+
+    from shared.commands.denial import Denial
     from shared.connection import Connection
     from shared.settings import NatsSettings
 
@@ -31,6 +36,8 @@ class Caller:
     def __init__(self, connection: Connection) -> None:
         """Take the connection."""
         self.connection = connection
+        self._asking: list[tuple[str, asyncio.Future[Denial]]] = []
+        connection.on_error(self._deny)
 
     async def ask(
         self, subject: str, request: msgspec.Struct, reply_type: type[T], *, timeout: float = PATIENCE_SECONDS
@@ -39,11 +46,11 @@ class Caller:
 
         Raises:
             RequestRefused: the answer is an error.
-            ServiceUnreachable: nobody serves the subject.
+            ServiceUnreachable: nobody serves the subject, or we may not publish there.
             RequestUnanswered: no answer in time, or none that can be read.
         """
         try:
-            reply = await self.connection.client.request(subject, msgspec.json.encode(request), timeout=timeout)
+            reply = await self._request(subject, msgspec.json.encode(request), timeout)
         except nats.errors.NoRespondersError:
             raise ServiceUnreachable(f"nobody serves {subject}: is the service running, on this NATS?") from None
         except nats.errors.TimeoutError:
@@ -53,6 +60,31 @@ class Caller:
         except nats.errors.Error as error:
             raise RequestUnanswered(f"{subject}: {error}") from error
         return _answer(subject, reply.data, reply_type)
+
+    async def _request(self, subject: str, payload: bytes, timeout: float) -> Msg:
+        """Wait for the answer, but not where the server says that there will be none."""
+        denied: asyncio.Future[Denial] = asyncio.get_running_loop().create_future()
+        asked = subject, denied
+        self._asking.append(asked)
+        request = asyncio.ensure_future(self.connection.client.request(subject, payload, timeout=timeout))
+        try:
+            either: set[asyncio.Future[Any]] = {request, denied}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if request.done():
+                return request.result()
+            denial = denied.result()
+            raise (ServiceUnreachable if denial.verb == "publish" else RequestUnanswered)(str(denial))
+        finally:
+            request.cancel()
+            self._asking.remove(asked)
+
+    def _deny(self, error: Exception) -> None:
+        denial = denials.of(error)
+        if denial is None:
+            return
+        for subject, denied in self._asking:
+            if not denied.done() and (denial.verb == "subscription" or denial.is_of("publish", subject)):
+                denied.set_result(denial)
 
 
 @asynccontextmanager

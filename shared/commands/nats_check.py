@@ -65,20 +65,25 @@ def probe(settings: NatsSettings, name: str, uses: Sequence[Use]) -> Probe:
 
     async def try_out(tell: Tell) -> None:
         try:
-            async with (
-                connection.opened(settings, name, patience_seconds=CONNECT_SECONDS) as opened,
-                Inbox(opened) as box,
-            ):
-                tell(await _round_trip(opened))
+            async with connection.opened(settings, name, patience_seconds=CONNECT_SECONDS) as opened:
                 denials = bucket_check.Denials(opened)
-                probes = [Probe(ACCOUNT, PROBE_SECONDS, lambda tell: _account(box, denials, tell))]
-                probes += [bucket_check.probe(use, box, opened, denials) for use in uses]
-                async for finding in checkup.run(probes):
-                    tell(finding)
+                async with Inbox(opened) as box:
+                    tell(await _round_trip(opened))
+                    if why := denials.of("subscription", box.subject):
+                        tell(Finding("failed", "NATS inbox", why, "set NATS_INBOX_PREFIX to where it may subscribe"))
+                        skip(tell, "an inbox")
+                        return
+                    probes = [Probe(ACCOUNT, PROBE_SECONDS, lambda tell: _account(box, denials, tell))]
+                    probes += [bucket_check.probe(use, box, opened, denials) for use in uses]
+                    async for finding in checkup.run(probes):
+                        tell(finding)
         except (ServiceUnreachable, SettingsError, OSError) as error:
             tell(Finding("failed", "NATS", str(error), "check NATS_URL and NATS_CREDS, and that the server runs"))
-            for about in [ACCOUNT, *(f"bucket {use.bucket}" for use in uses)]:
-                tell(Finding("skipped", about, "not tried without NATS"))
+            skip(tell, "NATS")
+
+    def skip(tell: Tell, missing: str) -> None:
+        for about in [ACCOUNT, *(f"bucket {use.bucket}" for use in uses)]:
+            tell(Finding("skipped", about, f"not tried without {missing}"))
 
     return Probe("NATS", CONNECT_SECONDS + PROBE_SECONDS + CONNECT_SECONDS, try_out)
 
@@ -112,7 +117,7 @@ async def _account(box: Inbox, denials: bucket_check.Denials, tell: Tell) -> Non
     try:
         account = _decode_account((await box.request("$JS.API.INFO")).data)
     except StoreError as error:
-        if why := denials.of("$JS.API.INFO"):  # the process itself needs no such permission
+        if why := denials.of("publish", "$JS.API.INFO"):  # the process itself needs no such permission
             tell(Finding("skipped", ACCOUNT, why))
         else:
             tell(Finding("failed", ACCOUNT, f"JetStream: {error}", "switch JetStream on for this account"))

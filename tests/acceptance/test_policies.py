@@ -24,7 +24,7 @@ def test_the_policy_of_the_tracker_allows_the_calls_of_its_source_and_no_others(
     operations = {xform_name(operation): operation for operation in model["operations"]}
     called = {
         operations[node.value].removesuffix("Batch")
-        for path in (ROOT / "tracker").glob("*.py")
+        for path in (ROOT / "tracker").rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Constant) and node.value in operations
     }

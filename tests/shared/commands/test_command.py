@@ -32,6 +32,12 @@ if TYPE_CHECKING:
     from tests.stack.nats_server import NatsServer
 
 SUBJECT = contract.GET_EMAIL_STATUS_SUBJECT
+USERS = """
+authorization { users: [
+  { user: mute, password: s3cret, permissions: { publish: "another", subscribe: "_INBOX.>" } }
+  { user: deaf, password: s3cret, permissions: { publish: "lfx.>", subscribe: "another" } }
+] }
+"""
 
 
 class Sum(msgspec.Struct):
@@ -56,14 +62,15 @@ def main() -> None:
 
 
 @click.command(cls=command.Command)
+@click.option("--patience", default=0.2)
 @command.json_option
-def ask(*, as_json: bool) -> None:
+def ask(patience: float, *, as_json: bool) -> None:
     """Ask the service for a sum."""
 
     async def work() -> Sum:
         async with command.connected("tests") as asking:
             request = contract.GetEmailStatusRequest(email_id="e")
-            return await asking.ask(SUBJECT, request, Sum, timeout=0.2)
+            return await asking.ask(SUBJECT, request, Sum, timeout=patience)
 
     answer = command.run(work())
     if as_json:
@@ -133,6 +140,17 @@ async def test_a_subject_that_nobody_serves_is_status_3(server: NatsServer) -> N
         3,
         f"Error: nobody serves {SUBJECT}: is the service running, on this NATS?\n",
     )
+
+
+@pytest.mark.parametrize(
+    ("user", "said"), [("mute", f"may not publish to {SUBJECT}"), ("deaf", "may not subscribe to _inbox.")]
+)
+async def test_what_the_user_may_not_do_is_told_at_once(user: str, said: str) -> None:
+    async with nats_servers.running(USERS) as server:
+        url = server.url.replace("//", f"//{user}:s3cret@")
+        result = await run("ask", "--patience", "10", env={"NATS_URL": url})
+    assert result.exit_code == 3
+    assert result.stderr.splitlines()[-1].startswith(f"Error: the NATS user {said}")
 
 
 async def test_nats_that_is_not_there_is_status_3_and_no_password_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:

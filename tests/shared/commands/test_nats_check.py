@@ -39,6 +39,7 @@ accounts {
       { user: writer, password: s3cret, permissions: { publish: { deny: "$JS.API.STREAM.MSG.GET.KV_b" } } }
       { user: single, password: s3cret, permissions: { publish: { deny: "$JS.API.DIRECT.GET.KV_b" } } }
       { user: batch, password: s3cret, permissions: { publish: { deny: "$JS.API.DIRECT.GET.KV_b.>" } } }
+      { user: inboxless, password: s3cret, permissions: { subscribe: "_INBOX.mine.>" } }
       { user: deaf, password: s3cret, permissions: { publish: { deny: "$JS.API.CONSUMER.CREATE.KV_b" } } }
       {
         user: blind, password: s3cret
@@ -123,7 +124,14 @@ async def test_a_permission_that_is_missing_is_named(server: NatsServer, user: s
     async with with_bucket(server):
         findings = await found(as_user(server.url, f"{user}:s3cret"), B)
     assert findings["bucket b"].verdict == "failed"
-    assert f'Permissions Violation for Publish to "{subject}"'.lower() in findings["bucket b"].found.lower()
+    assert findings["bucket b"].found == f"the NATS user may not publish to {subject.lower()}"
+
+
+async def test_an_inbox_that_is_not_permitted_is_the_one_thing_told(server: NatsServer) -> None:
+    findings = await found(as_user(server.url, "inboxless:s3cret"), B)
+    assert [one.verdict for one in findings.values()] == ["ok", "failed", "skipped", "skipped"]
+    assert findings["NATS inbox"].found.startswith("the NATS user may not subscribe to _inbox.")
+    assert "NATS_INBOX_PREFIX" in findings["NATS inbox"].advice
 
 
 async def test_who_does_without_a_feature_need_not_grant_its_permissions(server: NatsServer) -> None:
@@ -137,7 +145,7 @@ async def test_who_does_without_a_feature_need_not_grant_its_permissions(server:
 async def test_the_account_need_not_be_readable(server: NatsServer) -> None:
     findings = await found(as_user(server.url, "blind:s3cret"))
     assert findings["JetStream account"].verdict == "skipped"
-    assert findings["JetStream account"].found == "no permission to publish to $JS.API.INFO"
+    assert findings["JetStream account"].found == "the NATS user may not publish to $js.api.info"
 
 
 async def test_a_reader_needs_no_permission_to_write(server: NatsServer) -> None:
