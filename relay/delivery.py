@@ -82,17 +82,26 @@ class Delivery:
     async def _connection(self, deadline: float) -> SmtpConnection:
         if not self._limiter and (connection := self._pool.take()):
             return connection
+        is_held_back = self._limiter is not None
         try:
             async with asyncio.timeout_at(deadline):
                 if self._limiter:
                     await self._limiter.acquire()
                     self._refuse_if_barred()
+                    is_held_back = False
                 return await self._pool.acquire()
         except TimeoutError:
-            raise Deferred("no SMTP connection came free within the request's time") from None
+            raise Deferred(self._why_none(is_held_back=is_held_back)) from None
         except Barred as error:
             self._bar(error)
             raise
+
+    def _why_none(self, *, is_held_back: bool) -> str:
+        if is_held_back:
+            return "held back by SES_MAX_SEND_RATE for longer than the request's time"
+        if self._pool.state().leased:
+            return "no SMTP connection came free within the request's time"
+        return "the server did not accept a connection within the request's time"
 
     def _refuse_if_barred(self) -> None:
         if self._barred and _now() < self._barred_until:

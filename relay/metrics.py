@@ -63,6 +63,8 @@ def _smtp(delivery: Delivery, pool: Pool[SmtpConnection]) -> Iterator[Metric]:
     yield counter("email_relay_smtp_bars", "Pauses for an account that cannot send.", (), {(): delivery.bars})
     states = {(state,): count for state, count in pool.state()._asdict().items()}
     yield gauge("email_relay_smtp_connections", "Connections by state; waiting counts sends.", ("state",), states)
+    unopened = "Connections that could not be opened."
+    yield counter("email_relay_smtp_connections_unopened", unopened, (), {(): pool.unopened})
     yield histogram("email_relay_smtp_wait_seconds", "Time until a connection came free.", (), {(): pool.waits})
 
 

@@ -19,6 +19,7 @@ from shared import bucket, contract
 from shared.discovery import Discovery
 from shared.endpoint import Endpoint
 from shared.inbox import Inbox
+from shared.tasks import Tasks
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -86,9 +87,10 @@ async def _enabled(
     pool = await stack.enter_async_context(Pool(Connector(config).connect, _limits(config), for_all=Barred))
     deliver = _delivery(life, config, pool)
     life.expose(lambda: _metrics().sending(deliver, pool, records, once, (recipients, index, idempotency)))
-    if not config.suppression_enabled:
-        return deliver, records, once
-    return Screening(deliver, bucket.Bucket(inbox, connection, contract.EMAIL_SUPPRESSIONS_BUCKET)), records, once
+    suppressions = bucket.Bucket(inbox, connection, contract.EMAIL_SUPPRESSIONS_BUCKET)
+    needed = [recipients.name, index.name, *([suppressions.name] if config.suppression_enabled else [])]
+    stack.callback(Tasks().start(bucket.report_unusable(inbox, connection, needed)).cancel)
+    return Screening(deliver, suppressions) if config.suppression_enabled else deliver, records, once
 
 
 def _inbox(life: Life, connection: Connection) -> Inbox:

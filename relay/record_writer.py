@@ -102,9 +102,8 @@ class RecordWriter:
             log.debug("record.taken", extra={"email_id": record.email_id})
 
     async def _keep(self, record: EmailRecipientRecord, error: Exception, deadline: float) -> None:
-        log.warning(
-            "record.kept", extra={"email_id": record.email_id, "error": repr(error), "kept": len(self._kept) + 1}
-        )
+        why = str(error) or "not stored within the request's time"
+        log.warning("record.kept", extra={"email_id": record.email_id, "error": why, "kept": len(self._kept) + 1})
         kept = self._kept[record.email_id] = _Kept(record, asyncio.get_running_loop().create_future())
         self._something_kept.set()
         await asyncio.wait([kept.stored], timeout=max(0, deadline - _now()))

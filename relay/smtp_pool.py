@@ -80,6 +80,7 @@ class Pool(Generic[C]):
         self._is_accepted = False
         self._sweep: asyncio.TimerHandle | None = None
         self.waits = Histogram()
+        self.unopened = 0
 
     def __repr__(self) -> str:
         """Tell the state, for logs and tests."""
@@ -186,6 +187,7 @@ class Pool(Generic[C]):
         except Exception as error:  # noqa: BLE001 - it is for whoever waits, not for us
             self._is_accepted = False
             self._being_opened -= 1
+            self.unopened += 1
             self._fail(error)
         else:
             self._is_accepted = True

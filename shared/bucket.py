@@ -241,9 +241,9 @@ class Bucket:
                 return await batch_get.read(self._inbox, self._stream, [self._prefix + one for one in filters])
         except ValueTooLarge:  # so many keys do not fit into a request
             return None
-        except StoreUnavailable:
+        except StoreUnavailable as error:
             self._binding = None
-            raise
+            raise StoreUnavailable(f"bucket {self.name}: {error}") from error
 
     def _entries(self, batch: batch_get.Batch) -> dict[str, Entry]:
         skip = len(self._prefix)
@@ -267,14 +267,24 @@ class Bucket:
     async def _request(self, subject: str, payload: bytes = b"", headers: dict[str, str] | None = None) -> Msg:
         try:
             return await self._inbox.request(subject, payload, headers)
-        except StoreUnavailable:
+        except StoreUnavailable as error:
             self._binding = None  # the bucket may be gone, and come back with other limits
-            raise
+            raise StoreUnavailable(f"bucket {self.name}: {error}") from error
 
     def _unavailable(self, error: ApiError) -> StoreError:
         self._binding = None
-        kind = BucketMissing if error.err_code == jetstream.NO_STREAM else StoreUnavailable
-        return kind(f"bucket {self.name}: {error.description or 'no answer'} ({error.err_code})")
+        said = f"bucket {self.name}: {error.description or 'no answer'} ({error.err_code})"
+        return BucketMissing(said) if error.err_code == jetstream.NO_STREAM else StoreUnavailable(said)
+
+
+async def report_unusable(inbox: Inbox, connection: Connection, names: Sequence[str]) -> None:
+    """Say at start, before the first email does, which buckets are not there; the process waits for them."""
+    for name in names:
+        try:
+            await Bucket(inbox, connection, name).info()
+        except StoreUnavailable as error:
+            extra = {"bucket": name, "error": str(error)}
+            log.warning("bucket.unusable", extra=extra | ({"advice": error.advice} if error.advice else {}))
 
 
 async def create_missing(connection: Connection, names: Sequence[str]) -> None:

@@ -34,6 +34,7 @@ RECONNECT_WAIT_SECONDS: Final = 1
 CONNECT_TIMEOUT_SECONDS: Final = 5
 FLUSH_TIMEOUT_SECONDS: Final = 5
 ERROR_LOG_SECONDS: Final = 10
+DENIED: Final = "permissions violation"
 SCHEMES: Final = ("nats://", "tls://")
 
 
@@ -146,11 +147,17 @@ async def opened(
     connection = Connection(ReconnectingClient())
     errors = RateLimit(lines=1, seconds=ERROR_LOG_SECONDS)
 
+    servers = redaction.urls(settings.nats_url)
+
     async def on_error(error: Exception) -> None:
         connection.failed(error)
+        said = redaction.urls(str(error) or repr(error))  # str names the file
+        if DENIED in said.lower():  # nobody answers what is not subscribed to, and nothing else says so
+            log.error("nats.denied", extra={"error": said})
+            return
         fields = errors.allows()
         if fields is not None:
-            log.warning("nats.error", extra={"error": str(error) or repr(error), **fields})  # str names the file
+            log.warning("nats.error", extra={"error": said, "servers": servers, **fields})
 
     async def on_disconnected() -> None:
         if not connection.client.is_closed:

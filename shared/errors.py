@@ -12,6 +12,8 @@ class StoreError(Exception):
 class StoreUnavailable(StoreError):
     """The store did not answer, or answered that it cannot now: the outcome of a write is unknown. Try again."""
 
+    advice = ""
+
 
 class BucketMissing(StoreUnavailable):
     """There is no such bucket. Until somebody makes it, it is as if the store did not answer."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from shared.connection import Connection
 
 TIMEOUT_SECONDS: Final = 3.0
+NOBODY: Final = "no responders (there is no such bucket, or JetStream is off or has no leader)"
 HEADER_ROOM_BYTES: Final = 256  # what headers may add to a payload that has to stay below max_payload
 
 
@@ -99,7 +100,9 @@ class Inbox:
                 await self._connection.publish(subject, payload, self._prefix + token, headers)
                 await future
         except TimeoutError:
-            raise StoreUnavailable(f"no reply within {TIMEOUT_SECONDS:g} s") from None
+            raise StoreUnavailable(
+                f"no reply within {TIMEOUT_SECONDS:g} s (slow, overloaded, or its disk is full)"
+            ) from None
         except nats.errors.Error as error:
             raise StoreUnavailable(str(error)) from error
         finally:
@@ -111,7 +114,7 @@ class Inbox:
             return
         future, take = waiting
         if msg.headers and msg.headers.get(jetstream.STATUS) == jetstream.NO_RESPONDERS:
-            future.set_exception(StoreUnavailable("no responders"))
+            future.set_exception(StoreUnavailable(NOBODY))
         elif take(msg):
             future.set_result(None)
 

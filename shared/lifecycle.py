@@ -86,7 +86,8 @@ async def _live(name: str, settings: ProcessSettings, serve: Serve, environ: Map
             async with Probes(settings.port, lambda: life.is_ready, life.metrics):
                 status = await _until_stopped(life, _connect_and_serve(life, name, settings, serve), settings)
         except (SettingsError, StoreUnavailable, OSError) as error:
-            events.error("start.failed", extra={"error": str(error)})
+            advice = error.advice if isinstance(error, StoreUnavailable) else ""
+            events.error("start.failed", extra={"error": f"{error}: {advice}" if advice else str(error)})
             return 1
         finally:
             if life.tracing:

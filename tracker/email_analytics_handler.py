@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from shared import contract
-from shared.errors import KeyMissing, StoreUnavailable
+from shared.errors import BucketMissing, KeyMissing, StoreUnavailable
 from tracker.errors import IndexCorrupt
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 REASONS: Final[dict[type[Exception], str]] = {
     KeyMissing: contract.NOT_FOUND,
     StoreUnavailable: contract.INTERNAL_ERROR,
+    BucketMissing: contract.INTERNAL_ERROR,
     IndexCorrupt: contract.INTERNAL_ERROR,
 }
 

@@ -18,6 +18,7 @@ from shared.discovery import Discovery
 from shared.endpoint import Endpoint
 from shared.errors import StoreUnavailable
 from shared.inbox import Inbox
+from shared.tasks import Tasks
 from tracker import settings
 from tracker.announcer import Announcer
 from tracker.email_analytics_handler import EmailAnalyticsHandler
@@ -63,6 +64,7 @@ def prepare(config: TrackerSettings, environ: Mapping[str, str], *, create_bucke
             index = Bucket(inbox, connection, contract.EMAIL_GROUP_INDEX_BUCKET)
             suppressions = Bucket(inbox, connection, contract.EMAIL_SUPPRESSIONS_BUCKET)
             poller = None
+            stack.callback(Tasks().start(bucket.report_unusable(inbox, connection, _optional(config))).cancel)
             if config.ses_eventing_enabled:
                 await _require(recipients, index)
                 updater = RecordUpdater(recipients, Announcer(connection))
@@ -86,13 +88,18 @@ def prepare(config: TrackerSettings, environ: Mapping[str, str], *, create_bucke
                 served[subject.rpartition(".")[2]] = (endpoint, handler)
             endpoints = [endpoint for endpoint, _ in served.values()]
             await stack.enter_async_context(Discovery(connection, NAME, DESCRIPTION, endpoints))
-            buckets = (recipients, index)
-            life.expose(lambda: _metrics().queries(connection, served, counts, buckets))
+            life.expose(lambda: _metrics().queries(connection, served, counts, (recipients, index)))
             life.serving()
             log.info("tracker.serving", extra={"eventing": config.ses_eventing_enabled})
             return await _until_done(life, poller)
 
     return serve
+
+
+def _optional(config: TrackerSettings) -> list[str]:
+    """Return the buckets that are used and that the start does not insist on."""
+    kv = [] if config.ses_eventing_enabled else [contract.EMAIL_RECIPIENTS_BUCKET, contract.EMAIL_GROUP_INDEX_BUCKET]
+    return [*kv, contract.EMAIL_SUPPRESSIONS_BUCKET] if config.suppression_enabled else kv
 
 
 async def _require(*buckets: Bucket) -> None:

@@ -316,12 +316,20 @@ async def test_a_mail_waits_for_a_connection_until_its_deadline_and_no_longer(sm
     assert numbers(smtp) == [1, 3]
 
 
+async def test_a_server_that_takes_no_connection_is_not_called_one_without_a_free_one(smtp: ScriptedSmtp) -> None:
+    smtp.script = always("greeting", Silence())
+    async with sending(smtp) as sender:
+        with pytest.raises(Deferred, match="the server did not accept a connection"):
+            await sender.send(1, within=0.1)
+
+
 async def test_a_server_that_is_not_there_fails_each_request_in_its_time(smtp: ScriptedSmtp) -> None:
     await smtp.stop()
     async with sending(smtp) as sender:
         started = now()
         outcomes = await sender.try_all(range(50), within=0.5)
         assert now() - started < 1.5
+        assert sender.pool.unopened >= 2
     assert all(isinstance(outcome, Deferred) for outcome in outcomes)
 
 
@@ -431,7 +439,9 @@ async def test_under_a_rate_what_is_not_sent_in_its_time_is_not_sent_at_all(smtp
     sent = [number for number, outcome in enumerate(outcomes) if outcome is None]
     assert 1 <= len(sent) <= 7
     assert numbers(smtp) == sent
-    assert all(outcome is None or isinstance(outcome, Deferred) for outcome in outcomes)
+    unsent = [outcome for outcome in outcomes if outcome is not None]
+    assert {type(outcome) for outcome in unsent} == {Deferred}
+    assert {str(outcome) for outcome in unsent} == {"held back by SES_MAX_SEND_RATE for longer than the request's time"}
 
 
 # Whatever happens

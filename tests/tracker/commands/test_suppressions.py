@@ -225,7 +225,7 @@ async def test_an_import_that_kv_leaves_says_how_to_go_on(
             3,
             ["added", "1", "kept", "0", "replaced", "0", "wrong", "0", "up_to_line", "1"],
         )
-        assert "no responders. The same command goes on: what is in the list is kept." in result.stderr
+        assert "has no leader). The same command goes on: what is in the list is kept." in result.stderr
         proxy.rules.forget()
         again = await operator.run("suppressions", "import", "-", "--json", text="a@x.org\nb@x.org\nc@x.org\n")
         assert (documents(again)[0]["added"], documents(again)[0]["kept"]) == (2, 1)
