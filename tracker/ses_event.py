@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec import UNSET
 
-from shared import group_index, tracking_id
+from shared import group_index, redaction, tracking_id
 from shared.contract import Failure
 
 Kind = Literal["delivery", "open", "click", "bounce", "complaint"]
@@ -74,7 +74,7 @@ def _parse(body: str, message_id: str, received_at: datetime) -> EngagementEvent
     folded = {name.lower(): value for name, value in event.items()}
     kind = (_text(folded.get("eventtype")) or _text(folded.get("notificationtype"))).lower()
     if kind not in KINDS:
-        raise _NoEvent(f"event type {kind[:40]!r}", is_expected=bool(kind))
+        raise _NoEvent(f"event type {redaction.text(kind)[:40]!r}", is_expected=bool(kind))
     detail, mail = _dict(folded.get(kind)), _dict(folded.get("mail"))
     return EngagementEvent(
         kind=kind,  # type: ignore[arg-type] # one of KINDS

@@ -1,29 +1,21 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Alerts and dashboards ask for what /metrics of the running processes says, and in words that Prometheus knows."""
+"""Alerts and dashboards ask for metrics that there are, and in words that Prometheus knows."""
 
 from __future__ import annotations
 
 import json
 import re
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 import promql_parser
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
-from tests.acceptance import services
-from tests.acceptance.waiting import until
+from tests import operations_page as page
 from tests.charts import chart
-from tests.stack import ses_events, smtp_server, sqs_endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from prometheus_client.core import Metric
-
-    from tests.stack.console import Console
 
 EACH: Final = pytest.mark.parametrize("process", chart.PROCESSES)
 GRAFANA: Final = {"$__rate_interval": "5m", "$namespace": "lfx"}
@@ -68,45 +60,26 @@ def test_each_alert_says_how_urgent_it_is_and_what_to_do(process: str) -> None:
         assert set(alert["annotations"]) == {"summary", "description"}
 
 
-async def test_alerts_and_dashboard_of_the_relay_ask_for_what_it_says() -> None:
-    async with (
-        services.platform() as platform,
-        smtp_server.running() as smtp,
-        services.relay(platform.nats, smtp) as relay,
-    ):
-        await platform.caller.sent()
-        await compare("relay", relay)
-
-
-async def test_alerts_and_dashboard_of_the_tracker_ask_for_what_it_says() -> None:
-    async with (
-        services.platform() as platform,
-        sqs_endpoint.running() as sqs,
-        services.tracker(platform.nats, sqs) as tracker,
-    ):
-        sqs.send(ses_events.notification(ses_events.delivery("g/unknown", datetime.now(UTC))))
-        sqs.send("no event")
-        await sqs.wait_for_calls("DeleteMessageBatch")
-        await platform.caller.status(email_id="unknown")
-        await compare("tracker", tracker)
-
-
-async def compare(process: str, running: Console) -> None:
-    """Compare names and labels with what the process says."""
-
-    async def families() -> dict[str, Metric]:
-        _, said = await running.get("/metrics")
-        return {family.name: family for family in text_string_to_metric_families(said)}
-
-    said = await until(families, lambda found: any(family.samples for family in found.values()))
+@EACH
+def test_alerts_and_dashboard_ask_for_metrics_labels_and_values_that_there_are(process: str) -> None:
+    """tests/test_operations.py holds the page to what the running processes say."""
+    known = page.metrics(process)
     for expression in expressions(process):
         for name, matchers in asked(expression):
-            family = said[re.sub(r"_(total|bucket)$", "", name)]
-            labels = {label for sample in family.samples for label in sample.labels}
-            if family.samples:
-                assert labels_of(matchers) <= labels | FROM_PROMETHEUS, expression
-            else:  # counted once it happens
-                assert labels_of(matchers) <= FROM_PROMETHEUS, expression
+            _, labels = known[re.sub(r"_bucket$", "", name)]
+            for label, value in re.findall(r'(\w+)="([^"]*)"', matchers):
+                assert label in labels | FROM_PROMETHEUS, expression
+                assert label in FROM_PROMETHEUS or value in page.values(name, label), expression
+        for label in re.findall(r"\w+", " ".join(re.findall(r"by \(([^)]+)\)", expression))):
+            assert label in FROM_PROMETHEUS.union(
+                *(known[re.sub(r"_bucket$", "", name)][1] for name, _ in asked(expression))
+            )
+
+
+@EACH
+def test_the_dashboard_shows_each_metric(process: str) -> None:
+    shown = {re.sub(r"_bucket$", "", name) for expression in expressions(process) for name, _ in asked(expression)}
+    assert shown == set(page.metrics(process))
 
 
 def expressions(process: str) -> Iterator[str]:
@@ -128,8 +101,3 @@ def asked(expression: str) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = re.findall(r"(email_(?:relay|tracker)_\w+)(\{[^}]*\})?", expression)
     assert found
     return found
-
-
-def labels_of(matchers: str) -> set[str]:
-    """Return the labels that matchers name."""
-    return set(re.findall(r"(\w+)=", matchers))
