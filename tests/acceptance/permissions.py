@@ -91,18 +91,23 @@ def _token_covers(outer: str, inner: str) -> bool:
 
 
 def url(at: str, user: str) -> str:
-    """Put a user into a URL; everybody's password is the name."""
+    """Put a user into one URL or several; everybody's password is the name."""
     return at.replace("//", f"//{user}:{user}@")
+
+
+def variables(at: str, user: str) -> dict[str, str]:
+    """The variables by which a process is such a user; a server that knows no users takes any."""
+    return {"NATS_URL": url(at, user), "NATS_INBOX_PREFIX": f"_INBOX.{user}"}
 
 
 @asynccontextmanager
 async def server(known: Iterable[User]) -> AsyncIterator[NatsServer]:
-    """Run a server with these users."""
+    """Run a server with these users; whoever names none is the admin."""
     entries = list(known)
-    variables = "".join(f"{user.variable}: {user.name}\n" for user in entries)
+    passwords = "".join(f"{user.variable}: {user.name}\n" for user in entries)
     everybody = "".join(user.entry for user in entries)
-    config = f"{variables}authorization {{ users: [ {{ user: {ADMIN}, password: {ADMIN} }}\n{everybody}] }}"
-    async with nats_server.running(config) as running:
+    users = f"authorization {{ users: [ {{ user: {ADMIN}, password: {ADMIN} }}\n{everybody}] }}"
+    async with nats_server.running(f"{passwords}{users}\nno_auth_user: {ADMIN}") as running:
         yield running
 
 
@@ -121,11 +126,6 @@ async def connected(at: str, user: str, errors: list[str] | None = None) -> Asyn
         yield client
     finally:
         await client.close()
-
-
-def variables(user: str) -> dict[str, str]:
-    """The variables of a process that is such a user, besides its NATS_URL."""
-    return {"NATS_INBOX_PREFIX": f"_INBOX.{user}"}
 
 
 def _found(pattern: str, text: str) -> str:

@@ -30,12 +30,6 @@ if TYPE_CHECKING:
     from tests.stack.sqs_endpoint import SqsEndpoint
 
 
-class Address(NamedTuple):
-    """Where a process finds NATS, with the user that it is."""
-
-    url: str
-
-
 class House(NamedTuple):
     """The services, each behind a proxy of its user, and what they talk to."""
 
@@ -46,21 +40,10 @@ class House(NamedTuple):
     sqs: SqsEndpoint
     relay: Console
     tracker: Console
-    eventing: bool
 
     def environment(self, user: str, **more: str) -> dict[str, str]:
         """The variables of a command that is run by such a user."""
-        return {"NATS_URL": permissions.url(self.links[user].url, user), **permissions.variables(user), **more}
-
-    def environment_of_relay(self, **more: str) -> dict[str, str]:
-        """The variables of a command in the relay's pod."""
-        return self.environment(RELAY, EMAIL_ENABLED="true", SMTP_PORT=str(self.smtp.port), **more)
-
-    def environment_of_tracker(self, **more: str) -> dict[str, str]:
-        """The variables of a command in the tracker's pod."""
-        there = Address(permissions.url(self.links[TRACKER].url, TRACKER))
-        sqs = self.sqs if self.eventing else None
-        return services.tracker_environment(there, sqs, **permissions.variables(TRACKER), **more)
+        return {**permissions.variables(self.links[user].url, user), **more}
 
     async def subscriptions(self, user: str) -> list[str]:
         """What a user listens to right now, as the page writes it."""
@@ -82,14 +65,11 @@ async def running(users: Iterable[User], *, eventing: bool, **variables: str) ->
     ):
         await make_buckets(admin)
         links = {name: await stack.enter_async_context(nats_proxy.running(nats.url)) for name in NAMES}
-        at = {name: Address(permissions.url(link.url, name)) for name, link in links.items()}
         async with (
-            services.relay(at[RELAY], smtp, **permissions.variables(RELAY), **variables) as relay,
-            services.tracker(
-                at[TRACKER], sqs if eventing else None, **permissions.variables(TRACKER), **variables
-            ) as tracker,
+            services.relay(links[RELAY], smtp, **variables) as relay,
+            services.tracker(links[TRACKER], sqs if eventing else None, **variables) as tracker,
         ):
-            yield House(nats, admin, links, smtp, sqs, relay, tracker, eventing)
+            yield House(nats, admin, links, smtp, sqs, relay, tracker)
 
 
 async def make_buckets(admin: Client) -> None:

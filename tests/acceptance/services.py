@@ -1,15 +1,17 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""The two services and the NATS server they meet at, started as a user starts them."""
+"""The two services and the NATS server they meet at, started by their scripts, as the users of docs/security.md."""
 
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from tests.acceptance import caller
+from tests.acceptance import caller, permissions
 from tests.acceptance.buckets import Buckets
-from tests.stack import console, nats_server
+from tests.acceptance.permissions import RELAY as RELAY_USER
+from tests.acceptance.permissions import TRACKER as TRACKER_USER
+from tests.stack import console
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -48,18 +50,18 @@ class Platform(NamedTuple):
 
 @asynccontextmanager
 async def platform() -> AsyncIterator[Platform]:
-    """Run a NATS server and make the buckets."""
-    async with nats_server.running() as nats, caller.connected(nats.url) as asking:
+    """Run a NATS server and make the buckets; nothing that a service needs may be refused meanwhile."""
+    async with permissions.server(permissions.users().values()) as nats, caller.connected(nats.url) as asking:
         buckets = Buckets(asking.client)
         await buckets.create()
         yield Platform(nats, asking, buckets)
+        assert "Violation" not in nats.log
 
 
 @asynccontextmanager
 async def relay(nats: Nats, smtp: Smtp, **variables: str) -> AsyncIterator[Console]:
     """Run a relay that sends through `smtp`; entered when it is ready."""
-    environment = {"NATS_URL": nats.url, "EMAIL_ENABLED": "true", "SMTP_PORT": str(smtp.port), **variables}
-    async with console.running(RELAY, "serve", env=environment) as process:
+    async with console.running(RELAY, "serve", env=relay_environment(nats, smtp, **variables)) as process:
         await process.wait_until_ready()
         yield process
 
@@ -76,6 +78,12 @@ async def tracker(nats: Nats, sqs: SqsEndpoint | None = None, **variables: str) 
         process.kill()
 
 
+def relay_environment(nats: Nats, smtp: Smtp, **variables: str) -> dict[str, str]:
+    """The variables of a relay."""
+    user = permissions.variables(nats.url, RELAY_USER)
+    return {**user, "EMAIL_ENABLED": "true", "SMTP_PORT": str(smtp.port), **variables}
+
+
 def tracker_environment(nats: Nats, sqs: SqsEndpoint | None, **variables: str) -> dict[str, str]:
     """The variables of a tracker."""
     eventing = (
@@ -89,4 +97,4 @@ def tracker_environment(nats: Nats, sqs: SqsEndpoint | None, **variables: str) -
         if sqs
         else {}
     )
-    return {"NATS_URL": nats.url, **eventing, **variables}
+    return {**permissions.variables(nats.url, TRACKER_USER), **eventing, **variables}

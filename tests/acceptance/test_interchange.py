@@ -235,7 +235,7 @@ async def test_services_that_start_together_make_their_buckets_themselves() -> N
     async with services.platform() as platform, smtp_servers.running() as smtp, sqs_endpoints.running() as sqs:
         await platform.buckets.delete()
         relay = {"NATS_URL": platform.nats.url, "EMAIL_ENABLED": "true", "SMTP_PORT": str(smtp.port)}
-        tracker = services.tracker_environment(platform.nats, sqs)
+        tracker = services.tracker_environment(platform.nats, sqs, NATS_URL=platform.nats.url)
         async with (
             console.running(services.RELAY, "serve", "--create-buckets", env=relay) as first,
             console.running(services.RELAY, "serve", "--create-buckets", env=relay) as second,

@@ -123,8 +123,8 @@ async def check_passes(house: House) -> None:
             assert await process.wait(30) == 0, process.output
 
     await asyncio.gather(
-        passes(services.RELAY, house.environment_of_relay(**ON)),
-        passes(services.TRACKER, house.environment_of_tracker(**ON)),
+        passes(services.RELAY, services.relay_environment(house.links[RELAY], house.smtp, **ON)),
+        passes(services.TRACKER, services.tracker_environment(house.links[TRACKER], house.sqs, **ON)),
     )
 
 
