@@ -73,7 +73,8 @@ async def test_with_the_users_of_the_page_everything_works_and_none_may_do_more_
         await check_passes(house)
         await commands_work(house, f"g/{ada}")
         assert "Violation" not in house.nats.log
-        assert house.relay.logged("nats.error") == house.tracker.logged("nats.error") == []
+        for process in (house.relay, house.tracker):
+            assert process.logged("nats.denied") == process.logged("nats.error") == []
         for name, user in USERS.items():
             published, heard = house.links[name].published, await house.subscriptions(name)
             assert [one for one in user.publish if not any(covers(one, subject) for subject in published)] == []
