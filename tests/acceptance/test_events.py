@@ -411,7 +411,11 @@ async def test_eventing_without_what_it_needs_ends_the_start_with_status_1(missi
         async with console.running(services.TRACKER, "serve", env=environment) as tracker:
             assert await tracker.wait() == 1
             line = await tracker.wait_for_log("start.failed")
-            wanted = "SES_ENGAGEMENT_SQS_QUEUE_URL" if missing == "queue-url" else "email-recipients"
+            wanted = (
+                "SES_ENGAGEMENT_SQS_QUEUE_URL"
+                if missing == "queue-url"
+                else "email-recipients: stream not found (10059): install"
+            )
             assert wanted in line["error"]
             assert sqs.receives == 0
 
