@@ -15,7 +15,8 @@ from relay.screening import Screening
 from relay.send_email_handler import Options, SendEmailHandler
 from relay.smtp_connection import Connector
 from relay.smtp_pool import Limits, Pool
-from shared import bucket, contract
+from shared import contract, missing_buckets
+from shared.bucket import Bucket
 from shared.discovery import Discovery
 from shared.endpoint import Endpoint
 from shared.inbox import Inbox
@@ -52,7 +53,7 @@ def prepare(config: RelaySettings, *, create_buckets: bool) -> Serve:
 
     async def serve(life: Life, connection: Connection) -> int:
         if create_buckets:
-            await bucket.create_missing(connection, contract.BUCKETS)
+            await missing_buckets.create_missing(connection, contract.BUCKETS)
         async with AsyncExitStack() as stack:
             rooms = _disabled()
             if config.email_enabled:
@@ -79,17 +80,17 @@ async def _enabled(
     stack: AsyncExitStack, life: Life, connection: Connection, config: RelaySettings
 ) -> tuple[Deliver, Records, Claims]:
     inbox = await stack.enter_async_context(_inbox(life, connection))
-    recipients = bucket.Bucket(inbox, connection, contract.EMAIL_RECIPIENTS_BUCKET)
-    index = bucket.Bucket(inbox, connection, contract.EMAIL_GROUP_INDEX_BUCKET)
-    idempotency = bucket.Bucket(inbox, connection, contract.EMAIL_IDEMPOTENCY_BUCKET)
+    recipients = Bucket(inbox, connection, contract.EMAIL_RECIPIENTS_BUCKET)
+    index = Bucket(inbox, connection, contract.EMAIL_GROUP_INDEX_BUCKET)
+    idempotency = Bucket(inbox, connection, contract.EMAIL_IDEMPOTENCY_BUCKET)
     once = await stack.enter_async_context(claims.Claims(idempotency))
     records = await stack.enter_async_context(record_writer.RecordWriter(recipients, IndexWriter(index)))
     pool = await stack.enter_async_context(Pool(Connector(config).connect, _limits(config), for_all=Barred))
     deliver = _delivery(life, config, pool)
     life.expose(lambda: _metrics().sending(deliver, pool, records, once, (recipients, index, idempotency)))
-    suppressions = bucket.Bucket(inbox, connection, contract.EMAIL_SUPPRESSIONS_BUCKET)
+    suppressions = Bucket(inbox, connection, contract.EMAIL_SUPPRESSIONS_BUCKET)
     needed = [recipients.name, index.name, *([suppressions.name] if config.suppression_enabled else [])]
-    stack.callback(Tasks().start(bucket.report_unusable(inbox, connection, needed)).cancel)
+    stack.callback(Tasks().start(missing_buckets.report_unusable(inbox, connection, needed)).cancel)
     return Screening(deliver, suppressions) if config.suppression_enabled else deliver, records, once
 
 

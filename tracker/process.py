@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from shared import bucket, contract
+from shared import contract, missing_buckets
 from shared.bucket import Bucket
 from shared.discovery import Discovery
 from shared.endpoint import Endpoint
@@ -57,14 +57,14 @@ def prepare(config: TrackerSettings, environ: Mapping[str, str], *, create_bucke
 
     async def serve(life: Life, connection: Connection) -> int:
         if create_buckets:
-            await bucket.create_missing(connection, contract.BUCKETS)
+            await missing_buckets.create_missing(connection, contract.BUCKETS)
         async with AsyncExitStack() as stack:
             inbox = await stack.enter_async_context(_inbox(life, connection))
             recipients = Bucket(inbox, connection, contract.EMAIL_RECIPIENTS_BUCKET)
             index = Bucket(inbox, connection, contract.EMAIL_GROUP_INDEX_BUCKET)
             suppressions = Bucket(inbox, connection, contract.EMAIL_SUPPRESSIONS_BUCKET)
             poller = None
-            stack.callback(Tasks().start(bucket.report_unusable(inbox, connection, _optional(config))).cancel)
+            stack.callback(Tasks().start(missing_buckets.report_unusable(inbox, connection, _optional(config))).cancel)
             if config.ses_eventing_enabled:
                 await _require(recipients, index)
                 updater = RecordUpdater(recipients, Announcer(connection))

@@ -13,8 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 from relay.cli import main as relay_main
-from shared import bucket, contract
 from shared import connection as nats_connection
+from shared import contract, missing_buckets
 from shared.settings import ProcessSettings
 from tests.acceptance import caller as callers
 from tests.acceptance import mails, permissions, restricted_house, services
@@ -226,7 +226,7 @@ async def test_buckets_are_made_with_what_the_page_lists_for_it(name: str) -> No
     async with permissions.server([user]) as nats, permissions.connected(nats.url, ADMIN) as admin:
         settings = ProcessSettings(nats_url=permissions.url(nats.url, name), nats_inbox_prefix=f"_INBOX.{name}")
         async with nats_connection.opened(settings, "tests") as connection:
-            await bucket.create_missing(connection, contract.BUCKETS)
+            await missing_buckets.create_missing(connection, contract.BUCKETS)
         assert len(await admin.jetstream().streams_info()) == len(contract.BUCKETS)
         assert "Violation" not in nats.log
 

@@ -21,8 +21,9 @@ from relay.errors import Rejected, Uncertain
 from relay.send_email_handler import SendEmailHandler
 from shared import connection, contract
 from shared import inbox as inboxes
-from shared.bucket import Bucket, create_missing
+from shared.bucket import Bucket
 from shared.inbox import Inbox
+from shared.missing_buckets import create_missing
 from shared.settings import ProcessSettings
 from tests.relay.test_send_email_handler import OPTIONS, REQUEST, Store
 from tests.relay.waiting import until

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from shared import batch_get
-from shared.bucket import SINGLE_READS_AT_ONCE, Bucket, create_missing
+from shared.bucket import SINGLE_READS_AT_ONCE, Bucket
 from shared.errors import KeyMissing, StoreUnavailable
+from shared.missing_buckets import create_missing
 from tests.shared.edges import until, with_inbox
 from tests.stack import nats_server as servers
 from tests.stack.nats_proxy import Answer

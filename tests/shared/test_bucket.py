@@ -249,13 +249,3 @@ async def test_a_lost_answer_to_a_write_leaves_its_outcome_unknown(
     with pytest.raises(StoreUnavailable):
         await bucket.update("k", b"2", 1)
     assert (await bucket.get("k")).value == b"1"
-
-
-async def test_buckets_that_cannot_be_used_are_named_with_what_to_do(
-    bucket: Bucket, nats_server: NatsServer, caplog: pytest.LogCaptureFixture
-) -> None:
-    async with with_inbox(nats_server.url) as (connection, inbox):
-        await buckets.report_unusable(inbox, connection, [bucket.name, "absent"])
-    (line,) = [vars(record) for record in caplog.records if record.message == "bucket.unusable"]
-    assert (line["bucket"], line["levelname"]) == ("absent", "WARNING")
-    assert "create-buckets" in line["advice"]

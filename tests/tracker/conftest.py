@@ -12,8 +12,9 @@ from botocore.loaders import JSONFileLoader
 
 from shared import connection as nats_connection
 from shared import contract
-from shared.bucket import Bucket, create_missing
+from shared.bucket import Bucket
 from shared.inbox import Inbox
+from shared.missing_buckets import create_missing
 from shared.settings import ProcessSettings
 from tests.stack import nats_server, sqs_endpoint
 from tracker import poller

@@ -16,10 +16,11 @@ from nats.js.errors import KeyNotFoundError
 
 from shared import connection as nats_connection
 from shared import contract, group_index
-from shared.bucket import Bucket, create_missing
+from shared.bucket import Bucket
 from shared.contract import GetEmailEngagementAnalyticsResponse
 from shared.errors import KeyMissing, StoreUnavailable
 from shared.inbox import Inbox
+from shared.missing_buckets import create_missing
 from shared.settings import ProcessSettings
 from tests.stack import nats_proxy as proxies
 from tracker import live_counts

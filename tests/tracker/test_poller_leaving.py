@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from shared.bucket import create_missing
+from shared.missing_buckets import create_missing
 from tests.tracker.examples import EMAIL, record
 from tests.tracker.polling import Slow, Verdicts, of_email, polling, until
 from tracker import records

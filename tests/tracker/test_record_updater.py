@@ -17,9 +17,10 @@ from nats.js.api import KeyValueConfig
 import shared.inbox
 from shared import connection as nats_connection
 from shared import contract
-from shared.bucket import Bucket, create_missing
+from shared.bucket import Bucket
 from shared.contract import Failure
 from shared.inbox import HEADER_ROOM_BYTES, Inbox
+from shared.missing_buckets import create_missing
 from shared.settings import ProcessSettings
 from tests.stack import nats_proxy, ses_events
 from tests.tracker.examples import AT, EMAIL, GROUP, TO, TRACKING_ID, event, record, stored

@@ -12,9 +12,10 @@ import pytest
 from msgspec.structs import replace
 
 from shared import contract, suppression
-from shared.bucket import Bucket, create_missing
+from shared.bucket import Bucket
 from shared.contract import Failure, Suppression
 from shared.errors import KeyMissing
+from shared.missing_buckets import create_missing
 from tests.tracker.examples import EMAIL, at, event, record
 from tracker import records
 from tracker.record_updater import RecordUpdater, Verdict

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from shared import connection, contract
-from shared.bucket import Bucket, create_missing
+from shared.bucket import Bucket
 from shared.inbox import Inbox
+from shared.missing_buckets import create_missing
 from shared.settings import ProcessSettings
 from tests.stack import nats_server
 from tests.tracker import examples

@@ -13,7 +13,7 @@ import pytest_asyncio
 from click.testing import CliRunner
 
 from relay import cli as relay
-from shared import bucket, contract
+from shared import contract, missing_buckets
 from shared.commands.check_report import Report
 from tests.shared.edges import connected
 from tests.stack import nats_server as servers
@@ -34,7 +34,7 @@ async def server() -> AsyncIterator[NatsServer]:
     """A nats-server with all buckets."""
     async with servers.running() as running:
         async with connected(running.url) as opened:
-            await bucket.create_missing(opened, contract.BUCKETS)
+            await missing_buckets.create_missing(opened, contract.BUCKETS)
         yield running
 
 

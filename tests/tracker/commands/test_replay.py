@@ -19,7 +19,8 @@ import pytest
 
 from shared import connection as nats_connection
 from shared import contract, suppression
-from shared.bucket import Bucket, create_missing
+from shared.bucket import Bucket
+from shared.missing_buckets import create_missing
 from shared.settings import ProcessSettings
 from tests.stack import child, nats_proxy, probe, ses_events
 from tests.tracker.commands import operators

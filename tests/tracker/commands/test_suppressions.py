@@ -15,9 +15,9 @@ import pytest
 
 from shared import connection as nats_connection
 from shared import contract, suppression
-from shared.bucket import create_missing
 from shared.commands import bucket_scan
 from shared.contract import Suppression
+from shared.missing_buckets import create_missing
 from shared.settings import ProcessSettings
 from tests.stack import nats_proxy
 from tests.tracker.commands import operators

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from nats.js.api import KeyValueConfig
 
-from shared import bucket as buckets
-from shared.bucket import Bucket, create_missing
+from shared import bucket_stream
+from shared.bucket import Bucket
 from shared.errors import KeyMissing, KeyTaken, StoreUnavailable, ValueTooLarge
 from shared.inbox import HEADER_ROOM_BYTES, Inbox
+from shared.missing_buckets import create_missing
 from tests.shared.edges import as_user, until, with_inbox
 from tests.stack import nats_proxy as proxies
 from tests.stack import nats_server as servers
@@ -108,14 +109,15 @@ async def test_while_disconnected_everything_is_unavailable(
     ids=["unavailable", "not enabled", "full", "no responders"],
 )
 async def test_what_jetstream_refuses_is_unavailable_and_works_again_later(
-    method: str, refusal: Any, bucket: Bucket, nats_proxy: NatsProxy
+    method: str, refusal: Any, bucket: Bucket, nats_connection: Connection, nats_proxy: NatsProxy
 ) -> None:
     await bucket.create("k", b"1")
     for prefix in ("$JS.API.STREAM", "$KV.b."):
         nats_proxy.answer(prefix, 1, refusal)
     nats_proxy.answer("$JS.API.DIRECT", 1, proxies.no_responders())
-    with pytest.raises(StoreUnavailable):
-        await METHODS[method](Bucket(bucket._inbox, bucket._connection, "b"))  # noqa: SLF001 - one that knows nothing yet
+    async with Inbox(nats_connection) as inbox:
+        with pytest.raises(StoreUnavailable):
+            await METHODS[method](Bucket(inbox, nats_connection, "b"))
     for _ in range(2):
         with contextlib.suppress(StoreUnavailable):  # a refusal is left where the method did not come so far
             await bucket.get_from_leader("k")
@@ -236,37 +238,14 @@ async def test_what_is_known_of_a_bucket_is_believed_for_a_while_only(
     for _ in range(3):
         await bucket.get_many(["k"])
     assert nats_proxy.published.count("$JS.API.STREAM.INFO.KV_b") == 1
-    later = time.monotonic() + buckets.BINDING_SECONDS
+    later = time.monotonic() + bucket_stream.BELIEVED_SECONDS
     monkeypatch.setattr(time, "monotonic", lambda: later)
     await bucket.get_many(["k"])
     assert nats_proxy.published.count("$JS.API.STREAM.INFO.KV_b") == 2
 
 
-async def test_buckets_that_are_missing_are_created_and_others_left_alone(
-    nats_connection: Connection, bucket: Bucket
-) -> None:
-    await bucket.create("k", b"1")
-    await asyncio.gather(*[create_missing(nats_connection, ["b", "new"]) for _ in range(3)])
-    assert (await bucket.get("k")).value == b"1"
-    async with Inbox(nats_connection) as inbox:
-        config = (await Bucket(inbox, nats_connection, "new").info()).config
-    assert config.allow_direct
-    assert config.num_replicas == 1
-
-
-@pytest.mark.parametrize("refused", ["$JS.API.STREAM.INFO", "$JS.API.STREAM.CREATE"])
-async def test_buckets_that_cannot_be_created_are_an_outage_that_names_the_bucket(
-    nats_connection: Connection, nats_proxy: NatsProxy, refused: str
-) -> None:
-    nats_proxy.answer(refused, 1, proxies.js_error(500, 10047, "insufficient storage resources available"))
-    with pytest.raises(StoreUnavailable, match="new"):
-        await create_missing(nats_connection, ["new"])
-
-
-async def test_an_account_without_jetstream_is_an_outage() -> None:
+async def test_in_an_account_without_jetstream_a_bucket_is_unavailable() -> None:
     users = "accounts { PLAIN: { users: [ {user: u, password: p} ] } }"
     async with servers.running(users) as server, with_inbox(as_user(server.url, "u:p")) as (connected, inbox):
         with pytest.raises(StoreUnavailable):
             await Bucket(inbox, connected, "b").get("k")
-        with pytest.raises(StoreUnavailable):
-            await create_missing(connected, ["b"])
