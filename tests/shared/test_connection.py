@@ -188,22 +188,22 @@ async def test_a_drained_subscription_has_handed_on_all_the_server_had_sent(
     assert count == 5000
 
 
-async def test_what_is_published_while_disconnected_arrives_up_to_two_megabytes(nats_server: NatsServer) -> None:
-    async with edges.connected(nats_server.url) as connected:
-        await nats_server.kill()
-        await until(lambda: not connected.connected)
-        await connected.publish("news", b"kept")
-        for _ in range(20):
-            await connected.publish("bulk", bytes(100_000))
-        with pytest.raises(nats.errors.Error):
-            await connected.publish("bulk", bytes(100_000))
-        await nats_server.start()
-        async with await nats.connect(nats_server.url) as other:
-            news = await other.subscribe("news")
-            await other.flush()
-            await other.flush()  # the ping of nats-py's first flush overtakes the subscription
-            await until(lambda: connected.connected)
-            assert (await news.next_msg(5)).data == b"kept"
+async def test_what_is_published_while_disconnected_arrives_up_to_two_megabytes(
+    nats_server: NatsServer, nats_proxy: NatsProxy, nats_connection: Connection
+) -> None:
+    await nats_proxy.stop()
+    await until(lambda: not nats_connection.connected)
+    await nats_connection.publish("news", b"kept")
+    for _ in range(20):
+        await nats_connection.publish("bulk", bytes(100_000))
+    with pytest.raises(nats.errors.Error):
+        await nats_connection.publish("bulk", bytes(100_000))
+    async with await nats.connect(nats_server.url) as other:
+        news = await other.subscribe("news")
+        await other.flush()
+        await other.flush()  # the ping of nats-py's first flush overtakes the subscription
+        await nats_proxy.start()
+        assert (await news.next_msg(5)).data == b"kept"
 
 
 @pytest.mark.parametrize("down", [False, True], ids=["server up", "server down"])
