@@ -134,6 +134,33 @@ class _Dispatch:
             log.exception("nats.message_failed", extra={"subject": msg.subject})
 
 
+class _Reports:
+    """What nats-py tells of the connection, logged and handed on."""
+
+    def __init__(self, connection: Connection, nats_url: str) -> None:
+        self._connection = connection
+        self._servers = redaction.urls(nats_url)
+        self._lines = RateLimit(lines=1, seconds=ERROR_LOG_SECONDS)
+
+    async def error(self, error: Exception) -> None:
+        self._connection.failed(error)
+        said = redaction.urls(str(error) or repr(error))  # str names the file
+        if DENIED in said.lower():  # nobody answers what is not subscribed to, and nothing else says so
+            log.error("nats.denied", extra={"error": said})
+            return
+        fields = self._lines.allows()
+        if fields is not None:
+            log.warning("nats.error", extra={"error": said, "servers": self._servers, **fields})
+
+    async def disconnected(self) -> None:
+        if not self._connection.client.is_closed:
+            log.warning("nats.disconnected")
+        self._connection.disconnected()
+
+    async def reconnected(self) -> None:
+        log.info("nats.reconnected")
+
+
 @asynccontextmanager
 async def opened(
     settings: NatsSettings, name: str, *, patience_seconds: float | None = None
@@ -145,45 +172,9 @@ async def opened(
         ServiceUnreachable: patience was limited, and no server was there in time.
     """
     connection = Connection(ReconnectingClient())
-    errors = RateLimit(lines=1, seconds=ERROR_LOG_SECONDS)
-
-    servers = redaction.urls(settings.nats_url)
-
-    async def on_error(error: Exception) -> None:
-        connection.failed(error)
-        said = redaction.urls(str(error) or repr(error))  # str names the file
-        if DENIED in said.lower():  # nobody answers what is not subscribed to, and nothing else says so
-            log.error("nats.denied", extra={"error": said})
-            return
-        fields = errors.allows()
-        if fields is not None:
-            log.warning("nats.error", extra={"error": said, "servers": servers, **fields})
-
-    async def on_disconnected() -> None:
-        if not connection.client.is_closed:
-            log.warning("nats.disconnected")
-        connection.disconnected()
-
-    async def on_reconnected() -> None:
-        log.info("nats.reconnected")
-
     try:
         async with asyncio.timeout(patience_seconds):
-            await connection.client.connect(
-                servers=_urls(settings.nats_url),
-                name=name,
-                error_cb=on_error,
-                disconnected_cb=on_disconnected,
-                reconnected_cb=on_reconnected,
-                max_reconnect_attempts=-1,
-                reconnect_time_wait=RECONNECT_WAIT_SECONDS,
-                connect_timeout=CONNECT_TIMEOUT_SECONDS,
-                ping_interval=PING_INTERVAL_SECONDS,
-                max_outstanding_pings=UNANSWERED_PINGS,
-                user_credentials=settings.nats_creds or None,
-                inbox_prefix=settings.nats_inbox_prefix,
-                skip_subject_validation=True,  # subjects are ours or the server's; keys are checked in group_index
-            )
+            await _connect(connection, settings, name)
     except TimeoutError:
         why = connection.client.last_error
         await _close(connection.client)
@@ -195,6 +186,25 @@ async def opened(
         yield connection
     finally:
         await _close(connection.client)
+
+
+async def _connect(connection: Connection, settings: NatsSettings, name: str) -> None:
+    reports = _Reports(connection, settings.nats_url)
+    await connection.client.connect(
+        servers=_urls(settings.nats_url),
+        name=name,
+        error_cb=reports.error,
+        disconnected_cb=reports.disconnected,
+        reconnected_cb=reports.reconnected,
+        max_reconnect_attempts=-1,
+        reconnect_time_wait=RECONNECT_WAIT_SECONDS,
+        connect_timeout=CONNECT_TIMEOUT_SECONDS,
+        ping_interval=PING_INTERVAL_SECONDS,
+        max_outstanding_pings=UNANSWERED_PINGS,
+        user_credentials=settings.nats_creds or None,
+        inbox_prefix=settings.nats_inbox_prefix,
+        skip_subject_validation=True,  # subjects are ours or the server's; keys are checked in group_index
+    )
 
 
 def _urls(nats_url: str) -> list[str]:
