@@ -81,7 +81,7 @@ class BucketStream:
     def unanswered(self, error: StoreUnavailable) -> StoreUnavailable:
         """Return what to raise for a request that had no answer: the error, with the bucket's name."""
         self.forget()
-        return StoreUnavailable(f"bucket {self._bucket}: {error}")
+        return type(error)(f"bucket {self._bucket}: {error}")
 
     def unavailable(self, error: ApiError) -> StoreError:
         """Return what JetStream's error means, to be raised."""

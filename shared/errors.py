@@ -21,6 +21,10 @@ class BucketMissing(StoreUnavailable):
     advice = "install the relay's chart, or for a local server run serve --create-buckets once"
 
 
+class NotPermitted(StoreUnavailable):
+    """The NATS user may not ask this of the store: nothing was done, until somebody grants it."""
+
+
 class KeyMissing(StoreError):
     """The key holds no value, proven by the stream's leader. `revision` is that of its deletion marker, else 0."""
 

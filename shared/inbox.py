@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final, Self
 
 import nats.errors
 
-from shared import jetstream
-from shared.errors import StoreUnavailable, ValueTooLarge
+from shared import denial, jetstream
+from shared.errors import NotPermitted, StoreUnavailable, ValueTooLarge
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from nats.aio.msg import Msg
 
     from shared.connection import Connection
+    from shared.denial import Denial
 
 TIMEOUT_SECONDS: Final = 3.0
 NOBODY: Final = "no responders (there is no such bucket, or JetStream is off or has no leader)"
@@ -35,8 +36,9 @@ class Inbox:
         """Take the connection; the inbox exists once entered as a context."""
         self._connection = connection
         self._prefix = f"{connection.client.new_inbox()}."
-        self._waiting: dict[str, tuple[asyncio.Future[None], Callable[[Msg], bool]]] = {}
+        self._waiting: dict[str, tuple[str, asyncio.Future[None], Callable[[Msg], bool]]] = {}
         self._number = 0
+        self._denied: Denial | None = None
 
     @property
     def subject(self) -> str:
@@ -46,6 +48,7 @@ class Inbox:
     async def __aenter__(self) -> Self:
         """Subscribe to the inbox."""
         self._connection.on_disconnect(self._fail_all)
+        self._connection.on_error(self._deny)
         await self._connection.subscribe(self.subject, self._receive)
         return self
 
@@ -57,7 +60,7 @@ class Inbox:
         """Return the one reply.
 
         Raises:
-            StoreUnavailable: no connection, no responders, or no reply in time.
+            StoreUnavailable: no connection, no responders, no permission, or no reply in time.
             ValueTooLarge: the payload exceeds the server's max_payload.
         """
         replies: list[Msg] = []
@@ -73,7 +76,7 @@ class Inbox:
         """Return every reply up to the one for which `is_last` holds, which comes last in the list.
 
         Raises:
-            StoreUnavailable: no connection, no responders, or not all replies in time.
+            StoreUnavailable: no connection, no responders, no permission, or not all replies in time.
         """
         replies: list[Msg] = []
 
@@ -89,12 +92,14 @@ class Inbox:
     ) -> None:
         if not self._connection.connected:
             raise StoreUnavailable("not connected to NATS")
+        if self._denied:
+            raise NotPermitted(str(self._denied))
         if len(payload) + HEADER_ROOM_BYTES > self._connection.max_payload:
             raise ValueTooLarge(f"{len(payload)} bytes exceed the server's max_payload")
         self._number += 1
         token = str(self._number)
         future = asyncio.get_running_loop().create_future()
-        self._waiting[token] = (future, take)
+        self._waiting[token] = (subject, future, take)
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
                 await self._connection.publish(subject, payload, self._prefix + token, headers)
@@ -110,15 +115,27 @@ class Inbox:
 
     def _receive(self, msg: Msg) -> None:
         waiting = self._waiting.get(msg.subject[len(self._prefix) :])
-        if waiting is None or waiting[0].done():  # a reply that nobody awaits any more
+        if waiting is None or waiting[1].done():  # a reply that nobody awaits any more
             return
-        future, take = waiting
+        _, future, take = waiting
         if msg.headers and msg.headers.get(jetstream.STATUS) == jetstream.NO_RESPONDERS:
             future.set_exception(StoreUnavailable(NOBODY))
         elif take(msg):
             future.set_result(None)
 
+    def _deny(self, error: Exception) -> None:
+        """Give up what the server does not permit: it says so once, and no reply will come."""
+        denied = denial.of(error)
+        if denied is None:
+            return
+        if denied.is_of("subscription", self.subject):
+            self._denied = denied
+        for subject, future, _ in self._waiting.values():
+            if not future.done() and (self._denied or denied.is_of("publish", subject)):
+                future.set_exception(NotPermitted(str(denied)))
+
     def _fail_all(self) -> None:
-        for future, _ in self._waiting.values():
+        self._denied = None  # the next server may know better
+        for _, future, _ in self._waiting.values():
             if not future.done():
                 future.set_exception(StoreUnavailable("disconnected from NATS"))

@@ -16,13 +16,12 @@ import msgspec
 
 from shared import jetstream
 from shared.bucket import Bucket
-from shared.commands import denial, table
+from shared.commands import table
 from shared.commands.checkup import Finding, Probe
-from shared.errors import BucketMissing, KeyMissing, RevisionConflict, StoreError
+from shared.errors import BucketMissing, KeyMissing, NotPermitted, RevisionConflict, StoreError
 
 if TYPE_CHECKING:
     from shared.commands.checkup import Tell, Verdict
-    from shared.commands.denial import Denial
     from shared.connection import Connection
     from shared.inbox import Inbox
 
@@ -104,29 +103,7 @@ class Info(msgspec.Struct, frozen=True):
 _decode = msgspec.json.Decoder(Info).decode
 
 
-class Denials:
-    """What the server says it does not permit; such a request just goes unanswered."""
-
-    def __init__(self, connection: Connection) -> None:
-        """Listen from now on."""
-        self._said: list[Denial] = []
-        connection.on_error(self._hear)
-
-    def _hear(self, error: Exception) -> None:
-        if denied := denial.of(error):
-            self._said.append(denied)
-
-    def of(self, verb: str, subject: str) -> str:
-        """Return what was said of a subject, or nothing."""
-        return next((str(one) for one in self._said if one.is_of(verb, subject)), "")
-
-    def any_of(self, bucket: str) -> str:
-        """Return what was said of any subject of a bucket, or nothing."""
-        mine = [one for one in self._said if f"kv_{bucket}" in one.subject or f"$kv.{bucket}" in one.subject]
-        return str(mine[-1]) if mine else ""
-
-
-def probe(use: Use, inbox: Inbox, connection: Connection, denials: Denials) -> Probe:
+def probe(use: Use, inbox: Inbox, connection: Connection) -> Probe:
     """Return the probe of a bucket."""
     about = f"bucket {use.bucket}"
 
@@ -134,7 +111,7 @@ def probe(use: Use, inbox: Inbox, connection: Connection, denials: Denials) -> P
         try:
             info = _decode((await inbox.request(f"$JS.API.STREAM.INFO.KV_{use.bucket}")).data)
         except StoreError as error:
-            tell(_unusable(about, use, denials.any_of(use.bucket), str(error)))
+            tell(_unusable(about, use, error))
             return
         if info.error:
             tell(_absent(about, use, info.error))
@@ -143,7 +120,7 @@ def probe(use: Use, inbox: Inbox, connection: Connection, denials: Denials) -> P
         try:
             await _use(bucket, use, inbox)
         except StoreError as error:
-            tell(_unusable(about, use, denials.any_of(use.bucket), f"{error}; {_described(info)}"))
+            tell(_unusable(about, use, error, _described(info)))
             return
         verdict, advice = _judged(use, info)
         able = "readable and writable" if use.writes else "readable"
@@ -152,11 +129,14 @@ def probe(use: Use, inbox: Inbox, connection: Connection, denials: Denials) -> P
     return Probe(about, PROBE_SECONDS, try_out)
 
 
-def _unusable(about: str, use: Use, denied: str, otherwise: str) -> Finding:
+def _unusable(about: str, use: Use, error: StoreError, *known: str) -> Finding:
     """Tell of a bucket that cannot be used; what an optional feature needs has to be granted only to who uses it."""
-    if denied and use.optional:
-        return Finding("warning", about, f"{denied}; {use.without}", "grant the permission, unless nobody needs it")
-    return Finding("failed", about, denied or otherwise, "grant the permission, or look after JetStream")
+    why = str(error).removeprefix(f"{about}: ")
+    if not isinstance(error, NotPermitted):
+        return Finding("failed", about, "; ".join((why, *known)), "look after JetStream")
+    if use.optional:
+        return Finding("warning", about, f"{why}; {use.without}", "grant the permission, unless nobody needs it")
+    return Finding("failed", about, why, "grant the permission")
 
 
 async def _use(bucket: Bucket, use: Use, inbox: Inbox) -> None:

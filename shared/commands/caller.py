@@ -12,7 +12,7 @@ import msgspec
 import nats.errors
 
 from shared import connection, contract
-from shared.commands import denial as denials
+from shared import denial as denials
 from shared.errors import RequestRefused, RequestUnanswered, ServiceUnreachable
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from nats.aio.msg import Msg
 
-    from shared.commands.denial import Denial
     from shared.connection import Connection
+    from shared.denial import Denial
     from shared.settings import NatsSettings
 
 PATIENCE_SECONDS: Final = 10.0

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import nats.errors
 
-from shared import connection
+from shared import connection, denial
 from shared.commands import bucket_check, checkup, table
 from shared.commands.checkup import Finding, Probe
-from shared.errors import ServiceUnreachable, StoreError
+from shared.errors import NotPermitted, ServiceUnreachable, StoreError
 from shared.inbox import Inbox
 from shared.settings import SettingsError
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from shared.commands.bucket_check import Use
     from shared.commands.checkup import Tell
     from shared.connection import Connection
+    from shared.denial import Denial
     from shared.settings import NatsSettings
 
 CONNECT_SECONDS: Final = 6.0
@@ -66,15 +67,17 @@ def probe(settings: NatsSettings, name: str, uses: Sequence[Use]) -> Probe:
     async def try_out(tell: Tell) -> None:
         try:
             async with connection.opened(settings, name, patience_seconds=CONNECT_SECONDS) as opened:
-                denials = bucket_check.Denials(opened)
+                denied: list[Denial] = []
+                opened.on_error(lambda error: denied.extend(filter(None, [denial.of(error)])))
                 async with Inbox(opened) as box:
                     tell(await _round_trip(opened))
-                    if why := denials.of("subscription", box.subject):
-                        tell(Finding("failed", "NATS inbox", why, "set NATS_INBOX_PREFIX to where it may subscribe"))
+                    if denied:  # nothing but the inbox was asked for yet
+                        advice = "set NATS_INBOX_PREFIX to where it may subscribe"
+                        tell(Finding("failed", "NATS inbox", str(denied[0]), advice))
                         skip(tell, "an inbox")
                         return
-                    probes = [Probe(ACCOUNT, PROBE_SECONDS, lambda tell: _account(box, denials, tell))]
-                    probes += [bucket_check.probe(use, box, opened, denials) for use in uses]
+                    probes = [Probe(ACCOUNT, PROBE_SECONDS, lambda tell: _account(box, tell))]
+                    probes += [bucket_check.probe(use, box, opened) for use in uses]
                     async for finding in checkup.run(probes):
                         tell(finding)
         except (ServiceUnreachable, SettingsError, OSError) as error:
@@ -113,14 +116,14 @@ async def _timed_flush(opened: Connection) -> float:
     return time.perf_counter() - started
 
 
-async def _account(box: Inbox, denials: bucket_check.Denials, tell: Tell) -> None:
+async def _account(box: Inbox, tell: Tell) -> None:
     try:
         account = _decode_account((await box.request("$JS.API.INFO")).data)
+    except NotPermitted as error:  # the process itself needs no such permission
+        tell(Finding("skipped", ACCOUNT, str(error)))
+        return
     except StoreError as error:
-        if why := denials.of("publish", "$JS.API.INFO"):  # the process itself needs no such permission
-            tell(Finding("skipped", ACCOUNT, why))
-        else:
-            tell(Finding("failed", ACCOUNT, f"JetStream: {error}", "switch JetStream on for this account"))
+        tell(Finding("failed", ACCOUNT, f"JetStream: {error}", "switch JetStream on for this account"))
         return
     if account.error:
         said = f"{account.error.description} ({account.error.err_code})"

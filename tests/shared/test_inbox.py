@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
 from typing import TYPE_CHECKING
 
@@ -13,9 +14,9 @@ import nats
 import pytest
 
 from shared import inbox
-from shared.errors import StoreUnavailable, ValueTooLarge
+from shared.errors import NotPermitted, StoreUnavailable, ValueTooLarge
 from shared.inbox import Inbox
-from tests.shared.edges import until, with_inbox
+from tests.shared.edges import as_user, until, with_inbox
 from tests.stack import nats_proxy as proxies
 from tests.stack import nats_server as servers
 
@@ -30,6 +31,12 @@ if TYPE_CHECKING:
     from tests.stack.nats_server import NatsServer
 
 SOON = 1.5
+USERS = """
+authorization { users: [
+  { user: mute, password: s3cret, permissions: { publish: "numbers", subscribe: "_INBOX.>" } }
+  { user: deaf, password: s3cret, permissions: { publish: "numbers", subscribe: "another" } }
+] }
+"""
 
 
 @pytest.fixture
@@ -88,6 +95,16 @@ async def test_thousands_of_requests_at_once_get_their_own_replies(box: Inbox, r
     await known(responder)
     replies = await asyncio.gather(*[box.request("numbers", b"%d" % number) for number in range(5000)])
     assert [reply.data for reply in replies] == [b"re: %d" % number for number in range(5000)]
+
+
+@pytest.mark.parametrize(
+    ("user", "subject", "said"),
+    [("mute", "$KV.B.k", "may not publish to $kv.b.k"), ("deaf", "numbers", "may not subscribe to _inbox.")],
+)
+async def test_what_is_not_permitted_fails_soon_and_says_why(user: str, subject: str, said: str) -> None:
+    async with servers.running(USERS) as server, with_inbox(as_user(server.url, f"{user}:s3cret")) as (_, box):
+        with soon(), pytest.raises(NotPermitted, match=re.escape(f"the NATS user {said}")):
+            await box.request(subject)
 
 
 async def test_headers_go_with_the_request_and_come_with_the_reply(box: Inbox, responder: Client) -> None:

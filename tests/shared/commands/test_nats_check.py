@@ -12,7 +12,6 @@ import pytest
 import pytest_asyncio
 from nats.js.api import KeyValueConfig, StorageType
 
-from shared import inbox
 from shared.commands import checkup, nats_check
 from shared.commands.bucket_check import Use
 from shared.settings import NatsSettings
@@ -57,12 +56,6 @@ async def server() -> AsyncIterator[NatsServer]:
     """A nats-server with an account for buckets, and one without JetStream."""
     async with servers.running(CONFIG) as running:
         yield running
-
-
-@pytest.fixture(autouse=True)
-def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the server denies goes unanswered: not for three seconds."""
-    monkeypatch.setattr(inbox, "TIMEOUT_SECONDS", 0.3)
 
 
 @asynccontextmanager
