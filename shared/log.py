@@ -140,7 +140,7 @@ class JsonFormatter(logging.Formatter):
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC),
             "level": "WARN" if record.levelno == logging.WARNING else record.levelname,
-            "msg": record.getMessage(),
+            "msg": redaction.identifier(record.getMessage()),  # a library's may quote anything; ours have no @
         }
         if self._add_source:
             line["source"] = {"function": record.funcName, "file": record.pathname, "line": record.lineno}

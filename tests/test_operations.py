@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import re
 from collections import defaultdict
 from datetime import UTC, datetime
@@ -46,6 +47,12 @@ LEVELS: Final = {
     "log": "any",
 }
 ANOTHER_PAGE: Final = ("delivery", "engagement", "sending-once", "security", "commands")
+EMAILS: Final = 100
+EXAMPLE: Final = {
+    "to": "firstname.lastname@example.com",
+    "subject": "You've been added as a Writer on Demo Project",
+}
+FIGURE: Final = re.compile(r"(\d+)(?: bytes)?(?=[ ,])")
 OUTCOMES: Final = {
     kind.__name__.lower()
     for kind in vars(errors).values()
@@ -67,10 +74,12 @@ NUMBERS: Final = (
 
 
 class Running(NamedTuple):
-    """Both processes as users start them, with what each had imported when it was ready."""
+    """Both processes as users start them, with what each had imported when it was ready, and what they work with."""
 
     processes: dict[str, Console]
     imported: dict[str, set[str]]
+    caller: Caller
+    sqs: SqsEndpoint
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -93,7 +102,7 @@ async def running() -> AsyncIterator[Running]:
             email_id = await send_all(platform.caller)
             await let_happen(email_id, sqs)
             await ask_all(platform.caller, email_id)
-            yield Running({"relay": relay, "tracker": tracker}, imported)
+            yield Running({"relay": relay, "tracker": tracker}, imported, platform.caller, sqs)
 
 
 async def send_all(caller: Caller) -> str:
@@ -192,6 +201,43 @@ def test_what_is_never_held_back_is_listed_and_is_logged() -> None:
 @pytest.mark.parametrize("number", NUMBERS)
 def test_the_numbers_of_the_page_are_those_of_the_code(number: str) -> None:
     assert number in page.TEXT
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_the_page_says_how_much_of_kv_emails_and_events_take(running: Running) -> None:
+    said = [
+        int(figure) for row in page.rows("What") if row[0].startswith("KV, an") for figure in FIGURE.findall(row[1])
+    ]
+    measured = [figure async for figure in growth(running.caller, running.sqs)]
+    assert measured == [pytest.approx(figure, rel=0.1, abs=8) for figure in said]
+
+
+async def growth(caller: Caller, sqs: SqsEndpoint) -> AsyncIterator[float]:
+    """Yield by how many bytes records and group grow with an email, then the record with each kind of event."""
+    records, groups = await stored(caller)
+    ids = await asyncio.gather(*(caller.sent(**EXAMPLE, group_id="invite-batch-abc123") for _ in range(EMAILS)))
+    more_records, more_groups = await stored(caller)
+    yield (more_records - records) / EMAILS
+    yield (more_groups - groups) / EMAILS
+    for event in (ses_events.delivery, ses_events.open_, ses_events.open_, ses_events.click):
+        for email_id in ids:
+            sqs.send(ses_events.notification(event(f"g/{email_id}", datetime.now(UTC))))
+        await sqs.wait_until_empty()
+        records, (more_records, _) = more_records, await stored(caller)
+        yield (more_records - records) / EMAILS
+
+
+async def stored(caller: Caller) -> tuple[int, int]:
+    """Return the bytes of both buckets."""
+    info = caller.client.jetstream().stream_info
+    records, groups = await info("KV_email-recipients"), await info("KV_email-group-index")
+    return records.state.bytes, groups.state.bytes
+
+
+@pytest.mark.parametrize("figure", ["2,500 to 3,500", "2,400 events a second on one core", "106 MB", "32 MB", "53 MB"])
+def test_the_figures_are_those_of_the_page_on_performance(figure: str) -> None:
+    assert figure in page.TEXT
+    assert figure in (page.ROOT / "docs" / "performance.md").read_text()
 
 
 @pytest.mark.asyncio(loop_scope="module")

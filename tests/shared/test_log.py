@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shared import log
+from shared import log, redaction
 
 ROOT = Path(__file__).parents[2]
 PROPERTY = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
@@ -95,7 +95,7 @@ def test_the_source_is_shown_where_asked_for() -> None:
 @given(st.text(), st.text())
 def test_an_event_is_one_line_whatever_it_says(msg: str, value: str) -> None:
     read = line(record(msg, value=value))
-    assert (read["msg"], read["value"]) == (msg, value)
+    assert (read["msg"], read["value"]) == (redaction.identifier(msg), value)
 
 
 def test_an_error_is_told_with_its_stack_on_the_same_line() -> None:
@@ -115,6 +115,10 @@ def test_an_address_that_an_error_quotes_is_redacted() -> None:
     read = line(failure(LookupError("nobody is called ada@example.com")))
     assert read["error"] == repr(LookupError("nobody is called a***@example.com"))
     assert "ada@" not in read["stack"]
+
+
+def test_an_address_in_the_words_of_a_library_is_redacted() -> None:
+    assert line(record("Task exception was never retrieved: ada@example.com"))["msg"].endswith(": a***@example.com")
 
 
 def test_an_event_without_an_error_has_none() -> None:
