@@ -35,6 +35,7 @@ CONNECT_TIMEOUT_SECONDS: Final = 5
 FLUSH_TIMEOUT_SECONDS: Final = 5
 ERROR_LOG_SECONDS: Final = 10
 DENIED: Final = "permissions violation"
+DISCOVERY: Final = '"$srv.'  # the process can do without `nats micro`, but not without another subject
 SCHEMES: Final = ("nats://", "tls://")
 
 
@@ -145,7 +146,7 @@ class _Reports:
     async def error(self, error: Exception) -> None:
         self._connection.failed(error)
         said = redaction.urls(str(error) or repr(error))  # str names the file
-        if DENIED in said.lower():  # nobody answers what is not subscribed to, and nothing else says so
+        if DENIED in said.lower() and DISCOVERY not in said.lower():
             log.error("nats.denied", extra={"error": said})
             return
         fields = self._lines.allows()

@@ -147,6 +147,8 @@ async def test_a_subject_that_may_not_be_subscribed_to_is_named(smtp: ScriptedSm
         env = {"NATS_URL": with_user, "EMAIL_ENABLED": "true", "SMTP_PORT": str(smtp.port)}
         async with console.running(services.RELAY, "serve", env=env) as relay:
             await until(lambda: has(relay, "nats.denied", error="send_email"))
+            await until(lambda: has(relay, "nats.error", error="$srv."))
+            assert len(relay.logged("nats.denied")) == 1
             assert "s3cret" not in relay.output + relay.errors
 
 
