@@ -21,14 +21,12 @@ if TYPE_CHECKING:
     from relay.smtp_connection import SmtpConnection
     from relay.smtp_pool import Pool
     from shared.bucket import Bucket
-    from shared.connection import Connection
     from shared.endpoint import Endpoint
 
 
-def requests(connection: Connection, endpoint: Endpoint, handler: SendEmailHandler) -> bytes:
+def requests(endpoint: Endpoint, handler: SendEmailHandler) -> bytes:
     """Return the text about requests and replies."""
-    connected = gauge("email_relay_nats_connected", "1 while NATS is connected.", (), {(): connection.connected})
-    return text([connected, *_requests(endpoint, handler)])
+    return text(_requests(endpoint, handler))
 
 
 def sending(

@@ -63,7 +63,7 @@ def prepare(config: RelaySettings, *, create_buckets: bool) -> Serve:
             endpoint = Endpoint(connection, contract.SEND_EMAIL_SUBJECT, answer, max_in_flight=config.max_in_flight)
             await stack.enter_async_context(endpoint)
             await stack.enter_async_context(Discovery(connection, NAME, DESCRIPTION, [endpoint]))
-            life.expose(lambda: _metrics().requests(connection, endpoint, handler))
+            life.expose(lambda: _metrics().requests(endpoint, handler))
             life.serving()
             log.info("relay.serving", extra={"email_enabled": config.email_enabled, "smtp_host": config.smtp_host})
             await life.stopping.wait()

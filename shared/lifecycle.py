@@ -83,6 +83,7 @@ async def _live(name: str, settings: ProcessSettings, serve: Serve, environ: Map
     with signals.setting(life.stopping, asyncio.get_running_loop()):
         try:
             life.tracing = _tracing(environ, name)
+            life.expose(lambda: _connected(life, name))
             async with Probes(settings.port, lambda: life.is_ready, life.metrics):
                 status = await _until_stopped(life, _connect_and_serve(life, name, settings, serve), settings)
         except (SettingsError, StoreUnavailable, OSError) as error:
@@ -94,6 +95,15 @@ async def _live(name: str, settings: ProcessSettings, serve: Serve, environ: Map
                 await life.tracing.aclose()
     events.info("process.stopped", extra={"status": status})
     return status
+
+
+def _connected(life: Life, name: str) -> bytes:
+    """Return the one metric that is there before the process serves."""
+    from shared.exposition import gauge, text  # noqa: PLC0415 - brings the Prometheus client
+
+    is_connected = life.connection is not None and life.connection.connected
+    prefix = name.removeprefix("lfx-").replace("-", "_")
+    return text([gauge(f"{prefix}_nats_connected", "1 while NATS is connected.", (), {(): is_connected})])
 
 
 def _tracing(environ: Mapping[str, str], name: str) -> Tracing | None:

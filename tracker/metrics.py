@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
     from shared.bucket import Bucket
-    from shared.connection import Connection
     from shared.endpoint import Endpoint
     from tracker.live_counts import LiveCounts
     from tracker.poller import Poller
@@ -32,15 +31,9 @@ class Answering(Protocol):
     results: Counter[str]
 
 
-def queries(
-    connection: Connection,
-    served: Mapping[str, tuple[Endpoint, Answering]],
-    counts: LiveCounts,
-    buckets: Sequence[Bucket],
-) -> bytes:
+def queries(served: Mapping[str, tuple[Endpoint, Answering]], counts: LiveCounts, buckets: Sequence[Bucket]) -> bytes:
     """Return the text about the queries, `served` by the last word of their subject."""
-    connected = gauge("email_tracker_nats_connected", "1 while NATS is connected.", (), {(): connection.connected})
-    return text([connected, *_queries(served), *_store(counts, buckets)])
+    return text([*_queries(served), *_store(counts, buckets)])
 
 
 def events(queue: Queue, poller: Poller, updater: RecordUpdater) -> bytes:

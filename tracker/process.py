@@ -88,7 +88,7 @@ def prepare(config: TrackerSettings, environ: Mapping[str, str], *, create_bucke
                 served[subject.rpartition(".")[2]] = (endpoint, handler)
             endpoints = [endpoint for endpoint, _ in served.values()]
             await stack.enter_async_context(Discovery(connection, NAME, DESCRIPTION, endpoints))
-            life.expose(lambda: _metrics().queries(connection, served, counts, (recipients, index)))
+            life.expose(lambda: _metrics().queries(served, counts, (recipients, index)))
             life.serving()
             log.info("tracker.serving", extra={"eventing": config.ses_eventing_enabled})
             return await _until_done(life, poller)

@@ -21,10 +21,12 @@ async def test_a_process_waits_for_nats_and_is_ready_when_it_comes(script: str) 
     port = free_port()
     async with console.running(script, "serve", env={"NATS_URL": f"nats://127.0.0.1:{port}"}) as process:
         await process.wait_for_status("/livez", 200)
-        await process.wait_for_log("nats.error")
+        assert str(port) in (await process.wait_for_log("nats.error"))["servers"]
         assert (await process.get("/readyz"))[0] == 503
+        assert "_nats_connected 0.0\n" in (await process.get("/metrics"))[1]
         async with servers.running(port=port):
             await process.wait_until_ready()
+            assert "_nats_connected 1.0\n" in (await process.get("/metrics"))[1]
             async with asyncio.timeout(2):
                 process.terminate()
                 assert await process.wait() == 0
