@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import nats.errors
 
-from shared import redaction
+from shared import denial, redaction
 from shared.client import CLOSE_TIMEOUT_SECONDS, ReconnectingClient
 from shared.errors import ServiceUnreachable
 from shared.log import RateLimit
@@ -34,8 +34,7 @@ RECONNECT_WAIT_SECONDS: Final = 1
 CONNECT_TIMEOUT_SECONDS: Final = 5
 FLUSH_TIMEOUT_SECONDS: Final = 5
 ERROR_LOG_SECONDS: Final = 10
-DENIED: Final = "permissions violation"
-DISCOVERY: Final = '"$srv.'  # the process can do without `nats micro`, but not without another subject
+DISCOVERY: Final = "$srv."  # the process can do without `nats micro`, but not without another subject
 SCHEMES: Final = ("nats://", "tls://")
 
 
@@ -145,12 +144,13 @@ class _Reports:
 
     async def error(self, error: Exception) -> None:
         self._connection.failed(error)
-        said = redaction.urls(str(error) or repr(error))  # str names the file
-        if DENIED in said.lower() and DISCOVERY not in said.lower():
-            log.error("nats.denied", extra={"error": said})
+        denied = denial.of(error)
+        if denied and not denied.subject.startswith(DISCOVERY):
+            log.error("nats.denied", extra={"error": str(denied)})
             return
         fields = self._lines.allows()
         if fields is not None:
+            said = redaction.urls(str(error) or repr(error))  # str names the file
             log.warning("nats.error", extra={"error": said, "servers": self._servers, **fields})
 
     async def disconnected(self) -> None:

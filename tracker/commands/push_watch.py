@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 import msgspec
 
-from shared import contract
+from shared import contract, denial
 from shared.commands import command, table
+from shared.commands.command import Failed
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
@@ -48,35 +49,43 @@ async def watch(wanted: Wanted, count: int | None, *, as_json: bool) -> None:
     Raises:
         Failed: the NATS user may not subscribe.
     """
-    messages: asyncio.Queue[Msg | Exception] = asyncio.Queue(MAX_UNTOLD)
-    lost = 0
-
-    def receive(message: Msg | Exception) -> None:
-        nonlocal lost
-        try:
-            messages.put_nowait(message)
-        except asyncio.QueueFull:
-            lost += 1
-
-    def fail(error: Exception) -> None:
-        if "permissions violation" in str(error).lower():
-            receive(error)
-
     async with command.connected(NAME) as caller:
-        caller.connection.on_error(fail)
+        pushes = _Pushes()
+        caller.connection.on_error(pushes.fail)
         for subject in (subject for subject, kind in KINDS.items() if kind in wanted.kinds):
-            await caller.connection.subscribe(subject, receive)
+            await caller.connection.subscribe(subject, pushes.receive)
         await caller.connection.flush()
         command.say("Watching; Ctrl-C ends it.")
         told = 0
         while count is None or told < count:
-            message = await messages.get()
-            if isinstance(message, Exception):
-                raise command.Failed(str(message))
-            told += _tell(message, wanted, as_json=as_json)
-            if lost:
-                command.say(f"Events that came too fast to be told: {lost:,}")
-                lost = 0
+            told += _tell(await pushes.next(), wanted, as_json=as_json)
+
+
+class _Pushes:
+    """The messages that wait to be told, as far as there is room for them."""
+
+    def __init__(self) -> None:
+        self._waiting: asyncio.Queue[Msg | Failed] = asyncio.Queue(MAX_UNTOLD)
+        self._lost = 0
+
+    def receive(self, message: Msg | Failed) -> None:
+        try:
+            self._waiting.put_nowait(message)
+        except asyncio.QueueFull:
+            self._lost += 1
+
+    def fail(self, error: Exception) -> None:
+        if denied := denial.of(error):
+            self.receive(Failed(str(denied)))
+
+    async def next(self) -> Msg:
+        if self._lost:
+            command.say(f"Events that came too fast to be told: {self._lost:,}")
+            self._lost = 0
+        message = await self._waiting.get()
+        if isinstance(message, Failed):
+            raise message
+        return message
 
 
 def _tell(message: Msg, wanted: Wanted, *, as_json: bool) -> bool:
