@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from tracker.settings import TrackerSettings
     from tracker.suppressor import Suppressor
 
+    QueryHandler = EmailStatusHandler | EmailAnalyticsHandler
+
 log = logging.getLogger(__name__)
 
 NAME: Final = "lfx-email-tracker"
@@ -63,8 +65,8 @@ def prepare(config: TrackerSettings, environ: Mapping[str, str], *, create_bucke
             recipients = Bucket(inbox, connection, contract.EMAIL_RECIPIENTS_BUCKET)
             index = Bucket(inbox, connection, contract.EMAIL_GROUP_INDEX_BUCKET)
             suppressions = Bucket(inbox, connection, contract.EMAIL_SUPPRESSIONS_BUCKET)
-            poller = None
             stack.callback(Tasks().start(missing_buckets.report_unusable(inbox, connection, _optional(config))).cancel)
+            poller = None
             if config.ses_eventing_enabled:
                 await _require(recipients, index)
                 updater = RecordUpdater(recipients, Announcer(connection))
@@ -74,26 +76,37 @@ def prepare(config: TrackerSettings, environ: Mapping[str, str], *, create_bucke
             groups = GroupReader(recipients, index)
             counts = LiveCounts(groups, recipients, index, partial(StreamFollower, connection, inbox))
             stack.push_async_callback(counts.aclose)
-            served = {}
-            for subject, handler in (
-                (
-                    contract.GET_EMAIL_STATUS_SUBJECT,
-                    EmailStatusHandler(recipients, groups, lambda: connection.max_payload),
-                ),
-                (contract.GET_EMAIL_ENGAGEMENT_ANALYTICS_SUBJECT, EmailAnalyticsHandler(counts.count)),
-            ):
-                answer: Handler = life.tracing.handler(subject, handler) if life.tracing else handler
-                endpoint = Endpoint(connection, subject, answer, max_in_flight=config.max_in_flight)
-                await stack.enter_async_context(endpoint)
-                served[subject.rpartition(".")[2]] = (endpoint, handler)
-            endpoints = [endpoint for endpoint, _ in served.values()]
-            await stack.enter_async_context(Discovery(connection, NAME, DESCRIPTION, endpoints))
-            life.expose(lambda: _metrics().queries(served, counts, (recipients, index)))
+            status = EmailStatusHandler(recipients, groups, lambda: connection.max_payload)
+            handlers: dict[str, QueryHandler] = {
+                contract.GET_EMAIL_STATUS_SUBJECT: status,
+                contract.GET_EMAIL_ENGAGEMENT_ANALYTICS_SUBJECT: EmailAnalyticsHandler(counts.count),
+            }
+            queries = await _queries(stack, life, connection, handlers, config.max_in_flight)
+            life.expose(lambda: _metrics().queries(queries, counts, (recipients, index)))
             life.serving()
             log.info("tracker.serving", extra={"eventing": config.ses_eventing_enabled})
             return await _until_done(life, poller)
 
     return serve
+
+
+async def _queries(
+    stack: AsyncExitStack,
+    life: Life,
+    connection: Connection,
+    handlers: Mapping[str, QueryHandler],
+    max_in_flight: int,
+) -> dict[str, tuple[Endpoint, QueryHandler]]:
+    """Answer queries; return what answers each, by the last word of its subject."""
+    queries = {}
+    for subject, handler in handlers.items():
+        answer: Handler = life.tracing.handler(subject, handler) if life.tracing else handler
+        endpoint = Endpoint(connection, subject, answer, max_in_flight=max_in_flight)
+        await stack.enter_async_context(endpoint)
+        queries[subject.rpartition(".")[2]] = (endpoint, handler)
+    endpoints = [endpoint for endpoint, _ in queries.values()]
+    await stack.enter_async_context(Discovery(connection, NAME, DESCRIPTION, endpoints))
+    return queries
 
 
 def _optional(config: TrackerSettings) -> list[str]:

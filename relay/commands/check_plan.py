@@ -80,7 +80,6 @@ def judged(settings: RelaySettings) -> list[Finding]:
 
 
 def _remarks(settings: RelaySettings, policy: Policy) -> list[tuple[str, str]]:
-
     sender = policy.sender
     remarks = []
     if settings.email_enabled and not settings.ses_configuration_set:
