@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("verdict", [Verdict.UNMATCHED, Verdict.AGAIN])
-@pytest.mark.usefixtures("hasty")
 async def test_held_messages_are_visible_at_once(sqs: SqsEndpoint, verdict: Verdict) -> None:
     updater = Verdicts(verdict)
     for number in range(12):
@@ -46,7 +45,6 @@ async def test_what_is_being_applied_is_finished(sqs: SqsEndpoint) -> None:
 
 
 @pytest.mark.parametrize("verdict", [Verdict.UNMATCHED, Verdict.AGAIN, Verdict.CONTESTED])
-@pytest.mark.usefixtures("hasty")
 async def test_what_would_be_held_is_released_instead(sqs: SqsEndpoint, verdict: Verdict) -> None:
     updater = Slow(verdict)
     sqs.send(of_email())
@@ -73,7 +71,6 @@ async def test_f98_an_empty_poll_is_not_waited_for(sqs: SqsEndpoint) -> None:
     assert time.monotonic() - started < 5
 
 
-@pytest.mark.usefixtures("hasty")
 async def test_a_poller_that_waits_for_the_store_can_leave(
     sqs: SqsEndpoint, recipients: Bucket, updater: RecordUpdater, connection: Connection
 ) -> None:
