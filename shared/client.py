@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from urllib.parse import ParseResult
 
     from nats.aio.client import Srv
+    from nats.aio.subscription import Subscription
 
 CLOSE_TIMEOUT_SECONDS: Final = 2
 WHITESPACE: Final = " \t\n\r\v\f"
@@ -81,6 +82,10 @@ class ReconnectingClient(Client):
         if not all(title in content for title in CREDENTIALS):
             raise nats.errors.Error(f"nats: {creds} holds no user JWT and seed")
         return super()._read_creds_user_jwt(creds)  # type: ignore[no-any-return]
+
+    def forget(self, subscription: Subscription) -> None:
+        """Let the next server hear nothing of a subscription; nats-py subscribes again what it could not drain."""
+        self._remove_sub(subscription._id)  # noqa: SLF001 - nats-py has no other name for it
 
     @staticmethod
     def _parse_header_lines(raw: bytes) -> dict[str, str]:

@@ -41,7 +41,7 @@ SCHEMES: Final = ("nats://", "tls://")
 class Connection:
     """What the other edges see of NATS."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: ReconnectingClient) -> None:
         """Wrap a client that is or will be connected."""
         self.client = client
         self._on_disconnect: list[Callable[[], None]] = []
@@ -109,13 +109,14 @@ class Connection:
 
     async def drain(self, subscription: Subscription) -> None:
         """End a subscription; when this returns, every message the server had sent has been handed on."""
-        if not self.connected:
-            return
         try:
-            async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
-                await subscription.drain()
+            if self.connected:
+                async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
+                    await subscription.drain()
         except (nats.errors.Error, TimeoutError) as error:
             log.warning("nats.drain_failed", extra={"error": repr(error)})
+        finally:
+            self.client.forget(subscription)
 
 
 class _Dispatch:

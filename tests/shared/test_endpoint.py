@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from nats.aio.msg import Msg
 
+    from tests.stack.nats_proxy import NatsProxy
     from tests.stack.nats_server import NatsServer
 
 SUBJECT = "lfx.email-service.test"
@@ -91,6 +92,35 @@ async def test_a_request_whose_answer_would_mean_something_where_it_goes_is_not_
         assert (await caller.request(SUBJECT, b"asked", timeout=5)).data == b"asked"
         assert (served, there.pending_msgs) == ([b"asked"], 0)
     assert len(events(caplog, "request.ignored")) == 1
+
+
+async def test_an_endpoint_that_stops_while_nats_is_away_takes_no_request_of_the_next_connection(
+    nats_server: NatsServer, nats_proxy: NatsProxy
+) -> None:
+    begun, may_end = asyncio.Event(), asyncio.Event()
+
+    async def wait(data: bytes, _headers: object) -> bytes:
+        begun.set()
+        await may_end.wait()
+        return data
+
+    async with await nats.connect(nats_server.url) as caller, connected(nats_proxy.url) as ours:
+        endpoint = Endpoint(ours, SUBJECT, wait, max_in_flight=2)
+        await endpoint.__aenter__()
+        first = asyncio.create_task(caller.request(SUBJECT, b"first", timeout=10))
+        await begun.wait()
+        await nats_proxy.stop()
+        await until(lambda: not ours.connected)
+        stopping = asyncio.create_task(endpoint.__aexit__())
+        await asyncio.sleep(0)  # it has dropped the subscription, and waits for the first request
+        await nats_proxy.start()
+        await until(lambda: ours.connected)
+        await ours.flush()
+        with pytest.raises(nats.errors.NoRespondersError):
+            await caller.request(SUBJECT, b"late", timeout=10)
+        may_end.set()
+        await stopping
+        assert (await first).data == b"first"
 
 
 async def test_a_handler_that_fails_is_answered_and_logged_once(
