@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Settings from environment variables. The only code that is given `os.environ`."""
+"""Settings from environment variables: what they are, where each comes from, and what is wrong with them."""
 
 from __future__ import annotations
 
