@@ -19,7 +19,6 @@ from shared import contract, missing_buckets
 from shared.bucket import Bucket
 from shared.discovery import Discovery
 from shared.endpoint import Endpoint
-from shared.inbox import Inbox
 from shared.tasks import Tasks
 
 if TYPE_CHECKING:
@@ -79,7 +78,7 @@ def _disabled() -> tuple[Deliver, Records, Claims]:
 async def _enabled(
     stack: AsyncExitStack, life: Life, connection: Connection, config: RelaySettings
 ) -> tuple[Deliver, Records, Claims]:
-    inbox = await stack.enter_async_context(_inbox(life, connection))
+    inbox = await stack.enter_async_context(life.inbox(connection))
     recipients = Bucket(inbox, connection, contract.EMAIL_RECIPIENTS_BUCKET)
     index = Bucket(inbox, connection, contract.EMAIL_GROUP_INDEX_BUCKET)
     idempotency = Bucket(inbox, connection, contract.EMAIL_IDEMPOTENCY_BUCKET)
@@ -92,14 +91,6 @@ async def _enabled(
     needed = [recipients.name, index.name, *([suppressions.name] if config.suppression_enabled else [])]
     stack.callback(Tasks().start(missing_buckets.report_unusable(inbox, connection, needed)).cancel)
     return Screening(deliver, suppressions) if config.suppression_enabled else deliver, records, once
-
-
-def _inbox(life: Life, connection: Connection) -> Inbox:
-    if not life.tracing:
-        return Inbox(connection)
-    from shared.tracing import TracedInbox  # noqa: PLC0415 - OpenTelemetry is there only with its extra
-
-    return TracedInbox(connection, life.tracing)
 
 
 def _delivery(life: Life, config: RelaySettings, pool: Pool[SmtpConnection]) -> delivery.Delivery:

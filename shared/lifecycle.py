@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from shared import connection, log, signals
 from shared.errors import StoreUnavailable
+from shared.inbox import Inbox
 from shared.probes import Probes
 from shared.settings import SettingsError
 
@@ -46,6 +47,14 @@ class Life:
     def expose(self, metrics: Callable[[], bytes]) -> None:
         """Add to what /metrics tells."""
         self._metrics.append(metrics)
+
+    def inbox(self, connection: Connection) -> Inbox:
+        """Return an inbox, which makes each write to KV a span where traces are on."""
+        if not self.tracing:
+            return Inbox(connection)
+        from shared.tracing import TracedInbox  # noqa: PLC0415 - OpenTelemetry is there only with its extra
+
+        return TracedInbox(connection, self.tracing)
 
     def metrics(self) -> bytes:
         """Return the text of /metrics."""

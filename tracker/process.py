@@ -17,7 +17,6 @@ from shared.bucket import Bucket
 from shared.discovery import Discovery
 from shared.endpoint import Endpoint
 from shared.errors import StoreUnavailable
-from shared.inbox import Inbox
 from shared.tasks import Tasks
 from tracker import settings
 from tracker.announcer import Announcer
@@ -61,7 +60,7 @@ def prepare(config: TrackerSettings, environ: Mapping[str, str], *, create_bucke
         if create_buckets:
             await missing_buckets.create_missing(connection, contract.BUCKETS)
         async with AsyncExitStack() as stack:
-            inbox = await stack.enter_async_context(_inbox(life, connection))
+            inbox = await stack.enter_async_context(life.inbox(connection))
             recipients = Bucket(inbox, connection, contract.EMAIL_RECIPIENTS_BUCKET)
             index = Bucket(inbox, connection, contract.EMAIL_GROUP_INDEX_BUCKET)
             suppressions = Bucket(inbox, connection, contract.EMAIL_SUPPRESSIONS_BUCKET)
@@ -172,14 +171,6 @@ async def _poller(  # noqa: PLR0913, PLR0917 - what wires is handed everything
     )
     life.expose(lambda: _metrics().events(queue, poller, updater))
     return await stack.enter_async_context(poller)
-
-
-def _inbox(life: Life, connection: Connection) -> Inbox:
-    if not life.tracing:
-        return Inbox(connection)
-    from shared.tracing import TracedInbox  # noqa: PLC0415 - OpenTelemetry is there only with its extra
-
-    return TracedInbox(connection, life.tracing)
 
 
 def _traced(life: Life, applying: Updater) -> Updater:
