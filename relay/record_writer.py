@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Self
 import msgspec
 
 from shared import redaction
-from shared.errors import KeyTaken, StoreError, ValueTooLarge
+from shared.errors import KeyTaken, StoreError, StoreUnavailable, ValueTooLarge
 
 if TYPE_CHECKING:
     from relay.index_writer import IndexWriter
@@ -94,6 +94,11 @@ class RecordWriter:
         except ValueTooLarge as error:  # and will be so tomorrow
             self.lost += 1
             log.error("record.too_large", extra={"email_id": record.email_id, "error": str(error)})
+        except StoreError:
+            raise
+        except Exception as error:  # of one record: the others are still to be retried
+            log.exception("record.failed", extra={"email_id": record.email_id})
+            raise StoreUnavailable(f"unforeseen: {type(error).__name__}") from error
 
     async def _create(self, record: EmailRecipientRecord) -> None:
         try:

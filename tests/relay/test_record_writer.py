@@ -104,6 +104,18 @@ async def test_f75_without_buckets_it_returns_at_the_deadline_and_stores_when_th
     assert records.stored_late == 200
 
 
+async def test_what_nobody_foresaw_costs_no_record_and_ends_no_retrying(
+    records: RecordWriter, buckets: Buckets, nats_proxy: NatsProxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    nats_proxy.answer(f"$KV.{buckets.recipients_name}.", 2, lambda _: proxies.Answer(b"no JSON"))
+    one, other = record(), record()
+    await records.write(one, deadline=soon(5))
+    await records.write(other, deadline=soon(5))
+    assert await buckets.ids("g") == [one.email_id, other.email_id]
+    failed = [line for line in caplog.records if line.message == "record.failed"]
+    assert [line.__dict__["email_id"] for line in failed] == [one.email_id] * 2
+
+
 async def test_a_write_whose_answer_got_lost_is_not_made_twice(
     records: RecordWriter, buckets: Buckets, nats_proxy: NatsProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
