@@ -3,14 +3,14 @@
 """Edge: the result file of a mailing: what became of each row, written as it goes, read again to go on.
 
 A row is written before it is asked for and again with its answer, so that even a run that was killed leaves no doubt
-about which rows are in doubt. Of several lines of one row the last one counts.
+about which rows are in doubt. Of several lines of one row the last one counts. A row is a line; one that was cut off
+is taken away: without its line a row was not asked for, and without its answer the line before says so.
 """
 
 from __future__ import annotations
 
 import csv
 import fcntl
-import io
 from typing import TYPE_CHECKING, Final, Literal, Self, TextIO
 
 import msgspec
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Status = Literal["sending", "sent", "filtered", "refused", "failed", "unsent", "unknown"]
 HEADER: Final = ("row", "to", "status", "email_id", "group_id", "error")
+_HEADER_LINE: Final = ",".join(HEADER).encode()
 
 
 class ResultError(Exception):
@@ -77,14 +78,17 @@ class ResultFile:
         except OSError as error:
             raise ResultError(f"{self._path}: another run is writing to it ({error.strerror})") from error
         file.seek(0)
+        found = file.buffer.read()
+        whole = _without_cut_line(found)
         try:
-            text = file.read()
-            self.lines = dict(self._parsed(text))
+            self.lines = dict(self._parsed(whole.decode()))
         except (UnicodeDecodeError, csv.Error) as error:
             raise ResultError(f"{self._path}: no result file: {error}") from error
-        if not text:
+        if whole != found:
+            file.truncate(len(whole))
+        if not whole:
             self._write(HEADER)
-        elif not text.endswith("\n"):  # the last line of a run that was killed
+        elif not whole.endswith(b"\n"):
             file.write("\r\n")
 
     def __exit__(self, *_: object) -> None:
@@ -101,7 +105,8 @@ class ResultFile:
         """Add what is known of a row now."""
         self.lines[row.number] = Line(row.to, outcome)
         group_id = outcome.group_id or row.request.group_id or ""
-        self._write((row.number, row.to, outcome.status, outcome.email_id, group_id, outcome.error))
+        error = " ".join(outcome.error.splitlines())
+        self._write((row.number, row.to, outcome.status, outcome.email_id, group_id, error))
 
     def _write(self, cells: tuple[object, ...]) -> None:
         assert self._file
@@ -109,19 +114,41 @@ class ResultFile:
         self._file.flush()
 
     def _parsed(self, text: str) -> Iterator[tuple[int, Line]]:
-        rows = csv.reader(io.StringIO(text, newline=""))
-        header = next(rows, None)
-        if header is not None and tuple(header) != HEADER:
+        if not text:
+            return
+        header, *lines = text.split("\n")
+        if tuple(_cells(header)) != HEADER:
             raise ResultError(f"{self._path}: no result file: it does not begin with {','.join(HEADER)}")
-        for cells in rows:
-            if cells and cells[0].isdecimal():
+        for line in lines:
+            cells = _cells(line)
+            if len(cells) > 2 and cells[0].isdecimal():  # noqa: PLR2004 - the recipient is whole, which others must match
                 yield int(cells[0]), _line(cells)
 
 
+def _without_cut_line(found: bytes) -> bytes:
+    """Return a file without the line that a run which was killed has left unfinished."""
+    start = found.rfind(b"\n") + 1
+    if not start:
+        return b"" if _HEADER_LINE.startswith(found) else found
+    return found if _is_whole(found[start:]) else found[:start]
+
+
+def _is_whole(line: bytes) -> bool:
+    """Tell whether a last line lacks nothing but its end, such as in a file that somebody has edited."""
+    try:
+        return len(_cells(line.decode(), strict=True)) == len(HEADER)
+    except (UnicodeDecodeError, csv.Error):
+        return False
+
+
+def _cells(line: str, *, strict: bool = False) -> list[str]:
+    return next(csv.reader([line], strict=strict), [])
+
+
 def _line(cells: list[str]) -> Line:
-    """Read a line; one that was cut off is in doubt."""
+    """Read a line; one that lacks cells, or has a status that nobody knows, is in doubt."""
     if len(cells) != len(HEADER):
-        return Line(cells[1] if len(cells) > 2 else "", Outcome("unknown"))  # noqa: PLR2004 - the second cell is whole
+        return Line(cells[1], Outcome("unknown"))
     _, to, status, email_id, group_id, error = cells
     try:
         return Line(to, Outcome(msgspec.convert(status, Status), email_id, group_id, error))

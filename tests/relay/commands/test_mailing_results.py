@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from relay.commands.mailing import Row
-from relay.commands.mailing_results import HEADER, Outcome, ResultError, ResultFile
+from relay.commands.mailing_results import HEADER, Line, Outcome, ResultError, ResultFile
 from shared.contract import SendEmailRequest
 
 if TYPE_CHECKING:
@@ -38,16 +38,38 @@ def test_the_last_line_of_a_row_counts_and_each_is_on_disk_at_once(path: Path) -
         assert results.group_id == "g"
 
 
-@pytest.mark.parametrize("rest", ["3,c@d.org,se", "3,c@d.org,sending,,", "3,c@d"])
-def test_a_line_that_was_cut_off_is_in_doubt_and_does_not_spoil_the_next(path: Path, rest: str) -> None:
-    path.write_text(",".join(HEADER) + f"\r\n2,a@b.org,sent,id,g,\r\n{rest}", newline="")
+ROW_2 = b'2,"""2, x""@example.com",'
+
+
+@pytest.mark.parametrize("known", [b"", ROW_2 + b"sending,,g,\r\n"], ids=["not-asked", "asked"])
+@pytest.mark.parametrize(
+    "rest", [ROW_2[:1], ROW_2[:2], ROW_2[:9], ROW_2, ROW_2 + b"sent,i", "2,Jos\u00e9".encode()[:-1]]
+)
+def test_a_line_that_was_cut_off_is_as_if_it_had_not_been_begun(path: Path, known: bytes, rest: bytes) -> None:
+    path.write_bytes(f"{','.join(HEADER)}\r\n1,a@b.org,sent,id,g,\r\n".encode() + known + rest)
     for _ in range(2):
         with ResultFile(path) as results:
-            assert results.lines[2].outcome.status == "sent"
-            assert results.lines[3].outcome.status == "unknown"
-            results.write(row(4), Outcome("refused", error='a, "b"\nc'))
+            assert results.lines[1].outcome.status == "sent"
+            assert (2 in results.lines) == bool(known)
+            results.write(row(3), Outcome("refused", error='a, "b"\nc'))
     with ResultFile(path) as results:
-        assert results.lines[4].outcome.error == 'a, "b"\nc'
+        assert results.lines[3].outcome.error == 'a, "b" c'
+
+
+def test_a_last_line_that_lacks_only_its_end_counts(path: Path) -> None:
+    path.write_text(",".join(HEADER) + "\n1,a@b.org,sent,id,g,", newline="")
+    for _ in range(2):
+        with ResultFile(path) as results:
+            assert results.lines[1] == Line("a@b.org", Outcome("sent", "id", "g"))
+            results.write(row(2), Outcome("sending"))
+
+
+def test_a_header_that_was_cut_off_is_written_anew(path: Path) -> None:
+    path.write_text("row,to,st")
+    with ResultFile(path) as results:
+        results.write(row(1), Outcome("sending"))
+    with ResultFile(path) as results:
+        assert list(results.lines) == [1]
 
 
 def test_a_second_run_at_once_is_refused(path: Path) -> None:
@@ -55,11 +77,12 @@ def test_a_second_run_at_once_is_refused(path: Path) -> None:
         ResultFile(path).__enter__()
 
 
-def test_another_file_is_left_alone(path: Path) -> None:
-    path.write_text("to,name\nada@example.com,Ada\n")
+@pytest.mark.parametrize("text", ["to,name\nada@example.com,Ada\n", "to,name\nada@example.com", "to,name"])
+def test_another_file_is_left_alone(path: Path, text: str) -> None:
+    path.write_text(text)
     with pytest.raises(ResultError, match="no result file"):
         ResultFile(path).__enter__()
-    assert path.read_text() == "to,name\nada@example.com,Ada\n"
+    assert path.read_text() == text
 
 
 def test_a_place_where_nothing_can_be_written_is_told(tmp_path: Path) -> None:
