@@ -80,6 +80,8 @@ class Delivery:
             raise
 
     async def _connection(self, deadline: float) -> SmtpConnection:
+        if _now() >= deadline:  # KV took its time over the key or the suppression list
+            raise Deferred("the request's time was over before an attempt could begin")
         if not self._limiter and (connection := self._pool.take()):
             return connection
         is_held_back = self._limiter is not None

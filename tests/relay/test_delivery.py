@@ -302,6 +302,15 @@ async def test_no_attempt_starts_after_the_deadline(smtp: ScriptedSmtp, stage: S
     assert count(smtp, "MAIL") == 1
 
 
+@pytest.mark.parametrize("rate", [0, 1000])
+async def test_after_the_deadline_even_an_idle_connection_is_left_alone(smtp: ScriptedSmtp, rate: float) -> None:
+    async with sending(smtp, rate=rate) as sender:
+        await sender.send(1)
+        with pytest.raises(Deferred, match="the request's time was over"):
+            await sender.send(2, within=0)
+    assert numbers(smtp) == [1]
+
+
 async def test_a_mail_waits_for_a_connection_until_its_deadline_and_no_longer(smtp: ScriptedSmtp) -> None:
     smtp.script = first(1, "mail", Delay(0.5))
     async with sending(smtp, connections=1) as sender:
