@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
+from itertools import chain
 from typing import TYPE_CHECKING, Final, Protocol
 
 from shared import group_index, redaction
@@ -19,7 +20,7 @@ from shared.tasks import Tasks
 from tracker import analytics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from shared.bucket import Bucket
     from shared.contract import GetEmailEngagementAnalyticsResponse
@@ -117,8 +118,7 @@ class LiveCounts:
             except BaseException:
                 self._forget(group)
                 raise
-            if self._groups.get(group.key) is not group:
-                raise StoreUnavailable("lost track while counting")
+            self._insist_on(group)
             self._forget_some(kept=group)
             return group.counts.response(group_id)
 
@@ -165,7 +165,13 @@ class LiveCounts:
             group.segments[key] = email_ids
             await self._load(group, email_ids[len(known) :])
 
+    def _insist_on(self, group: _Group) -> None:
+        """Let no question go on with a group that was forgotten meanwhile: what is written goes to another one."""
+        if self._groups.get(group.key) is not group:
+            raise StoreUnavailable("lost track while counting")
+
     async def _load(self, group: _Group, email_ids: Sequence[str]) -> None:
+        self._insist_on(group)
         new = group.counts.add(email_ids)
         self._by_email.update(dict.fromkeys(new, group))  # before loading: what is written meanwhile is not missed
         for start in range(0, len(new), LOADED_AT_ONCE):
@@ -202,11 +208,9 @@ class LiveCounts:
     def _forget(self, group: _Group) -> None:
         if self._groups.get(group.key) is group:
             del self._groups[group.key]
-        self._drop(email_id for ids in group.segments.values() for email_id in ids)
-
-    def _drop(self, email_ids: Iterable[str]) -> None:
-        for email_id in email_ids:
-            self._by_email.pop(email_id, None)
+        for email_id in chain.from_iterable(group.segments.values()):
+            if self._by_email.get(email_id) is group:  # and not the one that was counted anew meanwhile
+                del self._by_email[email_id]
 
     def _stay_awake(self) -> None:
         if self._idle:

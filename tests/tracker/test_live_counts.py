@@ -23,19 +23,22 @@ from shared.inbox import Inbox
 from shared.missing_buckets import create_missing
 from shared.settings import ProcessSettings
 from tests.stack import nats_proxy as proxies
+from tests.stack.nats_proxy import Publication
 from tracker import live_counts
 from tracker.group_reader import GroupReader
 from tracker.live_counts import LiveCounts
 from tracker.stream_follower import StreamFollower
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from nats.js import JetStreamContext
 
     from shared.connection import Connection
     from tests.stack.nats_proxy import NatsProxy
     from tests.stack.nats_server import NatsServer
+
+    End = Callable[[Publication, Connection], Awaitable[None]]
 
 STEPS = 40
 RECORDS, INDEX = contract.EMAIL_RECIPIENTS_BUCKET, contract.EMAIL_GROUP_INDEX_BUCKET
@@ -99,6 +102,11 @@ class Writers:
         segments[-1].append(email_id)
         key = group_index.segment_key(group_index.key_of(group_id), len(segments) - 1)
         await (await self._jetstream.key_value(INDEX)).put(key, json.dumps(segments[-1]).encode())
+
+    async def deliver(self, group_id: str) -> None:
+        """The first email of a group arrives."""
+        opened = {"opened": False, "open_count": 0}
+        await self._put(self.groups[group_id][0][0], {"delivered": True, "failed": False, **opened})
 
     async def recounted(self, group_id: str) -> GetEmailEngagementAnalyticsResponse:
         """The plain way: read every record."""
@@ -198,6 +206,50 @@ async def test_buckets_that_were_made_again_are_counted_anew(
     writers.groups["g"] = [[]]
     await writers.send("g")
     assert await answer(counts, "g") == await writers.recounted("g")
+
+
+async def goes_through(request: Publication, connection: Connection) -> None:
+    """Let the server answer a request that was held."""
+    await connection.client.publish(request.subject, request.payload, request.reply)
+
+
+async def fails(request: Publication, connection: Connection) -> None:
+    """Tell that nobody answers it."""
+    await connection.client.publish(request.reply, b"", headers={"Status": "503"})
+
+
+@pytest.mark.parametrize("early_read", [(INDEX, goes_through), (RECORDS, fails)])
+async def test_a_question_from_before_a_gap_that_ends_after_it_leaves_the_later_counts_followed(
+    counts: LiveCounts, writers: Writers, connection: Connection, proxy: NatsProxy, early_read: tuple[str, End]
+) -> None:
+    bucket, ends = early_read
+    for group_id in writers.groups:
+        await writers.send(group_id)
+    held: asyncio.Queue[Publication] = asyncio.Queue()
+
+    def hold(request: Publication) -> Publication:
+        held.put_nowait(request)
+        return Publication("nowhere", "", b"")
+
+    proxy.rewrite(f"$JS.API.DIRECT.GET.KV_{bucket}", 1, hold)
+    early = asyncio.create_task(counts.count("g"))
+    async with asyncio.timeout(5):
+        request = await held.get()
+    await make_gap(connection)
+    for group_id in ("other group", "g"):  # at the latest the first of them notices
+        await counts.count(group_id)
+    await ends(request, connection)
+    assert await early == await counts.count("g")
+    await writers.deliver("g")
+    assert (await counts.count("g")).delivered == 1
+
+
+async def make_gap(connection: Connection) -> None:
+    """Deliver the fifth write where the first is awaited."""
+    [consumer] = await connection.client.jetstream().consumers_info(f"KV_{RECORDS}")
+    assert consumer.config.deliver_subject
+    await connection.client.publish(consumer.config.deliver_subject, b"", reply="ack.7.5.0.0")
+    await connection.client.flush()
 
 
 async def test_what_is_remembered_is_bounded_by_the_emails_and_by_time(
