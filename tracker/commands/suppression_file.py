@@ -173,10 +173,24 @@ def _entry(fields: dict[str, Any], default_reason: str, now: datetime) -> Suppre
     return contract.Suppression(
         address=address,
         reason=reason,
-        detail=str(fields.get("detail") or "")[:MAX_DETAIL_CHARACTERS],
-        email_id=str(fields.get("email_id") or ""),
+        detail=_text(fields, "detail")[:MAX_DETAIL_CHARACTERS],
+        email_id=_text(fields, "email_id"),
         suppressed_at=_time(fields.get("suppressed_at")) or now,
     )
+
+
+def _text(fields: dict[str, Any], name: str) -> str:
+    """Return what a field says.
+
+    Raises:
+        ValueError: it holds half a character, as JSON can write it, which no record can.
+    """
+    text = str(fields.get(name) or "")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{name} is no Unicode text: {text}") from None
+    return text
 
 
 def _time(given: Any) -> datetime | None:

@@ -80,6 +80,12 @@ def test_each_wrong_row_is_told_by_its_line_and_no_other_is_lost() -> None:
     assert [(one.line, one.entry.address) for one in found if isinstance(one, Row)] == [(11, "bob@x.org")]
 
 
+@pytest.mark.parametrize("field", ["detail", "email_id"])
+def test_half_a_character_is_told_by_its_line(field: str) -> None:
+    found = read(f'{{"address": "a@x.org", "{field}": "\\ud800"}}\n{{"address": "b@x.org"}}')
+    assert found == [Broken(1, f"{field} is no Unicode text: \ud800"), Row(2, entry("b@x.org", "manual", NOW))]
+
+
 def test_a_wrong_document_costs_no_other() -> None:
     found = read(
         '{"emailAddress": "a@x.org"}\n{"emailAddress": "b@x.\n"x"\n{"emailAddress": 5}\n{"emailAddress": "c@x.org"}'
