@@ -50,7 +50,7 @@ def prepare(config: RelaySettings, *, create_buckets: bool) -> Serve:
         longest_request=settings.longest_request(config),
     )
 
-    async def serve(life: Life, connection: Connection) -> int:
+    async def serve(life: Life, connection: Connection) -> None:
         if create_buckets:
             await missing_buckets.create_missing(connection, contract.BUCKETS)
         async with AsyncExitStack() as stack:
@@ -66,7 +66,6 @@ def prepare(config: RelaySettings, *, create_buckets: bool) -> Serve:
             life.serving()
             log.info("relay.serving", extra={"email_enabled": config.email_enabled, "smtp_host": config.smtp_host})
             await life.stopping.wait()
-        return 0
 
     return serve
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from shared.settings import ProcessSettings
     from shared.tracing import Tracing
 
-    Serve = Callable[["Life", Connection], Awaitable[int]]
-    """Serves until `Life.stopping` is set; returns the exit status."""
+    Serve = Callable[["Life", Connection], Awaitable[None]]
+    """Serves until `Life.stopping` is set."""
 
 events = logging.getLogger(__name__)
 
@@ -39,10 +39,16 @@ class Life:
         self.tracing: Tracing | None = None
         self._metrics: list[Callable[[], bytes]] = []
         self.is_serving = False
+        self.status = 0
 
     def serving(self) -> None:
         """Say that requests are answered from now on."""
         self.is_serving = True
+
+    def fail(self) -> None:
+        """Begin the stop that a signal begins, and end with status 1, however the stop goes."""
+        self.status = 1
+        self.stopping.set()
 
     def expose(self, metrics: Callable[[], bytes]) -> None:
         """Add to what /metrics tells."""
@@ -62,8 +68,9 @@ class Life:
 
     @property
     def is_ready(self) -> bool:
-        """Whether /readyz is 200: it serves, and NATS is connected."""
-        return self.is_serving and self.connection is not None and self.connection.connected
+        """Whether /readyz is 200: it serves, does not stop, and NATS is connected."""
+        is_serving = self.is_serving and not self.stopping.is_set()
+        return is_serving and self.connection is not None and self.connection.connected
 
 
 def run(name: str, settings: ProcessSettings, serve: Serve, environ: Mapping[str, str]) -> int:
@@ -94,7 +101,7 @@ async def _live(name: str, settings: ProcessSettings, serve: Serve, environ: Map
             life.tracing = _tracing(environ, name)
             life.expose(lambda: _connected(life, name))
             async with Probes(settings.port, lambda: life.is_ready, life.metrics):
-                status = await _until_stopped(life, _connect_and_serve(life, name, settings, serve), settings)
+                await _until_stopped(life, _connect_and_serve(life, name, settings, serve), settings)
         except (SettingsError, StoreUnavailable, OSError) as error:
             advice = error.advice if isinstance(error, StoreUnavailable) else ""
             events.error("start.failed", extra={"error": f"{error}: {advice}" if advice else str(error)})
@@ -102,8 +109,8 @@ async def _live(name: str, settings: ProcessSettings, serve: Serve, environ: Map
         finally:
             if life.tracing:
                 await life.tracing.aclose()
-    events.info("process.stopped", extra={"status": status})
-    return status
+    events.info("process.stopped", extra={"status": life.status})
+    return life.status
 
 
 def _connected(life: Life, name: str) -> bytes:
@@ -132,24 +139,25 @@ def _tracing(environ: Mapping[str, str], name: str) -> Tracing | None:
     return tracing.configured(environ, name)
 
 
-async def _connect_and_serve(life: Life, name: str, settings: ProcessSettings, serve: Serve) -> int:
+async def _connect_and_serve(life: Life, name: str, settings: ProcessSettings, serve: Serve) -> None:
     async with connection.opened(settings, name) as opened:
         life.connection = opened
         events.info("nats.connected", extra={"server": opened.server})
-        return await serve(life, opened)
+        await serve(life, opened)
 
 
-async def _until_stopped(life: Life, work: Coroutine[object, object, int], settings: ProcessSettings) -> int:
+async def _until_stopped(life: Life, work: Coroutine[object, object, None], settings: ProcessSettings) -> None:
+    """Return when the work has ended, or has been broken off since its time for stopping is over; raise as it does."""
     task = asyncio.create_task(work)
-    signal = asyncio.create_task(life.stopping.wait())
-    await asyncio.wait({task, signal}, return_when=asyncio.FIRST_COMPLETED)
-    signal.cancel()
-    if task.done():
-        return task.result()
-    events.info("process.stopping")
-    limit = settings.shutdown_timeout_seconds
-    if life.is_serving:  # what has only begun has nothing to finish
-        await asyncio.wait({task}, timeout=limit * DRAIN_SHARE)
-    task.cancel()
-    await asyncio.wait({task}, timeout=limit * (1 - DRAIN_SHARE))
-    return task.result() if task.done() and not task.cancelled() else 0
+    stopping = asyncio.create_task(life.stopping.wait())
+    await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not task.done():
+        events.info("process.stopping")
+        limit = settings.shutdown_timeout_seconds
+        if life.is_serving:  # what has only begun has nothing to finish
+            await asyncio.wait({task}, timeout=limit * DRAIN_SHARE)
+        task.cancel()
+        await asyncio.wait({task}, timeout=limit * (1 - DRAIN_SHARE))
+    if task.done() and not task.cancelled():
+        task.result()

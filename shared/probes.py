@@ -76,7 +76,7 @@ class Probes:
             case b"/livez":
                 return 200, b"OK\n"
             case b"/readyz":
-                return (200, b"OK\n") if self._is_ready() else (503, b"NATS is not connected\n")
+                return (200, b"OK\n") if self._is_ready() else (503, b"not serving, or NATS is not connected\n")
             case b"/metrics":
                 return 200, self._metrics()
             case _:

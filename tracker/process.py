@@ -56,7 +56,7 @@ def prepare(config: TrackerSettings, environ: Mapping[str, str], *, create_bucke
     """
     settings.check(config)
 
-    async def serve(life: Life, connection: Connection) -> int:
+    async def serve(life: Life, connection: Connection) -> None:
         if create_buckets:
             await missing_buckets.create_missing(connection, contract.BUCKETS)
         async with AsyncExitStack() as stack:
@@ -84,7 +84,7 @@ def prepare(config: TrackerSettings, environ: Mapping[str, str], *, create_bucke
             life.expose(lambda: _metrics().queries(queries, counts, (recipients, index)))
             life.serving()
             log.info("tracker.serving", extra={"eventing": config.ses_eventing_enabled})
-            return await _until_done(life, poller)
+            await _until_done(life, poller)
 
     return serve
 
@@ -131,16 +131,18 @@ async def _require(*buckets: Bucket) -> None:
                 await needed.info()
 
 
-async def _until_done(life: Life, poller: Poller | None) -> int:
+async def _until_done(life: Life, poller: Poller | None) -> None:
+    """Return when it is time to stop, which a poller that has failed begins as a signal does."""
     stopping = asyncio.create_task(life.stopping.wait())
     if poller is None:
         await stopping
-        return 0
+        return
     failed = asyncio.create_task(poller.failed.wait())
     await asyncio.wait({stopping, failed}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
     failed.cancel()
-    return 1 if poller.failed.is_set() else 0
+    if poller.failed.is_set():
+        life.fail()
 
 
 def _applying(

@@ -98,8 +98,11 @@ class Queue:
         log.warning("queue.undeleted", extra={"message_ids": [one.message_id for one in messages]})
 
     async def change_visibility(self, messages: Sequence[Message], seconds: int) -> None:
-        """Keep messages invisible for `seconds` from now; 0 gives them to the next receiver at once."""
-        for some in _batches(messages):
+        """Keep messages invisible for `seconds` from now; 0 gives them to the next receiver at once.
+
+        The first call that fails is the last: SQS is away, and many messages would be many times that wait.
+        """
+        for number, some in enumerate(_batches(messages)):
             entries = [
                 {"Id": str(at), "ReceiptHandle": one.receipt_handle, "VisibilityTimeout": seconds}
                 for at, one in enumerate(some)
@@ -107,7 +110,9 @@ class Queue:
             try:
                 _failures(await self._call("change_message_visibility_batch", Entries=entries), "visibility")
             except QueueUnavailable as error:
-                log.warning("queue.visibility_failed", extra={"messages": len(some), "error": str(error)})
+                left = len(messages) - number * BATCH
+                log.warning("queue.visibility_failed", extra={"messages": left, "error": str(error)})
+                return
 
     async def ask(self, operation: str, **arguments: object) -> dict[str, Any]:
         """Make any other call, for `check`.

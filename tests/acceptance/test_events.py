@@ -368,6 +368,24 @@ async def test_three_receive_failures_in_a_row_end_the_tracker_gracefully_with_s
         assert sqs.in_flight == 0
 
 
+async def test_a_tracker_that_sqs_leaves_alone_is_not_ready_and_ends_in_time_with_status_1() -> None:
+    async with (
+        services.platform() as platform,
+        sqs_endpoints.running() as sqs,
+        services.tracker(platform.nats, sqs, SHUTDOWN_TIMEOUT_SECONDS="2") as tracker,
+    ):
+        sqs.instead["ChangeMessageVisibilityBatch"] = None
+        sqs.send(ses_events.notification(ses_events.delivery("g/held", at(5))))
+        await until(_count_in_flight(sqs), lambda count: count == 1)
+        sqs.fail_next("ReceiveMessage", times=100)
+        sqs.send(ses_events.notification(ses_events.delivery("g/ends-the-open-poll", at(5))))
+        await tracker.wait_for_log("process.stopping")
+        assert (await tracker.get("/readyz"))[0] == 503
+        assert await tracker.wait() == 1
+        assert (await tracker.wait_for_log("process.stopped"))["status"] == 1
+        assert not tracker.errors
+
+
 async def test_receive_failures_that_pass_end_nothing() -> None:
     async with (
         services.platform() as platform,

@@ -48,6 +48,8 @@ class SqsEndpoint:
         self.requests: list[Call] = []
         self.calls: Counter[str] = Counter()
         self.faults = Faults()
+        self.instead: dict[str, bytes | None] = {}
+        """The body that an action is answered with, whatever is asked; None for no answer at all."""
         self._change = Change()
         self._connections: set[HttpConnection] = set()
         self._server: asyncio.Server | None = None
@@ -156,6 +158,8 @@ class SqsEndpoint:
             self.calls[action] += 1
             self._change.notify()
             self.faults.raise_due(action)
+            if action in self.instead:
+                return _instead(self.instead[action])
             queue = sqs_actions.find_queue(self.queues, payload, request.path)
             return self._act(action, queue, payload)
         except SqsError as error:
@@ -196,6 +200,10 @@ def _received(messages: list[dict[str, Any]]) -> bytes:
 
 def _success(payload: dict[str, Any]) -> bytes:
     return http_connection.response(200, _encode(payload), _JSON, ("x-amzn-RequestId", str(uuid.uuid4())))
+
+
+def _instead(body: bytes | None) -> bytes | Awaitable[bytes]:
+    return asyncio.get_running_loop().create_future() if body is None else http_connection.response(200, body, _JSON)
 
 
 def _error(error: SqsError) -> bytes:

@@ -264,6 +264,18 @@ async def test_a_visibility_that_cannot_be_changed_is_only_a_warning(
     assert {"entry": "queue.entry_failed", "call": "queue.visibility_failed"}[fault] in caplog.messages
 
 
+async def test_messages_beyond_a_call_that_failed_are_left_as_they_are(
+    sqs: SqsEndpoint, queue: Queue, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(25):
+        sqs.send(str(number))
+    messages = await receive(queue, 25)
+    sqs.fail_next("ChangeMessageVisibilityBatch")
+    await queue.change_visibility(messages, 0)
+    assert sqs.calls["ChangeMessageVisibilityBatch"] == 1
+    assert [one["messages"] for one in logged(caplog, "queue.visibility_failed")] == [25]
+
+
 @pytest.mark.parametrize(
     ("error", "status"), [("InternalFailure", 500), ("ThrottlingException", 400), ("AccessDenied", 403)]
 )
