@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -42,5 +43,7 @@ def replay(file: str, failed_to: Path | None, *, dry_run: bool, no_announce: boo
 
     if failed_to and failed_to.exists():
         raise click.UsageError(f"--failed-to {failed_to}: there is such a file already")
+    if failed_to and not os.access(failed_to.parent, os.W_OK | os.X_OK):
+        raise click.UsageError(f"--failed-to {failed_to}: no file can be made there")
     options = replay_tally.Options(failed_to=failed_to, dry_run=dry_run, announce=not no_announce, as_json=as_json)
     replay_run.run(file, options)

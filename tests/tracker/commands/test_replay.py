@@ -255,6 +255,12 @@ async def test_kv_that_stays_away_fails_the_rest_which_can_be_replayed(
     assert (refused.exit_code, "there is such a file already" in refused.stderr) == (2, True)
 
 
+async def test_what_failed_cannot_be_kept_where_no_file_can_be_made(operator: Operator, tmp_path: Path) -> None:
+    result = await operator.run("replay", "-", "--failed-to", str(tmp_path / "nowhere" / "rest.json"), text="{}")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "no file can be made there" in result.stderr
+
+
 async def test_a_record_that_cannot_be_read_fails_its_events_and_no_others(
     operator: Operator, recipients: Bucket
 ) -> None:
