@@ -79,6 +79,15 @@ class Group(click.Group):
 class Command(click.Command):
     """A command that ends with one clear line on standard error where it has to, and with the status that fits."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuse what is not UTF-8: it comes as half characters, which can be neither sent nor printed."""
+        for one in args:
+            try:
+                one.encode()
+            except UnicodeEncodeError:
+                raise click.UsageError(f"an argument is not UTF-8: {one!r}", ctx) from None
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run it; turn our errors into exit statuses."""
         from shared.settings import SettingsError  # noqa: PLC0415 - not before a command runs

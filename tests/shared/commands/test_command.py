@@ -170,6 +170,13 @@ async def test_a_variable_that_means_nothing_is_status_2(env: Mapping[str, str])
     assert result.stderr.startswith("Error: NATS_URL: ")
 
 
+@pytest.mark.parametrize("arguments", [("wait", "\udcff"), ("ask", "--patience=\udcff")])
+def test_an_argument_that_is_not_utf8_is_wrong_usage(arguments: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(main, arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.splitlines()[-1] == f"Error: an argument is not UTF-8: {arguments[-1]!r}"
+
+
 def test_help_names_each_command_and_the_exit_statuses() -> None:
     assert "ask " in CliRunner().invoke(main, ["--help"]).output
     text = CliRunner().invoke(main, ["ask", "--help"]).output
