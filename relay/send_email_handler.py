@@ -27,7 +27,7 @@ from relay.errors import (
 )
 from relay.smtp_connection import Envelope
 from relay.submission import Filtered, Refused, Submission
-from shared import contract, redaction
+from shared import contract, redaction, request_body
 from shared.errors import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ REASONS: Final[dict[type[DeliveryError], str]] = {
     Unscreened: contract.INTERNAL_ERROR,
 }
 
-_decode = msgspec.json.Decoder(contract.SendEmailRequest).decode
+_read = request_body.reader(contract.SendEmailRequest)
 _encode = msgspec.json.Encoder().encode
 _NOTHING_SENT: Final = _encode(contract.SendEmailResponse(email_id="", group_id=""))
 
@@ -97,8 +97,8 @@ class SendEmailHandler:
         """Answer one request."""
         deadline = asyncio.get_running_loop().time() + self._options.send_retry_seconds
         try:
-            request = _decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            request = _read(data)
+        except request_body.Malformed as error:
             log.warning("email.refused", extra={"reason": contract.INVALID_REQUEST_PAYLOAD, "error": str(error)})
             return self._refusal(contract.INVALID_REQUEST_PAYLOAD)
         new_group_id = "" if request.group_id else str(uuid4())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from shared import contract
+from shared import contract, request_body
 from shared.errors import BucketMissing, KeyMissing, StoreUnavailable
 from tracker.errors import IndexCorrupt
 
@@ -28,7 +28,7 @@ REASONS: Final[dict[type[Exception], str]] = {
     IndexCorrupt: contract.INTERNAL_ERROR,
 }
 
-_decode = msgspec.json.Decoder(contract.GetEmailEngagementAnalyticsRequest).decode
+_read = request_body.reader(contract.GetEmailEngagementAnalyticsRequest)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -43,8 +43,8 @@ class EmailAnalyticsHandler:
     async def __call__(self, data: bytes, _headers: object = None) -> bytes:
         """Answer one request."""
         try:
-            request = _decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            request = _read(data)
+        except request_body.Malformed:
             return self._refusal(contract.INVALID_REQUEST_PAYLOAD)
         if not request.group_id:
             return self._refusal(contract.INVALID_REQUEST_PAYLOAD)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from shared import contract, group_index
+from shared import contract, group_index, request_body
 from shared.errors import BucketMissing, KeyMissing, StoreUnavailable
 from tracker import records
 from tracker.errors import IndexCorrupt, RecordCorrupt
@@ -32,7 +32,7 @@ REASONS: Final[dict[type[Exception], str]] = {
 }
 MAX_ID_LENGTH: Final = 255
 
-_decode = msgspec.json.Decoder(contract.GetEmailStatusRequest).decode
+_read = request_body.reader(contract.GetEmailStatusRequest)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -53,8 +53,8 @@ class EmailStatusHandler:
     async def __call__(self, data: bytes, _headers: object = None) -> bytes:
         """Answer one request."""
         try:
-            request = _decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            request = _read(data)
+        except request_body.Malformed:
             return self._refusal(contract.INVALID_REQUEST_PAYLOAD)
         try:
             return await self._answer(request)

@@ -43,6 +43,7 @@ def invalid() -> Iterable[Any]:
     for value in ("null", '""', "1", "true", '["g"]', '{"g": 1}', '"\\ud83d"'):
         yield pytest.param(f'{{"group_id": {value}}}'.encode(), id=f"group_id-{value}")
     yield pytest.param(b'{"group_id": "\xff"}', id="not-utf-8")
+    yield pytest.param(b'{"group_id": "g", "x": "\xff"}', id="not-utf-8-in-an-unknown-field")
     yield pytest.param(b'{"x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", id="deep")
 
 

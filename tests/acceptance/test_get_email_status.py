@@ -57,6 +57,7 @@ def invalid() -> Iterable[Any]:
     """Requests that are never answered with a record."""
     for body in (b"", b"null", b"[]", b'"x"', b"{", b"{} {}", b'{"email_id": "\xff"}', b'{"email_id": "\\ud83d"}'):
         yield pytest.param(body, INVALID_PAYLOAD, id=f"body-{body!r}")
+    yield pytest.param(b'{"group_id": "paged", "x": "\xff"}', INVALID_PAYLOAD, id="body-not-utf-8-in-an-unknown-field")
     yield pytest.param(b'{"x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", INVALID_PAYLOAD, id="body-deep")
     for field in ("email_id", "group_id", "offset", "limit"):
         for wrong in ("true", '["x"]', "{}", "1" if field.endswith("_id") else '"1"'):

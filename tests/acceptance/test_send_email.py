@@ -114,6 +114,7 @@ def no_requests() -> Iterable[Any]:
         "half-a-surrogate-pair": good.replace("Hello Ada", "\\ud83d cut", 1),
         "other-half": good.replace("Hello Ada", "cut \\ude00", 1),
         "two-first-halves": good.replace("Hello Ada", "\\ud83d\\ud83d", 1),
+        "half-a-surrogate-pair-in-an-unknown-field": f'{good[:-1]}, "x": "\\ud800"}}',
         "deep": f'{{"to": {"[" * 100_000}{"]" * 100_000}}}',
         "deep-in-an-unknown-field": f'{{"x": {"[" * 100_000}{"]" * 100_000}}}',
         "deep-objects": '{"x":' * 50_000 + "1" + "}" * 50_000,
@@ -122,6 +123,7 @@ def no_requests() -> Iterable[Any]:
     yield pytest.param(good.encode("utf-16"), id="utf-16")
     yield pytest.param(b"\xef\xbb\xbf" + good.encode(), id="byte-order-mark")
     yield pytest.param(good.replace("Hello Ada", "Zo\xeb").encode("latin-1"), id="latin-1")
+    yield pytest.param(good.encode()[:-1] + b', "x": "\xff"}', id="not-utf-8-in-an-unknown-field")
     for field in FIELDS:
         for value in (1, True, ["x"], {"x": "y"}):
             body = json.dumps(EMAIL | {field: value}).encode()
