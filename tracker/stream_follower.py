@@ -106,7 +106,7 @@ class StreamFollower:
     async def stop(self) -> None:
         """Follow no longer."""
         self.lose()
-        if self._subscription and self._connection.connected:
+        if self._subscription:  # also without a connection: the next one would begin with it
             try:
                 await self._subscription.unsubscribe()
             except nats.errors.Error as error:

@@ -9,18 +9,22 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from shared import connection as nats_connection
+from shared.bucket import Bucket
 from shared.errors import StoreUnavailable
+from shared.inbox import Inbox
+from shared.settings import ProcessSettings
+from tests.stack import nats_proxy as proxies
 from tracker import stream_follower
 from tracker.stream_follower import StreamFollower, Write
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from nats.js import JetStreamContext
 
-    from shared.bucket import Bucket
     from shared.connection import Connection
-    from shared.inbox import Inbox
+    from tests.stack.nats_server import NatsServer
 
 
 @pytest.fixture
@@ -127,6 +131,33 @@ async def test_a_consumer_that_the_server_dropped_is_noticed_by_the_write_that_d
     with pytest.raises(StoreUnavailable):
         await follower.caught_up()
     assert follower.is_lost
+
+
+async def test_a_follower_that_is_stopped_during_a_break_leaves_nothing_behind_that_disturbs_the_next(
+    nats: NatsServer, recipients: Bucket, seen: list[Write]
+) -> None:
+    async with proxies.running(nats.url) as proxy:
+        settings = ProcessSettings(nats_url=proxy.url)
+        async with nats_connection.opened(settings, "tracker") as broken, Inbox(broken) as inbox:
+            bucket = Bucket(inbox, broken, recipients.name)
+            follower = StreamFollower(broken, inbox, bucket, seen.append, values=False)
+            await follower.start()
+            proxy.drop_link()
+            await until(lambda: not broken.connected)
+            await follower.stop()
+            await until(lambda: broken.connected)
+            await follower.start()
+            revisions = [await recipients.create(f"k{number}", b"v") for number in range(3)]
+            await follower.caught_up()
+            assert [write.revision for write in seen] == revisions
+            await follower.stop()
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    """Wait for a state of the connection."""
+    async with asyncio.timeout(10):
+        while not is_so():
+            await asyncio.sleep(0.01)
 
 
 async def test_a_lost_follower_begins_anew_with_what_comes_from_then_on(
