@@ -147,8 +147,15 @@ def _parsed(text: str, hint: Any) -> Any:
     if get_origin(bare) is Literal:
         return {"warning": "warn"}.get(text.lower(), text.lower())
     if get_origin(bare) is tuple:
-        return tuple(part.strip().lower() for part in text.split(",") if part.strip())
+        return _domains(text)
     return text
+
+
+def _domains(text: str) -> tuple[str, ...]:
+    domains = tuple(part.strip().lower() for part in text.split(",") if part.strip())
+    if text and not domains:  # as an empty list it could mean all
+        raise ValueError(text)
+    return domains
 
 
 def _boolean(text: str) -> bool:
@@ -167,6 +174,8 @@ def _wanted(hint: Any, error: Exception) -> str:
         return "one of " + ", ".join(get_args(bare))
     if isinstance(error, UnicodeEncodeError):  # its message quotes the value
         return "UTF-8"
+    if get_origin(bare) is tuple:
+        return "a list that names a domain"
     return f"a valid value ({error})" if "`str`, got" not in str(error) else "a valid value"
 
 

@@ -63,6 +63,7 @@ async def test_a_stop_while_nats_is_awaited_is_at_once_and_a_second_signal_chang
         ("lfx-email-relay", {"SMTP_PORT": "x"}, "SMTP_PORT"),
         ("lfx-email-relay", {"EMAIL_ENABLED": "perhaps"}, "EMAIL_ENABLED"),
         ("lfx-email-relay", {"SMTP_FROM": "nobody"}, "SMTP_FROM"),
+        ("lfx-email-relay", {"SMTP_ALLOWED_RECIPIENT_DOMAINS": ","}, "SMTP_ALLOWED_RECIPIENT_DOMAINS"),
         ("lfx-email-relay", {"SMTP_PASSWORD": "s3cret"}, "SMTP_USERNAME"),
         ("lfx-email-relay", {"NATS_URL": "nats://u:s3cret@:bad"}, "NATS_URL"),
         ("lfx-email-tracker", {"LOG_LEVEL": "loud"}, "LOG_LEVEL"),

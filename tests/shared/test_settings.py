@@ -150,7 +150,6 @@ def test_pythons_own_word_for_warn_is_understood(value: str) -> None:
         ("a.example,b.example", ("a.example", "b.example")),
         (" A.Example , b.EXAMPLE\n", ("a.example", "b.example")),
         (",a.example,,", ("a.example",)),
-        (" , ", ()),
         ("", ()),
         ("\n", ()),
     ],
@@ -216,6 +215,8 @@ def test_a_number_within_its_range_is_read(name: str, value: str) -> None:
         ("word", "A"),
         ("text", "\udcff"),
         ("listed", "a.example,\udcff"),
+        ("listed", ","),
+        ("listed", ", ,"),
     ],
 )
 def test_anything_else_is_an_error_that_names_the_variable_and_shows_the_value(name: str, value: str) -> None:
@@ -234,6 +235,7 @@ def test_anything_else_is_an_error_that_names_the_variable_and_shows_the_value(n
         ("port_number", "65536", "<= 65535"),
         ("seconds", "0", "> 0"),
         ("text", "\udcff", "UTF-8"),
+        ("listed", ",", "a list that names a domain"),
     ],
 )
 def test_an_error_says_what_is_wanted(name: str, value: str, wanted: str) -> None:
