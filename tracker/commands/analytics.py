@@ -61,15 +61,19 @@ async def _once(group_id: str) -> GetEmailEngagementAnalyticsResponse:
 async def _watch(group_id: str, interval: float, tell: Callable[[GetEmailEngagementAnalyticsResponse], object]) -> None:
     import asyncio  # noqa: PLC0415 - not before the command runs
 
-    from shared.errors import RequestUnanswered, ServiceUnreachable  # noqa: PLC0415
+    from shared import contract  # noqa: PLC0415
+    from shared.errors import RequestRefused, RequestUnanswered, ServiceUnreachable  # noqa: PLC0415
 
+    passing = {contract.SERVICE_BUSY, contract.INTERNAL_ERROR}
     async with command.connected(NAME) as caller:
         tell(await _ask(caller, group_id))
         while True:
             await asyncio.sleep(interval)
             try:
                 tell(await _ask(caller, group_id))
-            except (ServiceUnreachable, RequestUnanswered) as error:
+            except (ServiceUnreachable, RequestUnanswered, RequestRefused) as error:
+                if isinstance(error, RequestRefused) and error.error not in passing:
+                    raise
                 command.say(str(error))
 
 

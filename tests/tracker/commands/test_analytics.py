@@ -8,6 +8,7 @@ import json
 import signal
 import uuid
 from contextlib import AsyncExitStack, asynccontextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 import nats as nats_py
@@ -23,7 +24,7 @@ from tests.tracker.commands import operators
 from tests.tracker.commands.operators import Operator, documents
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
     from nats.aio.msg import Msg
 
@@ -34,13 +35,16 @@ SUBJECT: Final = contract.GET_EMAIL_ENGAGEMENT_ANALYTICS_SUBJECT
 
 
 @asynccontextmanager
-async def counting(url: str) -> AsyncIterator[None]:
-    """Stand for a tracker, where one more email was delivered at each question."""
+async def counting(url: str, errors: Mapping[int, str] = MappingProxyType({})) -> AsyncIterator[None]:
+    """Stand for a tracker, where one more email was delivered at each question; `errors` answer some of them."""
     asked = 0
 
     async def answer(msg: Msg) -> None:
         nonlocal asked
         asked += 1
+        if error := errors.get(asked):
+            await msg.respond(json.dumps({"error": error}).encode())
+            return
         counts = {"group_id": "speakers", "total_sent": 9, "delivered": asked}
         await msg.respond(json.dumps({**counts, "opened": 0, "unique_opened": 0, "failed": 0}).encode())
 
@@ -95,6 +99,15 @@ async def test_watch_tells_a_line_each_time_and_waits_for_a_tracker_that_goes_aw
         async with counting(nats.url):
             assert (await process.wait_for_lines(before + 1))[before].split()[1:] == ["9", "1", "0", "0", "0"]
         assert process.output.count("TIME") == 1
+
+
+async def test_watch_goes_on_after_an_error_that_passes_and_ends_with_any_other(nats: NatsServer) -> None:
+    errors = {2: contract.SERVICE_BUSY, 3: contract.INTERNAL_ERROR, 5: contract.NOT_FOUND}
+    async with counting(nats.url, errors), watching(nats.url, "--json") as process:
+        assert [json.loads(line)["delivered"] for line in await process.wait_for_lines(2)] == [1, 4]
+        await process.wait_for_error(f"Error: {errors[5]}\n")
+        assert await process.wait() == 1
+        assert process.errors.splitlines() == [errors[2], errors[3], f"Error: {errors[5]}"]
 
 
 async def test_a_tracker_that_never_was_there_is_not_waited_for(nats: NatsServer) -> None:
