@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -180,13 +181,17 @@ class SendEmailHandler:
                 "to": redaction.address(accepted.recipient.address),
             },
         )
+        with contextlib.suppress(asyncio.CancelledError):  # of a stop: the mail is sent, and the log names what is lost
+            await self._store(accepted, held, deadline)
+        self.results["sent"] += 1
+        return _encode(contract.SendEmailResponse(email_id=accepted.email_id, group_id=accepted.group_id))
+
+    async def _store(self, accepted: Submission, held: Held | None, deadline: float) -> None:
         recorded = self._records.write(_record(accepted), deadline=deadline)
         if held:
             await asyncio.gather(recorded, self._claims.settle(held, "sent", deadline=deadline))
         else:
             await recorded
-        self.results["sent"] += 1
-        return _encode(contract.SendEmailResponse(email_id=accepted.email_id, group_id=accepted.group_id))
 
     def _refusal(self, error: str, reason: str | UnsetType = UNSET) -> bytes:
         self.results[error] += 1

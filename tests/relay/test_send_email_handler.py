@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from datetime import timedelta
@@ -16,6 +17,7 @@ from relay.claims import NoClaims
 from relay.send_email_handler import REASONS, Options, SendEmailHandler
 from relay.submission import Policy
 from shared.addresses import parse
+from tests.relay.waiting import until
 
 if TYPE_CHECKING:
     from relay.smtp_connection import Envelope
@@ -60,6 +62,15 @@ class Store:
         self.records.append(record)
 
 
+class StuckStore(Store):
+    """Never comes to an end with a record."""
+
+    async def write(self, record: contract.EmailRecipientRecord, *, deadline: float) -> None:
+        """Take a record, and go on for ever."""
+        await super().write(record, deadline=deadline)
+        await asyncio.Event().wait()
+
+
 async def answer(mails: Mails, store: Store, request: bytes | dict[str, Any]) -> dict[str, Any]:
     handler = SendEmailHandler(mails, store, NoClaims(), OPTIONS)
     data = request if isinstance(request, bytes) else json.dumps(request).encode()
@@ -80,6 +91,15 @@ async def test_a_mail_that_is_accepted_is_recorded_and_answered(caplog: pytest.L
     assert line.message == "email.sent"
     assert (line.__dict__["email_id"], line.__dict__["to"]) == (record.email_id, "a***@example.com")
     assert "secret" not in str(line.__dict__)
+
+
+@pytest.mark.parametrize("key", [None, "k"])
+async def test_a_sent_mail_is_answered_with_its_ids_though_a_stop_breaks_off_its_record(key: str | None) -> None:
+    store = StuckStore()
+    answering = asyncio.create_task(answer(Mails(), store, {**REQUEST, "idempotency_key": key}))
+    await until(lambda: len(store.records) == 1)
+    answering.cancel()
+    assert await answering == {"email_id": store.records[0].email_id, "group_id": "g"}
 
 
 async def test_without_a_group_it_gets_one_of_its_own() -> None:
