@@ -67,10 +67,12 @@ class Claims:
     async def __aexit__(self, *_: object) -> None:
         """Settle what is not settled yet, if KV takes it in time; log each email whose key is left in doubt."""
         self._undoing.cancel()
-        await self._settling.wait(FLUSH_SECONDS)
-        self._settling.cancel()
-        for held in self._unsettled.values():
-            log.error("claim.lost", extra={"email_id": held.claim.email_id})
+        try:
+            await self._settling.wait(FLUSH_SECONDS)
+        finally:
+            self._settling.cancel()
+            for held in self._unsettled.values():
+                log.error("claim.lost", extra={"email_id": held.claim.email_id})
 
     @property
     def unsettled(self) -> int:

@@ -211,6 +211,27 @@ async def test_leaving_stores_what_is_kept_and_names_what_it_cannot(
     assert [line.__dict__["email_id"] for line in lost] == [other.claim.email_id]
 
 
+async def test_leaving_that_is_broken_off_names_what_is_not_stored_too(
+    bucket: Bucket, nats_proxy: NatsProxy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(claims, "LEAST_PATIENCE_SECONDS", 0.0)
+    leaving = asyncio.Event()
+
+    async def serve() -> None:
+        async with Claims(bucket) as relay:
+            held = await made(relay)
+            nats_proxy.answer(f"$KV.{bucket.name}.", 100, proxies.no_responders())
+            await relay.settle(held, "sent", deadline=soon(0))
+            leaving.set()
+
+    serving = asyncio.create_task(serve())
+    await leaving.wait()
+    serving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await serving
+    assert [line.message for line in caplog.records if line.levelno == logging.ERROR] == ["claim.lost"]
+
+
 @pytest.mark.parametrize("value", [b"", b"{", b"null", b"{}", b"\xff", b"[" * 10_000])
 async def test_a_key_whose_claim_cannot_be_read_sends_nothing(relay: Claims, bucket: Bucket, value: bytes) -> None:
     await bucket.create(STORED_UNDER, value)
