@@ -27,7 +27,7 @@ _encode_sorted = msgspec.json.Encoder(order="sorted").encode
 
 
 class Malformed(Exception):
-    """The key has not 1 to 256 characters."""
+    """The key has not 1 to 256 characters, or is not UTF-8."""
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,7 +50,7 @@ def key_in(request: contract.SendEmailRequest, headers: Mapping[str, str] | None
         Malformed: it has none that could be kept.
     """
     key = request.idempotency_key or _header(headers)
-    if key is not None and not 0 < len(key) <= MAX_KEY_CHARACTERS:
+    if key is not None and not (0 < len(key) <= MAX_KEY_CHARACTERS and _is_utf_8(key)):
         raise Malformed
     return key
 
@@ -89,3 +89,12 @@ def _header(headers: Mapping[str, str] | None) -> str | None:
         if name.lower() == contract.IDEMPOTENCY_KEY_HEADER.lower():
             return value
     return None
+
+
+def _is_utf_8(text: str) -> bool:
+    """Tell whether a text is what was sent; a header's bytes that are not UTF-8 have become lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

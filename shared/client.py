@@ -8,6 +8,7 @@ Replaces its split of headers, too. Read in nats-py 2.16.0; `tests/shared/test_c
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -16,7 +17,7 @@ from urllib.parse import unquote
 import nats.errors
 from nats.aio.client import DEFAULT_BUFFER_SIZE, PING_PROTO, Client
 from nats.aio.transport import TcpTransport
-from nats.protocol.parser import PERMISSIONS_ERR
+from nats.protocol import parser
 
 if TYPE_CHECKING:
     from urllib.parse import ParseResult
@@ -26,7 +27,15 @@ if TYPE_CHECKING:
 
 CLOSE_TIMEOUT_SECONDS: Final = 2
 WHITESPACE: Final = " \t\n\r\v\f"
+CRLF: Final = b"\r\n"
 CREDENTIALS: Final = (b"BEGIN NATS USER JWT", b"BEGIN USER NKEY SEED")
+
+
+# Only blanks and tabs part the words of a line; nats-py takes what else is white for a gap in a subject, and gives up.
+parser.MSG_RE = re.compile(rb"\AMSG[ \t]+([^ \t\r\n]+)[ \t]+([^ \t\r\n]+)[ \t]+(([^ \t\r\n]+)[ \t]+)?(\d+)\r\n")
+parser.HMSG_RE = re.compile(
+    rb"\AHMSG[ \t]+([^ \t\r\n]+)[ \t]+([^ \t\r\n]+)[ \t]+(([^ \t\r\n]+)[ \t]+)?(\d+)[ \t]+(\d+)\r\n"
+)
 
 
 class ReconnectingClient(Client):
@@ -89,9 +98,33 @@ class ReconnectingClient(Client):
 
     @staticmethod
     def _parse_header_lines(raw: bytes) -> dict[str, str]:
-        """Split a block of headers; nats-py looks at each character of each name, which takes twice as long."""
-        fields = (line.partition(":") for line in raw.decode("utf-8", "replace").split("\r\n"))
+        """Split a block of headers; nats-py looks at each character of each name, which takes twice as long.
+
+        Bytes that are not UTF-8 become lone surrogates, so that no two values are the same that were not.
+        """
+        fields = (line.partition(":") for line in raw.decode("utf-8", "surrogateescape").split("\r\n"))
         return {name.strip(WHITESPACE): value.strip(WHITESPACE) for name, colon, value in fields if colon}
+
+    async def _process_headers(self, headers: Any) -> dict[str, str] | None:
+        """Take what can be read of headers whose first line cannot, where nats-py would stop reading for good."""
+        try:
+            return await super()._process_headers(headers)
+        except (IndexError, UnicodeDecodeError):
+            return self._parse_header_lines(headers.partition(CRLF)[2]) or None
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        """Pass over a message that cannot be read, such as one whose reply subject is not UTF-8."""
+        try:
+            await super()._process_msg(sid, subject, reply, data, headers)
+        except Exception as error:  # noqa: BLE001 - nats-py would stop reading for good
+            await self._error_cb(nats.errors.Error(f"nats: a message to {subject!r} cannot be read: {error!r}"))
+
+    async def _read_loop(self) -> None:
+        """Reconnect where nats-py stops to read and keeps the connection, deaf and seemingly well."""
+        await super()._read_loop()
+        task = asyncio.current_task()
+        if self.is_connected and task and not task.cancelling():
+            await self._process_op_err(nats.errors.Error("nats: what the server sent cannot be read"))
 
     async def _flush_pending(self, force_flush: bool = False) -> Any:  # noqa: FBT001, FBT002 - nats-py's signature
         """Pass on a cancellation that nats-py swallows: whoever set a time limit would wait without one."""
@@ -122,7 +155,7 @@ class ReconnectingClient(Client):
 
         nats-py closes the connection for good then, and the process would live on without one.
         """
-        if PERMISSIONS_ERR in err_msg:
+        if parser.PERMISSIONS_ERR in err_msg:
             await super()._process_err(err_msg)
             return
         error = nats.errors.Error(f"nats: {err_msg}")

@@ -61,6 +61,7 @@ def test_the_key_is_that_of_the_field_else_that_of_the_header(
         ({"idempotency_key": "x" * 257}, None),
         ({}, {"Idempotency-Key": "x" * 257}),
         ({}, {"Idempotency-Key": ""}),
+        ({}, {"Idempotency-Key": "a\udcfc"}),
         ({"idempotency_key": "x" * 257}, {"Idempotency-Key": "a"}),
     ],
 )

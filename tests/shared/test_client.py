@@ -21,6 +21,8 @@ from tests.stack.ports import free_port
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from nats.aio.msg import Msg
+
     from tests.stack.nats_proxy import NatsProxy
     from tests.stack.nats_server import NatsServer
 
@@ -208,6 +210,53 @@ async def test_attempts_to_connect_to_a_silent_peer_leave_nothing_behind(
         nats_proxy.thaw()
         await until(lambda: connected.connected and nats_proxy.links == 1)
         await until(lambda: len(asyncio.all_tasks()) - 3 * nats_proxy.links <= tasks)
+
+
+@pytest.mark.parametrize(
+    ("unreadable", "arrives"),
+    [
+        (b"PUB news \xff 0\r\n\r\n", False),
+        (b"HPUB news r 8 8\r\nNATS/1.0\r\n", True),
+        (b"HPUB news r 26 26\r\nNATS/1.0 503 \xff\r\nKey: k\r\n\r\n\r\n", True),
+        (b"PUB news a\x0bb\x0cc 0\r\n\r\n", True),
+    ],
+    ids=["reply", "headers", "status", "white"],
+)
+async def test_a_message_that_cannot_be_read_costs_no_other(
+    nats_server: NatsServer,
+    unreadable: bytes,
+    arrives: bool,  # noqa: FBT001 - a column of the table
+) -> None:
+    async with edges.connected(nats_server.url) as connected:
+        messages: list[Msg] = []
+        await connected.subscribe("news", messages.append)
+        await connected.flush()
+        _, writer = await asyncio.open_connection("127.0.0.1", nats_server.port)
+        writer.write(b'CONNECT {"verbose":false,"headers":true}\r\n' + unreadable)
+        writer.write(b"PUB news 1000\r\n%s\r\n" % bytes(1000) * 9)
+        await until(lambda: len(messages) == 9 + arrives)
+        writer.close()
+        assert connected.client.stats["reconnects"] == 0
+        assert {msg.reply for msg in messages} <= {"", "r", "a\x0bb\x0cc"}
+        assert all(msg.headers["Key"] == "k" for msg in messages if msg.headers)
+
+
+async def test_a_server_whose_words_cannot_be_read_is_left() -> None:
+    """A connection that nobody reads from looks as well as any other."""
+    greeted = 0
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal greeted
+        greeted += 1
+        writer.write(b'INFO {"max_payload": 1000}\r\n')
+        await reader.readuntil(b"PING\r\n")
+        writer.write(b"PONG\r\n-ERR \r\n")
+        await reader.read()
+        writer.close()
+
+    port = free_port()
+    async with await asyncio.start_server(greet, "127.0.0.1", port), edges.connected(f"nats://127.0.0.1:{port}"):
+        await until(lambda: greeted > 1)
 
 
 @pytest.mark.parametrize(
