@@ -46,6 +46,7 @@ FILLED: Final[Mapping[str, Encode]] = {
 }
 """The fields with placeholders, and how a value is written there."""
 
+_ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)\}")
 _ANY_DOMAIN = submission.Policy(
     sender=addresses.Mailbox("", "", ""),
@@ -89,10 +90,12 @@ class Mailing(msgspec.Struct, frozen=True):
 def read(lines: Iterable[str], given: Mapping[str, str], tags: Mapping[str, str]) -> Mailing:
     """Read a whole file; `given` holds the fields of a request that are the same for all rows, also html and text.
 
+    The lines are decoded with `surrogateescape`, so that what is not UTF-8 is found on the line where it is.
+
     Raises:
         Unusable: something is wrong with the header, the template or any row.
     """
-    reader = csv.reader(lines, strict=True)
+    reader = csv.reader(_utf8(lines), strict=True)
     asked = _placeholders([*(given.get(name, "") for name in FILLED), *tags.values()])
     try:
         header = [name.strip() for name in next(reader, [])]
@@ -100,13 +103,19 @@ def read(lines: Iterable[str], given: Mapping[str, str], tags: Mapping[str, str]
         rows, problems = _rows(reader, header, given, tags)
     except csv.Error as error:
         raise Unusable([f"line {reader.line_num}: {error}"]) from error
-    except UnicodeDecodeError as error:
-        raise Unusable([f"line {reader.line_num + 1}: not UTF-8: {error}"]) from error
     if problems:
         raise Unusable(problems)
     if not rows:
         raise Unusable(["there are no rows below the header"])
     return Mailing(rows, [name for name in header if name not in FIELDS and name not in asked])
+
+
+def _utf8(lines: Iterable[str]) -> Iterator[str]:
+    for number, line in enumerate(lines, 1):
+        if wrong := _ESCAPED_BYTE.search(line):
+            byte = wrong[0].encode(errors="surrogateescape").hex()
+            raise Unusable([f"line {number}: byte 0x{byte} is not UTF-8"])
+        yield line
 
 
 def _placeholders(templates: Iterable[str]) -> list[str]:

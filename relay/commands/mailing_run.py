@@ -85,7 +85,7 @@ def run(csv_file: Path, given: Mapping[str, str], tags: Mapping[str, str], optio
 
 def _read(csv_file: Path, given: Mapping[str, str], tags: Mapping[str, str]) -> Mailing:
     try:
-        with csv_file.open(encoding="utf-8-sig", newline="") as lines:
+        with csv_file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
             read = mailing.read(lines, given, tags)
     except OSError as error:
         raise command.WrongUsage(f"{csv_file}: {error.strerror}") from error

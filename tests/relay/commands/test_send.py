@@ -194,6 +194,15 @@ async def test_a_wrong_row_is_told_with_its_line_and_nothing_is_sent(nats_server
     assert not desk.result.exists()
 
 
+async def test_a_byte_that_is_not_utf_8_is_told_with_its_line(nats_server: NatsServer, desk: Desk) -> None:
+    desk.write(60)
+    desk.people.write_bytes(desk.people.read_bytes().replace(b",P 50\n", b",P \xff\n"))
+    async with service(nats_server) as relay:
+        result = await desk.send_all()
+    assert (result.exit_code, relay.requests) == (2, [])
+    assert result.stderr.endswith("nothing was sent\n  line 51: byte 0xff is not UTF-8\n")
+
+
 async def test_a_busy_service_is_asked_again_until_it_takes_the_row(nats_server: NatsServer, desk: Desk) -> None:
     desk.write(3)
     busy = [BUSY] * 4
