@@ -4,9 +4,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import threading
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -14,7 +16,7 @@ from urllib.parse import urlsplit
 import boto3
 import msgspec
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
 from shared import daemon_thread
 from tracker.errors import QueueUnavailable
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LONG_POLL_SECONDS: Final = 20
+SHORTEST_EMPTY_POLL_SECONDS: Final = 1.0
 BATCH: Final = 10  # what SQS takes and gives at most in one call
 DELETE_TRIES: Final = 3
 EXPIRED: Final = frozenset(
@@ -67,8 +70,9 @@ class Queue:
         """Long-poll once and return up to ten messages, invisible to others for a while.
 
         Raises:
-            QueueUnavailable: the call failed.
+            QueueUnavailable: the call failed, or its answer is none of SQS's.
         """
+        earliest = time.monotonic() + min(SHORTEST_EMPTY_POLL_SECONDS, LONG_POLL_SECONDS)
         answer = await self._call(
             "receive_message",
             MaxNumberOfMessages=BATCH,
@@ -76,7 +80,13 @@ class Queue:
             VisibilityTimeout=self._visibility_seconds,
             MessageSystemAttributeNames=["SentTimestamp"],
         )
-        return [_message(one) for one in answer.get("Messages") or ()]
+        try:
+            messages = [_message(one) for one in answer.get("Messages") or ()]
+        except Exception as error:
+            raise QueueUnavailable(f"receive_message: {error!r}") from error
+        if not messages:  # what answers sooner is not SQS, and would be asked hundreds of times a second
+            await asyncio.sleep(earliest - time.monotonic())
+        return messages
 
     async def delete(self, messages: Sequence[Message]) -> None:
         """Delete messages; what cannot be deleted comes again, and is then found to be applied."""
@@ -132,7 +142,7 @@ class Queue:
             if error.response.get("Error", {}).get("Code") in EXPIRED:
                 self._client = None
             raise QueueUnavailable(f"{operation}: {error}") from error
-        except (BotoCoreError, OSError, ValueError) as error:
+        except Exception as error:  # botocore's parser raises whatever an answer makes of it
             raise QueueUnavailable(f"{operation}: {error!r}") from error
         return answer
 

@@ -144,6 +144,12 @@ async def test_three_failures_in_a_row_with_a_growing_backoff_end_it(
     assert len(logged(caplog, "queue.given_up")) == 1
 
 
+async def test_answers_that_are_none_of_sqs_are_failures(sqs: SqsEndpoint) -> None:
+    sqs.instead["ReceiveMessage"] = b"[]"
+    async with polling(sqs, Verdicts(Verdict.SETTLED)) as poller:
+        await asyncio.wait_for(poller.failed.wait(), 10)
+
+
 @pytest.mark.parametrize("failures", [1, 2])
 async def test_fewer_failures_are_survived_and_forgotten(sqs: SqsEndpoint, failures: int) -> None:
     async with polling(sqs, Verdicts(Verdict.SETTLED), receivers=1) as poller:

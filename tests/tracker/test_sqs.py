@@ -8,6 +8,7 @@ import asyncio
 import logging
 import os
 import threading
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -284,6 +285,24 @@ async def test_a_failed_poll_is_told_after_one_call(sqs: SqsEndpoint, queue: Que
     with pytest.raises(QueueUnavailable, match=f"receive_message.*{error}"):
         await queue.receive()
     assert sqs.receives == 1
+
+
+@pytest.mark.parametrize("body", [b"[]", b'"ok"', b'{"Messages":[{"MessageId":"x"}]}', b'{"Messages":[7]}'])
+async def test_an_answer_that_is_none_of_sqs_is_no_poll(sqs: SqsEndpoint, queue: Queue, body: bytes) -> None:
+    sqs.instead["ReceiveMessage"] = body
+    with pytest.raises(QueueUnavailable, match="receive_message: "):
+        await queue.receive()
+
+
+@pytest.mark.parametrize("body", [b"{}", b"<html></html>"])
+async def test_an_empty_answer_that_comes_at_once_is_followed_by_a_pause(
+    sqs: SqsEndpoint, queue: Queue, monkeypatch: pytest.MonkeyPatch, body: bytes
+) -> None:
+    monkeypatch.setattr(edge, "SHORTEST_EMPTY_POLL_SECONDS", 0.2)
+    sqs.instead["ReceiveMessage"] = body
+    started = time.monotonic()
+    assert await queue.receive() == []
+    assert time.monotonic() - started >= 0.2
 
 
 async def test_a_queue_that_does_not_exist_is_unavailable(sqs: SqsEndpoint) -> None:
