@@ -154,10 +154,10 @@ class LiveCounts:
         changed, group.changed = group.changed, set()
         if changed is None:
             segments = await self._reader.segments(group.group_id)
-            if sum(map(len, segments.values())) > MAX_EMAILS:
-                raise _TooLarge
         else:
             segments = {key: await self._reader.segment(key) for key in changed}
+        if sum(map(len, (group.segments | segments).values())) > MAX_EMAILS:
+            raise _TooLarge
         for key, email_ids in segments.items():
             known = group.segments.get(key, ())
             if email_ids[: len(known)] != known:

@@ -273,6 +273,16 @@ async def test_what_is_remembered_is_bounded_by_the_emails_and_by_time(
     assert len(counts) == 5
 
 
+async def test_a_group_that_outgrows_the_bound_is_remembered_no_longer(
+    counts: LiveCounts, writers: Writers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_counts, "MAX_EMAILS", 2)
+    for remembered in (1, 2, 0, 0):
+        await writers.send("g")
+        assert await counts.count("g") == await writers.recounted("g")
+        assert len(counts) == remembered
+
+
 async def test_without_a_question_for_a_while_nothing_is_followed_any_more(
     counts: LiveCounts, writers: Writers, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
