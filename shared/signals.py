@@ -6,13 +6,16 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Iterator
+
+SIGNALLED: Final = 128  # plus the number of the signal, as shells count
 
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
 
@@ -20,11 +23,13 @@ _STOPPING = (signal.SIGTERM, signal.SIGINT)
 def exit_at_once() -> None:
     """End the process on a signal while it only imports: nothing has begun that would have to be finished.
 
+    For `serve` that is a stop like any other, with status 0; a command ends with the status that says so.
+
     As process 1 of a container the default action of SIGTERM is to be ignored, so without a handler of our own a
     signal during the imports would be lost, and the container would run on until it is killed.
     """
     for number in _STOPPING:
-        signal.signal(number, lambda *_: os._exit(0))
+        signal.signal(number, lambda came, _: os._exit(0 if sys.argv[1:2] == ["serve"] else SIGNALLED + came))
 
 
 def end_as_usual() -> None:

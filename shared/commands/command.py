@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from shared.commands.caller import Caller
 
-SIGNALLED: Final = 128  # plus the number of the signal, as shells count
 EXIT_CODES: Final = (
     ("0", "Done."),
     ("1", "The answer is negative, or something failed."),
@@ -104,7 +103,7 @@ class Command(click.Command):
         except (ServiceError, StoreError) as error:
             raise Unreachable(str(error)) from error
         except KeyboardInterrupt:
-            sys.exit(SIGNALLED + 2)
+            sys.exit(signals.SIGNALLED + 2)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Tell the exit statuses below everything else."""
@@ -131,7 +130,7 @@ async def _interruptible(work: Coroutine[Any, Any, T]) -> T:
             return await work
         except asyncio.CancelledError:
             if came:
-                sys.exit(SIGNALLED + came[0])
+                sys.exit(signals.SIGNALLED + came[0])
             raise
 
 
