@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MAX_EMAILS: Final = 200_000  # of about 250 bytes each
+MAX_EMAILS: Final = 200_000  # of about 400 bytes each
 IDLE_SECONDS: Final = 120.0  # without a question for so long, a group is forgotten; without any, nothing is followed
 LOADED_AT_ONCE: Final = 1000
 
