@@ -174,19 +174,18 @@ class LiveCounts:
         self._insist_on(group)
         new = group.counts.add(email_ids)
         self._by_email.update(dict.fromkeys(new, group))  # before loading: what is written meanwhile is not missed
-        for start in range(0, len(new), LOADED_AT_ONCE):
-            entries = await self._recipients.get_many(new[start : start + LOADED_AT_ONCE])
-            for email_id, entry in entries.items():
-                group.counts.put(email_id, entry.revision, analytics.tally(entry.value))
+        await self._read_records(group.counts, new)
 
     async def _count_and_forget(self, group_id: str) -> GetEmailEngagementAnalyticsResponse:
         counts = analytics.Counts()
-        email_ids = counts.add(await self._reader.email_ids(group_id))
+        await self._read_records(counts, counts.add(await self._reader.email_ids(group_id)))
+        return counts.response(group_id)
+
+    async def _read_records(self, counts: analytics.Counts, email_ids: Sequence[str]) -> None:
         for start in range(0, len(email_ids), LOADED_AT_ONCE):
             entries = await self._recipients.get_many(email_ids[start : start + LOADED_AT_ONCE])
             for email_id, entry in entries.items():
                 counts.put(email_id, entry.revision, analytics.tally(entry.value))
-        return counts.response(group_id)
 
     def _record_written(self, write: Write) -> None:
         group = self._by_email.get(write.key)
