@@ -150,7 +150,10 @@ class IndexWriter:
         tail = group.tail
         value = group_index.extend(tail.value, email_ids) if tail.ids else group_index.encode(email_ids)
         key = group_index.segment_key(group.key, tail.segment)
-        revision = await self._bucket.update(key, value, tail.revision)
+        try:
+            revision = await self._bucket.update(key, value, tail.revision)
+        except ValueTooLarge as error:  # its limit was lowered since we asked, and is asked for anew
+            raise RevisionConflict(key) from error
         self._set_tail(group, _Tail(tail.segment, revision, value, tail.ids + len(email_ids)))
         group.believed_until = _now() + TAIL_SECONDS
 
@@ -227,13 +230,11 @@ def _is_full(tail: _Tail, max_bytes: int) -> bool:
 
 
 def _settle(waiting: list[_Waiting], error: StoreError | None) -> None:
-    for one in waiting:
-        if one.written.done():  # its caller has given up
-            continue
+    for written in (one.written for one in waiting if not one.written.done()):  # the others were given up
         if error:
-            one.written.set_exception(error)
+            written.set_exception(error)
         else:
-            one.written.set_result(None)
+            written.set_result(None)
 
 
 def _while_conflicting() -> AsyncRetrying:

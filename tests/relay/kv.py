@@ -51,6 +51,12 @@ class Buckets:
             limit = max_value_size if name == self.group_index_name else None
             await self._jetstream.create_key_value(KeyValueConfig(name, max_value_size=limit, direct=True))
 
+    async def lower_limit(self, max_value_size: int) -> None:
+        """Let the group index take no larger values from now on, as an operator does."""
+        config = (await self._jetstream.stream_info(f"KV_{self.group_index_name}")).config
+        config.max_msg_size = max_value_size
+        await self._jetstream.update_stream(config)
+
     async def delete(self) -> None:
         """Delete both with all they hold, those that are there."""
         for name in (self.recipients_name, self.group_index_name):

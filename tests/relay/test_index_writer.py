@@ -220,6 +220,16 @@ async def test_a_small_bucket_rolls_over_earlier_and_is_still_gone_on_with_by_ot
     assert await buckets.ids("g") == [*ids, *late]
 
 
+async def test_a_bucket_whose_limit_is_lowered_takes_the_next_ids_into_further_segments(
+    index_writer: IndexWriter, buckets: Buckets
+) -> None:
+    ids = new_ids(30)
+    await append_all(index_writer, "g", ids[:20])
+    await buckets.lower_limit(512)
+    await append_all(index_writer, "g", ids[20:])
+    assert await buckets.ids("g") == ids
+
+
 async def test_a_bucket_too_small_for_one_id_is_told_apart_from_one_that_is_away(
     index_writer: IndexWriter, buckets: Buckets
 ) -> None:
