@@ -223,28 +223,32 @@ class Poller:
         return [pair.message for pair in old], [pair for pair in pairs if pair not in old]
 
     async def _hold(self, waiting: list[_Pair]) -> None:
-        """Try again until each message is settled, extending its visibility meanwhile."""
+        """Try again until each message is settled or stuck, extending its visibility meanwhile."""
+        messages = [pair.message for pair in waiting]
         pause = FIRST_PAUSE_SECONDS
         extend_at = _now() + VISIBILITY_SECONDS / 2
-        while waiting:
-            left = self._record_wait_seconds - min(self._waited_seconds(pair.message) for pair in waiting)
-            wait = min(pause, max(0.05, left)) if left > 0 else pause  # what is older waits for the store
-            await asyncio.sleep(wait * random.uniform(0.8, 1.2))  # noqa: S311
-            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
-            if _now() >= extend_at:
-                await self._queue.change_visibility([pair.message for pair in waiting], VISIBILITY_SECONDS)
-                extend_at = _now() + VISIBILITY_SECONDS / 2
-            settled, waiting = self._sorted(waiting, await self._apply(waiting))
-            await self._let_go(settled)
+        try:
+            while waiting:
+                left = self._record_wait_seconds - min(self._waited_seconds(pair.message) for pair in waiting)
+                wait = min(pause, max(0.05, left)) if left > 0 else pause  # what is older waits for the store
+                await asyncio.sleep(wait * random.uniform(0.8, 1.2))  # noqa: S311
+                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+                if _now() >= extend_at:
+                    await self._queue.change_visibility([pair.message for pair in waiting], VISIBILITY_SECONDS)
+                    extend_at = _now() + VISIBILITY_SECONDS / 2
+                settled, waiting = self._sorted(waiting, await self._apply(waiting))
+                self._let_go(settled)
+                await self._queue.delete(settled)
+        finally:
+            self._let_go(messages)  # what is stuck too, or met an error: it comes again by itself
 
     def _waited_seconds(self, message: Message) -> float:
         """Return how long a record could have been there; while KV was away, the relay could not write it."""
         return (datetime.now(UTC) - max(message.sent_at, self._store_came_back)).total_seconds()
 
-    async def _let_go(self, settled: list[Message]) -> None:
-        for message in settled:
+    def _let_go(self, messages: Sequence[Message]) -> None:
+        for message in messages:
             self._held.pop(message.receipt_handle, None)
-        await self._queue.delete(settled)
 
 
 def _now() -> float:

@@ -17,10 +17,13 @@ from tracker import records
 from tracker.record_updater import Verdict
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from shared.bucket import Bucket
     from shared.connection import Connection
     from tests.stack.sqs_endpoint import SqsEndpoint
     from tracker.record_updater import RecordUpdater
+    from tracker.ses_event import EngagementEvent
 
 pytestmark = pytest.mark.usefixtures("hasty")
 
@@ -175,6 +178,28 @@ async def test_a_held_message_stays_invisible_beyond_its_timeout(
         updater.settle()
         await sqs.wait_until_empty()
     assert receives(sqs) == ["1"]
+
+
+class Breaking(Verdicts):
+    """Waits for a record once, and then breaks."""
+
+    async def _pass(self, email_id: str, events: Sequence[EngagementEvent]) -> Verdict:
+        if len(self.asked) > 1:
+            raise OSError
+        return await super()._pass(email_id, events)
+
+
+@pytest.mark.parametrize("updater", [Verdicts(Verdict.UNMATCHED, Verdict.STUCK), Breaking(Verdict.UNMATCHED)])
+async def test_a_held_message_that_is_stuck_or_meets_an_error_is_left_to_the_queue(
+    sqs: SqsEndpoint, updater: Verdicts
+) -> None:
+    async with polling(sqs, updater) as poller:
+        sqs.send(of_email())
+        await until(lambda: poller.held)
+        await updater.wait_until_asked(2)
+        await until(lambda: not poller.held)
+        assert (sqs.in_flight, sqs.deleted) == (1, [])
+    assert "ChangeMessageVisibilityBatch" not in sqs.calls
 
 
 async def test_beyond_a_limit_unmatched_messages_go_back_to_the_queue(
