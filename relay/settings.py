@@ -15,6 +15,7 @@ from shared import addresses
 from shared.settings import Count, Domains, Password, Port, ProcessSettings, Seconds, SettingsError
 
 SPARE_SECONDS: Final = 10.0  # for KV, and for clocks that differ
+LEAST_SEND_RATE: Final = 0.001  # a mail in a quarter of an hour; of far less there is no reciprocal
 IMPLICIT_TLS_PORTS: Final = frozenset({465, 2465})  # SES's TLS wrapper ports
 
 
@@ -40,16 +41,18 @@ class RelaySettings(ProcessSettings, frozen=True, kw_only=True):
     smtp_timeout_seconds: Seconds = 30.0
     send_retry_seconds: Seconds = 8.0
     ses_configuration_set: Annotated[str, msgspec.Meta(pattern=r"^[\x21-\x7e]*$")] = ""
-    ses_max_send_rate: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    ses_max_send_rate: Annotated[float, msgspec.Meta(ge=0, le=1_000_000)] = 0.0
 
 
 def policy(settings: RelaySettings) -> Policy:
     """Return what submissions are checked against.
 
     Raises:
-        SettingsError: a domain or the default sender is malformed, or credentials would travel in the clear.
+        SettingsError: a domain or the default sender is malformed, a rate is none, or credentials would travel in the
+            clear.
     """
     _check_credentials(settings)
+    _check_send_rate(settings)
     return Policy(
         sender=_sender(settings),
         display_name=settings.default_smtp_from_display_name,
@@ -97,3 +100,10 @@ def _check_credentials(settings: RelaySettings) -> None:
         raise SettingsError(f"{missing}: must be set, since its counterpart is")
     if settings.smtp_username and settings.smtp_tls == "off" and not is_loopback(settings.smtp_host):
         raise SettingsError("SMTP_TLS: off would send SMTP_PASSWORD in the clear to another host")
+
+
+def _check_send_rate(settings: RelaySettings) -> None:
+    if 0 < settings.ses_max_send_rate < LEAST_SEND_RATE:
+        raise SettingsError(
+            f"SES_MAX_SEND_RATE: {settings.ses_max_send_rate:g} is neither 0 nor at least {LEAST_SEND_RATE} a second"
+        )

@@ -64,6 +64,8 @@ async def test_a_stop_while_nats_is_awaited_is_at_once_and_a_second_signal_chang
         ("lfx-email-relay", {"EMAIL_ENABLED": "perhaps"}, "EMAIL_ENABLED"),
         ("lfx-email-relay", {"SMTP_FROM": "nobody"}, "SMTP_FROM"),
         ("lfx-email-relay", {"SMTP_ALLOWED_RECIPIENT_DOMAINS": ","}, "SMTP_ALLOWED_RECIPIENT_DOMAINS"),
+        ("lfx-email-relay", {"SES_MAX_SEND_RATE": "inf"}, "SES_MAX_SEND_RATE"),
+        ("lfx-email-relay", {"SES_MAX_SEND_RATE": "1e-320"}, "SES_MAX_SEND_RATE"),
         ("lfx-email-relay", {"SMTP_PASSWORD": "s3cret"}, "SMTP_USERNAME"),
         ("lfx-email-relay", {"NATS_URL": "nats://u:s3cret@:bad"}, "NATS_URL"),
         ("lfx-email-tracker", {"LOG_LEVEL": "loud"}, "LOG_LEVEL"),

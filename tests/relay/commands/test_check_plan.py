@@ -36,7 +36,13 @@ def test_settings_that_make_little_sense_are_a_warning(odd: dict[str, Any], said
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"smtp_username": "u"}, {"smtp_allowed_from_domains": ("*.example.com",)}, {"smtp_from": "nobody"}]
+    "wrong",
+    [
+        {"smtp_username": "u"},
+        {"smtp_allowed_from_domains": ("*.example.com",)},
+        {"smtp_from": "nobody"},
+        {"ses_max_send_rate": 1e-320},
+    ],
 )
 def test_settings_that_serve_refuses_are_a_failure(wrong: dict[str, Any]) -> None:
     (finding,) = check_plan.judged(RelaySettings(**SENDING | wrong))
