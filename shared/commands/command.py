@@ -102,6 +102,11 @@ class Command(click.Command):
             raise Failed(f"{error}: {error.advice}") from error
         except (ServiceError, StoreError) as error:
             raise Unreachable(str(error)) from error
+        except BrokenPipeError:
+            raise  # whoever reads has seen enough; click ends without a word
+        except OSError as error:
+            _give_up_output()
+            raise Failed(_why(error)) from error
         except KeyboardInterrupt:
             sys.exit(signals.SIGNALLED + 2)
 
@@ -110,6 +115,19 @@ class Command(click.Command):
         super().format_epilog(ctx, formatter)
         with formatter.section("Exit status"):
             formatter.write_dl(EXIT_CODES)
+
+
+def _why(error: OSError) -> str:
+    return f"{error.filename or 'cannot read or write'}: {error.strerror or repr(error)}"
+
+
+def _give_up_output() -> None:
+    """Throw away what standard output does not take; else Python would try again at its end, and end with 120."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - no path, but a device
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

@@ -9,6 +9,7 @@ import json
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -195,6 +196,15 @@ def test_a_signal_ends_a_command_without_a_word(number: signal.Signals) -> None:
         process.send_signal(number)
         rest, errors = process.communicate(timeout=20)
     assert (process.returncode, rest, errors) == (128 + number, b"", b"")
+
+
+def test_an_output_that_cannot_be_written_is_one_line_and_status_1() -> None:
+    code = f"from {__name__} import main; main()"
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(  # noqa: S603 - our own code
+            [sys.executable, "-c", code, "wait"], stdout=full, stderr=subprocess.PIPE, check=False, timeout=20
+        )
+    assert (done.returncode, done.stderr) == (1, b"Error: cannot read or write: No space left on device\n")
 
 
 def test_a_reader_that_leaves_early_is_no_failure_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
