@@ -25,12 +25,19 @@ def check(settings: TrackerSettings) -> None:
     """Check what no field can say alone.
 
     Raises:
-        SettingsError: events are wanted, and there is no queue to take them from.
+        SettingsError: events are wanted, and there is no queue, or no URL of one, to take them from.
     """
     if not settings.ses_eventing_enabled:
         return
     if not settings.ses_engagement_sqs_queue_url:
         raise SettingsError("SES_ENGAGEMENT_SQS_QUEUE_URL: must be set, since SES_EVENTING_ENABLED is true")
-    url = urlsplit(settings.ses_engagement_sqs_queue_url)
-    if url.scheme not in {"http", "https"} or not url.hostname:
+    if not _is_url(settings.ses_engagement_sqs_queue_url):
         raise SettingsError(f"SES_ENGAGEMENT_SQS_QUEUE_URL: {settings.ses_engagement_sqs_queue_url!r} is no URL")
+
+
+def _is_url(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        return url.scheme in {"http", "https"} and bool(url.hostname) and url.port != 0
+    except ValueError:  # half a pair of brackets, a port beyond 65535
+        return False

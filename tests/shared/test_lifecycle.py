@@ -70,6 +70,11 @@ async def test_a_stop_while_nats_is_awaited_is_at_once_and_a_second_signal_chang
         ("lfx-email-relay", {"NATS_URL": "nats://u:s3cret@:bad"}, "NATS_URL"),
         ("lfx-email-tracker", {"LOG_LEVEL": "loud"}, "LOG_LEVEL"),
         ("lfx-email-tracker", {"SES_EVENTING_ENABLED": "true"}, "SES_ENGAGEMENT_SQS_QUEUE_URL"),
+        (
+            "lfx-email-tracker",
+            {"SES_EVENTING_ENABLED": "true", "SES_ENGAGEMENT_SQS_QUEUE_URL": "http://[x"},
+            "SES_ENGAGEMENT_SQS_QUEUE_URL",
+        ),
     ],
 )
 async def test_what_is_set_wrongly_ends_the_start_with_one_line_that_names_it(

@@ -17,6 +17,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from shared import daemon_thread
 from shared.commands import table
 from shared.commands.checkup import Finding, Probe
+from shared.settings import SettingsError
+from tracker import settings as rules
 from tracker import sqs
 from tracker.errors import QueueUnavailable
 
@@ -59,8 +61,10 @@ def probe(settings: TrackerSettings, environ: Mapping[str, str]) -> Probe:
         if not settings.ses_eventing_enabled:
             tell(Finding("skipped", QUEUE, "SES_EVENTING_ENABLED is false: no events are taken, queries are answered"))
             return
-        if not settings.ses_engagement_sqs_queue_url:
-            tell(Finding("skipped", QUEUE, "not tried without SES_ENGAGEMENT_SQS_QUEUE_URL"))
+        try:
+            rules.check(settings)
+        except SettingsError:
+            tell(Finding("skipped", QUEUE, "not tried without the URL of one in SES_ENGAGEMENT_SQS_QUEUE_URL"))
             return
         queue = sqs.Queue(settings.ses_engagement_sqs_queue_url, environ, visibility_seconds=0)
         tell(await _credentials(queue.region))

@@ -4,14 +4,19 @@
 
 from __future__ import annotations
 
+import pytest
+
 from shared import contract
 from tracker.commands import check_plan
 from tracker.settings import TrackerSettings
 
 
-def test_events_without_a_queue_are_a_failure() -> None:
+@pytest.mark.parametrize(
+    "url", ["", "queue", "sqs://queue", "http://[x", "http://x:99999/q", "http://x:y/q", "http:///q"]
+)
+def test_events_without_the_url_of_a_queue_are_a_failure(url: str) -> None:
     assert check_plan.judged(TrackerSettings()).verdict == "ok"
-    finding = check_plan.judged(TrackerSettings(ses_eventing_enabled=True))
+    finding = check_plan.judged(TrackerSettings(ses_eventing_enabled=True, ses_engagement_sqs_queue_url=url))
     assert (finding.verdict, "SES_ENGAGEMENT_SQS_QUEUE_URL" in finding.found) == ("failed", True)
 
 

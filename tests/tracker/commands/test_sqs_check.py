@@ -121,4 +121,5 @@ async def test_a_tracker_without_eventing_says_so() -> None:
     findings = await found("", eventing=False)
     assert findings[QUEUE].verdict == "skipped"
     assert "SES_EVENTING_ENABLED is false" in findings[QUEUE].found
-    assert (await found(""))[QUEUE].verdict == "skipped"
+    for url in ("", "http://[x"):
+        assert (await found(url))[QUEUE].verdict == "skipped"
