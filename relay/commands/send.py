@@ -14,6 +14,8 @@ from shared.commands import command
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from shared.contract import SendEmailResponse
+
 NAME: Final = "lfx-email-relay send"
 TIMEOUT_SECONDS: Final = 45.0  # longer than the relay takes for any request with its default settings
 FIELDS: Final = (
@@ -130,9 +132,20 @@ def _send_one(request: Mapping[str, Any], *, timeout: float, as_json: bool) -> N
             return await caller.ask(contract.SEND_EMAIL_SUBJECT, email, contract.SendEmailResponse, timeout=timeout)
 
     sent = command.run(work())
-    if as_json:
-        command.print_json(sent)
+    _tell(sent, as_json=as_json)
     if not sent.email_id:
         raise command.Failed("not sent: the recipient is outside SMTP_ALLOWED_RECIPIENT_DOMAINS")
-    if not as_json:
-        command.print_table([("email_id", sent.email_id), ("group_id", sent.group_id)])
+
+
+def _tell(sent: SendEmailResponse, *, as_json: bool) -> None:
+    """Print the ids, or else tell them to people: whether or not they can be printed, the mail is out."""
+    try:
+        if as_json:
+            command.print_json(sent)
+        elif sent.email_id:
+            command.print_table([("email_id", sent.email_id), ("group_id", sent.group_id)])
+    except BrokenPipeError:
+        raise
+    except OSError:
+        command.say(f"The relay has answered: email_id {sent.email_id}, group_id {sent.group_id}")
+        raise

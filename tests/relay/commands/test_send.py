@@ -162,6 +162,22 @@ async def test_one_email_that_is_not_sent_is_told(
     assert said in result.stderr
 
 
+@pytest.mark.parametrize("how", [[], ["--json"]])
+async def test_ids_that_cannot_be_printed_are_told_to_people(
+    nats_server: NatsServer, desk: Desk, how: list[str]
+) -> None:
+    words = ["--to", "a@b.org", "--subject", "s", *desk.bodies, *how]
+    env = {"NATS_URL": nats_server.url}
+    with Path("/dev/full").open("wb") as full:  # noqa: ASYNC230 - a device
+        async with service(nats_server):
+            process = await asyncio.create_subprocess_exec(
+                SCRIPT, "send", *words, env=env, stdout=full, stderr=asyncio.subprocess.PIPE
+            )
+            _, errors = await asyncio.wait_for(process.communicate(), 20)
+    assert process.returncode == 1
+    assert errors.startswith(b"The relay has answered: email_id id-a@b.org, group_id new\nError: ")
+
+
 @pytest.mark.parametrize("missing", ["--to", "--subject", "--html", "--text"])
 async def test_what_is_missing_is_wrong_usage(desk: Desk, missing: str) -> None:
     options = {"--to": "a@b.org", "--subject": "s", "--html": desk.bodies[1], "--text": desk.bodies[3]}
