@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -109,6 +110,8 @@ def send(csv_file: Path | None, tags: Mapping[str, str], **options: Any) -> None
 
 
 def _read(name: Any, file: Any) -> str:
+    if file.name == "-" and sys.stdin is None:
+        raise click.UsageError(f"--{name}: standard input is closed")
     try:
         body: str = file.read()
     except UnicodeDecodeError as error:

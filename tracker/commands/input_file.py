@@ -32,9 +32,11 @@ def opened(path: str) -> Iterator[Iterator[str]]:
     What is neither UTF-8 nor UTF-16 becomes U+FFFD, for whoever reads it to refuse.
 
     Raises:
-        Unreadable: it cannot be opened; or, from the iterator, it is broken, and what came is all there is.
+        Unreadable: it is closed, or cannot be opened; or, from the iterator, broken, and what came is all there is.
     """
     if path == STDIN:
+        if sys.stdin is None:
+            raise Unreadable("standard input is closed")
         stream: Any = sys.stdin.buffer
         raw = getattr(stream, "raw", stream)  # the lock of what is not raw would outlive Ctrl-C
         yield _pieces(io.BufferedReader(raw))

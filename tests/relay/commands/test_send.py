@@ -8,6 +8,7 @@ import asyncio
 import csv
 import json
 import signal
+import subprocess
 import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -160,6 +161,14 @@ async def test_one_email_that_is_not_sent_is_told(
         result = await desk.send("--to", "a@b.org", "--subject", "s", "--timeout", "0.1", *desk.bodies)
     assert (result.exit_code, result.stdout) == (status, "")
     assert said in result.stderr
+
+
+def test_standard_input_that_is_closed_is_wrong_usage(desk: Desk) -> None:
+    words = ["send", "--to", "a@b.org", "--subject", "s", "--html", "-", *desk.bodies[2:]]
+    closed = ["sh", "-c", 'exec "$0" "$@" <&-', str(SCRIPT), *words]
+    done = subprocess.run(closed, capture_output=True, check=False, timeout=20)  # noqa: S603 - our own words
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.endswith(b"Error: --html: standard input is closed\n")
 
 
 @pytest.mark.parametrize("how", [[], ["--json"]])

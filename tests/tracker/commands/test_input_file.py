@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import gzip
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -65,3 +66,9 @@ def test_a_broken_gzip_is_told(tmp_path: Path, broken: bytes, why: str) -> None:
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(Unreadable, match="No such file"):
         read(tmp_path / "f")
+
+
+def test_standard_input_that_is_closed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(Unreadable, match="standard input is closed"), input_file.opened(input_file.STDIN):
+        pass
