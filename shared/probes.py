@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Final, Self
 
 import h11
 
+from shared.settings import SettingsError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -36,10 +38,13 @@ class Probes:
         """Listen.
 
         Raises:
-            OSError: the port is taken.
+            SettingsError: the port is taken, or not to be had.
         """
-        for listener in _listeners(self._port):
-            self._servers.append(await asyncio.start_server(self._serve, sock=listener))
+        try:
+            for listener in _listeners(self._port):
+                self._servers.append(await asyncio.start_server(self._serve, sock=listener))
+        except OSError as error:
+            raise SettingsError(f"PORT: cannot listen on {self._port}: {error.strerror or error}") from error
         return self
 
     async def __aexit__(self, *_: object) -> None:

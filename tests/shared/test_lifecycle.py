@@ -89,7 +89,7 @@ async def test_what_is_set_wrongly_ends_the_start_with_one_line_that_names_it(
     assert process.errors == ""
 
 
-async def test_a_port_that_is_taken_ends_the_start() -> None:
+async def test_a_port_that_is_taken_ends_the_start_with_one_line_that_names_it() -> None:
     async with (
         servers.running() as nats,
         console.running("lfx-email-relay", "serve", env={"NATS_URL": nats.url}) as first,
@@ -98,4 +98,6 @@ async def test_a_port_that_is_taken_ends_the_start() -> None:
         variables = {"NATS_URL": nats.url, "PORT": str(first.port)}
         async with console.running("lfx-email-relay", "serve", env=variables) as second:
             assert await second.wait() == 1
-        assert [line["msg"] for line in second.logs] == ["start.failed"]
+        [line] = second.logs
+        assert line["msg"] == "start.failed"
+        assert line["error"] == f"PORT: cannot listen on {first.port}: Address already in use"

@@ -12,6 +12,7 @@ import pytest
 
 from shared import probes
 from shared.probes import Probes
+from shared.settings import SettingsError
 from tests.stack.ports import free_port
 
 if TYPE_CHECKING:
@@ -85,10 +86,11 @@ async def test_whoever_says_nothing_is_not_waited_for(listening: Listening, monk
     assert await listening.ask(b"GET /li") == b""
 
 
-async def test_a_port_that_is_taken_is_an_error() -> None:
+async def test_a_port_that_is_taken_is_an_error_that_names_it() -> None:
     with socket.socket() as taken:
         taken.bind(("", 0))
         taken.listen()
-        with pytest.raises(OSError, match="in use"):
-            async with Probes(taken.getsockname()[1], lambda: True):
+        port = taken.getsockname()[1]
+        with pytest.raises(SettingsError, match=rf"^PORT: cannot listen on {port}: .* in use$"):
+            async with Probes(port, lambda: True):
                 pass
