@@ -27,7 +27,8 @@ Domains = Annotated[tuple[str, ...], msgspec.Meta(extra={"empty_counts": True})]
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
-Seconds = Annotated[float, msgspec.Meta(gt=0)]
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
+"""At most a day: what is longer, or without end, no deadline can be reckoned with."""
 
 
 class SettingsError(Exception):

@@ -62,6 +62,7 @@ async def test_a_stop_while_nats_is_awaited_is_at_once_and_a_second_signal_chang
     [
         ("lfx-email-relay", {"SMTP_PORT": "x"}, "SMTP_PORT"),
         ("lfx-email-relay", {"EMAIL_ENABLED": "perhaps"}, "EMAIL_ENABLED"),
+        ("lfx-email-relay", {"SEND_RETRY_SECONDS": "inf"}, "SEND_RETRY_SECONDS"),
         ("lfx-email-relay", {"SMTP_FROM": "nobody"}, "SMTP_FROM"),
         ("lfx-email-relay", {"SMTP_ALLOWED_RECIPIENT_DOMAINS": ","}, "SMTP_ALLOWED_RECIPIENT_DOMAINS"),
         ("lfx-email-relay", {"SES_MAX_SEND_RATE": "inf"}, "SES_MAX_SEND_RATE"),

@@ -169,6 +169,7 @@ def test_domains_are_split_at_commas_trimmed_and_lower_cased_and_empty_means_non
         ("count", "100000"),
         ("seconds", "0.001"),
         ("seconds", "30"),
+        ("seconds", "86400"),
         ("seconds", " 2.5\n"),
     ],
 )
@@ -201,6 +202,9 @@ def test_a_number_within_its_range_is_read(name: str, value: str) -> None:
         ("seconds", "5s"),
         ("seconds", "1,5"),
         ("seconds", "1e999"),
+        ("seconds", "inf"),
+        ("seconds", "1e300"),
+        ("seconds", "86401"),
         ("switch", "2"),
         ("switch", "ja"),
         ("switch", "tru"),
