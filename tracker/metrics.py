@@ -36,9 +36,14 @@ def queries(served: Mapping[str, tuple[Endpoint, Answering]], counts: LiveCounts
     return text([*_queries(served), *_store(counts, buckets)])
 
 
-def events(queue: Queue, poller: Poller, updater: RecordUpdater) -> bytes:
-    """Return the text about the rooms that exist only with SES_EVENTING_ENABLED=true."""
-    return text([*_receives(queue, poller), *_outcomes(poller, updater)])
+def receives(queue: Queue, poller: Poller) -> bytes:
+    """Return the text about the queue, which is polled only with SES_EVENTING_ENABLED=true."""
+    return text(_receives(queue, poller))
+
+
+def events(poller: Poller, updater: RecordUpdater) -> bytes:
+    """Return the text about what became of the events that came."""
+    return text(_outcomes(poller, updater))
 
 
 def suppressions(suppressor: Suppressor) -> bytes:

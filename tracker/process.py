@@ -69,8 +69,9 @@ def prepare(config: TrackerSettings, environ: Mapping[str, str], *, create_bucke
             if config.ses_eventing_enabled:
                 await _require(recipients, index)
                 updater = RecordUpdater(recipients, Announcer(connection))
-                applying = _applying(life, config, updater, suppressions)
-                poller = await _poller(stack, life, config, environ, updater, _traced(life, applying))
+                applying = _traced(life, _applying(life, config, updater, suppressions))
+                poller = await _poller(stack, life, config, environ, applying)
+                life.expose(lambda: _metrics().events(poller, updater))
                 connection.on_disconnect(poller.doubt_store)
             groups = GroupReader(recipients, index)
             counts = LiveCounts(groups, recipients, index, partial(StreamFollower, connection, inbox))
@@ -157,21 +158,16 @@ def _applying(
     return suppressor
 
 
-async def _poller(  # noqa: PLR0913, PLR0917 - what wires is handed everything
-    stack: AsyncExitStack,
-    life: Life,
-    config: TrackerSettings,
-    environ: Mapping[str, str],
-    updater: RecordUpdater,
-    applying: Updater,
+async def _poller(
+    stack: AsyncExitStack, life: Life, config: TrackerSettings, environ: Mapping[str, str], updater: Updater
 ) -> Poller:
     from tracker.sqs import Queue  # noqa: PLC0415 - boto3 takes 135 ms and 19 MB
 
     queue = Queue(config.ses_engagement_sqs_queue_url, environ, visibility_seconds=VISIBILITY_SECONDS)
     poller = Poller(
-        queue, applying, receivers=config.sqs_receivers, record_wait_seconds=config.engagement_record_wait_seconds
+        queue, updater, receivers=config.sqs_receivers, record_wait_seconds=config.engagement_record_wait_seconds
     )
-    life.expose(lambda: _metrics().events(queue, poller, updater))
+    life.expose(lambda: _metrics().receives(queue, poller))
     return await stack.enter_async_context(poller)
 
 

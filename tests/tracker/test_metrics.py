@@ -65,7 +65,7 @@ async def test_what_happened_to_events_is_told_by_whoever_decided_it(bucket: Buc
     poller.outcomes["open", "unmatched"] += 1
     poller.receives["messages"] += 1
     queue.undeleted = 6
-    said = read(metrics.events(queue, poller, updater))
+    said = read(metrics.receives(queue, poller) + metrics.events(poller, updater))
     assert said["email_tracker_events_total", "open", "applied"] == 2
     assert said["email_tracker_events_total", "open", "unmatched"] == 1
     assert said["email_tracker_receives_total", "messages"] == 1
@@ -76,7 +76,7 @@ async def test_the_first_event_that_has_no_record_or_is_none_is_an_increase(buck
     """Prometheus sees no increase in a series that begins with 1."""
     updater = RecordUpdater(bucket, Silent())
     queue = Queue("https://sqs.us-west-2.amazonaws.com/123456789012/events", {}, visibility_seconds=30)
-    said = read(metrics.events(queue, Poller(queue, updater, receivers=1, record_wait_seconds=1), updater))
+    said = read(metrics.events(Poller(queue, updater, receivers=1, record_wait_seconds=1), updater))
     assert {said["email_tracker_events_total", kind, "unmatched"] for kind in KINDS} == {0}
     assert said["email_tracker_events_total", "none", "malformed"] == 0
 
