@@ -50,7 +50,7 @@ REFUSED_FOR_CONTENT: Final = frozenset(
     {"InvalidParameterValue", "ReadCountOutOfRange", "ReceiptHandleIsInvalid", "InvalidIdFormat", "InvalidAddress"}
 )
 DENIED: Final = frozenset({"AccessDenied", "AccessDeniedException", "AuthorizationError", "KMS.AccessDeniedException"})
-GONE: Final = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"})
+NO_SUCH_QUEUE: Final = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"})
 NOT_KNOWN: Final = sqs.EXPIRED | {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidSecurity"}
 
 
@@ -111,7 +111,7 @@ def _unavailable(error: QueueUnavailable) -> Finding:
     code, said = _code(error), str(error)
     if code in DENIED:  # the tracker itself needs no attributes
         return Finding("warning", QUEUE, "its attributes may not be read", f"grant {ACTIONS['get_queue_attributes']}")
-    if code in GONE:
+    if code in NO_SUCH_QUEUE:
         return Finding("failed", QUEUE, "there is no such queue", "check SES_ENGAGEMENT_SQS_QUEUE_URL and the account")
     if code in NOT_KNOWN:
         return Finding("failed", QUEUE, said, "these credentials are not, or no longer, good")
