@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 MAX_GROUP_ID_BYTES: Final = 255
+MAX_EMAIL_ID_LENGTH: Final = 255
 FIRST_SEGMENT_IDS: Final = 10_000
 LATER_SEGMENT_IDS: Final = 500
 FIRST: Final = 0
@@ -35,6 +36,11 @@ def is_valid(group_id: str) -> bool:
 def is_legal_key(key: str) -> bool:
     """Tell whether NATS accepts the key (`[-/_=.a-zA-Z0-9]+`), with no empty token: that would answer as an outage."""
     return bool(_LEGAL_KEY.fullmatch(key)) and ".." not in key and key[0] != "." and key[-1] != "."
+
+
+def is_email_id(email_id: str) -> bool:
+    """Tell whether a record may lie under this id: a legal key of at most 255 characters."""
+    return len(email_id) <= MAX_EMAIL_ID_LENGTH and is_legal_key(email_id)
 
 
 def key_of(group_id: str) -> str:

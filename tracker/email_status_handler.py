@@ -30,7 +30,6 @@ REASONS: Final[dict[type[Exception], str]] = {
     RecordCorrupt: contract.INTERNAL_ERROR,
     IndexCorrupt: contract.INTERNAL_ERROR,
 }
-MAX_ID_LENGTH: Final = 255
 
 _read = request_body.reader(contract.GetEmailStatusRequest)
 _encode = msgspec.json.Encoder().encode
@@ -75,7 +74,7 @@ class EmailStatusHandler:
         raise _Invalid(contract.EMAIL_OR_GROUP_REQUIRED)
 
     async def _one(self, email_id: str) -> bytes:
-        if len(email_id) > MAX_ID_LENGTH or not group_index.is_legal_key(email_id):
+        if not group_index.is_email_id(email_id):
             raise KeyMissing(email_id)
         entry = await self._recipients.get(email_id)
         return self._found(records.encode(records.decode(entry.value)), total=1)

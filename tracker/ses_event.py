@@ -20,7 +20,6 @@ Kind = Literal["delivery", "open", "click", "bounce", "complaint"]
 
 KINDS: Final[frozenset[str]] = frozenset({"delivery", "open", "click", "bounce", "complaint"})
 TOPIC_ATTACHED: Final = "Successfully validated SNS topic"  # a plain sentence that SES publishes
-MAX_EMAIL_ID_LENGTH: Final = 255
 
 _decode = msgspec.json.Decoder().decode
 
@@ -114,10 +113,10 @@ def _email_id(mail: dict[str, Any]) -> str:
     for header in headers if isinstance(headers, list) else ():
         if _text(_dict(header).get("name")).strip().lower() == tracking_id.HEADER.lower():
             email_id = tracking_id.email_id_of(_text(header.get("value")))
-            if _is_key(email_id):
+            if group_index.is_email_id(email_id):
                 return email_id
     email_id = _tag(mail, "email_id")
-    if _is_key(email_id):
+    if group_index.is_email_id(email_id):
         return email_id
     if mail.get("headersTruncated") is True:
         raise _NoEvent("headers are truncated and there is no email_id tag")
@@ -129,10 +128,6 @@ def _email_id(mail: dict[str, Any]) -> str:
 def _tag(mail: dict[str, Any], name: str) -> str:
     tagged = _dict(mail.get("tags")).get(name)
     return _text(tagged[0] if isinstance(tagged, list) and tagged else tagged)
-
-
-def _is_key(email_id: str) -> bool:
-    return bool(email_id) and len(email_id) <= MAX_EMAIL_ID_LENGTH and group_index.is_legal_key(email_id)
 
 
 def _failure(kind: str, detail: dict[str, Any]) -> Failure | None:

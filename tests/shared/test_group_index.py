@@ -154,6 +154,13 @@ def test_what_nats_refuses_as_a_key_is_not_legal(key: str) -> None:
     assert not group_index.is_legal_key(key)
 
 
+@pytest.mark.parametrize(
+    ("email_id", "is_one"), [("x" * 255, True), (UUID, True), ("x" * 256, False), ("", False), ("a..b", False)]
+)
+def test_an_email_id_is_a_legal_key_of_at_most_255_characters(email_id: str, *, is_one: bool) -> None:
+    assert group_index.is_email_id(email_id) is is_one
+
+
 @PROPERTY
 @given(email_ids)
 def test_ids_come_back_from_a_segment_in_send_order(ids: list[str]) -> None:
