@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import UUID
 
 import msgspec
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from shared import group_index, redaction
+from shared.bucket import while_conflicting
 from shared.errors import KeyMissing, RevisionConflict, StoreError, StoreUnavailable, ValueTooLarge
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CONFLICT_PATIENCE_SECONDS: Final = 4.0
 TAIL_SECONDS: Final = 10.0  # how long a segment is believed to be as we left it
 MAX_TAILS: Final = 1024
 MAX_TAIL_BYTES: Final = 32 * 1024 * 1024
@@ -123,7 +122,7 @@ class IndexWriter:
 
     async def _append_against_others(self, group: _Group, email_ids: list[str]) -> None:
         try:
-            async for attempt in _while_conflicting():
+            async for attempt in while_conflicting():
                 with attempt:
                     tail = await self._find_tail(group.key, group.tail.segment)
                     self._set_tail(group, tail)
@@ -235,15 +234,6 @@ def _settle(waiting: list[_Waiting], error: StoreError | None) -> None:
             written.set_exception(error)
         else:
             written.set_result(None)
-
-
-def _while_conflicting() -> AsyncRetrying:
-    return AsyncRetrying(
-        retry=retry_if_exception_type(RevisionConflict),
-        wait=wait_random_exponential(multiplier=0.005, max=0.2),
-        stop=stop_after_delay(CONFLICT_PATIENCE_SECONDS),
-        reraise=True,
-    )
 
 
 def _now() -> float:

@@ -109,7 +109,7 @@ class Bucket:
             return await self._create_after_conflict(key, value)
 
     async def _create_after_conflict(self, key: str, value: bytes) -> int:
-        async for attempt in _while_conflicting(CONFLICT_PATIENCE_SECONDS):
+        async for attempt in while_conflicting():
             with attempt:
                 try:
                     taken = await self.get_from_leader(key)
@@ -146,7 +146,7 @@ class Bucket:
         try:
             return await self._change(key, await self.get(key), change)
         except RevisionConflict:
-            async for attempt in _while_conflicting(CONFLICT_PATIENCE_SECONDS):
+            async for attempt in while_conflicting():
                 with attempt:
                     return await self._change(key, await self.get_from_leader(key), change)
         raise AssertionError("unreachable: AsyncRetrying returns or raises")
@@ -198,10 +198,11 @@ class Bucket:
         return dict(pair for pair in await asyncio.gather(*map(read, keys)) if pair)
 
 
-def _while_conflicting(patience_seconds: float) -> AsyncRetrying:
+def while_conflicting() -> AsyncRetrying:
+    """Return attempts that follow on conflicts, with growing pauses, until patience ends."""
     return AsyncRetrying(
         retry=retry_if_exception_type(RevisionConflict),
         wait=wait_random_exponential(multiplier=0.005, max=0.2),
-        stop=stop_after_delay(patience_seconds),
+        stop=stop_after_delay(CONFLICT_PATIENCE_SECONDS),
         reraise=True,
     )

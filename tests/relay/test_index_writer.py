@@ -15,7 +15,7 @@ import pytest
 
 from relay import index_writer as rooms
 from relay.index_writer import IndexWriter
-from shared import connection, group_index
+from shared import bucket, connection, group_index
 from shared import inbox as inboxes
 from shared.errors import StoreUnavailable, ValueTooLarge
 from shared.inbox import Inbox
@@ -334,7 +334,7 @@ async def test_f69_a_conflict_that_is_none_is_overcome(
 async def test_conflicts_without_end_are_given_up(
     index_writer: IndexWriter, buckets: Buckets, nats_proxy: NatsProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rooms, "CONFLICT_PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(bucket, "CONFLICT_PATIENCE_SECONDS", 0.2)
     nats_proxy.answer(f"$KV.{buckets.group_index_name}.", 1000, CONFLICT)
     with pytest.raises(StoreUnavailable, match="changes faster"):
         await index_writer.append("g", new_ids(1)[0])
