@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from relay.submission import Policy
+from relay.submission import MAX_DISPLAY_NAME_BYTES, Policy
 from shared import addresses
 from shared.settings import Count, Domains, Password, Port, ProcessSettings, Seconds, SettingsError
 
@@ -40,7 +40,7 @@ class RelaySettings(ProcessSettings, frozen=True, kw_only=True):
     smtp_max_age_seconds: Seconds = 300.0
     smtp_timeout_seconds: Seconds = 30.0
     send_retry_seconds: Seconds = 8.0
-    ses_configuration_set: Annotated[str, msgspec.Meta(pattern=r"^[\x21-\x7e]*$")] = ""
+    ses_configuration_set: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]{0,64}$")] = ""  # all that SES takes
     ses_max_send_rate: Annotated[float, msgspec.Meta(ge=0, le=1_000_000)] = 0.0
 
 
@@ -48,14 +48,14 @@ def policy(settings: RelaySettings) -> Policy:
     """Return what submissions are checked against.
 
     Raises:
-        SettingsError: a domain or the default sender is malformed, a rate is none, or credentials would travel in the
-            clear.
+        SettingsError: a domain, the default sender or its name is malformed, a rate is none, or credentials would
+            travel in the clear.
     """
     _check_credentials(settings)
     _check_send_rate(settings)
     return Policy(
         sender=_sender(settings),
-        display_name=settings.default_smtp_from_display_name,
+        display_name=_display_name(settings),
         from_domains=frozenset(_wire("SMTP_ALLOWED_FROM_DOMAINS", settings.smtp_allowed_from_domains)),
         reply_to_domains=_wire("SMTP_ALLOWED_REPLY_TO_DOMAINS", settings.smtp_allowed_reply_to_domains),
         recipient_domains=_wire("SMTP_ALLOWED_RECIPIENT_DOMAINS", settings.smtp_allowed_recipient_domains),
@@ -85,6 +85,15 @@ def _sender(settings: RelaySettings) -> addresses.Mailbox:
         return addresses.parse(settings.default_smtp_from or settings.smtp_from)
     except (addresses.Malformed, addresses.TooLong) as error:
         raise SettingsError(f"{variable}: {str(error)!r} is not one mailbox") from None
+
+
+def _display_name(settings: RelaySettings) -> str:
+    name = settings.default_smtp_from_display_name
+    if len(name.encode()) > MAX_DISPLAY_NAME_BYTES or {"\r", "\n"} & set(name):  # as for that of a request
+        raise SettingsError(
+            f"DEFAULT_SMTP_FROM_DISPLAY_NAME: is not one line of at most {MAX_DISPLAY_NAME_BYTES} bytes of UTF-8"
+        )
+    return name
 
 
 def _wire(variable: str, domains: tuple[str, ...]) -> tuple[str, ...]:

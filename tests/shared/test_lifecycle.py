@@ -65,6 +65,8 @@ async def test_a_stop_while_nats_is_awaited_is_at_once_and_a_second_signal_chang
         ("lfx-email-relay", {"SEND_RETRY_SECONDS": "inf"}, "SEND_RETRY_SECONDS"),
         ("lfx-email-relay", {"SMTP_FROM": "nobody"}, "SMTP_FROM"),
         ("lfx-email-relay", {"SMTP_ALLOWED_RECIPIENT_DOMAINS": ","}, "SMTP_ALLOWED_RECIPIENT_DOMAINS"),
+        ("lfx-email-relay", {"SES_CONFIGURATION_SET": "x" * 65}, "SES_CONFIGURATION_SET"),
+        ("lfx-email-relay", {"DEFAULT_SMTP_FROM_DISPLAY_NAME": "x" * 257}, "DEFAULT_SMTP_FROM_DISPLAY_NAME"),
         ("lfx-email-relay", {"SES_MAX_SEND_RATE": "inf"}, "SES_MAX_SEND_RATE"),
         ("lfx-email-relay", {"SES_MAX_SEND_RATE": "1e-320"}, "SES_MAX_SEND_RATE"),
         ("lfx-email-relay", {"SMTP_PASSWORD": "s3cret"}, "SMTP_USERNAME"),

@@ -42,6 +42,8 @@ def test_settings_that_make_little_sense_are_a_warning(odd: dict[str, Any], said
         {"smtp_allowed_from_domains": ("*.example.com",)},
         {"smtp_from": "nobody"},
         {"ses_max_send_rate": 1e-320},
+        {"default_smtp_from_display_name": "é" * 129},
+        {"default_smtp_from_display_name": "LFX\nSelf Serve"},
     ],
 )
 def test_settings_that_serve_refuses_are_a_failure(wrong: dict[str, Any]) -> None:
