@@ -50,14 +50,6 @@ def key_of(group_id: str) -> str:
     return "=" + _UNESCAPED.sub(lambda match: b"=%02X" % match[0][0], group_id.encode()).decode()
 
 
-def group_of(key: str) -> str:
-    """Undo `key_of`."""
-    if key[0] != "=":
-        return key
-    escaped = key[1:].encode()
-    return re.sub(rb"=([0-9A-F]{2})", lambda match: bytes([int(match[1], 16)]), escaped).decode()
-
-
 def segment_key(key: str, segment: int) -> str:
     """Return the key of a group's segment; segment 0 is the group's own key."""
     return key if segment == FIRST else f"=.{segment}.{key}"

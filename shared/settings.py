@@ -120,11 +120,6 @@ def _shown(value: Any, hint: Any) -> str:
             return str(value)
 
 
-def is_secret(kind: type[NatsSettings], name: str) -> bool:
-    """Tell whether a field must never be shown."""
-    return bool(_extra(get_type_hints(kind, include_extras=True)[name]).get("secret"))
-
-
 def _given(environ: Mapping[str, str], variable: str, hint: Any) -> Any:
     raw = environ.get(variable)
     if raw is None:

@@ -49,26 +49,16 @@ class Use(msgspec.Struct, frozen=True, kw_only=True):
     expires: bool = False
 
 
-class ApiError(msgspec.Struct, frozen=True):
-    """Why the server did not do it."""
+class Config(jetstream.StreamConfig, frozen=True):
+    """What else is told of a bucket: bytes with -1 for no limit, `max_age` in nanoseconds with 0 for ever."""
 
-    err_code: int = 0
-    description: str = ""
-
-
-class Config(msgspec.Struct, frozen=True):
-    """Of a bucket: bytes with -1 for no limit, `max_age` in nanoseconds with 0 for ever."""
-
-    max_msg_size: int = -1
     max_bytes: int = -1
     max_age: int = 0
     max_msgs_per_subject: int = 1
     storage: str = "file"
-    num_replicas: int = 1
-    allow_direct: bool = False
 
 
-class State(msgspec.Struct, frozen=True):
+class State(jetstream.StreamState, frozen=True):
     """What is in it."""
 
     messages: int = 0
@@ -91,13 +81,12 @@ class Cluster(msgspec.Struct, frozen=True):
     replicas: tuple[Replica, ...] = ()
 
 
-class Info(msgspec.Struct, frozen=True):
+class Info(jetstream.StreamInfo, frozen=True):
     """The answer to $JS.API.STREAM.INFO."""
 
     config: Config = Config()
     state: State = State()
     cluster: Cluster | None = None
-    error: ApiError | None = None
 
 
 _decode = msgspec.json.Decoder(Info).decode
@@ -157,7 +146,7 @@ async def _write(bucket: Bucket) -> None:
         await bucket.update(NO_KEY, b"", NO_REVISION)
 
 
-def _absent(about: str, use: Use, error: ApiError) -> Finding:
+def _absent(about: str, use: Use, error: jetstream.ApiError) -> Finding:
     if error.err_code != jetstream.NO_STREAM:
         return Finding("failed", about, f"{error.description} ({error.err_code})", "look after JetStream")
     found = f"there is none; {use.without}" if use.without else "there is none"

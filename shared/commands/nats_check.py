@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import nats.errors
 
-from shared import connection, denial
+from shared import connection, denial, jetstream
 from shared.commands import bucket_check, checkup, table
 from shared.commands.checkup import Finding, Probe
 from shared.errors import NotPermitted, ServiceUnreachable, StoreError
@@ -35,11 +35,9 @@ ACCOUNT: Final = "JetStream account"
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """Of an account, in bytes and streams; -1 for none."""
+    """Of an account, in bytes; -1 for none."""
 
-    max_memory: int = -1
     max_storage: int = -1
-    max_streams: int = -1
 
 
 class Tier(msgspec.Struct, frozen=True):
@@ -55,7 +53,7 @@ class Account(Tier, frozen=True):
     """The answer to $JS.API.INFO."""
 
     tiers: dict[str, Tier] = {}
-    error: bucket_check.ApiError | None = None
+    error: jetstream.ApiError | None = None
 
 
 _decode_account = msgspec.json.Decoder(Account).decode

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import msgspec
 import pytest
@@ -58,10 +59,18 @@ group_ids = st.one_of(
 email_ids = st.lists(st.uuids().map(str), max_size=40)
 
 
+def group_of(key: str) -> str:
+    """Undo `key_of`."""
+    if key[0] != "=":
+        return key
+    escaped = key[1:].encode()
+    return re.sub(rb"=([0-9A-F]{2})", lambda match: bytes([int(match[1], 16)]), escaped).decode()
+
+
 @PROPERTY
 @given(group_ids)
 def test_a_group_id_comes_back_from_its_key(group_id: str) -> None:
-    assert group_index.group_of(group_index.key_of(group_id)) == group_id
+    assert group_of(group_index.key_of(group_id)) == group_id
 
 
 @PROPERTY
@@ -83,7 +92,7 @@ def test_an_odd_group_id_has_a_key_of_its_own_and_comes_back(group_id: str) -> N
     assert group_index.is_valid(group_id)
     assert key != group_id
     assert group_index.is_legal_key(key)
-    assert group_index.group_of(key) == group_id
+    assert group_of(key) == group_id
 
 
 @pytest.mark.parametrize(
