@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import fcntl
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Literal, Self, TextIO
 
 import msgspec
@@ -68,7 +69,7 @@ class ResultFile:
         try:
             self._begin(self._file)
         except BaseException:
-            self._file.close()
+            self.__exit__()
             raise
         return self
 
@@ -94,7 +95,8 @@ class ResultFile:
     def __exit__(self, *_: object) -> None:
         """Close it."""
         assert self._file
-        self._file.close()
+        with _naming(self._path):
+            self._file.close()
 
     @property
     def group_id(self) -> str:
@@ -102,7 +104,11 @@ class ResultFile:
         return next((line.outcome.group_id for line in self.lines.values() if line.outcome.group_id), "")
 
     def write(self, row: Row, outcome: Outcome) -> None:
-        """Add what is known of a row now."""
+        """Add what is known of a row now.
+
+        Raises:
+            OSError: it cannot be written, such as on a full disk.
+        """
         self.lines[row.number] = Line(row.to, outcome)
         group_id = outcome.group_id or row.request.group_id or ""
         error = " ".join(outcome.error.splitlines())
@@ -110,8 +116,9 @@ class ResultFile:
 
     def _write(self, cells: tuple[object, ...]) -> None:
         assert self._file
-        csv.writer(self._file).writerow(cells)
-        self._file.flush()
+        with _naming(self._path):
+            csv.writer(self._file).writerow(cells)
+            self._file.flush()
 
     def _parsed(self, text: str) -> Iterator[tuple[int, Line]]:
         if not text:
@@ -123,6 +130,16 @@ class ResultFile:
             cells = _cells(line)
             if len(cells) > 2 and cells[0].isdecimal():  # noqa: PLR2004 - the recipient is whole, which others must match
                 yield int(cells[0]), _line(cells)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Say in an error which file it is about: that of a write names none."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
 
 
 def _without_cut_line(found: bytes) -> bytes:

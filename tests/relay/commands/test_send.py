@@ -319,6 +319,23 @@ async def test_a_result_file_of_other_rows_is_refused(nats_server: NatsServer, d
     assert "row 1 was for p1@example.com, and is other@example.com" in result.stderr
 
 
+async def test_a_result_file_that_cannot_grow_ends_the_run_and_the_next_one_goes_on(
+    nats_server: NatsServer, desk: Desk
+) -> None:
+    desk.write(60)
+    words = ["-c", 'ulimit -f 4; exec "$0" "$@"', str(SCRIPT), "send", *desk.mailing, "--concurrency", "4"]
+    async with service(nats_server) as relay:
+        env = {"NATS_URL": nats_server.url, "PYTHONDONTWRITEBYTECODE": "1"}  # which would be cut off as well
+        process = await child.start(Path("/bin/sh"), *words, env=env, output=asyncio.subprocess.PIPE)
+        output, errors = await asyncio.wait_for(process.communicate(), 20)
+        told = f"Error: {desk.result}: File too large\n".encode()
+        assert (process.returncode, output, errors) == (1, b"", told)
+        assert len(relay.requests) < 60
+        assert (await desk.send_all("--retry-unknown")).exit_code == 0
+    assert (len(desk.statuses()), set(desk.statuses().values())) == (60, {"sent"})
+    assert len(relay.requests) <= 60 + 4  # those that were under way
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 async def test_a_run_that_is_ended_sends_no_row_twice(
     nats_server: NatsServer, desk: Desk, number: signal.Signals
