@@ -25,6 +25,9 @@ Password = Annotated[str, msgspec.Meta(extra={"secret": True, "blanks_count": Tr
 Domains = Annotated[tuple[str, ...], msgspec.Meta(extra={"empty_counts": True})]
 """Comma-separated domains, lower-cased; set to empty means none, where unset means the default."""
 
+InboxPrefix = Annotated[str, msgspec.Meta(pattern=r"^(?!lfx\.email-service(\.|$))[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")]
+"""Words with dots between them; to what begins as the service's own subjects nobody answers (`endpoint.is_inbox`)."""
+
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
@@ -40,7 +43,7 @@ class NatsSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     nats_url: Secret = "nats://localhost:4222"
     nats_creds: str = ""
-    nats_inbox_prefix: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")] = "_INBOX"
+    nats_inbox_prefix: InboxPrefix = "_INBOX"
 
 
 class ProcessSettings(NatsSettings, frozen=True, kw_only=True):

@@ -248,12 +248,15 @@ def test_an_error_says_what_is_wanted(name: str, value: str, wanted: str) -> Non
     assert wanted in str(caught.value)
 
 
-@pytest.mark.parametrize("prefix", ["_INBOX.relay", "relay_1-a"])
+@pytest.mark.parametrize("prefix", ["_INBOX.relay", "relay_1-a", "lfx", "lfx.email-service-relay"])
 def test_an_inbox_prefix_is_words_with_dots_between_them(prefix: str) -> None:
     assert settings.load({"NATS_INBOX_PREFIX": f" {prefix}\n"}, ProcessSettings).nats_inbox_prefix == prefix
 
 
-@pytest.mark.parametrize("prefix", ["_INBOX.", ".x", "a..b", "_INBOX.*", "_INBOX.>", "$KV.x", "a b"])
+@pytest.mark.parametrize(
+    "prefix",
+    ["_INBOX.", ".x", "a..b", "_INBOX.*", "_INBOX.>", "$KV.x", "a b", "lfx.email-service", "lfx.email-service.x"],
+)
 def test_what_would_be_no_inbox_or_everybodys_is_refused(prefix: str) -> None:
     with pytest.raises(SettingsError, match=r"^NATS_INBOX_PREFIX: "):
         settings.load({"NATS_INBOX_PREFIX": prefix}, ProcessSettings)
