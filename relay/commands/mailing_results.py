@@ -83,7 +83,7 @@ class ResultFile:
         whole = _without_cut_line(found)
         try:
             self.lines = dict(self._parsed(whole.decode()))
-        except (UnicodeDecodeError, csv.Error) as error:
+        except (ValueError, csv.Error) as error:  # no UTF-8, or a number of more digits than Python reads
             raise ResultError(f"{self._path}: no result file: {error}") from error
         if whole != found:
             file.truncate(len(whole))

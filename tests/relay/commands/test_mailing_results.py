@@ -77,7 +77,14 @@ def test_a_second_run_at_once_is_refused(path: Path) -> None:
         ResultFile(path).__enter__()
 
 
-@pytest.mark.parametrize("text", ["to,name\nada@example.com,Ada\n", "to,name\nada@example.com", "to,name"])
+ENDLESS = f"{','.join(HEADER)}\n{'9' * 5000},a@b.org,sent,id,g,\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["to,name\nada@example.com,Ada\n", "to,name\nada@example.com", "to,name", ENDLESS],
+    ids=["others", "unfinished", "header", "endless number"],
+)
 def test_another_file_is_left_alone(path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(ResultError, match="no result file"):
