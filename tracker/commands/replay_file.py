@@ -44,7 +44,7 @@ def read(pieces: Iterable[str]) -> Iterator[Message | Broken]:
         if isinstance(document, Broken):
             yield document
         else:
-            yield from _messages(document.line, document.value)
+            yield from _found(document.line, document.value)
 
 
 def batches(messages: Iterable[Message | Broken], size: int) -> Iterator[list[Message | Broken]]:
@@ -77,13 +77,6 @@ def saved(message: Message) -> bytes:
     return _encode(fields) + b"\n"
 
 
-def _messages(line: int, value: Any) -> Iterator[Message | Broken]:
-    try:
-        yield from _found(line, value)
-    except (ValueError, OverflowError) as error:  # half a surrogate pair, a number beyond 64 bits
-        yield Broken(line, f"no message: {error}")
-
-
 def _found(line: int, value: Any) -> Iterator[Message | Broken]:
     match value:
         case str():
@@ -103,13 +96,14 @@ def _found(line: int, value: Any) -> Iterator[Message | Broken]:
             yield Broken(line, "neither an object nor a string")
 
 
-def _message(line: int, body: str | dict[str, Any], message_id: object = None, sent: object = None) -> Message:
-    return Message(
-        line=line,
-        message_id=message_id if isinstance(message_id, str) and message_id else _digest(body),
-        body=body if isinstance(body, str) else _encode(body).decode(),
-        sent_at=_time(sent),
-    )
+def _message(line: int, body: str | dict[str, Any], message_id: object = None, sent: object = None) -> Message | Broken:
+    try:
+        text = body if isinstance(body, str) else _encode(body).decode()
+        named = message_id if isinstance(message_id, str) and message_id else _digest(body)
+        named.encode()
+    except (ValueError, OverflowError) as error:  # half a surrogate pair, a number beyond 64 bits
+        return Broken(line, f"no message: {error}")
+    return Message(line=line, message_id=named, body=text, sent_at=_time(sent))
 
 
 def _digest(body: str | dict[str, Any]) -> str:

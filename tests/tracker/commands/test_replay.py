@@ -166,7 +166,8 @@ async def test_what_is_no_event_is_told_by_its_line_and_everything_else_applied(
     await send(recipients, "e1")
     first, *rest = bodies("e1")
     sent = ses_events.notification(ses_events.send("g/e1", at(1)))
-    text = "\n".join([first, first[:90], "", sent, "{}", bodies("gone")[0], *rest])
+    unnamed = json.dumps({"MessageId": "\ud800", "Body": json.dumps(ses_events.open_("g/e1", at(9)))})
+    text = "\n".join([first, first[:90], "", sent, "{}", bodies("gone")[0], unnamed, *rest])
     result = await operator.run("replay", "-", text=text)
     assert result.exit_code == 1
     assert [line.split(maxsplit=3)[1:3] for line in result.stdout.splitlines() if line.startswith("line")] == [
@@ -174,9 +175,10 @@ async def test_what_is_no_event_is_told_by_its_line_and_everything_else_applied(
         ["4", "ignored"],
         ["5", "malformed"],
         ["6", "unmatched"],
+        ["7", "malformed"],
     ]
     assert "applied         4" in result.stdout
-    assert result.stderr == "Error: 2 of 9 events failed or were malformed\n"
+    assert result.stderr == "Error: 3 of 10 events failed or were malformed\n"
 
 
 async def test_bounces_go_into_the_list_only_where_it_is_on(

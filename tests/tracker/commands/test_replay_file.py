@@ -6,18 +6,16 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from tests.stack import ses_events
 from tests.tracker.examples import EMAIL, TRACKING_ID, at
 from tracker.commands import replay_file
+from tracker.commands.json_documents import Broken
 from tracker.commands.replay_file import Message
 from tracker.ses_event import EngagementEvent, Ignored
-
-if TYPE_CHECKING:
-    from tracker.commands.json_documents import Broken
 
 EVENT = ses_events.open_(TRACKING_ID, at(5))
 BODY = ses_events.notification(EVENT, "sns-1")
@@ -92,6 +90,14 @@ def test_what_is_no_json_after_all_is_told_by_its_line(text: str) -> None:
     found = read(f"\n{text}\n{BODY}")
     assert [one.line for one in found] == [2, 3]
     assert isinstance(found[1], Message)
+
+
+@pytest.mark.parametrize("broken", [{"MessageId": "\ud800", "Body": BODY}, {"Body": {"x": "\ud800"}}])
+def test_a_message_that_cannot_be_written_is_told_and_hides_no_other(broken: dict[str, Any]) -> None:
+    first, second = read(json.dumps({"Count": 2, "Messages": [broken, RECEIVED]}))
+    assert isinstance(first, Broken)
+    assert first.line == 1
+    assert isinstance(second, Message)
 
 
 def test_an_answer_without_messages_holds_none() -> None:
