@@ -73,7 +73,7 @@ MANY: Final = (
 )
 TIMEOUT: Final = click.Option(
     ["--timeout"],
-    type=click.FloatRange(min=0, min_open=True),
+    type=command.Seconds(min=0, min_open=True),
     default=TIMEOUT_SECONDS,
     show_default=True,
     help="Seconds to wait for an answer.",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import math
 import os
 import sys
 from contextlib import asynccontextmanager
@@ -52,6 +53,17 @@ class Unreachable(click.ClickException):
     """NATS or the service cannot be reached, or does not answer in time."""
 
     exit_code = 3
+
+
+class Seconds(click.FloatRange):
+    """A while; `nan`, which is in any range, and `inf` are none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read it."""
+        seconds: float = super().convert(value, param, ctx)
+        if not math.isfinite(seconds):
+            self.fail(f"{value!r} is no number of seconds", param, ctx)
+        return seconds
 
 
 class Group(click.Group):

@@ -25,7 +25,7 @@ COUNTS: Final = ("total_sent", "delivered", "opened", "unique_opened", "failed")
 @click.option("--watch", is_flag=True, help="Ask again and again, until Ctrl-C.")
 @click.option(
     "--interval",
-    type=click.FloatRange(min=0.1),
+    type=command.Seconds(min=0.1),
     default=5.0,
     show_default=True,
     metavar="SECONDS",

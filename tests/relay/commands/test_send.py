@@ -187,6 +187,11 @@ async def test_ids_that_cannot_be_printed_are_told_to_people(
     assert errors.startswith(b"The relay has answered: email_id id-a@b.org, group_id new\nError: ")
 
 
+async def test_a_timeout_that_is_no_number_is_wrong_usage(desk: Desk) -> None:
+    result = await desk.send("--to", "a@b.org", "--subject", "s", "--timeout", "nan", *desk.bodies)
+    assert (result.exit_code, "'nan' is no number of seconds" in result.stderr) == (2, True)
+
+
 @pytest.mark.parametrize("missing", ["--to", "--subject", "--html", "--text"])
 async def test_what_is_missing_is_wrong_usage(desk: Desk, missing: str) -> None:
     options = {"--to": "a@b.org", "--subject": "s", "--html": desk.bodies[1], "--text": desk.bodies[3]}

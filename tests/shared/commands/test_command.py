@@ -178,6 +178,12 @@ def test_an_argument_that_is_not_utf8_is_wrong_usage(arguments: tuple[str, ...])
     assert result.stderr.splitlines()[-1] == f"Error: an argument is not UTF-8: {arguments[-1]!r}"
 
 
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "soon", "0", "-1"])
+def test_a_while_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter):
+        command.Seconds(min=0, min_open=True).convert(text, None, None)
+
+
 def test_help_names_each_command_and_the_exit_statuses() -> None:
     assert "ask " in CliRunner().invoke(main, ["--help"]).output
     text = CliRunner().invoke(main, ["ask", "--help"]).output

@@ -123,7 +123,9 @@ async def test_watch_ends_by_ctrl_c_with_130(nats: NatsServer) -> None:
         assert (await process.wait(), process.errors) == (130, "")
 
 
-@pytest.mark.parametrize("arguments", [(), ("speakers", "--interval", "0"), ("speakers", "--interval", "soon")])
+@pytest.mark.parametrize(
+    "arguments", [(), *(("speakers", "--watch", "--interval", seconds) for seconds in ("0", "soon", "nan", "inf"))]
+)
 async def test_what_means_nothing_is_wrong_usage(nats: NatsServer, arguments: tuple[str, ...]) -> None:
     told = await Operator(nats.url).run("analytics", *arguments)
     assert (told.exit_code, told.stdout) == (2, "")
