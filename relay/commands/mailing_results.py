@@ -79,7 +79,7 @@ class ResultFile:
         except OSError as error:
             raise ResultError(f"{self._path}: another run is writing to it ({error.strerror})") from error
         file.seek(0)
-        found = file.buffer.read()
+        found = file.buffer.read() if self._path.is_file() else b""  # some devices have no end
         whole = _without_cut_line(found)
         try:
             self.lines = dict(self._parsed(whole.decode()))

@@ -4,16 +4,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from relay.commands.mailing import Row
 from relay.commands.mailing_results import HEADER, Line, Outcome, ResultError, ResultFile
 from shared.contract import SendEmailRequest
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -95,3 +92,8 @@ def test_another_file_is_left_alone(path: Path, text: str) -> None:
 def test_a_place_where_nothing_can_be_written_is_told(tmp_path: Path) -> None:
     with pytest.raises(ResultError, match="No such file or directory"):
         ResultFile(tmp_path / "nowhere" / "result.csv").__enter__()
+
+
+def test_a_device_is_not_read_and_one_that_takes_nothing_is_named() -> None:
+    with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
+        ResultFile(Path("/dev/full")).__enter__()
