@@ -22,6 +22,7 @@ from tracker import ses_event
 from tracker.errors import QueueUnavailable
 from tracker.record_updater import Verdict
 from tracker.ses_event import EngagementEvent, Ignored
+from tracker.store_outage import StoreOutage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,10 +75,7 @@ class Poller:
         self._failures = 0
         self._stopping = asyncio.Event()
         self._is_busy = asyncio.Event()
-        self._store_is_up = asyncio.Event()
-        self._store_is_up.set()
-        self._is_store_doubted = False
-        self._store_came_back = datetime.min.replace(tzinfo=UTC)
+        self.outage = StoreOutage()
         self._places = asyncio.Semaphore(receivers + BATCHES_AT_ONCE)
         self._polling = Tasks()
         self._applying = Tasks()
@@ -104,20 +102,16 @@ class Poller:
         """Receive no more, apply what came, release what is held and what a last poll brings."""
         self._stopping.set()
         self._is_busy.set()
-        self._store_is_up.set()
+        self.outage.is_over.set()
         self._holding.cancel()
         await self._queue.change_visibility(list(self._held.values()), 0)
         await self._applying.wait()  # a last poll may bring what this releases; it is then released once more
         await self._polling.wait(LAST_POLL_SECONDS)
         self._polling.cancel()
 
-    def doubt_store(self) -> None:
-        """Say that KV may have been away: then missing records are waited for anew, since the relay had to wait too."""
-        self._is_store_doubted = True
-
     async def _poll(self, *, is_first: bool) -> None:
         while not self._stopping.is_set() and not self.failed.is_set():
-            await self._store_is_up.wait()
+            await self.outage.is_over.wait()
             if not is_first:
                 await self._is_busy.wait()
             if self._stopping.is_set():
@@ -197,12 +191,9 @@ class Poller:
     async def _apply(self, pairs: Sequence[_Pair]) -> Verdict:
         verdict = await self._updater.apply(pairs[0].event.email_id, [pair.event for pair in pairs])
         if verdict is Verdict.AGAIN:
-            self._store_is_up.clear()
-            self.doubt_store()
-        elif self._is_store_doubted:
-            self._is_store_doubted = False
-            self._store_came_back = datetime.now(UTC)
-            self._store_is_up.set()
+            self.outage.begin()
+        else:
+            self.outage.end()
         return verdict
 
     def _sorted(self, pairs: Sequence[_Pair], verdict: Verdict) -> tuple[list[Message], list[_Pair]]:
@@ -213,7 +204,7 @@ class Poller:
             return [], []
         if verdict is not Verdict.UNMATCHED:
             return [], list(pairs)
-        old = [pair for pair in pairs if self._waited_seconds(pair.message) >= self._record_wait_seconds]
+        old = [pair for pair in pairs if self._waited_seconds(pair) >= self._record_wait_seconds]
         for pair in old:
             event = pair.event
             self.outcomes[event.kind, "unmatched"] += 1
@@ -229,7 +220,7 @@ class Poller:
         extend_at = _now() + VISIBILITY_SECONDS / 2
         try:
             while waiting:
-                left = self._record_wait_seconds - min(self._waited_seconds(pair.message) for pair in waiting)
+                left = self._record_wait_seconds - min(map(self._waited_seconds, waiting))
                 wait = min(pause, max(0.05, left)) if left > 0 else pause  # what is older waits for the store
                 await asyncio.sleep(wait * random.uniform(0.8, 1.2))  # noqa: S311
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
@@ -242,9 +233,8 @@ class Poller:
         finally:
             self._let_go(messages)  # what is stuck too, or met an error: it comes again by itself
 
-    def _waited_seconds(self, message: Message) -> float:
-        """Return how long a record could have been there; while KV was away, the relay could not write it."""
-        return (datetime.now(UTC) - max(message.sent_at, self._store_came_back)).total_seconds()
+    def _waited_seconds(self, pair: _Pair) -> float:
+        return self.outage.waited_seconds(pair.message.sent_at)
 
     def _let_go(self, messages: Sequence[Message]) -> None:
         for message in messages:

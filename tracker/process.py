@@ -72,7 +72,7 @@ def prepare(config: TrackerSettings, environ: Mapping[str, str], *, create_bucke
                 applying = _traced(life, _applying(life, config, updater, suppressions))
                 poller = await _poller(stack, life, config, environ, applying)
                 life.expose(lambda: _metrics().events(poller, updater))
-                connection.on_disconnect(poller.doubt_store)
+                connection.on_disconnect(poller.outage.suspect)
             groups = GroupReader(recipients, index)
             counts = LiveCounts(groups, recipients, index, partial(StreamFollower, connection, inbox))
             stack.push_async_callback(counts.aclose)

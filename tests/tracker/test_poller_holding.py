@@ -147,7 +147,7 @@ async def test_after_an_outage_of_the_store_a_record_is_waited_for_anew(
     updater = Verdicts(*([verdict] if verdict else []), Verdict.UNMATCHED)
     async with polling(sqs, updater, record_wait_seconds=1) as poller:
         if verdict is None:
-            poller.doubt_store()
+            poller.outage.suspect()
         sqs.send(of_email(), sent_at=time.time() - LONG_AGO)
         await sqs.wait_until_empty()
     assert updater.times[-1] - updater.times[0] >= 1
