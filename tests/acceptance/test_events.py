@@ -372,7 +372,7 @@ async def test_a_tracker_that_sqs_leaves_alone_is_not_ready_and_ends_in_time_wit
     async with (
         services.platform() as platform,
         sqs_endpoints.running() as sqs,
-        services.tracker(platform.nats, sqs, SHUTDOWN_TIMEOUT_SECONDS="2") as tracker,
+        services.tracker(platform.nats, sqs, SQS_RECEIVERS="1", SHUTDOWN_TIMEOUT_SECONDS="2") as tracker,
     ):
         sqs.instead["ChangeMessageVisibilityBatch"] = None
         sqs.send(ses_events.notification(ses_events.delivery("g/held", at(5))))
