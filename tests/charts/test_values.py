@@ -29,6 +29,7 @@ SETTINGS: Final[dict[str, type[ProcessSettings]]] = {"relay": RelaySettings, "tr
 
 # Read by libraries inside the process, not by its settings: OpenTelemetry's own variables, and boto3's for the region.
 LIBRARIES: Final = {"relay": r"OTEL_\w+", "tracker": r"OTEL_\w+|AWS_REGION"}
+QUEUE_URL: Final = "https://sqs.us-west-2.amazonaws.com/1/q"
 # SMTP_FROM says the same and is app.email.smtpFrom.
 NOT_OFFERED: Final = {"DEFAULT_SMTP_FROM"}
 
@@ -252,8 +253,8 @@ def _extra(case: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _environment(objects: list[chart.Object]) -> dict[str, str]:
-    """Return the variables as the container gets them, those from Secrets with some text."""
+    """Return the variables as the container gets them, those from Secrets with some text that fits."""
     return {
-        name: variable.get("value", "https://sqs.us-west-2.amazonaws.com/1/q")
+        name: variable.get("value", QUEUE_URL if name.endswith("_URL") else "some-text")
         for name, variable in chart.variables(objects).items()
     }
