@@ -92,9 +92,11 @@ class ReconnectingClient(Client):
             raise nats.errors.Error(f"nats: {creds} holds no user JWT and seed")
         return super()._read_creds_user_jwt(creds)  # type: ignore[no-any-return]
 
-    def forget(self, subscription: Subscription) -> None:
-        """Let the next server hear nothing of a subscription; nats-py subscribes again what it could not drain."""
+    async def forget(self, subscription: Subscription) -> None:
+        """End a subscription on whatever server; nats-py tells the next one of what it could not drain."""
         self._remove_sub(subscription._id)  # noqa: SLF001 - nats-py has no other name for it
+        if self.is_connected:  # with the next server already, maybe
+            await self._send_unsubscribe(subscription._id)  # noqa: SLF001
 
     @staticmethod
     def _parse_header_lines(raw: bytes) -> dict[str, str]:
@@ -164,10 +166,15 @@ class ReconnectingClient(Client):
 
 
 class _Transport(TcpTransport):
-    """Does not wait for ever for a silent peer to take what is left in the buffer of a closed socket."""
+    """Neither writes to a closed socket, nor waits for ever for a silent peer to take what is left in its buffer."""
 
     def __init__(self) -> None:
         super().__init__()
+
+    def writelines(self, payload: list[bytes]) -> None:
+        """Write nothing to a closed socket, for which asyncio of Python 3.12 and 3.13 raises a TypeError."""
+        if self._io_writer and not self._io_writer.transport.is_closing():
+            super().writelines(payload)
 
     async def wait_closed(self) -> None:
         try:

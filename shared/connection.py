@@ -116,7 +116,7 @@ class Connection:
         except (nats.errors.Error, TimeoutError) as error:
             log.warning("nats.drain_failed", extra={"error": repr(error)})
         finally:
-            self.client.forget(subscription)
+            await self.client.forget(subscription)
 
 
 class _Dispatch:

@@ -188,6 +188,26 @@ async def test_a_drained_subscription_has_handed_on_all_the_server_had_sent(
     assert count == 5000
 
 
+@pytest.mark.usefixtures("impatience")
+async def test_a_subscription_whose_drain_the_next_server_did_not_see_is_ended_there(
+    nats_server: NatsServer, nats_proxy: NatsProxy, nats_connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "CLOSE_TIMEOUT_SECONDS", 1)
+    subscription = await nats_connection.subscribe("news", lambda _: None)
+    await nats_connection.flush()
+    nats_proxy.freeze()
+    draining = asyncio.create_task(nats_connection.drain(subscription))
+    await asyncio.sleep(0.05)  # it has begun
+    nats_proxy.drop_link()
+    nats_proxy.thaw()
+    await draining
+    await until(lambda: nats_connection.connected)
+    await nats_connection.flush()
+    async with await nats.connect(nats_server.url) as caller:
+        with pytest.raises(nats.errors.NoRespondersError):
+            await caller.request("news", b"", timeout=5)
+
+
 async def test_what_is_published_while_disconnected_arrives_up_to_two_megabytes(
     nats_server: NatsServer, nats_proxy: NatsProxy, nats_connection: Connection
 ) -> None:
