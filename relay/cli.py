@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from shared import signals
+from shared.service import signals
 
 signals.exit_at_once()  # before the slow imports
 
@@ -38,7 +38,8 @@ def serve(*, create_buckets: bool) -> None:
     """Serve in the foreground until SIGTERM or Ctrl-C. Configured by environment variables."""
     from relay import process  # noqa: PLC0415 - so that --help does not wait for it
     from relay.settings import RelaySettings  # noqa: PLC0415
-    from shared import lifecycle, settings  # noqa: PLC0415
+    from shared import lifecycle  # noqa: PLC0415
+    from shared.service import settings  # noqa: PLC0415
 
     try:
         config = settings.load(os.environ, RelaySettings)

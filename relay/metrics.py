@@ -7,21 +7,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from shared import contract
-from shared.exposition import counter, gauge, histogram, text
+from shared.telemetry.exposition import counter, gauge, histogram, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from prometheus_client.core import Metric
 
-    from relay.claims import Claims
-    from relay.delivery import Delivery
-    from relay.record_writer import RecordWriter
+    from relay.records.idempotency_store import Claims
+    from relay.records.record_writer import RecordWriter
     from relay.send_email_handler import SendEmailHandler
-    from relay.smtp_connection import SmtpConnection
-    from relay.smtp_pool import Pool
-    from shared.bucket import Bucket
-    from shared.endpoint import Endpoint
+    from relay.smtp.connection import SmtpConnection
+    from relay.smtp.delivery import Delivery
+    from relay.smtp.pool import Pool
+    from shared.kv.bucket import Bucket
+    from shared.nats.endpoint import Endpoint
 
 
 def requests(endpoint: Endpoint, handler: SendEmailHandler) -> bytes:

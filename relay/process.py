@@ -8,18 +8,23 @@ import logging
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
-from relay import claims, delivery, record_writer, settings
+from relay import settings
 from relay.errors import Barred
-from relay.index_writer import IndexWriter
+from relay.records import idempotency_store as claims
+from relay.records import record_writer
+from relay.records.index_writer import IndexWriter
 from relay.screening import Screening
 from relay.send_email_handler import Options, SendEmailHandler
-from relay.smtp_connection import Connector
-from relay.smtp_pool import Limits, Pool
-from shared import contract, missing_buckets
-from shared.bucket import Bucket
-from shared.discovery import Discovery
-from shared.endpoint import Endpoint
-from shared.tasks import Tasks
+from relay.smtp import delivery
+from relay.smtp.connection import Connector
+from relay.smtp.pool import Limits, Pool
+from shared import contract
+from shared.kv import setup as missing_buckets
+from shared.kv.bucket import Bucket
+from shared.nats.endpoint import Endpoint
+from shared.nats.inbox import Inbox
+from shared.nats.micro import Discovery
+from shared.service.tasks import Tasks
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -27,9 +32,8 @@ if TYPE_CHECKING:
     from relay.screening import Deliver
     from relay.send_email_handler import Claims, Records
     from relay.settings import RelaySettings
-    from relay.smtp_connection import SmtpConnection
-    from shared.connection import Connection
     from shared.lifecycle import Life, Serve
+    from shared.nats.connection import Connection
 
 log = logging.getLogger(__name__)
 
@@ -57,9 +61,14 @@ def prepare(config: RelaySettings, *, create_buckets: bool) -> Serve:
             rooms = _disabled()
             if config.email_enabled:
                 rooms = await _enabled(stack, life, connection, config)
-            handler = SendEmailHandler(*rooms, _traced(options) if life.tracing else options)
-            answer = life.tracing.handler(contract.SEND_EMAIL_SUBJECT, handler) if life.tracing else handler
-            endpoint = Endpoint(connection, contract.SEND_EMAIL_SUBJECT, answer, max_in_flight=config.max_in_flight)
+            handler = SendEmailHandler(*rooms, options._replace(traceparent=life.spans.traceparent))
+            endpoint = Endpoint(
+                connection,
+                contract.SEND_EMAIL_SUBJECT,
+                handler,
+                max_in_flight=config.max_in_flight,
+                spans=life.spans,
+            )
             await stack.enter_async_context(endpoint)
             await stack.enter_async_context(Discovery(connection, NAME, DESCRIPTION, [endpoint]))
             life.expose(lambda: _metrics().requests(endpoint, handler))
@@ -77,34 +86,24 @@ def _disabled() -> tuple[Deliver, Records, Claims]:
 async def _enabled(
     stack: AsyncExitStack, life: Life, connection: Connection, config: RelaySettings
 ) -> tuple[Deliver, Records, Claims]:
-    inbox = await stack.enter_async_context(life.inbox(connection))
-    recipients = Bucket(inbox, connection, contract.EMAIL_RECIPIENTS_BUCKET)
-    index = Bucket(inbox, connection, contract.EMAIL_GROUP_INDEX_BUCKET)
-    idempotency = Bucket(inbox, connection, contract.EMAIL_IDEMPOTENCY_BUCKET)
+    inbox = await stack.enter_async_context(Inbox(connection))
+    recipients = Bucket(inbox, connection, contract.EMAIL_RECIPIENTS_BUCKET, life.spans)
+    index = Bucket(inbox, connection, contract.EMAIL_GROUP_INDEX_BUCKET, life.spans)
+    idempotency = Bucket(inbox, connection, contract.EMAIL_IDEMPOTENCY_BUCKET, life.spans)
     once = await stack.enter_async_context(claims.Claims(idempotency))
     records = await stack.enter_async_context(record_writer.RecordWriter(recipients, IndexWriter(index)))
     pool = await stack.enter_async_context(Pool(Connector(config).connect, _limits(config), for_all=Barred))
-    deliver = _delivery(life, config, pool)
+    deliver = delivery.Delivery(
+        pool,
+        max_send_rate=config.ses_max_send_rate,
+        server=(config.smtp_host, config.smtp_port),
+        spans=life.spans,
+    )
     life.expose(lambda: _metrics().sending(deliver, pool, records, once, (recipients, index, idempotency)))
-    suppressions = Bucket(inbox, connection, contract.EMAIL_SUPPRESSIONS_BUCKET)
+    suppressions = Bucket(inbox, connection, contract.EMAIL_SUPPRESSIONS_BUCKET, life.spans)
     needed = [recipients.name, index.name, *([suppressions.name] if config.suppression_enabled else [])]
     stack.callback(Tasks().start(missing_buckets.report_unusable(inbox, connection, needed)).cancel)
     return Screening(deliver, suppressions) if config.suppression_enabled else deliver, records, once
-
-
-def _delivery(life: Life, config: RelaySettings, pool: Pool[SmtpConnection]) -> delivery.Delivery:
-    if not life.tracing:
-        return delivery.Delivery(pool, max_send_rate=config.ses_max_send_rate)
-    from relay.traced_delivery import TracedDelivery  # noqa: PLC0415
-
-    server = (config.smtp_host, config.smtp_port)
-    return TracedDelivery(pool, life.tracing, server, max_send_rate=config.ses_max_send_rate)
-
-
-def _traced(options: Options) -> Options:
-    from shared import tracing  # noqa: PLC0415
-
-    return options._replace(traceparent=tracing.current_traceparent)
 
 
 def _metrics() -> ModuleType:

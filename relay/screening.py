@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from relay.errors import Suppressed, Unscreened
-from shared import contract, suppression
+from shared import contract, suppression_list
 from shared.errors import StoreError
 
 if TYPE_CHECKING:
-    from relay.smtp_connection import Envelope
-    from shared.bucket import Bucket
+    from relay.smtp.connection import Envelope
+    from shared.kv.bucket import Bucket
 
 _decode = msgspec.json.Decoder(contract.Suppression).decode
 
@@ -51,7 +51,7 @@ class Screening:
 
     async def _find(self, address: str) -> contract.Suppression | None:
         try:
-            value = await self._suppressions.find(suppression.key_of(address))
+            value = await self._suppressions.find(suppression_list.key_of(address))
             return None if value is None else _decode(value)
         except (StoreError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise Unscreened(str(error)) from error

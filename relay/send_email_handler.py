@@ -15,27 +15,19 @@ from uuid import uuid4
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from relay import claims, idempotency, mime, submission
-from relay.errors import (
-    Barred,
-    ConnectionStale,
-    Deferred,
-    DeliveryError,
-    Rejected,
-    Suppressed,
-    Uncertain,
-    Unscreened,
-)
-from relay.smtp_connection import Envelope
+from relay import idempotency, mime, submission
+from relay.errors import Barred, ConnectionStale, Deferred, DeliveryError, Rejected, Suppressed, Uncertain, Unscreened
+from relay.records import idempotency_store as claims
+from relay.smtp.connection import Envelope
 from relay.submission import Filtered, Refused, Submission
-from shared import contract, redaction, request_body
+from shared import contract, decoding, redaction
 from shared.errors import StoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from relay.claims import Held
     from relay.idempotency import Claim, State
+    from relay.records.idempotency_store import Held
     from relay.screening import Deliver
     from relay.submission import Policy
 
@@ -51,7 +43,7 @@ REASONS: Final[dict[type[DeliveryError], str]] = {
     Unscreened: contract.INTERNAL_ERROR,
 }
 
-_read = request_body.reader(contract.SendEmailRequest)
+_read = decoding.decoder(contract.SendEmailRequest)
 _encode = msgspec.json.Encoder().encode
 _NOTHING_SENT: Final = _encode(contract.SendEmailResponse(email_id="", group_id=""))
 
@@ -99,7 +91,7 @@ class SendEmailHandler:
         deadline = asyncio.get_running_loop().time() + self._options.send_retry_seconds
         try:
             request = _read(data)
-        except request_body.Malformed as error:
+        except decoding.Malformed as error:
             log.warning("email.refused", extra={"reason": contract.INVALID_REQUEST_PAYLOAD, "error": str(error)})
             return self._refusal(contract.INVALID_REQUEST_PAYLOAD)
         new_group_id = "" if request.group_id else str(uuid4())

@@ -12,7 +12,7 @@ import msgspec
 
 from relay.submission import MAX_DISPLAY_NAME_BYTES, Policy
 from shared import addresses
-from shared.settings import Count, Domains, Password, Port, ProcessSettings, Seconds, SettingsError
+from shared.service.settings import Count, Domains, Password, Port, ProcessSettings, Seconds, SettingsError
 
 SPARE_SECONDS: Final = 10.0  # for KV, and for clocks that differ
 LEAST_SEND_RATE: Final = 0.001  # a mail in a quarter of an hour; of far less there is no reciprocal

@@ -8,18 +8,20 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Final
 
-from shared import connection, log, signals
 from shared.errors import StoreUnavailable
-from shared.inbox import Inbox
-from shared.probes import Probes
-from shared.settings import SettingsError
+from shared.nats import connection
+from shared.service import log, signals
+from shared.service.probes import Probes
+from shared.service.settings import SettingsError
+from shared.telemetry.spans import NO_SPANS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
-    from shared.connection import Connection
-    from shared.settings import ProcessSettings
-    from shared.tracing import Tracing
+    from shared.nats.connection import Connection
+    from shared.service.settings import ProcessSettings
+    from shared.telemetry.spans import Spans
+    from shared.telemetry.tracing import Tracing
 
     Serve = Callable[["Life", Connection], Awaitable[None]]
     """Serves until `Life.stopping` is set."""
@@ -36,7 +38,7 @@ class Life:
         """Begin not ready."""
         self.stopping = asyncio.Event()
         self.connection: Connection | None = None
-        self.tracing: Tracing | None = None
+        self.spans: Spans = NO_SPANS
         self._metrics: list[Callable[[], bytes]] = []
         self.is_serving = False
         self.status = 0
@@ -53,14 +55,6 @@ class Life:
     def expose(self, metrics: Callable[[], bytes]) -> None:
         """Add to what /metrics tells."""
         self._metrics.append(metrics)
-
-    def inbox(self, connection: Connection) -> Inbox:
-        """Return an inbox, which makes each write to KV a span where traces are on."""
-        if not self.tracing:
-            return Inbox(connection)
-        from shared.tracing import TracedInbox  # noqa: PLC0415 - OpenTelemetry is there only with its extra
-
-        return TracedInbox(connection, self.tracing)
 
     def metrics(self) -> bytes:
         """Return the text of /metrics."""
@@ -96,9 +90,11 @@ def _event_loop(main: Coroutine[object, object, int]) -> int:
 
 async def _live(name: str, settings: ProcessSettings, serve: Serve, environ: Mapping[str, str]) -> int:
     life = Life()
+    tracing = None
     with signals.setting(life.stopping, asyncio.get_running_loop()):
         try:
-            life.tracing = _tracing(environ, name)
+            tracing = _tracing(environ, name)
+            life.spans = tracing or NO_SPANS
             life.expose(lambda: _connected(life, name))
             async with Probes(settings.port, lambda: life.is_ready, life.metrics):
                 await _until_stopped(life, _connect_and_serve(life, name, settings, serve), settings)
@@ -107,15 +103,15 @@ async def _live(name: str, settings: ProcessSettings, serve: Serve, environ: Map
             events.error("start.failed", extra={"error": f"{error}: {advice}" if advice else str(error)})
             return 1
         finally:
-            if life.tracing:
-                await life.tracing.aclose()
+            if tracing:
+                await tracing.aclose()
     events.info("process.stopped", extra={"status": life.status})
     return life.status
 
 
 def _connected(life: Life, name: str) -> bytes:
     """Return the one metric that is there before the process serves."""
-    from shared.exposition import gauge, text  # noqa: PLC0415 - brings the Prometheus client
+    from shared.telemetry.exposition import gauge, text  # noqa: PLC0415 - brings the Prometheus client
 
     is_connected = life.connection is not None and life.connection.connected
     prefix = name.removeprefix("lfx-").replace("-", "_")
@@ -133,7 +129,7 @@ def _tracing(environ: Mapping[str, str], name: str) -> Tracing | None:
     if exporter != "otlp":
         raise SettingsError(f"OTEL_TRACES_EXPORTER: {exporter!r} is not one of otlp, none")
     try:
-        from shared import tracing  # noqa: PLC0415
+        from shared.telemetry import tracing  # noqa: PLC0415
     except ImportError as error:
         raise SettingsError(f"OTEL_TRACES_EXPORTER: otlp needs the extra `otel` ({error})") from error
     return tracing.configured(environ, name)

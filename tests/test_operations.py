@@ -16,14 +16,18 @@ import pytest_asyncio
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from relay import errors, record_writer, smtp_pool
-from shared import contract, log
+from relay import errors
+from relay.records import record_writer
+from relay.smtp import pool as smtp_pool
+from shared import contract
+from shared.service import log
 from tests import operations_page as page
 from tests.acceptance import services
 from tests.acceptance.caller import SEND_EMAIL
 from tests.acceptance.waiting import until
 from tests.stack import ses_events, smtp_server, sqs_endpoint
-from tracker import live_counts, ses_event
+from tracker.events import ses_event
+from tracker.queries import live_counts
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -244,15 +248,21 @@ def test_the_figures_are_those_of_the_page_on_performance(figure: str) -> None:
 async def test_nothing_is_imported_before_it_is_needed(running: Running) -> None:
     relay, tracker = running.imported["relay"], running.imported["tracker"]
     assert not (relay | tracker) & NOT_YET
-    assert not relay & {"boto3", "botocore", "tracker", "relay.metrics", "relay.traced_delivery"}
-    assert not tracker & {"aiosmtplib", "relay", "tracker.metrics", "tracker.traced_updater"}
+    assert not relay & {"boto3", "botocore", "tracker", "relay.metrics", "shared.telemetry.tracing"}
+    assert not tracker & {"aiosmtplib", "relay", "tracker.metrics", "shared.telemetry.tracing"}
     await scrape(running.processes["relay"])
     assert {"prometheus_client", "relay.metrics"} <= modules(running.processes["relay"])
 
 
 async def test_a_tracker_without_events_imports_nothing_of_aws() -> None:
     async with services.platform() as platform, services.tracker(platform.nats, None, **TELL_IMPORTS) as tracker:
-        assert not modules(tracker) & {"boto3", "botocore", "tracker.sqs", "tracker.suppressor", "prometheus_client"}
+        assert not modules(tracker) & {
+            "boto3",
+            "botocore",
+            "tracker.events.sqs",
+            "tracker.events.suppressor",
+            "prometheus_client",
+        }
 
 
 async def scrape(process: Console) -> dict[str, Metric]:
@@ -318,8 +328,8 @@ def constants(said: ast.expr, tree: ast.Module) -> set[str]:
 
 
 def attributes() -> Iterator[ast.Assign]:
-    """Yield the attributes of the classes of `relay/delivery.py`, which say what is logged of each mail."""
-    tree = ast.parse((page.ROOT / "relay" / "delivery.py").read_text())
+    """Yield the attributes of the classes of `relay/smtp/delivery.py`, which say what is logged of each mail."""
+    tree = ast.parse((page.ROOT / "relay" / "smtp" / "delivery.py").read_text())
     for kind in tree.body:
         if isinstance(kind, ast.ClassDef):
             yield from (node for node in kind.body if isinstance(node, ast.Assign))

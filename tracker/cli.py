@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from shared import signals
+from shared.service import signals
 
 signals.exit_at_once()  # before the slow imports
 
@@ -20,9 +20,9 @@ from shared.commands import command  # noqa: E402
 COMMANDS: Final = {
     "analytics": "tracker.commands.analytics:analytics",
     "check": "tracker.commands.check:check",
-    "replay": "tracker.commands.replay:replay",
+    "replay": "tracker.commands.replay.command:replay",
     "status": "tracker.commands.status:status",
-    "suppressions": "tracker.commands.suppressions:suppressions",
+    "suppressions": "tracker.commands.suppressions.command:suppressions",
     "watch": "tracker.commands.watch:watch",
 }
 """Where the commands lie that are imported when they are asked for."""
@@ -40,7 +40,8 @@ def main() -> None:
 )
 def serve(*, create_buckets: bool) -> None:
     """Serve in the foreground until SIGTERM or Ctrl-C. Configured by environment variables."""
-    from shared import lifecycle, settings  # noqa: PLC0415 - so that --help does not wait for it
+    from shared import lifecycle  # noqa: PLC0415 - so that --help does not wait for it
+    from shared.service import settings  # noqa: PLC0415
     from tracker import process  # noqa: PLC0415
     from tracker.settings import TrackerSettings  # noqa: PLC0415
 

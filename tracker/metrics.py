@@ -8,21 +8,21 @@ from collections import Counter
 from typing import TYPE_CHECKING, Protocol
 
 from shared import contract
-from shared.exposition import counter, gauge, histogram, text
-from tracker.ses_event import KINDS
+from shared.telemetry.exposition import counter, gauge, histogram, text
+from tracker.events.ses_event import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from prometheus_client.core import Metric
 
-    from shared.bucket import Bucket
-    from shared.endpoint import Endpoint
-    from tracker.live_counts import LiveCounts
-    from tracker.poller import Poller
-    from tracker.record_updater import RecordUpdater
-    from tracker.sqs import Queue
-    from tracker.suppressor import Suppressor
+    from shared.kv.bucket import Bucket
+    from shared.nats.endpoint import Endpoint
+    from tracker.events.poller import Poller
+    from tracker.events.record_updater import RecordUpdater
+    from tracker.events.sqs import Queue
+    from tracker.events.suppressor import Suppressor
+    from tracker.queries.live_counts import LiveCounts
 
 
 class Answering(Protocol):

@@ -12,32 +12,33 @@ from typing import TYPE_CHECKING, Final
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from shared import contract, missing_buckets
-from shared.bucket import Bucket
-from shared.discovery import Discovery
-from shared.endpoint import Endpoint
+from shared import contract
 from shared.errors import StoreUnavailable
-from shared.tasks import Tasks
+from shared.kv import setup as missing_buckets
+from shared.kv.bucket import Bucket
+from shared.nats.endpoint import Endpoint
+from shared.nats.inbox import Inbox
+from shared.nats.micro import Discovery
+from shared.service.tasks import Tasks
 from tracker import settings
-from tracker.announcer import Announcer
-from tracker.email_analytics_handler import EmailAnalyticsHandler
-from tracker.email_status_handler import EmailStatusHandler
-from tracker.group_reader import GroupReader
-from tracker.live_counts import LiveCounts
-from tracker.poller import VISIBILITY_SECONDS, Poller
-from tracker.record_updater import RecordUpdater
-from tracker.stream_follower import StreamFollower
+from tracker.events.poller import VISIBILITY_SECONDS, Poller
+from tracker.events.push_events import Announcer
+from tracker.events.record_updater import RecordUpdater
+from tracker.queries.email_analytics_handler import EmailAnalyticsHandler
+from tracker.queries.email_status_handler import EmailStatusHandler
+from tracker.queries.group_reader import GroupReader
+from tracker.queries.live_counts import LiveCounts
+from tracker.queries.stream_follower import StreamFollower
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import ModuleType
 
-    from shared.connection import Connection
-    from shared.endpoint import Handler
     from shared.lifecycle import Life, Serve
-    from tracker.poller import Updater
+    from shared.nats.connection import Connection
+    from tracker.events.poller import Updater
+    from tracker.events.suppressor import Suppressor
     from tracker.settings import TrackerSettings
-    from tracker.suppressor import Suppressor
 
     QueryHandler = EmailStatusHandler | EmailAnalyticsHandler
 
@@ -60,16 +61,16 @@ def prepare(config: TrackerSettings, environ: Mapping[str, str], *, create_bucke
         if create_buckets:
             await missing_buckets.create_missing(connection, contract.BUCKETS)
         async with AsyncExitStack() as stack:
-            inbox = await stack.enter_async_context(life.inbox(connection))
-            recipients = Bucket(inbox, connection, contract.EMAIL_RECIPIENTS_BUCKET)
-            index = Bucket(inbox, connection, contract.EMAIL_GROUP_INDEX_BUCKET)
-            suppressions = Bucket(inbox, connection, contract.EMAIL_SUPPRESSIONS_BUCKET)
+            inbox = await stack.enter_async_context(Inbox(connection))
+            recipients = Bucket(inbox, connection, contract.EMAIL_RECIPIENTS_BUCKET, life.spans)
+            index = Bucket(inbox, connection, contract.EMAIL_GROUP_INDEX_BUCKET, life.spans)
+            suppressions = Bucket(inbox, connection, contract.EMAIL_SUPPRESSIONS_BUCKET, life.spans)
             stack.callback(Tasks().start(missing_buckets.report_unusable(inbox, connection, _optional(config))).cancel)
             poller = None
             if config.ses_eventing_enabled:
                 await _require(recipients, index)
                 updater = RecordUpdater(recipients, Announcer(connection))
-                applying = _traced(life, _applying(life, config, updater, suppressions))
+                applying = _applying(life, config, updater, suppressions)
                 poller = await _poller(stack, life, config, environ, applying)
                 life.expose(lambda: _metrics().events(poller, updater))
                 connection.on_disconnect(poller.outage.suspect)
@@ -100,8 +101,7 @@ async def _queries(
     """Answer queries; return what answers each, by the last word of its subject."""
     queries = {}
     for subject, handler in handlers.items():
-        answer: Handler = life.tracing.handler(subject, handler) if life.tracing else handler
-        endpoint = Endpoint(connection, subject, answer, max_in_flight=max_in_flight)
+        endpoint = Endpoint(connection, subject, handler, max_in_flight=max_in_flight, spans=life.spans)
         await stack.enter_async_context(endpoint)
         queries[subject.rpartition(".")[2]] = (endpoint, handler)
     endpoints = [endpoint for endpoint, _ in queries.values()]
@@ -151,7 +151,7 @@ def _applying(
 ) -> RecordUpdater | Suppressor:
     if not config.suppression_enabled:
         return updater
-    from tracker.suppressor import Suppressor  # noqa: PLC0415 - what reads addresses takes 20 ms
+    from tracker.events.suppressor import Suppressor  # noqa: PLC0415 - what reads addresses takes 20 ms
 
     suppressor = Suppressor(updater, suppressions)
     life.expose(lambda: _metrics().suppressions(suppressor))
@@ -161,22 +161,18 @@ def _applying(
 async def _poller(
     stack: AsyncExitStack, life: Life, config: TrackerSettings, environ: Mapping[str, str], updater: Updater
 ) -> Poller:
-    from tracker.sqs import Queue  # noqa: PLC0415 - boto3 takes 135 ms and 19 MB
+    from tracker.events.sqs import Queue  # noqa: PLC0415 - boto3 takes 135 ms and 19 MB
 
     queue = Queue(config.ses_engagement_sqs_queue_url, environ, visibility_seconds=VISIBILITY_SECONDS)
     poller = Poller(
-        queue, updater, receivers=config.sqs_receivers, record_wait_seconds=config.engagement_record_wait_seconds
+        queue,
+        updater,
+        receivers=config.sqs_receivers,
+        record_wait_seconds=config.engagement_record_wait_seconds,
+        spans=life.spans,
     )
     life.expose(lambda: _metrics().receives(queue, poller))
     return await stack.enter_async_context(poller)
-
-
-def _traced(life: Life, applying: Updater) -> Updater:
-    if not life.tracing:
-        return applying
-    from tracker.traced_updater import TracedUpdater  # noqa: PLC0415
-
-    return TracedUpdater(applying, life.tracing)
 
 
 def _metrics() -> ModuleType:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from shared.settings import Count, ProcessSettings, Seconds, SettingsError
+from shared.service.settings import Count, ProcessSettings, Seconds, SettingsError
 
 
 class TrackerSettings(ProcessSettings, frozen=True, kw_only=True):

@@ -29,6 +29,6 @@ def check(*, as_json: bool) -> None:
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
     from relay.commands import check_plan  # noqa: PLC0415 - so that --help and completion do not wait for it
     from relay.settings import RelaySettings  # noqa: PLC0415
-    from shared.commands import check_report  # noqa: PLC0415
+    from shared.commands.check import report as check_report  # noqa: PLC0415
 
     check_report.run("lfx-email-relay", RelaySettings, check_plan.plan, others=OTHERS, as_json=as_json)

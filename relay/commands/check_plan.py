@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Final
 from relay import settings as rules
 from relay.commands import smtp_check
 from shared import addresses, contract
-from shared.commands import nats_check
-from shared.commands.bucket_check import Use
-from shared.commands.checkup import Finding, Probe
-from shared.settings import SettingsError
+from shared.commands.check import nats_check
+from shared.commands.check.bucket_check import Use
+from shared.commands.check.checkup import Finding, Probe
+from shared.service.settings import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from relay.settings import RelaySettings
     from relay.submission import Policy
-    from shared.commands.checkup import Tell
+    from shared.commands.check.checkup import Tell
 
 CONFIGURATION: Final = "configuration"
 

@@ -102,7 +102,7 @@ def send(csv_file: Path | None, tags: Mapping[str, str], **options: Any) -> None
     given = {one.name: said for one in FIELDS if one.name and (said := options.pop(one.name))}
     given |= {one.name: _read(one.name, options.pop(one.name)) for one in BODIES if one.name}
     if csv_file:
-        from relay.commands import mailing_run  # noqa: PLC0415 - so that --help and completion do not wait for it
+        from relay.commands.mailing import run as mailing_run  # noqa: PLC0415 - so that --help and completion do not wait for it
 
         mailing_run.run(csv_file, given, tags, mailing_run.Options(**options))
     else:

@@ -15,13 +15,13 @@ import aiosmtplib
 
 from relay.errors import Barred, DeliveryError
 from relay.settings import IMPLICIT_TLS_PORTS, is_loopback
-from relay.smtp_connection import HANDSHAKE_SECONDS, Connector
+from relay.smtp.connection import HANDSHAKE_SECONDS, Connector
 from shared import redaction
-from shared.commands.checkup import Finding, Probe
+from shared.commands.check.checkup import Finding, Probe
 
 if TYPE_CHECKING:
     from relay.settings import RelaySettings
-    from shared.commands.checkup import Tell
+    from shared.commands.check.checkup import Tell
 
 NAME, SERVER, TLS, LOGIN = "SMTP name", "SMTP server", "SMTP TLS", "SMTP login"
 EXPIRES_SOON_DAYS: Final = 14

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import msgspec
 import nats.errors
 
-from shared import connection, contract
-from shared import denial as denials
+from shared import contract
 from shared.errors import RequestRefused, RequestUnanswered, ServiceUnreachable
+from shared.nats import connection, permissions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from nats.aio.msg import Msg
 
-    from shared.connection import Connection
-    from shared.denial import Denial
-    from shared.settings import NatsSettings
+    from shared.nats.connection import Connection
+    from shared.nats.permissions import Denial
+    from shared.service.settings import NatsSettings
 
 PATIENCE_SECONDS: Final = 10.0
 """Callers give up after as long; so do the commands, in connecting and in asking."""
@@ -79,7 +79,7 @@ class Caller:
             self._asking.remove(asked)
 
     def _deny(self, error: Exception) -> None:
-        denial = denials.of(error)
+        denial = permissions.denial_in(error)
         if denial is None:
             return
         for subject, denied in self._asking:

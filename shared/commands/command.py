@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from shared import signals
 from shared.errors import BucketMissing, RequestRefused, ServiceError, StoreError
+from shared.service import signals
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
@@ -101,7 +101,7 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run it; turn our errors into exit statuses."""
-        from shared.settings import SettingsError  # noqa: PLC0415 - not before a command runs
+        from shared.service.settings import SettingsError  # noqa: PLC0415 - not before a command runs
 
         signals.end_as_usual()
         try:
@@ -172,8 +172,9 @@ async def connected(name: str) -> AsyncIterator[Caller]:
         SettingsError: NATS_URL or NATS_CREDS means nothing.
         ServiceUnreachable: no NATS server in time.
     """
-    from shared import connection, settings  # noqa: PLC0415 - not before a command runs
     from shared.commands import caller  # noqa: PLC0415 - not before a command runs
+    from shared.nats import connection  # noqa: PLC0415 - not before a command runs
+    from shared.service import settings  # noqa: PLC0415 - not before a command runs
 
     async with caller.connected(settings.load(os.environ, settings.NatsSettings), name) as asking:
         told = _ToPeople(logging.INFO)  # only now: why there was no server is in the exception

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from relay.cli import main as relay_main
-from shared.commands import nats_check
+from shared.commands.check import nats_check
 from tests.acceptance import services
 from tests.acceptance.waiting import until
 from tests.stack import console, nats_server, scripted_smtp, ses_events, sqs_endpoint

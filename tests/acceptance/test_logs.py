@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pytest
 
-from shared import contract, group_index, log
+from shared import contract, group_index
+from shared.service import log
 from tests.acceptance import services
 from tests.acceptance.buckets import Buckets
 from tests.acceptance.caller import GET_EMAIL_ENGAGEMENT_ANALYTICS, GET_EMAIL_STATUS, SEND_EMAIL, connected

@@ -13,9 +13,10 @@ import pytest
 from click.testing import CliRunner
 
 from relay.cli import main as relay_main
-from shared import connection as nats_connection
-from shared import contract, missing_buckets
-from shared.settings import ProcessSettings
+from shared import contract
+from shared.kv import setup as missing_buckets
+from shared.nats import connection as nats_connection
+from shared.service.settings import ProcessSettings
 from tests.acceptance import caller as callers
 from tests.acceptance import mails, permissions, restricted_house, services
 from tests.acceptance.caller import Caller, Pushes

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from nats.js.api import KeyValueConfig
 
-from shared import suppression
+from shared import suppression_list
 from tests.acceptance import mails, services
 from tests.acceptance.field_events import at
 from tests.acceptance.waiting import until
@@ -80,7 +80,7 @@ async def test_bounce_for_good_and_complaint_end_the_mail_to_their_recipients() 
         assert "email_id" in await caller.send(to="eve@example.com")
         assert len(running.smtp.mails) == 4
 
-        entry = await (await caller.client.jetstream().key_value(LIST)).get(suppression.key_of("ada@example.com"))
+        entry = await (await caller.client.jetstream().key_value(LIST)).get(suppression_list.key_of("ada@example.com"))
         assert json.loads(entry.value or b"") == {
             "address": "ada@example.com",
             "reason": "bounce",

@@ -10,7 +10,7 @@ import pytest
 
 from relay.settings import RelaySettings
 from tests.charts import chart, features
-from tracker import poller
+from tracker.events import poller
 
 MEBIBYTE: Final = 1 << 20
 SCALED: Final[dict[str, dict[str, Any]]] = {

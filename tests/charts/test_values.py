@@ -13,7 +13,7 @@ import pytest
 
 from relay import settings as relay_settings
 from relay.settings import RelaySettings
-from shared import settings
+from shared.service import settings
 from tests.charts import chart, features, readme, template_paths
 from tracker import settings as tracker_settings
 from tracker.settings import TrackerSettings
@@ -21,7 +21,7 @@ from tracker.settings import TrackerSettings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from shared.settings import ProcessSettings
+    from shared.service.settings import ProcessSettings
 
 Path = tuple[str, ...]
 

@@ -12,10 +12,10 @@ import pytest
 import pytest_asyncio
 import uvloop
 
-from relay.index_writer import IndexWriter
-from shared import connection
-from shared.inbox import Inbox
-from shared.settings import ProcessSettings
+from relay.records.index_writer import IndexWriter
+from shared.nats import connection
+from shared.nats.inbox import Inbox
+from shared.service.settings import ProcessSettings
 from tests.relay.kv import Buckets
 from tests.stack import certificates as authorities
 from tests.stack import nats_proxy as proxies
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
     from pathlib import Path
 
-    from shared.connection import Connection
+    from shared.nats.connection import Connection
     from tests.stack.certificates import Certificates
     from tests.stack.nats_proxy import NatsProxy
     from tests.stack.nats_server import NatsServer

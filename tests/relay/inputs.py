@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from relay.settings import RelaySettings
-from relay.smtp_connection import Connector, Envelope
+from relay.smtp.connection import Connector, Envelope
 from shared.contract import EmailRecipientRecord
 
 if TYPE_CHECKING:

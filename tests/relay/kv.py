@@ -14,7 +14,7 @@ import nats.js.errors
 from nats.js.api import KeyValueConfig
 
 from shared import group_index
-from shared.bucket import Bucket
+from shared.kv.bucket import Bucket
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from nats.js import JetStreamContext
     from nats.js.kv import KeyValue
 
-    from shared.connection import Connection
-    from shared.inbox import Inbox
+    from shared.nats.connection import Connection
+    from shared.nats.inbox import Inbox
 
 
 class Buckets:

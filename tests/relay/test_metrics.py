@@ -13,20 +13,20 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from relay import errors, metrics, settings
-from relay.claims import Claims, NoClaims
-from relay.delivery import Delivery, Disabled
-from relay.index_writer import IndexWriter
-from relay.record_writer import NoRecords, RecordWriter
+from relay.records.idempotency_store import Claims, NoClaims
+from relay.records.index_writer import IndexWriter
+from relay.records.record_writer import NoRecords, RecordWriter
 from relay.send_email_handler import Options, SendEmailHandler
 from relay.settings import RelaySettings
-from relay.smtp_connection import Envelope
-from relay.smtp_pool import Limits, Pool
+from relay.smtp.connection import Envelope
+from relay.smtp.delivery import Delivery, Disabled
+from relay.smtp.pool import Limits, Pool
 from shared import contract
-from shared.bucket import Bucket
-from shared.client import ReconnectingClient
-from shared.connection import Connection
-from shared.endpoint import Endpoint
-from shared.inbox import Inbox
+from shared.kv.bucket import Bucket
+from shared.nats.client import ReconnectingClient
+from shared.nats.connection import Connection
+from shared.nats.endpoint import Endpoint
+from shared.nats.inbox import Inbox
 
 if TYPE_CHECKING:
     from relay.errors import DeliveryError
@@ -95,10 +95,9 @@ async def test_a_transaction_counts_by_its_outcome(
         return Ending(error)
 
     async with Pool[Any](connect, Limits(connections=1, messages=9, idle_seconds=9, age_seconds=9)) as pool:
-        delivery, connection = Delivery(pool, max_send_rate=0), await pool.acquire()
+        delivery = Delivery(pool, max_send_rate=0, server=("localhost", 25))
         with nullcontext() if error is None else pytest.raises(type(error)):
-            await delivery.transact(connection, ENVELOPE, b"")
-        pool.release(connection)
+            await delivery(ENVELOPE, b"", deadline=asyncio.get_running_loop().time() + 0.01)
         claims, records = Claims(bucket), RecordWriter(bucket, IndexWriter(bucket))
         bucket.conflicts = 4
         said = read(metrics.sending(delivery, pool, records, claims, [bucket]))
@@ -113,7 +112,8 @@ async def test_a_transaction_counts_by_its_outcome(
 async def test_the_first_uncertain_mail_is_an_increase(bucket: Bucket) -> None:
     """Prometheus sees no increase in a series that begins with 1."""
     pool = Pool[Any](lambda: asyncio.sleep(0), Limits(connections=1, messages=1, idle_seconds=1, age_seconds=1))
-    delivery, writer = Delivery(pool, max_send_rate=0), RecordWriter(bucket, IndexWriter(bucket))
+    delivery = Delivery(pool, max_send_rate=0, server=("localhost", 25))
+    writer = RecordWriter(bucket, IndexWriter(bucket))
     said = read(metrics.sending(delivery, pool, writer, Claims(bucket), []))
     assert said["email_relay_smtp_transactions_total", "none", "uncertain"] == 0
 

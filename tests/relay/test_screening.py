@@ -16,22 +16,22 @@ from nats.js.api import KeyValueConfig
 
 from relay.errors import Suppressed, Unscreened
 from relay.screening import Screening
-from relay.smtp_connection import Envelope
-from shared import suppression
-from shared.bucket import Bucket
+from relay.smtp.connection import Envelope
+from shared import suppression_list
 from shared.contract import Suppression
+from shared.kv.bucket import Bucket
 from tests.relay.test_send_email_handler import Mails
 from tests.stack import nats_proxy as proxies
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from shared.connection import Connection
-    from shared.inbox import Inbox
+    from shared.nats.connection import Connection
+    from shared.nats.inbox import Inbox
     from tests.stack.nats_proxy import NatsProxy
     from tests.stack.nats_server import NatsServer
 
-ADA = suppression.key_of("ada@example.com")
+ADA = suppression_list.key_of("ada@example.com")
 ENTRY = Suppression(
     address="ada@example.com", reason="complaint", detail="abuse", suppressed_at=datetime(2026, 1, 2, tzinfo=UTC)
 )

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from relay import errors
-from relay.claims import NoClaims
+from relay.records.idempotency_store import NoClaims
 from relay.send_email_handler import REASONS, Options, SendEmailHandler
 from relay.submission import Policy
 from shared.addresses import parse
 from tests.relay.waiting import until
 
 if TYPE_CHECKING:
-    from relay.smtp_connection import Envelope
+    from relay.smtp.connection import Envelope
     from shared import contract
 
 POLICY = Policy(

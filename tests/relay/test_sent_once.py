@@ -17,15 +17,16 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from relay.claims import Claims
 from relay.errors import Rejected, Uncertain
+from relay.records.idempotency_store import Claims
 from relay.send_email_handler import SendEmailHandler
-from shared import connection, contract
-from shared import inbox as inboxes
-from shared.bucket import Bucket
-from shared.inbox import Inbox
-from shared.missing_buckets import create_missing
-from shared.settings import ProcessSettings
+from shared import contract
+from shared.kv.bucket import Bucket
+from shared.kv.setup import create_missing
+from shared.nats import connection
+from shared.nats import inbox as inboxes
+from shared.nats.inbox import Inbox
+from shared.service.settings import ProcessSettings
 from tests.relay.test_send_email_handler import OPTIONS, REQUEST, Store
 from tests.relay.waiting import until
 from tests.stack import nats_proxy, nats_server
@@ -33,7 +34,7 @@ from tests.stack import nats_proxy, nats_server
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from relay.smtp_connection import Envelope
+    from relay.smtp.connection import Envelope
     from tests.stack.nats_proxy import NatsProxy
 
 T = TypeVar("T")

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import nats
 import pytest
 
-from shared import connection
-from shared.bucket import Bucket
-from shared.inbox import Inbox
+from shared.kv.bucket import Bucket
+from shared.nats import connection
+from shared.nats.inbox import Inbox
 from tests.shared.edges import connected
 from tests.stack import nats_proxy as proxies
 from tests.stack import nats_server as servers
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from nats.js.kv import KeyValue
 
-    from shared.connection import Connection
+    from shared.nats.connection import Connection
     from tests.stack.nats_proxy import NatsProxy
     from tests.stack.nats_server import NatsServer
 

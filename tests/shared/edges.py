@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import nats
 
-from shared import connection
-from shared.inbox import Inbox
-from shared.settings import ProcessSettings
+from shared.nats import connection
+from shared.nats.inbox import Inbox
+from shared.service.settings import ProcessSettings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from shared.connection import Connection
+    from shared.nats.connection import Connection
     from tests.stack.nats_server import NatsServer
 
 _LOOK_AGAIN = 0.01

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from shared import redaction
 
 PROPERTY = settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
-MAX_REPLY_BYTES = 65_536  # of relay/smtp_dialogue.py: the longest text that a server can make us redact
+MAX_REPLY_BYTES = 65_536  # of relay/smtp/dialogue.py: the longest text that a server can make us redact
 
 ATEXT = "abcXYZ019!#$%&'*+/=?^_`{|}~-."
 local_parts = st.one_of(

@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING
 import pytest
 from botocore.loaders import JSONFileLoader
 
-from shared import connection as nats_connection
 from shared import contract
-from shared.bucket import Bucket
-from shared.inbox import Inbox
-from shared.missing_buckets import create_missing
-from shared.settings import ProcessSettings
+from shared.kv.bucket import Bucket
+from shared.kv.setup import create_missing
+from shared.nats import connection as nats_connection
+from shared.nats.inbox import Inbox
+from shared.service.settings import ProcessSettings
 from tests.stack import nats_server, sqs_endpoint
-from tracker import poller
-from tracker.announcer import Announcer
-from tracker.record_updater import RecordUpdater
+from tracker.events import poller
+from tracker.events.push_events import Announcer
+from tracker.events.record_updater import RecordUpdater
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from shared.connection import Connection
+    from shared.nats.connection import Connection
     from tests.stack.nats_server import NatsServer
     from tests.stack.sqs_endpoint import SqsEndpoint
 

@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from shared.contract import EmailRecipientRecord, Failure
-from tracker.ses_event import EngagementEvent
+from tracker.events.ses_event import EngagementEvent
 
 if TYPE_CHECKING:
-    from tracker.ses_event import Kind
+    from tracker.events.ses_event import Kind
 
 EMAIL = "550e8400-e29b-41d4-a716-446655440000"
 GROUP = "invite-batch-abc123"

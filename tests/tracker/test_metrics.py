@@ -10,22 +10,22 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from shared import contract
-from shared.bucket import Bucket
-from shared.client import ReconnectingClient
-from shared.connection import Connection
-from shared.endpoint import Endpoint
-from shared.inbox import Inbox
+from shared.kv.bucket import Bucket
+from shared.nats.client import ReconnectingClient
+from shared.nats.connection import Connection
+from shared.nats.endpoint import Endpoint
+from shared.nats.inbox import Inbox
 from tracker import metrics
-from tracker.announcer import Silent
-from tracker.email_status_handler import EmailStatusHandler
-from tracker.group_reader import GroupReader
-from tracker.live_counts import LiveCounts
-from tracker.poller import Poller
-from tracker.record_updater import RecordUpdater
-from tracker.ses_event import KINDS
-from tracker.sqs import Queue
-from tracker.stream_follower import StreamFollower
-from tracker.suppressor import Suppressor
+from tracker.events.poller import Poller
+from tracker.events.push_events import Silent
+from tracker.events.record_updater import RecordUpdater
+from tracker.events.ses_event import KINDS
+from tracker.events.sqs import Queue
+from tracker.events.suppressor import Suppressor
+from tracker.queries.email_status_handler import EmailStatusHandler
+from tracker.queries.group_reader import GroupReader
+from tracker.queries.live_counts import LiveCounts
+from tracker.queries.stream_follower import StreamFollower
 
 
 @pytest.fixture

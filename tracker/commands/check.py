@@ -43,7 +43,7 @@ def check(*, as_json: bool) -> None:
       kubectl exec deploy/lfx-v2-email-tracker -- lfx-email-tracker check
       lfx-email-tracker check --json | jq '.checks[] | select(.verdict != "ok")'
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
-    from shared.commands import check_report  # noqa: PLC0415 - so that --help and completion do not wait for it
+    from shared.commands.check import report as check_report  # noqa: PLC0415 - so that --help and completion do not wait for it
     from tracker.commands import check_plan  # noqa: PLC0415
     from tracker.settings import TrackerSettings  # noqa: PLC0415
 

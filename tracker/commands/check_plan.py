@@ -8,17 +8,17 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from shared import contract
-from shared.commands import nats_check
-from shared.commands.bucket_check import Use
-from shared.commands.checkup import Finding, Probe
-from shared.settings import SettingsError
+from shared.commands.check import nats_check
+from shared.commands.check.bucket_check import Use
+from shared.commands.check.checkup import Finding, Probe
+from shared.service.settings import SettingsError
 from tracker import settings as rules
 from tracker.commands import sqs_check
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from shared.commands.checkup import Tell
+    from shared.commands.check.checkup import Tell
     from tracker.settings import TrackerSettings
 
 CONFIGURATION: Final = "configuration"

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 import msgspec
 
-from shared import contract, denial
+from shared import contract
 from shared.commands import command, table
 from shared.commands.command import Failed
+from shared.nats import permissions
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
@@ -75,7 +76,7 @@ class _Pushes:
             self._lost += 1
 
     def fail(self, error: Exception) -> None:
-        if denied := denial.of(error):
+        if denied := permissions.denial_in(error):
             self.receive(Failed(str(denied)))
 
     async def next(self) -> Msg:

@@ -14,20 +14,20 @@ import boto3
 import msgspec
 from botocore.exceptions import BotoCoreError, ClientError
 
-from shared import daemon_thread
 from shared.commands import table
-from shared.commands.checkup import Finding, Probe
-from shared.settings import SettingsError
+from shared.commands.check.checkup import Finding, Probe
+from shared.service import threads as daemon_thread
+from shared.service.settings import SettingsError
 from tracker import settings as rules
-from tracker import sqs
 from tracker.errors import QueueUnavailable
+from tracker.events import sqs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from shared.commands.checkup import Tell
+    from shared.commands.check.checkup import Tell
+    from tracker.events.sqs import Queue
     from tracker.settings import TrackerSettings
-    from tracker.sqs import Queue
 
 CREDENTIALS, QUEUE, PERMISSIONS = "AWS credentials", "SQS queue", "SQS permissions"
 PROBE_SECONDS: Final = 20.0

@@ -18,14 +18,15 @@ from nats.aio.client import Client
 
 from relay import mime
 from relay.settings import RelaySettings
-from relay.smtp_connection import Connector, Envelope
+from relay.smtp.connection import Connector, Envelope
 from relay.submission import Submission
-from shared import connection, contract
+from shared import contract
 from shared.addresses import Mailbox
-from shared.bucket import Bucket
-from shared.client import ReconnectingClient
-from shared.inbox import Inbox
-from shared.settings import ProcessSettings
+from shared.kv.bucket import Bucket
+from shared.nats import connection
+from shared.nats.client import ReconnectingClient
+from shared.nats.inbox import Inbox
+from shared.service.settings import ProcessSettings
 from tests.bench import buckets, mails, nats_echo
 from tests.bench.row import Collected, Sample
 
@@ -109,7 +110,7 @@ def _headers(stage: Stage) -> Path:
     async def plain() -> object:
         return Client._parse_header_lines(HEADERS)  # noqa: SLF001
 
-    return Path("shared/client.py", "nats-py's own split of headers", ours, plain, stage.options.count(20_000))
+    return Path("shared/nats/client.py", "nats-py's own split of headers", ours, plain, stage.options.count(20_000))
 
 
 async def _requests(stack: AsyncExitStack, stage: Stage) -> Path:
@@ -124,7 +125,7 @@ async def _requests(stack: AsyncExitStack, stage: Stage) -> Path:
         request = opened.client.request
         await asyncio.gather(*(request(nats_echo.SUBJECT, b"payload", timeout=3) for _ in range(AT_ONCE)))
 
-    return Path("shared/inbox.py", "nats-py's request", ours, plain, stage.options.count(100), AT_ONCE)
+    return Path("shared/nats/inbox.py", "nats-py's request", ours, plain, stage.options.count(100), AT_ONCE)
 
 
 async def _batch(stack: AsyncExitStack, stage: Stage) -> Path:
@@ -142,7 +143,7 @@ async def _batch(stack: AsyncExitStack, stage: Stage) -> Path:
             await asyncio.gather(*map(kv.get, email_ids[start : start + AT_ONCE]))
 
     name = f"nats-py's KV get, {AT_ONCE} at once"
-    return Path("shared/batch_get.py", name, ours, plain, stage.options.count(20, least=2), len(email_ids))
+    return Path("shared/kv/batch_get.py", name, ours, plain, stage.options.count(20, least=2), len(email_ids))
 
 
 async def _transactions(stack: AsyncExitStack, stage: Stage) -> Path:
@@ -159,4 +160,4 @@ async def _transactions(stack: AsyncExitStack, stage: Stage) -> Path:
     async def plain() -> None:
         await theirs.sendmail(ENVELOPE.sender, [ENVELOPE.recipient], message)
 
-    return Path("relay/smtp_dialogue.py", "aiosmtplib's sendmail", ours, plain, stage.options.count(1000))
+    return Path("relay/smtp/dialogue.py", "aiosmtplib's sendmail", ours, plain, stage.options.count(1000))

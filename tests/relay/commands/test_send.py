@@ -18,7 +18,7 @@ import nats
 import pytest
 from click.testing import CliRunner
 
-from relay.commands import mailer
+from relay.commands.mailing import mailer
 from relay.commands.send import send
 from shared import contract
 from shared.commands import caller

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
-from relay import smtp_connection
 from relay.commands import smtp_check
 from relay.settings import RelaySettings
-from shared.commands import checkup
+from relay.smtp import connection as smtp_connection
+from shared.commands.check import checkup
 from tests.stack import scripted_smtp, smtp_scripts
 from tests.stack.ports import free_port
 from tests.stack.scripted_smtp import Options
 
 if TYPE_CHECKING:
-    from shared.commands.checkup import Finding
+    from shared.commands.check.checkup import Finding
     from tests.stack.certificates import Certificates
 
 ACCOUNT: dict[str, Any] = {"smtp_username": "AKIA", "smtp_password": "s3cret"}

@@ -193,7 +193,7 @@ def test_help_names_each_command_and_the_exit_statuses() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_command_without_a_word(number: signal.Signals) -> None:
-    code = f"from shared import signals; signals.exit_at_once(); from {__name__} import main; main()"
+    code = f"from shared.service import signals; signals.exit_at_once(); from {__name__} import main; main()"
     with subprocess.Popen(  # noqa: S603 - our own code
         [sys.executable, "-c", code, "wait"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:

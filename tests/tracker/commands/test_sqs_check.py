@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from shared.commands import checkup
+from shared.commands.check import checkup
 from tests.stack.ports import free_port
 from tracker.commands import sqs_check
 from tracker.settings import TrackerSettings
 
 if TYPE_CHECKING:
-    from shared.commands.checkup import Finding
+    from shared.commands.check.checkup import Finding
     from tests.stack.sqs_endpoint import SqsEndpoint
 
 CREDENTIALS, QUEUE, PERMISSIONS = sqs_check.CREDENTIALS, sqs_check.QUEUE, sqs_check.PERMISSIONS

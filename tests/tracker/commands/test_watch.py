@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any, Final
 import nats as nats_py
 import pytest
 
-from shared import connection as nats_connection
 from shared import contract
 from shared.commands import caller
 from shared.contract import Failure
-from shared.settings import ProcessSettings
+from shared.nats import connection as nats_connection
+from shared.service.settings import ProcessSettings
 from tests.stack import console, nats_server
 from tests.stack.ports import free_port
 from tests.tracker.commands.operators import Operator
 from tests.tracker.examples import EMAIL, GROUP, event, record
-from tracker.announcer import Announcer
 from tracker.commands import push_watch
+from tracker.events.push_events import Announcer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -1,0 +1,240 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""Appends email ids to their groups. Ids of one group that wait here go out together in one write."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final, NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from shared import group_index, redaction
+from shared.errors import KeyMissing, RevisionConflict, StoreError, StoreUnavailable, ValueTooLarge
+from shared.kv.bucket import while_conflicting
+
+if TYPE_CHECKING:
+    from shared.kv.bucket import Bucket
+
+log = logging.getLogger(__name__)
+
+TAIL_SECONDS: Final = 10.0  # how long a segment is believed to be as we left it
+MAX_TAILS: Final = 1024
+MAX_TAIL_BYTES: Final = 32 * 1024 * 1024
+
+_ANY_ID: Final = str(UUID(int=0))  # all are of one length
+
+
+class _Tail(NamedTuple):
+    """The last segment of a group as it was last seen; revision 0 where there is none."""
+
+    segment: int = group_index.FIRST
+    revision: int = 0
+    value: bytes = b""
+    ids: int = 0
+
+
+class _Waiting(NamedTuple):
+    email_id: str
+    again: bool
+    written: asyncio.Future[None]
+
+
+class _Group:
+    """What the writer knows of a group, and who waits for it."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.tail = _Tail()
+        self.is_known = False  # then the first write tries to create it, without a look
+        self.believed_until = 0.0
+        self.waiting: list[_Waiting] = []
+        self.writer: asyncio.Task[None] | None = None
+        self.is_busy = False
+
+
+class IndexWriter:
+    """Appends to the groups of one bucket, beside any number of others who do the same."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        """Write to `bucket`."""
+        self._bucket = bucket
+        self._groups: OrderedDict[str, _Group] = OrderedDict()
+        self._bytes = 0
+
+    async def append(self, group_id: str, email_id: str, *, again: bool = False) -> None:
+        """Return once the id is in the index; with `again`, look first whether an earlier try put it there.
+
+        Raises:
+            StoreUnavailable: nobody knows whether it is. Try again.
+            ValueTooLarge: the bucket is too small for even one id.
+        """
+        group = self._group(group_index.key_of(group_id))
+        if group.is_busy:
+            written = asyncio.get_running_loop().create_future()
+            group.waiting.append(_Waiting(email_id, again, written))
+            await written
+            return
+        group.is_busy = True
+        try:
+            await self._write(group, [email_id], again=again)
+        finally:
+            self._go_on(group)
+
+    def _go_on(self, group: _Group) -> None:
+        """Write what has come to wait meanwhile, in a task: whoever wrote until now has a caller to answer."""
+        if group.waiting:
+            group.writer = asyncio.get_running_loop().create_task(self._write_waiting(group))
+        else:
+            group.writer, group.is_busy = None, False
+            self._forget_some()
+
+    async def _write_waiting(self, group: _Group) -> None:
+        waiting, group.waiting = [one for one in group.waiting if not one.written.done()], []
+        try:
+            await self._write(group, [one.email_id for one in waiting], again=any(one.again for one in waiting))
+        except StoreError as error:
+            _settle(waiting, error)
+        except BaseException:
+            _settle(waiting, StoreUnavailable("the write of the group index broke off"))
+            raise
+        else:
+            _settle(waiting, None)
+        finally:
+            self._go_on(group)
+
+    async def _write(self, group: _Group, email_ids: list[str], *, again: bool) -> None:
+        try:
+            if again:
+                email_ids = await self._absent(group.key, email_ids)
+            if group.is_known and _now() >= group.believed_until:
+                self._set_tail(group, await self._find_tail(group.key, group_index.FIRST))
+            try:
+                await self._append(group, email_ids)
+            except RevisionConflict:
+                await self._append_against_others(group, email_ids)
+        except BaseException:
+            group.believed_until = 0.0
+            raise
+
+    async def _append_against_others(self, group: _Group, email_ids: list[str]) -> None:
+        try:
+            async for attempt in while_conflicting():
+                with attempt:
+                    tail = await self._find_tail(group.key, group.tail.segment)
+                    self._set_tail(group, tail)
+                    email_ids[:] = [one for one in email_ids if one.encode() not in tail.value]
+                    await self._append(group, email_ids)
+        except RevisionConflict as conflict:
+            raise StoreUnavailable(f"group index: {conflict} changes faster than we can write") from conflict
+
+    async def _append(self, group: _Group, email_ids: list[str]) -> None:
+        """Write what fits into the tail, the rest into further segments; take from the list what is written."""
+        max_bytes = await self._bucket.max_value_bytes()
+        while email_ids:
+            tail = group.tail
+            fitting = group_index.fitting(len(tail.value), tail.ids, tail.segment, email_ids, max_bytes)
+            if fitting:
+                await self._write_segment(group, email_ids[:fitting])
+                del email_ids[:fitting]
+            elif tail.ids:
+                self._set_tail(group, _Tail(tail.segment + 1))
+            else:
+                raise ValueTooLarge(f"one id does not fit into {max_bytes} bytes")
+
+    async def _write_segment(self, group: _Group, email_ids: list[str]) -> None:
+        tail = group.tail
+        value = group_index.extend(tail.value, email_ids) if tail.ids else group_index.encode(email_ids)
+        key = group_index.segment_key(group.key, tail.segment)
+        try:
+            revision = await self._bucket.update(key, value, tail.revision)
+        except ValueTooLarge as error:  # its limit was lowered since we asked, and is asked for anew
+            raise RevisionConflict(key) from error
+        self._set_tail(group, _Tail(tail.segment, revision, value, tail.ids + len(email_ids)))
+        group.believed_until = _now() + TAIL_SECONDS
+
+    async def _find_tail(self, key: str, segment: int) -> _Tail:
+        """Read the last segment, galloping from `segment`; from the first if that one is gone with the whole index."""
+        tail = await self._read_segment(key, segment)
+        if not tail.ids and segment != group_index.FIRST:
+            return await self._find_tail(key, group_index.FIRST)
+        max_bytes = await self._bucket.max_value_bytes()
+        step = 1
+        while _is_full(tail, max_bytes):
+            further = await self._read_segment(key, tail.segment + step)
+            if further.revision or step == 1:
+                tail, step = further, step * 2
+            else:
+                step = 1
+        return tail
+
+    async def _read_segment(self, key: str, segment: int) -> _Tail:
+        try:
+            entry = await self._bucket.get_from_leader(group_index.segment_key(key, segment))
+        except KeyMissing as missing:
+            return _Tail(segment, missing.revision)
+        try:
+            email_ids = group_index.decode(entry.value)
+        except msgspec.DecodeError:
+            extra = {"key": redaction.identifier(key), "segment": segment, "revision": entry.revision}
+            log.error("group_index.corrupt", extra=extra)
+            return _Tail(segment, entry.revision, entry.value, group_index.capacity(segment))
+        value = group_index.encode(email_ids) if email_ids else b""
+        return _Tail(segment, entry.revision, value, len(email_ids))
+
+    async def _absent(self, key: str, email_ids: list[str]) -> list[str]:
+        """Leave out the ids that an earlier write of unknown outcome has put into the index after all."""
+        segments = await self._bucket.get_matching(key, group_index.later_segments(key))
+        values = await self._all_segments(key) if segments is None else [entry.value for entry in segments.values()]
+        return [one for one in email_ids if not any(one.encode() in value for value in values)]
+
+    async def _all_segments(self, key: str) -> list[bytes]:
+        values: list[bytes] = []
+        while (segment := await self._read_segment(key, len(values))).revision:
+            values.append(segment.value)
+        return values
+
+    def _set_tail(self, group: _Group, tail: _Tail) -> None:
+        self._bytes += len(tail.value) - len(group.tail.value)
+        group.tail, group.is_known = tail, True
+
+    def _group(self, key: str) -> _Group:
+        group = self._groups.get(key)
+        if group is None:
+            group = self._groups[key] = _Group(key)
+        else:
+            self._groups.move_to_end(key)
+        return group
+
+    def _forget_some(self) -> None:
+        """Forget the oldest groups: those that would be read again anyway, and more where there are too many."""
+        now = _now()
+        while self._groups:
+            key, group = next(iter(self._groups.items()))
+            if group.is_busy:
+                self._groups.move_to_end(key)
+                return
+            if now < group.believed_until and len(self._groups) <= MAX_TAILS and self._bytes <= MAX_TAIL_BYTES:
+                return
+            del self._groups[key]
+            self._bytes -= len(group.tail.value)
+
+
+def _is_full(tail: _Tail, max_bytes: int) -> bool:
+    """Tell whether not one id more fits, so that there may be further segments."""
+    return tail.ids > 0 and not group_index.fitting(len(tail.value), tail.ids, tail.segment, [_ANY_ID], max_bytes)
+
+
+def _settle(waiting: list[_Waiting], error: StoreError | None) -> None:
+    for written in (one.written for one in waiting if not one.written.done()):  # the others were given up
+        if error:
+            written.set_exception(error)
+        else:
+            written.set_result(None)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,113 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""Pure: what JetStream's answers look like on the wire, as far as a KV bucket needs them.
+
+Sources: the NATS docs on "JetStream wire API", ADR-8 (key-value store), ADR-31 (direct get).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+STATUS: Final = "Status"
+EXPECTED_REVISION: Final = "Nats-Expected-Last-Subject-Sequence"
+SEQUENCE: Final = "Nats-Sequence"
+SUBJECT: Final = "Nats-Subject"
+NUM_PENDING: Final = "Nats-Num-Pending"
+UP_TO_SEQUENCE: Final = "Nats-UpTo-Sequence"
+LAST_CONSUMER: Final = "Nats-Last-Consumer"
+OPERATION: Final = "KV-Operation"
+MARKER_REASON: Final = "Nats-Marker-Reason"  # a key that expired leaves an empty message with this header
+
+NO_RESULTS: Final = "404"
+NO_MORE: Final = "408"
+END_OF_BATCH: Final = "204"
+CONTROL: Final = "100"
+
+WRONG_LAST_SEQUENCE: Final = frozenset({10071, 10164})  # the second with replicas (nats-io/nats.py#782)
+MESSAGE_TOO_LARGE: Final = 10054
+NO_MESSAGE: Final = 10037
+NO_STREAM: Final = 10059
+
+
+class ApiError(msgspec.Struct, frozen=True):
+    """Why a request was not done."""
+
+    code: int = 0
+    err_code: int = 0
+    description: str = ""
+
+
+class StreamConfig(msgspec.Struct, frozen=True):
+    """What of a bucket's configuration decides how it is read and written; sizes in bytes, -1 for no limit."""
+
+    max_msg_size: int = -1
+    num_replicas: int = 1
+    allow_direct: bool = False
+
+
+class StreamState(msgspec.Struct, frozen=True):
+    """How far a stream has come."""
+
+    last_seq: int = 0
+
+
+class StreamInfo(msgspec.Struct, frozen=True):
+    """What the stream's leader says of it; `created` tells a bucket from one made again under the same name."""
+
+    config: StreamConfig = StreamConfig()
+    state: StreamState = StreamState()
+    created: str = ""
+    error: ApiError | None = None
+
+
+class PublishAck(msgspec.Struct, frozen=True):
+    """The answer to a write."""
+
+    seq: int = 0
+    error: ApiError | None = None
+
+
+class StoredMessage(msgspec.Struct, frozen=True):
+    """A message as the leader stores it; msgspec undoes the base64."""
+
+    seq: int
+    data: bytes = b""
+    hdrs: bytes = b""
+
+
+class MessageResponse(msgspec.Struct, frozen=True):
+    """The answer to a read through the leader."""
+
+    message: StoredMessage | None = None
+    error: ApiError | None = None
+
+
+class ConsumerResponse(msgspec.Struct, frozen=True):
+    """The answer to the creation of a consumer; `num_pending` counts the messages that wait for it."""
+
+    name: str = ""
+    num_pending: int = 0
+    error: ApiError | None = None
+
+
+decode_ack = msgspec.json.Decoder(PublishAck).decode
+decode_message = msgspec.json.Decoder(MessageResponse).decode
+decode_info = msgspec.json.Decoder(StreamInfo).decode
+decode_consumer = msgspec.json.Decoder(ConsumerResponse).decode
+encode = msgspec.json.encode
+
+
+def is_deleted(headers: Mapping[str, str]) -> bool:
+    """Tell whether a message marks its key as deleted, purged or expired."""
+    return OPERATION in headers or MARKER_REASON in headers
+
+
+def was_deleted(message: StoredMessage) -> bool:
+    """Tell the same of a message that was read through the leader, whose headers come as one block."""
+    return OPERATION.encode() in message.hdrs or MARKER_REASON.encode() in message.hdrs

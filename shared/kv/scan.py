@@ -1,0 +1,144 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""Edge: the values of all keys of a bucket, a page at a time, through a pull consumer that the server then forgets.
+
+Sources: the NATS docs on "JetStream wire API" (consumer create, next message), ADR-13 (pull subscribe).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final, Self
+
+import msgspec
+import nats.errors
+
+from shared.errors import StoreUnavailable
+from shared.kv import jetstream
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from nats.aio.msg import Msg
+    from nats.aio.subscription import Subscription
+
+    from shared.kv.bucket import Bucket
+    from shared.nats.connection import Connection
+    from shared.nats.inbox import Inbox
+
+PAGE: Final = 500
+PAGE_SECONDS: Final = 5.0
+ABANDONED_SECONDS: Final = 300  # after which the server drops the consumer: whoever reads the pages may be slow
+NANOSECONDS: Final = 1_000_000_000
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """A key and its value."""
+
+    key: str
+    value: bytes
+
+
+class BucketScan:
+    """Reads what a bucket holds at the time, in the order in which it was written; open it for one reading."""
+
+    def __init__(self, connection: Connection, inbox: Inbox, bucket: Bucket) -> None:
+        """Read `bucket`."""
+        self._connection = connection
+        self._inbox = inbox
+        self._stream = f"KV_{bucket.name}"
+        self._prefix = f"$KV.{bucket.name}."
+        self._reply_to = connection.client.new_inbox()
+        self._subscription: Subscription | None = None
+        self._consumer = ""
+        self._left = 0  # says the server
+        self._asked_for = 0
+        self._received = 0
+        self._page: list[Stored] = []
+        self._whole: asyncio.Future[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        """Create the consumer.
+
+        Raises:
+            StoreUnavailable: the bucket is not there.
+        """
+        self._connection.on_disconnect(self._lose)
+        self._subscription = await self._connection.subscribe(self._reply_to, self._receive)
+        config = {
+            "deliver_policy": "last_per_subject",
+            "filter_subject": f"{self._prefix}>",
+            "ack_policy": "none",
+            "inactive_threshold": ABANDONED_SECONDS * NANOSECONDS,
+            "mem_storage": True,
+            "num_replicas": 1,
+        }
+        query = jetstream.encode({"stream_name": self._stream, "config": config})
+        reply = await self._inbox.request(f"$JS.API.CONSUMER.CREATE.{self._stream}", query)
+        created = jetstream.decode_consumer(reply.data)
+        if created.error:
+            raise StoreUnavailable(f"consumer of {self._stream}: {created.error.description}")
+        self._consumer, self._left = created.name, created.num_pending
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Listen no longer."""
+        if self._subscription and self._connection.connected:
+            await self._subscription.unsubscribe()
+
+    async def pages(self) -> AsyncIterator[list[Stored]]:
+        """Return what there is, up to 500 values at a time; nothing is fetched before it is asked for.
+
+        Raises:
+            StoreUnavailable: something was lost on the way, so that this is not all.
+        """
+        while self._left:
+            self._page, self._whole = [], asyncio.get_running_loop().create_future()
+            await self._ask(self._whole)
+            yield self._page
+
+    async def _ask(self, whole: asyncio.Future[None]) -> None:
+        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
+        self._asked_for = min(PAGE, self._left)
+        query = jetstream.encode({"batch": self._asked_for, "no_wait": True})
+        if not self._connection.connected:
+            raise StoreUnavailable("not connected to NATS")
+        try:
+            async with asyncio.timeout(PAGE_SECONDS):
+                await self._connection.publish(subject, query, self._reply_to)
+                await whole
+        except TimeoutError:
+            raise StoreUnavailable(f"{self._stream}: no more values within {PAGE_SECONDS:g} s") from None
+        except nats.errors.Error as error:
+            raise StoreUnavailable(str(error)) from error
+
+    def _receive(self, msg: Msg) -> None:
+        if self._whole is None or self._whole.done():
+            return
+        headers = msg.headers or {}
+        if status := headers.get(jetstream.STATUS):
+            self._end(status)
+            return
+        *_, consumer_sequence, _, pending = msg.reply.split(".")
+        self._received += 1
+        if int(consumer_sequence) != self._received:
+            self._lose()
+            return
+        if not jetstream.is_deleted(headers):
+            self._page.append(Stored(msg.subject[len(self._prefix) :], msg.data))
+        self._left, self._asked_for = int(pending), self._asked_for - 1
+        if not (self._left and self._asked_for):
+            self._whole.set_result(None)
+
+    def _end(self, status: str) -> None:
+        """End a page early: what was to come was overwritten or deleted meanwhile, or the server cannot go on."""
+        assert self._whole
+        if status not in {jetstream.NO_RESULTS, jetstream.NO_MORE}:
+            self._lose()
+            return
+        self._left = 0
+        self._whole.set_result(None)
+
+    def _lose(self) -> None:
+        if self._whole and not self._whole.done():
+            self._whole.set_exception(StoreUnavailable(f"{self._stream}: lost track while reading all of it"))

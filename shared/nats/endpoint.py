@@ -1,0 +1,153 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""Edge: serves one subject. A task per request, a limit on how many at once, exactly one reply each, a drain."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Final, Self
+
+import msgspec
+import nats.errors
+
+from shared import contract
+from shared.service.log import RateLimit
+from shared.service.tasks import Tasks
+from shared.telemetry.histogram import Histogram
+from shared.telemetry.spans import NO_SPANS
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from nats.aio.msg import Msg
+    from nats.aio.subscription import Subscription
+
+    from shared.nats.connection import Connection
+    from shared.telemetry.spans import Spans
+
+    Headers = Mapping[str, str] | None
+    Handler = Callable[[bytes, Headers], Awaitable[bytes]]
+    """Request bytes and headers in, reply bytes out; a handler knows nothing of NATS."""
+
+log = logging.getLogger(__name__)
+
+BUSY: Final = msgspec.json.encode(contract.ErrorResponse(contract.SERVICE_BUSY))
+ERROR: Final = b'{"error":'  # no other reply begins so
+FAILED: Final = msgspec.json.encode(contract.ErrorResponse(contract.INTERNAL_ERROR))
+MEANINGFUL: Final = ("$", f"{contract.SEND_EMAIL_SUBJECT.rpartition('.')[0]}.")  # how no inbox begins
+
+
+def is_inbox(reply: str) -> bool:
+    """Tell whether an answer may go to a subject: whoever asks must not make us write to KV, or push events.
+
+    NATS checks our permission to publish there, not that of whoever has named the subject. What a stream delivers has
+    such a subject, too (`$JS.ACK.…`), and whoever may have it delivered need not be allowed to ask.
+    """
+    return not reply.startswith(MEANINGFUL)
+
+
+class Endpoint:
+    """Answers requests as long as its context is open; on leaving, those received are answered first."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        subject: str,
+        handler: Handler,
+        *,
+        max_in_flight: int,
+        spans: Spans = NO_SPANS,
+    ) -> None:
+        """Hand requests on `subject`, shared with the other replicas, to `handler`."""
+        self._connection = connection
+        self.subject = subject
+        self._handler = handler
+        self._max_in_flight = max_in_flight
+        self._spans = spans
+        self._attributes = {"messaging.system": "nats", "messaging.destination.name": subject}
+        self._in_flight = Tasks()
+        self._refusals = Tasks()
+        self._refusal_lines = RateLimit(lines=1, seconds=1)
+        self._ignored_lines = RateLimit(lines=1, seconds=1)
+        self.busy = self.failed = self.errors = 0
+        self._last_error = b""
+        self.seconds = Histogram()
+        self._subscription: Subscription | None = None
+
+    @property
+    def last_error(self) -> str:
+        """The error string of the last reply that had one, empty if none had."""
+        return _error_in(self._last_error) if self._last_error else ""
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests are being served."""
+        return len(self._in_flight)
+
+    async def __aenter__(self) -> Self:
+        """Start to serve."""
+        self._subscription = await self._connection.subscribe(self.subject, self._receive, contract.QUEUE_GROUP)
+        await self._connection.flush()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Take no more requests, answer those that came; cancelled itself, cancel them."""
+        assert self._subscription, "entered"
+        await self._connection.drain(self._subscription)
+        log.info("endpoint.draining", extra={"subject": self.subject, "in_flight": len(self._in_flight)})
+        await self._in_flight.wait()
+        await self._refusals.wait()
+
+    def _receive(self, msg: Msg) -> None:
+        if not is_inbox(msg.reply):
+            self._ignore(msg)
+        elif len(self._in_flight) < self._max_in_flight:
+            self._in_flight.start(self._serve(msg))
+        else:
+            self._refuse(msg)
+
+    def _refuse(self, msg: Msg) -> None:
+        self.busy += 1
+        fields = self._refusal_lines.allows()
+        if fields is not None:
+            log.warning("request.busy", extra={"subject": self.subject, "in_flight": len(self._in_flight), **fields})
+        self._refusals.start(self._reply(msg, BUSY))
+
+    def _ignore(self, msg: Msg) -> None:
+        fields = self._ignored_lines.allows()
+        if fields is not None:
+            log.warning("request.ignored", extra={"subject": self.subject, "reply": msg.reply, **fields})
+
+    async def _serve(self, msg: Msg) -> None:
+        reply = FAILED
+        began = time.monotonic()
+        try:
+            with self._spans.start(self.subject, "server", self._attributes, headers=msg.headers or {}) as span:
+                reply = await self._handler(msg.data, msg.headers)
+                if reply.startswith(ERROR):
+                    span.fail(_error_in(reply))
+        except Exception:
+            self.failed += 1
+            log.exception("request.failed", extra={"subject": self.subject})
+        finally:  # also when the time for stopping is over
+            await self._reply(msg, reply)
+            self.seconds.observe(time.monotonic() - began)
+
+    async def _reply(self, msg: Msg, reply: bytes) -> None:
+        if len(reply) > self._connection.max_payload:
+            log.error("reply.too_large", extra={"subject": self.subject, "bytes": len(reply)})
+            reply = FAILED
+        if reply.startswith(ERROR):
+            self.errors += 1
+            self._last_error = reply
+        if not msg.reply:
+            return
+        try:
+            await self._connection.publish(msg.reply, reply)
+        except nats.errors.Error as error:
+            log.error("reply.undeliverable", extra={"subject": self.subject, "error": repr(error)})
+
+
+def _error_in(reply: bytes) -> str:
+    return msgspec.json.decode(reply, type=contract.ErrorResponse).error

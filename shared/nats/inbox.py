@@ -1,0 +1,143 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""Edge: requests over one inbox of our own, for one reply or for a batch of them.
+
+Replaces `Client.request` of nats-py, which gives each request a random token and a callback, 12 % more CPU, and knows
+no reply of several messages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final, Self
+
+import nats.errors
+
+from shared.errors import NotPermitted, StoreUnavailable, ValueTooLarge
+from shared.nats import permissions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nats.aio.msg import Msg
+
+    from shared.nats.connection import Connection
+    from shared.nats.permissions import Denial
+
+TIMEOUT_SECONDS: Final = 3.0
+STATUS: Final = "Status"
+NO_RESPONDERS: Final = "503"  # ADR-4: the server says that nobody listens on the subject
+NOBODY: Final = "no responders (there is no such bucket, or JetStream is off or has no leader)"
+HEADER_ROOM_BYTES: Final = 256  # what headers may add to a payload that has to stay below max_payload
+
+
+class Inbox:
+    """Sends requests and pairs each reply with its request by a running number."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Take the connection; the inbox exists once entered as a context."""
+        self._connection = connection
+        self._prefix = f"{connection.client.new_inbox()}."
+        self._waiting: dict[str, tuple[str, asyncio.Future[None], Callable[[Msg], bool]]] = {}
+        self._number = 0
+        self._denied: Denial | None = None
+
+    @property
+    def subject(self) -> str:
+        """Where it listens."""
+        return f"{self._prefix}*"
+
+    async def __aenter__(self) -> Self:
+        """Subscribe to the inbox."""
+        self._connection.on_disconnect(self._fail_all)
+        self._connection.on_error(self._deny)
+        await self._connection.subscribe(self.subject, self._receive)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Give up on what is still awaited."""
+        self._fail_all()
+
+    async def request(self, subject: str, payload: bytes = b"", headers: dict[str, str] | None = None) -> Msg:
+        """Return the one reply.
+
+        Raises:
+            StoreUnavailable: no connection, no responders, no permission, or no reply in time.
+            ValueTooLarge: the payload exceeds the server's max_payload.
+        """
+        replies: list[Msg] = []
+
+        def take(msg: Msg) -> bool:
+            replies.append(msg)
+            return True
+
+        await self._exchange(subject, payload, headers, take)
+        return replies[0]
+
+    async def collect(self, subject: str, payload: bytes, is_last: Callable[[Msg], bool]) -> list[Msg]:
+        """Return every reply up to the one for which `is_last` holds, which comes last in the list.
+
+        Raises:
+            StoreUnavailable: no connection, no responders, no permission, or not all replies in time.
+        """
+        replies: list[Msg] = []
+
+        def take(msg: Msg) -> bool:
+            replies.append(msg)
+            return is_last(msg)
+
+        await self._exchange(subject, payload, None, take)
+        return replies
+
+    async def _exchange(
+        self, subject: str, payload: bytes, headers: dict[str, str] | None, take: Callable[[Msg], bool]
+    ) -> None:
+        if not self._connection.connected:
+            raise StoreUnavailable("not connected to NATS")
+        if self._denied:
+            raise NotPermitted(str(self._denied))
+        if len(payload) + HEADER_ROOM_BYTES > self._connection.max_payload:
+            raise ValueTooLarge(f"{len(payload)} bytes exceed the server's max_payload")
+        self._number += 1
+        token = str(self._number)
+        future = asyncio.get_running_loop().create_future()
+        self._waiting[token] = (subject, future, take)
+        try:
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                await self._connection.publish(subject, payload, self._prefix + token, headers)
+                await future
+        except TimeoutError:
+            raise StoreUnavailable(
+                f"no reply within {TIMEOUT_SECONDS:g} s (slow, overloaded, or its disk is full)"
+            ) from None
+        except nats.errors.Error as error:
+            raise StoreUnavailable(str(error)) from error
+        finally:
+            del self._waiting[token]
+
+    def _receive(self, msg: Msg) -> None:
+        waiting = self._waiting.get(msg.subject[len(self._prefix) :])
+        if waiting is None or waiting[1].done():  # a reply that nobody awaits any more
+            return
+        _, future, take = waiting
+        if msg.headers and msg.headers.get(STATUS) == NO_RESPONDERS:
+            future.set_exception(StoreUnavailable(NOBODY))
+        elif take(msg):
+            future.set_result(None)
+
+    def _deny(self, error: Exception) -> None:
+        """Give up what the server does not permit: it says so once, and no reply will come."""
+        denied = permissions.denial_in(error)
+        if denied is None:
+            return
+        if denied.is_of("subscription", self.subject):
+            self._denied = denied
+        for subject, future, _ in self._waiting.values():
+            if not future.done() and (self._denied or denied.is_of("publish", subject)):
+                future.set_exception(NotPermitted(str(denied)))
+
+    def _fail_all(self) -> None:
+        self._denied = None  # the next server may know better
+        for _, future, _ in self._waiting.values():
+            if not future.done():
+                future.set_exception(StoreUnavailable("disconnected from NATS"))

@@ -1,0 +1,31 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""Pure: what a NATS server denies. It says so in an error of the connection; the request itself gets no answer."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+_VIOLATION: Final = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"', re.IGNORECASE)
+
+
+class Denial(NamedTuple):
+    """A subject that the NATS user may not publish or subscribe to; nats-py has made it lower-case."""
+
+    verb: str
+    subject: str
+
+    def is_of(self, verb: str, subject: str) -> bool:
+        """Tell whether this verb on this subject was denied."""
+        return (self.verb, self.subject) == (verb, subject.lower())
+
+    def __str__(self) -> str:
+        """Say it in a sentence."""
+        return f"the NATS user may not {'publish' if self.verb == 'publish' else 'subscribe'} to {self.subject}"
+
+
+def denial_in(error: Exception) -> Denial | None:
+    """Return what an error of the connection denies; None if it is another error."""
+    found = _VIOLATION.search(str(error))
+    return Denial(found[1].lower(), found[2].lower()) if found else None

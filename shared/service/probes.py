@@ -1,0 +1,134 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""Edge: HTTP for those who watch: `/livez` while the process runs, `/readyz` while it can serve, `/metrics`."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final, Self
+
+import h11
+
+from shared.service.settings import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+
+REQUEST_TIMEOUT_SECONDS: Final = 5
+READ_BYTES: Final = 4096
+
+
+class Probes:
+    """Answers on IPv6 and IPv4, wherever the host has them, as long as its context is open."""
+
+    def __init__(self, port: int, is_ready: Callable[[], bool], metrics: Callable[[], bytes] = bytes) -> None:
+        """Ask `is_ready` at each request for /readyz, `metrics` at each for /metrics."""
+        self._port = port
+        self._is_ready = is_ready
+        self._metrics = metrics
+        self._servers: list[asyncio.Server] = []
+
+    async def __aenter__(self) -> Self:
+        """Listen.
+
+        Raises:
+            SettingsError: the port is taken, or not to be had.
+        """
+        try:
+            for listener in _listeners(self._port):
+                self._servers.append(await asyncio.start_server(self._serve, sock=listener))
+        except OSError as error:
+            raise SettingsError(f"PORT: cannot listen on {self._port}: {error.strerror or error}") from error
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop listening."""
+        for server in self._servers:
+            server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(REQUEST_TIMEOUT_SECONDS):
+                writer.write(await self._exchange(reader))
+                await writer.drain()
+        except (OSError, TimeoutError) as error:
+            log.debug("probe.failed", extra={"error": repr(error)})
+        finally:
+            writer.close()
+
+    async def _exchange(self, reader: asyncio.StreamReader) -> bytes:
+        http = h11.Connection(h11.SERVER)
+        try:
+            while not isinstance(event := http.next_event(), h11.Request):
+                if event is not h11.NEED_DATA:
+                    return b""
+                http.receive_data(await reader.read(READ_BYTES))
+        except h11.RemoteProtocolError as error:
+            return _response(http, error.error_status_hint, b"bad request\n")
+        status, body = self._answer(event.method, event.target.partition(b"?")[0])
+        return _response(http, status, body, shows_body=event.method != b"HEAD")
+
+    def _answer(self, method: bytes, path: bytes) -> tuple[int, bytes]:
+        if method not in {b"GET", b"HEAD"}:
+            return 405, b"method not allowed\n"
+        match path:
+            case b"/livez":
+                return 200, b"OK\n"
+            case b"/readyz":
+                return (200, b"OK\n") if self._is_ready() else (503, b"not serving, or NATS is not connected\n")
+            case b"/metrics":
+                return 200, self._metrics()
+            case _:
+                return 404, b"not found\n"
+
+
+def _response(http: h11.Connection, status: int, body: bytes, *, shows_body: bool = True) -> bytes:
+    headers = [
+        ("Content-Type", "text/plain; charset=utf-8"),
+        ("Content-Length", str(len(body))),
+        ("Connection", "close"),
+    ]
+    head = http.send(h11.Response(status_code=status, reason=HTTPStatus(status).phrase, headers=headers)) or b""
+    shown = http.send(h11.Data(data=body)) if shows_body else b""
+    return head + (shown or b"") + (http.send(h11.EndOfMessage()) or b"")
+
+
+def _listeners(port: int) -> list[socket.socket]:
+    everywhere = ((socket.AF_INET6, "::"), (socket.AF_INET, "0.0.0.0"))  # noqa: S104 - the kubelet asks the pod's address
+    listeners: list[socket.socket] = []
+    try:
+        for family, host in everywhere:
+            listeners += _listener(family, host, port)
+    except OSError:
+        for listener in listeners:
+            listener.close()
+        raise
+    if not listeners:
+        raise OSError(errno.EADDRNOTAVAIL, "the host has neither IPv6 nor IPv4")
+    return listeners
+
+
+def _listener(family: socket.AddressFamily, host: str, port: int) -> list[socket.socket]:
+    """Return a socket that listens, or none where the host has no such addresses."""
+    try:
+        listener = socket.socket(family, socket.SOCK_STREAM)
+    except OSError:
+        return []
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if family == socket.AF_INET6:
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRNOTAVAIL:  # IPv6 is compiled in but switched off
+            return []
+        raise
+    listener.setblocking(False)
+    return [listener]

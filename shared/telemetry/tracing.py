@@ -1,0 +1,230 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""Edge: traces over OTLP. Imported only where OTEL_TRACES_EXPORTER asks for it; needs the extra `otel`.
+
+Sources: the OpenTelemetry specification on environment variables, and its semantic conventions for messaging. No span
+holds an address, a subject line or a body.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+from opentelemetry import trace
+from opentelemetry.baggage.propagation import W3CBaggagePropagator
+from opentelemetry.propagators.composite import CompositePropagator
+from opentelemetry.propagators.jaeger import JaegerPropagator
+from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import Link, SpanKind, Status, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from shared import __version__
+from shared.service.log import RateLimit
+from shared.service.settings import SettingsError
+from shared.telemetry import spans
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from opentelemetry.context import Context
+    from opentelemetry.propagators.textmap import TextMapPropagator
+    from opentelemetry.sdk.trace.export import SpanExporter
+    from opentelemetry.trace import Span
+
+SAMPLERS: Final = frozenset(
+    f"{parent}{name}" for parent in ("", "parentbased_") for name in ("always_on", "always_off", "traceidratio")
+)
+PROPAGATORS: Final[Mapping[str, type[TextMapPropagator]]] = {
+    "tracecontext": TraceContextTextMapPropagator,
+    "baggage": W3CBaggagePropagator,
+    "jaeger": JaegerPropagator,
+}
+DEFAULT_PROPAGATORS: Final = "tracecontext,baggage"
+PROTOCOLS: Final = ("grpc", "http", "http/protobuf")
+FLUSH_SECONDS: Final = 2.0  # what a collector that does not answer may take from the time for stopping
+KINDS: Final[Mapping[spans.Kind, SpanKind]] = {
+    "server": SpanKind.SERVER,
+    "client": SpanKind.CLIENT,
+    "consumer": SpanKind.CONSUMER,
+}
+
+_w3c = TraceContextTextMapPropagator()
+
+
+class Tracing(spans.Spans):
+    """Makes spans and exports them in the background; `aclose` exports the rest, within a time."""
+
+    def __init__(self, exporter: SpanExporter, propagator: TextMapPropagator, resource: Resource) -> None:
+        """Export to `exporter`, in batches; a full queue drops spans and never holds anybody up."""
+        self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+        self._provider.add_span_processor(BatchSpanProcessor(exporter))
+        self._tracer = self._provider.get_tracer("lfx-v2-email-service", __version__)
+        self._propagator = propagator
+
+    async def aclose(self) -> None:
+        """Export what is left; a collector that does not answer is not waited for."""
+        loop = asyncio.get_running_loop()
+        done = asyncio.Event()
+
+        def shut_down() -> None:
+            self._provider.shutdown()
+            loop.call_soon_threadsafe(done.set)
+
+        threading.Thread(target=shut_down, name="traces", daemon=True).start()
+        try:
+            async with asyncio.timeout(FLUSH_SECONDS):
+                await done.wait()
+        except TimeoutError:
+            logging.getLogger(__name__).warning("traces.lost")
+
+    @contextmanager
+    def start(
+        self,
+        name: str,
+        kind: spans.Kind,
+        attributes: spans.Attributes,
+        *,
+        headers: Mapping[str, str] | None = None,
+        links: Iterable[str] = (),
+    ) -> Iterator[spans.Span]:
+        """Start a span; see `Spans`."""
+        with self._tracer.start_as_current_span(
+            name,
+            context=self._context(headers),
+            kind=KINDS[kind],
+            attributes=attributes,
+            links=[link for one in links if (link := _link_to(one))],
+            record_exception=False,
+        ) as span:
+            yield _Started(span)
+
+    def traceparent(self) -> str:
+        """Return the current span as W3C's header has it, empty if it is not recorded."""
+        carrier: dict[str, str] = {}
+        if trace.get_current_span().get_span_context().trace_flags.sampled:
+            _w3c.inject(carrier)
+        return carrier.get("traceparent", "")
+
+    def _context(self, headers: Mapping[str, str] | None) -> Context | None:
+        if headers is None:
+            return None
+        return self._propagator.extract({name.lower(): value for name, value in headers.items()})
+
+
+class _Started(spans.Span):
+    def __init__(self, span: Span) -> None:
+        self._span = span
+
+    def fail(self, error: str, attributes: spans.Attributes | None = None) -> None:
+        self._span.set_attributes({"error.type": error, **(attributes or {})})
+        self._span.set_status(Status(StatusCode.ERROR, error))
+
+
+class LogFilter(logging.Filter):
+    """Adds the ids of the span to each line of log, and lets few of OpenTelemetry's own lines through."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        super().__init__()
+        self._own_lines = RateLimit(lines=1, seconds=60)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Add; tell whether the line may be written."""
+        if record.name.startswith("opentelemetry"):
+            fields = self._own_lines.allows()
+            record.__dict__.update(fields or {}, error=record.getMessage())
+            record.msg, record.args = "traces.export_failed", None
+            return fields is not None
+        context = trace.get_current_span().get_span_context()
+        if context.is_valid:
+            record.trace_id = trace.format_trace_id(context.trace_id)
+            record.span_id = trace.format_span_id(context.span_id)
+        return True
+
+
+def configured(environ: Mapping[str, str], name: str) -> Tracing:
+    """Return what the variables of OpenTelemetry ask for.
+
+    Raises:
+        SettingsError: one of them means nothing.
+    """
+    _check_sampler(environ)
+    resource = Resource.create(
+        {SERVICE_NAME: environ.get("OTEL_SERVICE_NAME") or name, SERVICE_VERSION: __version__}
+        | dict(_resource_attributes(environ))
+    )
+    tracing = Tracing(_exporter(environ), _propagator(environ), resource)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(LogFilter())
+    return tracing
+
+
+def _link_to(traceparent: str) -> Link | None:
+    context = trace.get_current_span(_w3c.extract({"traceparent": traceparent})).get_span_context()
+    return Link(context) if context.is_valid else None
+
+
+def _check_sampler(environ: Mapping[str, str]) -> None:
+    sampler = environ.get("OTEL_TRACES_SAMPLER", "").strip().lower()
+    if sampler and sampler not in SAMPLERS:
+        raise SettingsError(f"OTEL_TRACES_SAMPLER: {sampler!r} is not one of {', '.join(sorted(SAMPLERS))}")
+    argument = environ.get("OTEL_TRACES_SAMPLER_ARG", "").strip()
+    try:
+        if argument and not 0 <= float(argument) <= 1:
+            raise ValueError(argument)
+    except ValueError:
+        raise SettingsError(f"OTEL_TRACES_SAMPLER_ARG: {argument!r} is not a number from 0 to 1") from None
+
+
+def _propagator(environ: Mapping[str, str]) -> TextMapPropagator:
+    names = [one.strip() for one in (environ.get("OTEL_PROPAGATORS") or DEFAULT_PROPAGATORS).split(",")]
+    unknown = [one for one in names if one not in PROPAGATORS and one not in {"", "none"}]
+    if unknown:
+        raise SettingsError(f"OTEL_PROPAGATORS: {unknown[0]!r} is not one of {', '.join(PROPAGATORS)}, none")
+    return CompositePropagator([PROPAGATORS[one]() for one in names if one in PROPAGATORS])
+
+
+def _exporter(environ: Mapping[str, str]) -> SpanExporter:
+    protocol = _first(environ, "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL") or "grpc"
+    if protocol not in PROTOCOLS:
+        raise SettingsError(f"OTEL_EXPORTER_OTLP_PROTOCOL: {protocol!r} is not one of {', '.join(PROTOCOLS)}")
+    insecure = _first(environ, "OTEL_EXPORTER_OTLP_TRACES_INSECURE", "OTEL_EXPORTER_OTLP_INSECURE").lower() == "true"
+    own, common = (environ.get(f"OTEL_EXPORTER_OTLP_{kind}ENDPOINT", "").strip() for kind in ("TRACES_", ""))
+    if protocol == "grpc":
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (  # noqa: PLC0415 - one of the two
+            OTLPSpanExporter as GrpcExporter,
+        )
+
+        return GrpcExporter(endpoint=_url(own or common, insecure=insecure) or None)
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415
+        OTLPSpanExporter as HttpExporter,
+    )
+
+    if own:
+        return HttpExporter(endpoint=_url(own, insecure=insecure))
+    return HttpExporter(endpoint=f"{_url(common, insecure=insecure).rstrip('/')}/v1/traces" if common else None)
+
+
+def _url(endpoint: str, *, insecure: bool) -> str:
+    """Return an endpoint with its scheme, which the Go service did not need."""
+    if not endpoint or "://" in endpoint:
+        return endpoint
+    return f"{'http' if insecure else 'https'}://{endpoint}"
+
+
+def _resource_attributes(environ: Mapping[str, str]) -> Iterable[tuple[str, str]]:
+    """Yield what OTEL_RESOURCE_ATTRIBUTES says of what we say, too: it counts before ours."""
+    for pair in environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","):
+        name, _, value = pair.strip().partition("=")
+        if name == SERVICE_VERSION and value:
+            yield name, value
+
+
+def _first(environ: Mapping[str, str], *names: str) -> str:
+    return next((value for name in names if (value := environ.get(name, "").strip())), "")

@@ -1,0 +1,167 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""Record, then index; what KV cannot take is kept, and stored later or named as lost."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import pytest
+
+from relay.records import record_writer
+from relay.records.record_writer import RecordWriter
+from shared.contract import EmailRecipientRecord
+from shared.errors import KeyMissing
+from tests.relay.waiting import until, until_equal
+from tests.stack import nats_proxy as proxies
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from relay.records.index_writer import IndexWriter
+    from shared.kv.bucket import Bucket
+    from shared.nats.connection import Connection
+    from shared.nats.inbox import Inbox
+    from tests.relay.kv import Buckets
+    from tests.stack.nats_proxy import NatsProxy
+
+
+@pytest.fixture
+def recipients(inbox: Inbox, nats_connection: Connection, buckets: Buckets) -> Bucket:
+    """The records of this test."""
+    return buckets.recipients(inbox, nats_connection)
+
+
+@pytest.fixture
+async def records(recipients: Bucket, index_writer: IndexWriter) -> AsyncIterator[RecordWriter]:
+    """A relay's writer of records, through the proxy."""
+    async with RecordWriter(recipients, index_writer) as writer:
+        yield writer
+
+
+def record() -> EmailRecipientRecord:
+    return EmailRecipientRecord(
+        email_id=str(uuid4()), group_id="g", to="a@example.com", subject="Hi", sent_at=datetime.now(UTC)
+    )
+
+
+def soon(seconds: float = 0.0) -> float:
+    return asyncio.get_running_loop().time() + seconds
+
+
+async def test_a_record_is_stored_and_named_by_its_group(
+    records: RecordWriter, recipients: Bucket, buckets: Buckets
+) -> None:
+    one = record()
+    await records.write(one, deadline=soon(5))
+    assert one.email_id.encode() in (await recipients.get(one.email_id)).value
+    assert await buckets.ids("g") == [one.email_id]
+    assert records.kept == 0
+
+
+async def test_the_index_never_names_a_record_that_was_not_written(
+    records: RecordWriter, recipients: Bucket, buckets: Buckets, nats_proxy: NatsProxy
+) -> None:
+    one = record()
+    nats_proxy.answer(f"$KV.{buckets.recipients_name}.", 3, proxies.js_error(503, 10077, "maximum bytes exceeded"))
+    writing = asyncio.create_task(records.write(one, deadline=soon(5)))
+    await until(lambda: records.kept == 1)
+    assert await buckets.ids("g") == []
+    await writing
+    assert await buckets.ids("g") == [one.email_id]
+    assert (await recipients.get(one.email_id)).revision
+
+
+@pytest.mark.parametrize("fault", [proxies.no_responders(), proxies.js_error(400, 10071, "wrong last sequence")])
+async def test_f85_a_passing_fault_of_the_first_writes_costs_nothing(
+    records: RecordWriter,
+    buckets: Buckets,
+    nats_proxy: NatsProxy,
+    fault: Callable[[proxies.Publication], proxies.Answer],
+) -> None:
+    nats_proxy.answer("$KV.", 2, fault)
+    ones = [record() for _ in range(10)]
+    await asyncio.gather(*(records.write(one, deadline=soon(5)) for one in ones))
+    assert sorted(await buckets.ids("g")) == sorted(one.email_id for one in ones)
+
+
+async def test_f75_without_buckets_it_returns_at_the_deadline_and_stores_when_they_are_back(
+    records: RecordWriter, buckets: Buckets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record_writer, "LEAST_PATIENCE_SECONDS", 0.2)
+    await buckets.delete()
+    ones = [record() for _ in range(200)]
+    began = soon()
+    await asyncio.gather(*(records.write(one, deadline=soon(0.2)) for one in ones))
+    assert soon() - began < 5
+    assert records.kept == 200
+    await buckets.make()
+    await until(lambda: records.kept == 0, timeout=20)
+    assert sorted(await buckets.ids("g")) == sorted(one.email_id for one in ones)
+    assert records.stored_late == 200
+
+
+async def test_what_nobody_foresaw_costs_no_record_and_ends_no_retrying(
+    records: RecordWriter, buckets: Buckets, nats_proxy: NatsProxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    nats_proxy.answer(f"$KV.{buckets.recipients_name}.", 2, lambda _: proxies.Answer(b"no JSON"))
+    one, other = record(), record()
+    await records.write(one, deadline=soon(5))
+    await records.write(other, deadline=soon(5))
+    assert await buckets.ids("g") == [one.email_id, other.email_id]
+    failed = [line for line in caplog.records if line.message == "record.failed"]
+    assert [line.__dict__["email_id"] for line in failed] == [one.email_id] * 2
+
+
+async def test_a_write_whose_answer_got_lost_is_not_made_twice(
+    records: RecordWriter, buckets: Buckets, nats_proxy: NatsProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.nats.inbox.TIMEOUT_SECONDS", 0.3)
+    nats_proxy.lose_reply("$KV.", 4)
+    ones = [record() for _ in range(3)]
+    await asyncio.gather(*(records.write(one, deadline=soon(5)) for one in ones))
+    await until_equal(lambda: _sorted_ids(buckets), sorted(one.email_id for one in ones))
+
+
+async def _sorted_ids(buckets: Buckets) -> list[str]:
+    return sorted(await buckets.ids("g"))
+
+
+async def test_what_a_stop_cannot_store_is_named(
+    recipients: Bucket,
+    index_writer: IndexWriter,
+    buckets: Buckets,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(record_writer, "LEAST_PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(record_writer, "FLUSH_SECONDS", 0.2)
+    await buckets.delete()
+    one = record()
+    async with RecordWriter(recipients, index_writer) as writer:
+        await writer.write(one, deadline=soon())
+    lost = [line for line in caplog.records if line.message == "record.lost"]
+    assert [line.__dict__["email_id"] for line in lost] == [one.email_id]
+    assert writer.lost == 1
+
+
+async def test_there_is_room_until_too_much_is_kept(
+    records: RecordWriter, buckets: Buckets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record_writer, "LEAST_PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(record_writer, "MAX_KEPT", 2)
+    await buckets.delete()
+    await asyncio.gather(*(records.write(record(), deadline=soon()) for _ in range(2)))
+    assert not records.has_room
+    await buckets.make()
+    await until(lambda: records.has_room)
+
+
+async def test_nothing_is_written_where_nothing_is_sent(recipients: Bucket) -> None:
+    one = record()
+    await record_writer.NoRecords().write(one, deadline=soon())
+    with pytest.raises(KeyMissing):
+        await recipients.get(one.email_id)

@@ -1,0 +1,229 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""Many values in one answer: complete, also where the answer is cut, the server old, or a key on the move."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from typing import TYPE_CHECKING
+
+import pytest
+
+from shared.errors import KeyMissing, StoreUnavailable
+from shared.kv import batch_get
+from shared.kv.bucket import SINGLE_READS_AT_ONCE, Bucket
+from shared.kv.setup import create_missing
+from tests.shared.edges import until, with_inbox
+from tests.stack import nats_server as servers
+from tests.stack.nats_proxy import Answer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nats.js.kv import KeyValue
+
+    from shared.kv.bucket import Entry
+    from tests.stack.nats_proxy import NatsProxy
+    from tests.stack.nats_server import NatsServer
+
+BATCH = "$JS.API.DIRECT.GET.KV_b"
+
+
+async def fill(bucket: Bucket, keys: Sequence[str], size: int = 0) -> None:
+    """Write keys, a few hundred at a time; the value begins with the key."""
+    for start in range(0, len(keys), 500):
+        await asyncio.gather(*[bucket.create(key, key.encode().ljust(size)) for key in keys[start : start + 500]])
+
+
+async def values(bucket: Bucket, keys: Sequence[str]) -> dict[str, bytes]:
+    """What is found, without the filling."""
+    return {key: entry.value.rstrip() for key, entry in (await bucket.get_many(keys)).items()}
+
+
+def asked(proxy: NatsProxy) -> int:
+    """How many batches were asked for."""
+    return proxy.published.count(BATCH)
+
+
+async def test_thousands_of_keys_are_found_and_those_without_value_are_not(bucket: Bucket, kv: KeyValue) -> None:
+    keys = [f"key.{number}" for number in range(3000)]
+    written = [key for number, key in enumerate(keys) if number % 3]
+    await fill(bucket, written)
+    deleted = written[::10]
+    await asyncio.gather(*[kv.delete(key) for key in deleted[:100]], *[kv.purge(key) for key in deleted[100:]])
+    left = set(written) - set(deleted)
+    found = await bucket.get_many(keys)
+    assert {key: entry.value for key, entry in found.items()} == {key: key.encode() for key in left}
+    one = found[min(left)]
+    assert one == await bucket.get(min(left))
+
+
+async def test_a_batch_finds_what_single_reads_find(bucket: Bucket, kv: KeyValue) -> None:
+    keys = [f"{number}" for number in range(200)]
+    await fill(bucket, keys[::2])
+    await asyncio.gather(*[kv.put(key, b"\0" * number) for number, key in enumerate(keys[::3])])
+    await asyncio.gather(*[kv.delete(key) for key in keys[::5]])
+    single = {}
+    for key in keys:
+        with contextlib.suppress(KeyMissing):
+            single[key] = await bucket.get(key)
+    assert await bucket.get_many(keys) == single
+    assert len(single) > 100
+
+
+async def test_no_keys_are_found_without_asking(bucket: Bucket, nats_proxy: NatsProxy) -> None:
+    assert await bucket.get_many([]) == {}
+    assert asked(nats_proxy) == 0
+
+
+async def test_keys_that_all_have_no_value_are_an_empty_answer(bucket: Bucket) -> None:
+    assert await bucket.get_many(["a", "b"]) == {}
+    assert await bucket.get_matching("a.*", "b") == {}
+
+
+async def test_an_answer_cut_for_its_size_is_continued_until_it_is_whole(
+    bucket: Bucket, nats_proxy: NatsProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_get, "MAX_BYTES", 100_000)
+    keys = [f"k{number}" for number in range(500)]
+    await fill(bucket, keys[::2], 5000)
+    assert await values(bucket, keys) == {key: key.encode() for key in keys[::2]}
+    assert asked(nats_proxy) == 13, "20 values of 5,000 bytes at a time"
+
+
+async def test_keys_written_and_deleted_between_the_parts_of_an_answer_are_as_they_are_now(
+    bucket: Bucket, kv: KeyValue, nats_proxy: NatsProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_get, "MAX_BYTES", 5000)
+    keys = [f"k{number}" for number in range(20)]
+    await fill(bucket, keys, 1000)
+    nats_proxy.delay = 0.1
+    reading = asyncio.create_task(values(bucket, keys))
+    await until(lambda: asked(nats_proxy) >= 2)
+    for key in ("k1", "k18"):
+        await kv.put(key, b"new")
+    for key in ("k2", "k19"):
+        await kv.delete(key)
+    changed = {"k1": b"new", "k18": b"new"}
+    expected = {key: key.encode() for key in keys if key not in {"k2", "k19"}} | changed
+    assert await reading == expected
+
+
+async def test_values_are_complete_while_every_key_is_being_rewritten(
+    bucket: Bucket, nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_get, "MAX_BYTES", 50_000)
+    keys = [f"k{number}" for number in range(200)]
+    await fill(bucket, keys, 1000)
+    done = asyncio.Event()
+
+    async def keep_rewriting(writer: Bucket, offset: int) -> None:
+        for number in itertools.count(offset):
+            if done.is_set():
+                return
+            await writer.rewrite(keys[number * 37 % 200], lambda value: value)
+
+    async with with_inbox(nats_server.url) as (connected, inbox), asyncio.TaskGroup() as group:
+        for offset in range(0, 100, 10):
+            group.create_task(keep_rewriting(Bucket(inbox, connected, "b"), offset))
+        for _ in range(30):
+            assert await values(bucket, keys) == {key: key.encode() for key in keys}
+        done.set()
+
+
+@pytest.mark.parametrize("count", [1024, 1025])
+async def test_a_wildcard_finds_as_many_as_a_batch_may_hold_or_says_that_it_cannot(bucket: Bucket, count: int) -> None:
+    keys = [f"=.{number}.group" for number in range(count)]
+    await fill(bucket, keys)
+    await bucket.create("group", b"the first segment")
+    await bucket.create("=.1.other", b"not asked for")
+    found = await bucket.get_matching("=.*.group")
+    assert (None if found is None else set(found)) == (set(keys) if count == 1024 else None)
+    assert set(await bucket.get_matching("group", "=.*.other") or ()) == {"group", "=.1.other"}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"NATS/1.0 408 Bad Request\r\n\r\n",
+        b"NATS/1.0 413 Too Many Results\r\n\r\n",
+        b"NATS/1.0 500 some error\r\n\r\n",
+    ],
+    ids=["too old", "too many", "failed"],
+)
+async def test_a_server_that_cannot_answer_a_batch_is_asked_for_each_key(
+    bucket: Bucket, nats_proxy: NatsProxy, answer: bytes
+) -> None:
+    await fill(bucket, ["a", "b"])
+    nats_proxy.answer(BATCH, 1, lambda _: Answer(headers=answer))
+    assert await values(bucket, ["a", "b", "c"]) == {"a": b"a", "b": b"b"}
+    nats_proxy.answer(BATCH, 1, lambda _: Answer(headers=answer))
+    assert await bucket.get_matching("*") is None
+
+
+async def test_an_answer_that_breaks_off_is_not_taken_for_the_whole(
+    bucket: Bucket, nats_proxy: NatsProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_get, "MAX_BYTES", 5000)
+    keys = [f"k{number}" for number in range(20)]
+    await fill(bucket, keys, 1000)
+    nats_proxy.rewrite(BATCH, 1, lambda publication: publication)
+    nats_proxy.answer(BATCH, 1, lambda _: Answer(headers=b"NATS/1.0 404 Message Not Found\r\n\r\n"))
+    assert await values(bucket, keys) == {key: key.encode() for key in keys}
+
+
+async def test_more_keys_than_fit_into_a_request_are_asked_for_one_by_one() -> None:
+    async with servers.running("max_payload: 8KB") as server, with_inbox(server.url) as (connected, inbox):
+        await create_missing(connected, ["b"])
+        bucket = Bucket(inbox, connected, "b")
+        keys = [f"{number:0>50}" for number in range(300)]
+        await fill(bucket, keys)
+        assert await values(bucket, keys) == {key: key.encode() for key in keys}
+
+
+async def test_a_batch_that_loses_its_end_is_unavailable(
+    bucket: Bucket, nats_proxy: NatsProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.nats.inbox.TIMEOUT_SECONDS", 0.1)
+    nats_proxy.lose_request(BATCH, 1)
+    with pytest.raises(StoreUnavailable):
+        await bucket.get_many(["a"])
+    assert await bucket.get_many(["a"]) == {}
+
+
+async def test_many_batches_at_once_do_not_make_the_server_cut_off_a_slow_reader(
+    bucket: Bucket, nats_server: NatsServer
+) -> None:
+    keys = [f"k{number}" for number in range(1000)]
+    await fill(bucket, keys, 4000)
+    async with with_inbox(nats_server.url) as (connected, inbox):
+        reader = Bucket(inbox, connected, "b")
+        results = await asyncio.gather(*[reader.get_many(keys) for _ in range(40)])
+        assert {len(result) for result in results} == {1000}
+        assert connected.client.stats["reconnects"] == 0
+    assert "Slow Consumer" not in nats_server.log
+
+
+async def test_single_reads_instead_of_batches_are_bounded_over_all_callers(
+    bucket: Bucket, nats_proxy: NatsProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [f"k{number}" for number in range(100)]
+    await fill(bucket, keys)
+    get, under_way, most = bucket.get, 0, 0
+
+    async def counted(key: str) -> Entry:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        try:
+            return await get(key)
+        finally:
+            under_way -= 1
+
+    monkeypatch.setattr(bucket, "get", counted)
+    nats_proxy.answer(BATCH, 3, lambda _: Answer(headers=b"NATS/1.0 408 Bad Request\r\n\r\n"))
+    results = await asyncio.gather(*[bucket.get_many(keys) for _ in range(3)])
+    assert [len(result) for result in results] == [100, 100, 100]
+    assert most == SINGLE_READS_AT_ONCE

@@ -1,0 +1,251 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""Single values of one bucket: what is read, what is written, and which error says what."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from shared import group_index
+from shared.errors import KeyMissing, KeyTaken, RevisionConflict, StoreUnavailable
+from shared.kv import bucket as buckets
+from tests.shared.edges import with_inbox
+from tests.stack.nats_proxy import Answer, js_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nats.js.kv import KeyValue
+
+    from shared.kv.bucket import Bucket
+    from tests.stack.nats_proxy import NatsProxy
+    from tests.stack.nats_server import NatsServer
+
+WRITE = "$KV.b."
+DIRECT_GET = "$JS.API.DIRECT.GET.KV_b.$KV.b."
+LEADER_GET = "$JS.API.STREAM.MSG.GET.KV_b"
+MANY = 1_000_000
+
+lost_races = pytest.mark.parametrize("err_code", [10071, 10164])
+
+
+def appending(text: bytes) -> Callable[[bytes], bytes]:
+    """Return a change that appends."""
+    return lambda value: value + text
+
+
+async def test_a_value_is_read_back_with_the_revision_that_wrote_it(bucket: Bucket, kv: KeyValue) -> None:
+    assert await bucket.create("k", b"1") == 1
+    assert await bucket.update("k", b"2", 1) == 2
+    for entry in (await bucket.get("k"), await bucket.get_from_leader("k")):
+        assert (entry.value, entry.revision) == (b"2", 2)
+    assert (await kv.get("k")).value == b"2"
+
+
+async def test_an_empty_value_is_a_value(bucket: Bucket) -> None:
+    await bucket.create("k", b"")
+    assert (await bucket.get("k")).value == (await bucket.get_from_leader("k")).value == b""
+
+
+async def test_a_key_that_was_never_written_is_missing_with_revision_0(bucket: Bucket) -> None:
+    for get in (bucket.get, bucket.get_from_leader):
+        with pytest.raises(KeyMissing, match="k") as missing:
+            await get("k")
+        assert missing.value.revision == 0
+
+
+@pytest.mark.parametrize("end", ["delete", "purge"])
+async def test_a_deleted_key_is_missing_with_the_revision_of_its_marker_and_can_be_created(
+    end: str, bucket: Bucket, kv: KeyValue
+) -> None:
+    await bucket.create("k", b"1")
+    await getattr(kv, end)("k")
+    for get in (bucket.get, bucket.get_from_leader):
+        with pytest.raises(KeyMissing) as missing:
+            await get("k")
+        assert missing.value.revision == 2
+    assert await bucket.create("k", b"again") == 3
+    assert (await bucket.get("k")).value == b"again"
+    with pytest.raises(KeyTaken):
+        await bucket.create("k", b"once more")
+
+
+async def test_a_key_that_holds_a_value_is_taken_and_stays_as_it_is(bucket: Bucket) -> None:
+    await bucket.create("k", b"1")
+    with pytest.raises(KeyTaken, match="k"):
+        await bucket.create("k", b"2")
+    assert (await bucket.get("k")).value == b"1"
+
+
+async def test_of_many_that_create_one_key_one_succeeds(bucket: Bucket) -> None:
+    results = await asyncio.gather(*[bucket.create("k", b"%d" % n) for n in range(20)], return_exceptions=True)
+    won = [number for number, result in enumerate(results) if isinstance(result, int)]
+    assert len(won) == 1
+    assert {type(result) for number, result in enumerate(results) if number not in won} == {KeyTaken}
+    assert (await bucket.get("k")).value == b"%d" % won[0]
+
+
+@pytest.mark.parametrize("revision", [0, 1, 3])
+async def test_an_update_of_another_revision_conflicts_and_changes_nothing(bucket: Bucket, revision: int) -> None:
+    await bucket.update("k", b"2", await bucket.create("k", b"1"))
+    with pytest.raises(RevisionConflict, match="k"):
+        await bucket.update("k", b"3", revision)
+    assert (await bucket.get("k")).value == b"2"
+
+
+@lost_races
+async def test_a_lost_race_has_two_codes_and_one_name(bucket: Bucket, nats_proxy: NatsProxy, err_code: int) -> None:
+    await bucket.create("k", b"1")
+    nats_proxy.answer(WRITE, 1, js_error(400, err_code, "wrong last sequence"))
+    with pytest.raises(RevisionConflict):
+        await bucket.update("k", b"2", 1)
+    assert await bucket.update("k", b"2", 1) == 2
+
+
+@lost_races
+async def test_a_spurious_conflict_does_not_keep_a_key_from_being_created(
+    bucket: Bucket, nats_proxy: NatsProxy, err_code: int
+) -> None:
+    nats_proxy.answer(WRITE, 3, js_error(400, err_code, "wrong last sequence"))
+    await bucket.create("k", b"1")
+    assert (await bucket.get("k")).value == b"1"
+    nats_proxy.answer(WRITE, 3, js_error(400, err_code, "wrong last sequence"))
+    with pytest.raises(KeyTaken):
+        await bucket.create("k", b"2")
+
+
+@lost_races
+async def test_a_rewrite_applies_its_change_once_however_often_it_conflicts(
+    bucket: Bucket, nats_proxy: NatsProxy, err_code: int
+) -> None:
+    await bucket.create("k", b"1")
+    nats_proxy.answer(WRITE, 4, js_error(400, err_code, "wrong last sequence"))
+    assert await bucket.rewrite("k", appending(b"2"))
+    assert (await bucket.get("k")).value == b"12"
+
+
+async def test_conflicts_without_end_exhaust_the_patience_and_change_nothing(
+    bucket: Bucket, nats_proxy: NatsProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(buckets, "CONFLICT_PATIENCE_SECONDS", 0.1)
+    await bucket.create("k", b"1")
+    nats_proxy.answer(WRITE, MANY, js_error(400, 10071, "wrong last sequence"))
+    async with asyncio.timeout(3):
+        with pytest.raises(RevisionConflict):
+            await bucket.rewrite("k", appending(b"2"))
+        with pytest.raises(RevisionConflict):
+            await bucket.create("new", b"1")
+    assert (await bucket.get("k")).value == b"1"
+
+
+async def test_rewrites_at_once_all_stick(bucket: Bucket, nats_server: NatsServer) -> None:
+    await bucket.create("k", b"")
+    async with with_inbox(nats_server.url) as (connected, inbox):
+        other = buckets.Bucket(inbox, connected, "b")
+        await asyncio.gather(
+            *[one.rewrite("k", appending(b"%d;" % number)) for number, one in enumerate([bucket, other] * 10)]
+        )
+    assert sorted((await bucket.get("k")).value.split(b";")) == sorted([b"", *(b"%d" % n for n in range(20))])
+
+
+async def test_a_change_that_returns_none_writes_nothing(bucket: Bucket) -> None:
+    await bucket.create("k", b"1")
+    assert not await bucket.rewrite("k", lambda _: None)
+    assert (await bucket.get("k")).revision == 1
+
+
+async def test_a_rewrite_of_a_missing_key_is_missing_and_asks_for_no_change(bucket: Bucket, kv: KeyValue) -> None:
+    await bucket.create("deleted", b"1")
+    await kv.delete("deleted")
+    for key in ("never", "deleted"):
+        with pytest.raises(KeyMissing):
+            await bucket.rewrite(key, lambda _: pytest.fail("there is nothing to change"))
+
+
+async def test_a_change_that_raises_is_not_swallowed_and_writes_nothing(bucket: Bucket) -> None:
+    await bucket.create("k", b"1")
+    with pytest.raises(ZeroDivisionError):
+        await bucket.rewrite("k", lambda _: b"%d" % (1 // 0))
+    assert (await bucket.get("k")).revision == 1
+
+
+async def test_f73_an_old_revision_from_a_follower_is_not_what_a_change_is_built_on(
+    bucket: Bucket, nats_proxy: NatsProxy
+) -> None:
+    await bucket.create("k", b"1")
+    assert await bucket.rewrite("k", appending(b"2"))
+    nats_proxy.answer(DIRECT_GET, MANY, lambda _: old(b"1", 1))
+    before = nats_proxy.published.count("$KV.b.k")
+    assert await bucket.rewrite("k", appending(b"3"))
+    assert (await bucket.get_from_leader("k")).value == b"123"
+    assert nats_proxy.published.count("$KV.b.k") - before == 2, "one write lost, one that stuck"
+
+
+def old(value: bytes, revision: int, *headers: bytes) -> Answer:
+    """What a follower answers that is behind."""
+    lines = [b"NATS/1.0", b"Nats-Stream: KV_b", b"Nats-Subject: $KV.b.k", b"Nats-Sequence: %d" % revision, *headers]
+    return Answer(value, b"\r\n".join([*lines, b"", b""]))
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        Answer(headers=b"NATS/1.0 404 Message Not Found\r\n\r\n"),
+        Answer(headers=b"NATS/1.0 408 Bad Request\r\n\r\n"),
+        old(b"", 1, b"KV-Operation: DEL"),
+        old(b"", 1, b"KV-Operation: PURGE"),
+        old(b"", 1, b"Nats-Marker-Reason: MaxAge"),
+    ],
+    ids=["not found", "bad request", "deleted", "purged", "expired"],
+)
+async def test_that_there_is_no_value_is_believed_of_the_leader_alone(
+    bucket: Bucket, nats_proxy: NatsProxy, lie: Answer
+) -> None:
+    await bucket.create("k", b"1")
+    nats_proxy.answer(DIRECT_GET, MANY, lambda _: lie)
+    assert (await bucket.get("k")).value == b"1"
+    assert await bucket.rewrite("k", appending(b"2"))
+    assert (await bucket.get_from_leader("k")).value == b"12"
+
+
+async def test_a_bucket_without_direct_gets_is_read_through_the_leader(
+    nats_server: NatsServer, nats_proxy: NatsProxy, kv: KeyValue
+) -> None:
+    await kv._js.create_key_value(bucket="leader", direct=False)  # noqa: SLF001 - nats-py's way from a bucket to JetStream
+    async with with_inbox(nats_proxy.url) as (connected, inbox):
+        bucket = buckets.Bucket(inbox, connected, "leader")
+        await bucket.create("k", b"1")
+        assert await bucket.rewrite("k", appending(b"2"))
+        assert (await bucket.get("k")).value == b"12"
+        with pytest.raises(KeyMissing):
+            await bucket.get("missing")
+        assert {key: entry.value for key, entry in (await bucket.get_many(["k", "missing"])).items()} == {"k": b"12"}
+        assert await bucket.get_matching("*") is None
+    assert not [subject for subject in nats_proxy.published if "DIRECT" in subject]
+    assert nats_server.is_running
+
+
+@pytest.mark.parametrize("group_id", ["a..b", ".a", "a.", "a b", "a*", ">", "ü", "=x", "a/b"])
+async def test_no_group_id_is_an_outage_once_it_is_escaped(bucket: Bucket, group_id: str) -> None:
+    key = group_index.key_of(group_id)
+    async with asyncio.timeout(1):
+        await bucket.create(key, b"1")
+        assert await bucket.rewrite(key, appending(b"2"))
+        assert (await bucket.get(key)).value == (await bucket.get_many([key]))[key].value == b"12"
+
+
+async def test_a_lost_answer_to_a_write_leaves_its_outcome_unknown(
+    bucket: Bucket, nats_proxy: NatsProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.nats.inbox.TIMEOUT_SECONDS", 0.1)
+    nats_proxy.lose_reply(WRITE, 1)
+    with pytest.raises(StoreUnavailable):
+        await bucket.create("k", b"1")
+    assert (await bucket.get("k")).value == b"1"
+    nats_proxy.lose_request(WRITE, 1)
+    with pytest.raises(StoreUnavailable):
+        await bucket.update("k", b"2", 1)
+    assert (await bucket.get("k")).value == b"1"

@@ -1,0 +1,97 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""All values of a bucket are read once, as much at a time as is asked for, and never a part of them for all."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from shared.errors import StoreUnavailable
+from shared.kv import scan as bucket_scan
+from shared.kv.bucket import Bucket
+from shared.kv.scan import BucketScan
+from shared.nats.inbox import Inbox
+
+if TYPE_CHECKING:
+    from nats.js.kv import KeyValue
+
+    from shared.nats.connection import Connection
+    from tests.stack.nats_server import NatsServer
+
+
+@pytest.fixture(autouse=True)
+def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page is three values."""
+    monkeypatch.setattr(bucket_scan, "PAGE", 3)
+
+
+async def scan(connection: Connection, name: str = "b") -> list[tuple[str, bytes]]:
+    async with Inbox(connection) as inbox, BucketScan(connection, inbox, Bucket(inbox, connection, name)) as opened:
+        pages = [page async for page in opened.pages()]
+    assert all(len(page) <= 3 for page in pages)
+    return [(stored.key, stored.value) for page in pages for stored in page]
+
+
+async def test_each_key_comes_once_with_its_last_value_in_the_order_of_writing(
+    kv: KeyValue, nats_connection: Connection
+) -> None:
+    assert await scan(nats_connection) == []
+    for key in "abcdefgh":
+        await kv.put(key, b"1")
+    await kv.put("b", b"2")
+    await kv.delete("c")
+    await kv.purge("d")
+    expected = [("a", b"1"), ("e", b"1"), ("f", b"1"), ("g", b"1"), ("h", b"1"), ("b", b"2")]
+    assert await scan(nats_connection) == expected
+
+
+async def test_of_a_bucket_with_history_only_the_last_values_come(
+    nats_connection: Connection,
+) -> None:
+    old = await nats_connection.client.jetstream().create_key_value(bucket="old", history=5)
+    for value in (b"1", b"2"):
+        await old.put("a", value)
+        await old.put("b", value)
+    assert await scan(nats_connection, "old") == [("a", b"2"), ("b", b"2")]
+
+
+async def test_what_is_deleted_and_written_meanwhile_neither_breaks_nor_repeats_a_page(
+    kv: KeyValue, nats_connection: Connection
+) -> None:
+    for key in "abcdefgh":
+        await kv.put(key, b"1")
+    async with (
+        Inbox(nats_connection) as inbox,
+        BucketScan(nats_connection, inbox, Bucket(inbox, nats_connection, "b")) as opened,
+    ):
+        pages = opened.pages()
+        found = [stored.key for stored in await anext(pages)]
+        for key in "defg":
+            await kv.delete(key)
+        await kv.put("i", b"1")
+        found += [stored.key async for page in pages for stored in page]
+    assert found[:3] == ["a", "b", "c"]
+    assert sorted(found[3:]) in (["h"], ["h", "i"])
+
+
+async def test_a_bucket_that_is_not_there_is_told(nats_connection: Connection) -> None:
+    with pytest.raises(StoreUnavailable, match="stream not found"):
+        await scan(nats_connection, "none")
+
+
+async def test_a_connection_that_is_lost_ends_it_with_an_error(
+    kv: KeyValue, nats_server: NatsServer, nats_connection: Connection
+) -> None:
+    for key in "abcdefgh":
+        await kv.put(key, b"1")
+    async with (
+        Inbox(nats_connection) as inbox,
+        BucketScan(nats_connection, inbox, Bucket(inbox, nats_connection, "b")) as opened,
+    ):
+        pages = opened.pages()
+        await anext(pages)
+        await nats_server.kill()
+        with pytest.raises(StoreUnavailable):
+            await anext(pages)

@@ -1,0 +1,96 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""The probes over real sockets: what a kubelet, Prometheus and a stranger get."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+
+from shared.service import probes
+from shared.service.probes import Probes
+from shared.service.settings import SettingsError
+from tests.stack.ports import free_port
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+class Listening:
+    """Probes whose readiness the test decides."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.is_ready = False
+
+    async def ask(self, wire: bytes, host: str = "127.0.0.1") -> bytes:
+        """Return everything that comes back."""
+        reader, writer = await asyncio.open_connection(host, self.port)
+        writer.write(wire)
+        async with asyncio.timeout(10):
+            answer = await reader.read()
+        writer.close()
+        return answer
+
+    async def get(self, path: str, host: str = "127.0.0.1") -> tuple[str, bytes]:
+        """Return the status line and the body."""
+        head, _, body = (await self.ask(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode(), host)).partition(
+            b"\r\n\r\n"
+        )
+        return head.partition(b"\r\n")[0].decode(), body
+
+
+@pytest.fixture
+async def listening() -> AsyncIterator[Listening]:
+    """Probes on a free port."""
+    one = Listening()
+    async with Probes(one.port, lambda: one.is_ready, lambda: b"emails 1\n"):
+        yield one
+
+
+async def test_the_probes_tell_life_readiness_and_metrics(listening: Listening) -> None:
+    assert await listening.get("/livez") == ("HTTP/1.1 200 OK", b"OK\n")
+    assert (await listening.get("/readyz"))[0] == "HTTP/1.1 503 Service Unavailable"
+    listening.is_ready = True
+    assert await listening.get("/readyz?verbose") == ("HTTP/1.1 200 OK", b"OK\n")
+    assert await listening.get("/metrics") == ("HTTP/1.1 200 OK", b"emails 1\n")
+    assert (await listening.get("/"))[0] == "HTTP/1.1 404 Not Found"
+
+
+async def test_f110_both_families_of_addresses_are_served(listening: Listening) -> None:
+    for host in ("127.0.0.1", "::1"):
+        assert (await listening.get("/livez", host))[1] == b"OK\n"
+
+
+async def test_other_methods_are_not_allowed_and_head_has_no_body(listening: Listening) -> None:
+    assert (await listening.ask(b"POST /livez HTTP/1.1\r\nHost: x\r\n\r\n")).startswith(b"HTTP/1.1 405 ")
+    head = await listening.ask(b"HEAD /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert head.endswith(b"\r\n\r\n")
+
+
+@pytest.mark.parametrize("wire", [b"\x16\x03\x01\x02\x00", b"GET\r\n\r\n", b"GET /livez HTTP/1.1\r\n\r\n", b"\r\n" * 9])
+async def test_nonsense_is_answered_or_dropped_and_the_next_is_served(listening: Listening, wire: bytes) -> None:
+    _, writer = await asyncio.open_connection("127.0.0.1", listening.port)
+    writer.write(wire)
+    writer.write_eof()
+    assert (await listening.get("/livez"))[1] == b"OK\n"
+    writer.close()
+
+
+async def test_whoever_says_nothing_is_not_waited_for(listening: Listening, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probes, "REQUEST_TIMEOUT_SECONDS", 0.1)
+    assert await listening.ask(b"GET /li") == b""
+
+
+async def test_a_port_that_is_taken_is_an_error_that_names_it() -> None:
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(SettingsError, match=rf"^PORT: cannot listen on {port}: .* in use$"):
+            async with Probes(port, lambda: True):
+                pass

@@ -1,0 +1,32 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""A signal ends a program that still imports: `serve` as a stop does, a command with the status that says so."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+IMPORTING = """
+from shared.service import signals
+signals.exit_at_once()
+print("importing", flush=True)
+import threading
+threading.Event().wait()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("arguments", "base"), [(["serve"], None), (["status", "serve"], 128), ([], 128)])
+def test_a_signal_during_the_imports(number: signal.Signals, arguments: list[str], base: int | None) -> None:
+    with subprocess.Popen(  # noqa: S603 - our own code
+        [sys.executable, "-c", IMPORTING, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"importing\n"
+        process.send_signal(number)
+        rest, errors = process.communicate(timeout=20)
+    assert (process.returncode, rest, errors) == (0 if base is None else base + number, b"", b"")

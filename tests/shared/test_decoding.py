@@ -1,0 +1,49 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""Which bytes are a request, and which are none."""
+
+from __future__ import annotations
+
+import pytest
+
+from shared import contract, decoding
+
+read = decoding.decoder(contract.SendEmailRequest)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b'"to"',
+        b"{",
+        b'{"to":1}',
+        b'{"to":["a@example.com"]}',
+        b'{"subject":true}',
+        b'{"from":{}}',
+        b'{"html":"a"}{"html":"b"}',
+        b"{'to':'a'}",
+        b'{"to":"\xff"}',
+        b'{"x":"\xff"}',
+        b'{"\xff":1}',
+        b'{"x":{"y":["\xed\xa0\x80"]}}',
+        b'{"html":"\xff","html":"h"}',
+        b'{"subject":"\\ud83d cut"}',
+        b'{"subject":"\\udca9"}',
+        b'{"x":"\\ud800"}',
+        b'{"\\ud800":1}',
+        b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    ],
+    ids=lambda body: body[:24].decode("latin-1"),
+)
+def test_f64_what_is_no_request_is_malformed_wherever_the_fault_is(body: bytes) -> None:
+    """Half an emoji, what is not UTF-8 and what nests too deep, besides what is not JSON or has a wrong type."""
+    with pytest.raises(decoding.Malformed):
+        read(body)
+
+
+def test_a_request_in_utf_8_is_read_and_unknown_fields_are_ignored() -> None:
+    request = read('{"to":"zoë@example.com","x":"日本","é":[1]}'.encode())
+    assert request == contract.SendEmailRequest(to="zoë@example.com")

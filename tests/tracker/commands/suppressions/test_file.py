@@ -1,0 +1,116 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""What SES and these commands write is read, each wrong row is told by its line, and an export comes back as it was."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shared.contract import SUPPRESSION_REASONS, Suppression
+from tracker.commands.json_documents import Broken
+from tracker.commands.suppressions import file as suppression_file
+from tracker.commands.suppressions.file import Row
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, 678900, tzinfo=UTC)
+NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+
+def read(text: str, reason: str = "manual") -> list[Row | Broken]:
+    return list(suppression_file.read([text[at : at + 50] for at in range(0, len(text), 50)], reason=reason, now=NOW))
+
+
+def entry(address: str = "ada@x.org", reason: str = "bounce", at: datetime = NOON, detail: str = "") -> Suppression:
+    return Suppression(address=address, reason=reason, suppressed_at=at, detail=detail)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "EmailAddress,Reason,LastUpdateTime\nAda@x.org,BOUNCE,2026-01-31T12:00:00Z\n",
+        'email address,Reason,"Last Update Time"\r\nada@x.org,bounce,2026-01-31T12:00:00+00:00\r\n',
+        "Reason,Other,EMAIL_ADDRESS,last-update-time\nBounce,?,ada@x.org,2026-01-31 12:00:00\n",
+        "ada@x.org,BOUNCE,2026-01-31T12:00:00Z",
+        ' "Ada" <ada@x.org> ,  bounce , 2026-01-31T13:00:00+01:00 \n',
+        '{"emailAddress":"ada@x.org","reason":"BOUNCE","lastUpdateTime":"2026-01-31T12:00:00Z"}\n',
+        '{"address":"ada@x.org","reason":"bounce","detail":"","email_id":"","suppressed_at":"2026-01-31T12:00:00Z"}',
+        (
+            '{"SuppressedDestinationSummaries":[{"EmailAddress":"ada@x.org","Reason":"BOUNCE",'
+            '"LastUpdateTime":"2026-01-31T12:00:00+00:00"}],"NextToken":"x"}'
+        ),
+        (
+            '{\n  "SuppressedDestinationSummaries": [\n {"EmailAddress":"ada@x.org","Reason":"BOUNCE",'
+            '"LastUpdateTime":1769860800.0}]}'
+        ),
+    ],
+)
+def test_each_form_of_ses_and_of_ours_is_read(text: str) -> None:
+    assert [one.entry for one in read(text) if isinstance(one, Row)] == [entry()]
+    assert not any(isinstance(one, Broken) for one in read(text))
+
+
+@pytest.mark.parametrize("text", ["ada@x.org", "EmailAddress\nada@x.org\n", "EmailAddress,Reason\nada@x.org,\n"])
+def test_a_row_without_reason_and_time_has_those_of_the_import(text: str) -> None:
+    [row] = read(text, reason="complaint")
+    assert isinstance(row, Row)
+    assert row.entry == entry(reason="complaint", at=NOW)
+
+
+def test_each_wrong_row_is_told_by_its_line_and_no_other_is_lost() -> None:
+    wrong = {
+        2: ("nobody,BOUNCE,", "not one mailbox: nobody"),
+        3: (",BOUNCE,", "there is no address"),
+        4: ("ada@x.org,SPAM,", "the reason is none of bounce, complaint, manual: SPAM"),
+        5: ("ada@x.org,BOUNCE,soon", "no time: soon"),
+        6: ('"ada@x.org,BOUNCE,', 'not one mailbox: "ada@x.org'),
+        7: ("ada@x.org,BOUNCE,,,", "5 cells, where there are 3 columns"),
+        8: ("jörg@x.org,BOUNCE,", "not one mailbox: jörg@x.org"),
+        9: ("ada@x.org,BOUNCE," + " " * (70 << 10), "longer than 64 Ki characters"),
+    }
+    lines = ["EmailAddress,Reason,LastUpdateTime", *(line for line, _ in wrong.values()), "", "bob@x.org,BOUNCE,"]
+    found = read("\n".join(lines) + "\n\ufffd@x.org\n")
+    assert [(one.line, one.why) for one in found if isinstance(one, Broken)] == [
+        *((number, why) for number, (_, why) in wrong.items()),
+        (12, "not one mailbox: \ufffd@x.org"),
+    ]
+    assert [(one.line, one.entry.address) for one in found if isinstance(one, Row)] == [(11, "bob@x.org")]
+
+
+@pytest.mark.parametrize("field", ["detail", "email_id"])
+def test_half_a_character_is_told_by_its_line(field: str) -> None:
+    found = read(f'{{"address": "a@x.org", "{field}": "\\ud800"}}\n{{"address": "b@x.org"}}')
+    assert found == [Broken(1, f"{field} is no Unicode text: \ud800"), Row(2, entry("b@x.org", "manual", NOW))]
+
+
+def test_a_wrong_document_costs_no_other() -> None:
+    found = read(
+        '{"emailAddress": "a@x.org"}\n{"emailAddress": "b@x.\n"x"\n{"emailAddress": 5}\n{"emailAddress": "c@x.org"}'
+    )
+    assert [one.line for one in found if isinstance(one, Broken)] == [2, 3, 4]
+    assert [one.entry.address for one in found if isinstance(one, Row)] == ["a@x.org", "c@x.org"]
+
+
+local_parts = st.sampled_from(["ada", "a+b", "=1+1", '"a,b"', '"a \\" b"', "{x}", "-x", "'"])
+domains = st.sampled_from(["x.org", "xn--bcher-kva.example", "[192.0.2.1]"])
+entries = st.builds(
+    Suppression,
+    address=st.builds("{}@{}".format, local_parts, domains),
+    reason=st.sampled_from(SUPPRESSION_REASONS),
+    detail=st.text(max_size=9).map(str.strip),
+    email_id=st.just("e1"),
+    suppressed_at=st.datetimes(datetime(1970, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(entries, max_size=4))
+def test_an_export_comes_back_with_all_that_its_columns_hold(given_entries: list[Suppression]) -> None:
+    text = suppression_file.header() + "".join(map(suppression_file.line_of, given_entries))
+    back = [one.entry for one in read(text) if isinstance(one, Row)]
+    assert back == [msgspec.structs.replace(one, detail="", email_id="") for one in given_entries]
+    json_lines = "\n".join(msgspec.json.encode(one).decode() for one in given_entries)
+    assert [one.entry for one in read(json_lines) if isinstance(one, Row)] == given_entries

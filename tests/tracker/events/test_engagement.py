@@ -1,0 +1,346 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""What events make of a record: the same in any order and with any repeats, and nothing is ever taken back."""
+
+from __future__ import annotations
+
+import json
+from functools import reduce
+from itertools import permutations
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from msgspec import UNSET
+
+from shared.contract import ClickEvent, EmailRecipientRecord, Failure, OpenEvent
+from tests.tracker import examples
+from tests.tracker.examples import at, event, record, stored
+from tracker.events import engagement, records, ses_event
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tracker.events.ses_event import EngagementEvent
+
+PROPERTY = settings(deadline=None, max_examples=100)
+
+
+def after(start: EmailRecipientRecord, events: Sequence[EngagementEvent]) -> EmailRecipientRecord:
+    return reduce(engagement.apply, events, start)
+
+
+def stamp(seconds: float) -> str:
+    return at(seconds).isoformat().replace("+00:00", "Z")
+
+
+# Small pools, so that ids, times and reasons meet again and again.
+ids = st.sampled_from("abcd")
+seconds = st.integers(0, 4)
+words = st.sampled_from(["", "Permanent", "Transient"]).map(lambda word: word or UNSET)
+failures = st.builds(Failure, kind=st.just(""), type=words, sub_type=words, diagnostic=words)
+
+
+@st.composite
+def one_event(draw: st.DrawFn) -> EngagementEvent:
+    kind: Any = draw(st.sampled_from(sorted(ses_event.KINDS)))
+    changes: dict[str, object] = {}
+    if kind == "click":
+        changes["link"] = draw(st.sampled_from(["https://lfx.dev/a", "https://lfx.dev/b"]))
+    if kind in examples.FAILURES:
+        why = draw(failures)
+        changes["failure"] = Failure(kind=kind, type=why.type, sub_type=why.sub_type, diagnostic=why.diagnostic)
+    return event(kind, draw(seconds), draw(ids), **changes)
+
+
+@st.composite
+def fields_of_go(draw: st.DrawFn) -> dict[str, object]:
+    """What the Go service leaves in a record: lists in order of arrival, ids of clicks, failures without a reason."""
+    fields: dict[str, object] = {}
+    times = seconds.map(stamp) | seconds.map(lambda second: f"{at(second):%Y-%m-%dT%H:%M:%S}.123456789Z")
+    if draw(st.booleans()):
+        fields |= {"delivered": True, "delivered_at": draw(times)}
+    if opens := draw(st.lists(ids, unique=True)):
+        entries = [{"event_id": one, "opened_at": draw(times)} for one in opens]
+        fields |= {"opened": True, "opened_at_list": entries, "last_opened_at": draw(times)}
+        counted = draw(st.sampled_from([None, 0, 3]))
+        if counted is not None:
+            fields["open_count"] = len(opens) + counted
+    if clicks := draw(st.lists(ids, unique=True)):
+        fields |= {
+            "clicked": True,
+            "click_count": len(clicks),
+            "click_event_ids": clicks,
+            "last_clicked_at": draw(times),
+        }
+        listed = draw(st.lists(st.sampled_from(clicks), unique=True))
+        fields["click_list"] = [{"event_id": one, "link": "x", "clicked_at": draw(times)} for one in listed]
+    if draw(st.booleans()):
+        fields["failed"] = True
+        if draw(st.booleans()):
+            fields["failed_at"] = draw(times)
+    return fields
+
+
+starts = st.one_of(st.just(record()), fields_of_go().map(lambda fields: records.decode(stored(**fields))))
+some_events = st.lists(one_event(), max_size=7)
+
+
+@st.composite
+def two_orders(draw: st.DrawFn) -> tuple[list[EngagementEvent], list[EngagementEvent]]:
+    """The same events twice, in other orders and with other repeats."""
+    events = draw(some_events)
+    if not events:
+        return [], []
+    repeats = st.lists(st.sampled_from(events), max_size=4)
+    return draw(st.permutations(events + draw(repeats))), draw(st.permutations(events + draw(repeats)))
+
+
+@settings(PROPERTY, max_examples=300)
+@given(starts, two_orders())
+@example(
+    records.decode(
+        stored(
+            opened_at_list=[
+                {"event_id": "x", "opened_at": stamp(5)},
+                {"event_id": "y", "opened_at": stamp(1)},
+            ],
+            open_count=2,
+        )
+    ),
+    (
+        [event("open", 3, "a"), event("open", 0, "b")],
+        [event("open", 0, "b"), event("open", 3, "a")],
+    ),
+)
+def test_any_order_and_any_repeats_end_in_the_same_bytes(
+    start: EmailRecipientRecord, orders: tuple[list[EngagementEvent], list[EngagementEvent]]
+) -> None:
+    one, other = (records.encode(after(start, events)) for events in orders)
+    assert one == other
+
+
+@PROPERTY
+@given(starts, some_events, one_event())
+def test_an_event_that_says_nothing_new_leaves_the_very_same_record(
+    start: EmailRecipientRecord, events: list[EngagementEvent], repeated: EngagementEvent
+) -> None:
+    known = after(start, [*events, repeated, *events])
+    for one in (*events, repeated):
+        assert engagement.apply(known, one) is known
+
+
+@PROPERTY
+@given(starts, some_events)
+def test_nothing_that_was_said_is_taken_back(start: EmailRecipientRecord, events: list[EngagementEvent]) -> None:
+    known = start
+    for one in events:
+        changed = engagement.apply(known, one)
+        assert changed.delivered >= known.delivered
+        assert changed.failed >= known.failed
+        assert changed.opened >= known.opened
+        assert changed.clicked >= known.clicked
+        assert changed.open_count >= known.open_count
+        assert changed.click_count >= known.click_count
+        assert not known.delivered_at or changed.delivered_at
+        assert not known.failed_at or changed.failed_at
+        known = changed
+
+
+@PROPERTY
+@given(starts, some_events)
+def test_what_the_relay_wrote_stays_as_it_is(start: EmailRecipientRecord, events: list[EngagementEvent]) -> None:
+    changed = after(start, events)
+    for field in ("email_id", "group_id", "to", "subject", "sent_at"):
+        assert getattr(changed, field) == getattr(start, field)
+
+
+@PROPERTY
+@given(starts, some_events)
+def test_lists_are_sorted_by_time_once_something_is_added_and_hold_each_id_once(
+    start: EmailRecipientRecord, events: list[EngagementEvent]
+) -> None:
+    changed = after(start, events)
+    opens, clicks = changed.opened_at_list or (), changed.click_list or ()
+    assert len({entry.event_id for entry in opens}) == len(opens)
+    assert len({entry.event_id for entry in clicks}) == len(clicks)
+    if changed.opened_at_list != start.opened_at_list:
+        assert [entry.opened_at for entry in opens] == sorted(entry.opened_at for entry in opens)
+    if changed.click_list != start.click_list:
+        assert [entry.clicked_at for entry in clicks] == sorted(entry.clicked_at for entry in clicks)
+
+
+@PROPERTY
+@given(some_events)
+def test_a_fresh_record_ends_as_its_rules_say(events: list[EngagementEvent]) -> None:
+    """The rules once more, told from the set of events instead of one by one."""
+    of = {kind: [one for one in events if one.kind == kind] for kind in ses_event.KINDS}
+    failed = [*of["bounce"], *of["complaint"]]
+    opens: dict[str, Any] = {}
+    clicks: dict[str, Any] = {}
+    for one in of["open"]:
+        opens[one.event_id] = min(opens.get(one.event_id, one.at), one.at)
+    for one in of["click"]:
+        clicks[one.event_id] = min(clicks.get(one.event_id, (one.at, one.link)), (one.at, one.link))
+    expected = record(
+        delivered=bool(of["delivery"]),
+        delivered_at=min((one.at for one in of["delivery"]), default=UNSET),
+        opened=bool(opens),
+        open_count=len(opens),
+        opened_at_list=tuple(
+            OpenEvent(event_id=one, opened_at=when) for when, one in sorted((when, one) for one, when in opens.items())
+        )
+        or UNSET,
+        last_opened_at=max((one.at for one in of["open"]), default=UNSET),
+        clicked=bool(clicks),
+        click_count=len(clicks),
+        click_list=tuple(
+            ClickEvent(event_id=one, link=link, clicked_at=when)
+            for when, one, link in sorted((when, one, link) for one, (when, link) in clicks.items())
+        )
+        or UNSET,
+        last_clicked_at=max((one.at for one in of["click"]), default=UNSET),
+        failed=bool(failed),
+        failed_at=min((one.at for one in failed), default=UNSET),
+    )
+    found = after(record(), events)
+    assert {**fields(found), "failure": None} == {**fields(expected), "failure": None}
+    assert not failed or (found.failure and found.failure.kind == min((one.at, one.kind) for one in failed)[1])
+
+
+def fields(of: EmailRecipientRecord) -> dict[str, object]:
+    written: dict[str, object] = json.loads(records.encode(of))
+    return written
+
+
+@pytest.mark.parametrize("order", list(permutations((7, 3, 5))))
+def test_delivered_at_is_the_earliest(order: tuple[int, ...]) -> None:
+    changed = after(record(), [event("delivery", second, str(second)) for second in order])
+    assert changed == record(delivered=True, delivered_at=at(3))
+
+
+@pytest.mark.parametrize("order", list(permutations((7, 3, 5))))
+def test_opens_are_counted_and_listed_by_time_and_the_latest_is_kept(order: tuple[int, ...]) -> None:
+    changed = after(record(), [event("open", second, f"id-{second}") for second in order])
+    assert changed == record(
+        opened=True,
+        open_count=3,
+        opened_at_list=tuple(OpenEvent(event_id=f"id-{second}", opened_at=at(second)) for second in (3, 5, 7)),
+        last_opened_at=at(7),
+    )
+
+
+@pytest.mark.parametrize("order", list(permutations((7, 3, 5))))
+def test_clicks_are_counted_and_listed_by_time_and_the_latest_is_kept(order: tuple[int, ...]) -> None:
+    changed = after(record(), [event("click", second, f"id-{second}", link=f"l{second}") for second in order])
+    assert changed == record(
+        clicked=True,
+        click_count=3,
+        click_list=tuple(
+            ClickEvent(event_id=f"id-{second}", link=f"l{second}", clicked_at=at(second)) for second in (3, 5, 7)
+        ),
+        last_clicked_at=at(7),
+    )
+
+
+@pytest.mark.parametrize("order", list(permutations((7, 3, 5))))
+def test_one_open_at_three_times_counts_once_at_the_earliest(order: tuple[int, ...]) -> None:
+    changed = after(record(), [event("open", second, "same") for second in order])
+    assert changed.open_count == 1
+    assert changed.opened_at_list == (OpenEvent(event_id="same", opened_at=at(3)),)
+    assert changed.last_opened_at == at(7)
+
+
+@pytest.mark.parametrize("order", list(permutations(("c", "a", "b"))))
+def test_opens_at_one_time_are_listed_by_their_ids(order: tuple[str, ...]) -> None:
+    changed = after(record(), [event("open", 1, one) for one in order])
+    assert [entry.event_id for entry in changed.opened_at_list or ()] == ["a", "b", "c"]
+
+
+FAILURES = (
+    event("complaint", 3, "1", failure=Failure(kind="complaint", type="abuse")),
+    event("bounce", 4, "2", failure=Failure(kind="bounce", type="Permanent")),
+    event("bounce", 3, "3", failure=Failure(kind="bounce", type="Transient", sub_type="General", diagnostic="4.2.2")),
+)
+
+
+@pytest.mark.parametrize("order", list(permutations(FAILURES)))
+def test_the_failure_is_that_of_the_earliest_and_a_bounce_before_a_complaint(
+    order: tuple[EngagementEvent, ...],
+) -> None:
+    failure = Failure(kind="bounce", type="Transient", sub_type="General", diagnostic="4.2.2")
+    assert after(record(), order) == record(failed=True, failed_at=at(3), failure=failure)
+
+
+@pytest.mark.parametrize(
+    ("delivered", "failed"),
+    [(event("delivery", 1, "e2"), event("complaint", 3)), (event("delivery", 0), event("bounce", 17))],
+)
+def test_f15_delivery_and_failure_stand_side_by_side(delivered: EngagementEvent, failed: EngagementEvent) -> None:
+    for changed in (after(record(), [delivered, failed]), after(record(), [failed, delivered])):
+        assert (changed.delivered, changed.delivered_at) == (True, delivered.at)
+        assert (changed.failed, changed.failed_at, changed.failure) == (True, failed.at, failed.failure)
+
+
+def test_f18_a_holiday_reply_leaves_the_delivery_and_says_that_it_is_transient() -> None:
+    why = Failure(kind="bounce", type="Transient", sub_type="General")
+    changed = after(record(), [event("delivery", 1), event("bounce", 60, "e2", failure=why)])
+    assert changed == record(delivered=True, delivered_at=at(1), failed=True, failed_at=at(60), failure=why)
+
+
+def test_f24_an_open_before_the_mail_was_sent_counts() -> None:
+    changed = after(record(), [event("open", -1), event("delivery", 1, "e2")])
+    assert (changed.open_count, changed.last_opened_at, changed.delivered_at) == (1, at(-1), at(1))
+
+
+@pytest.mark.parametrize("kind", examples.FAILURES)
+def test_a_failure_without_details_still_says_its_kind(kind: Any) -> None:
+    assert after(record(), [event(kind, failure=None)]).failure == Failure(kind=kind)
+
+
+@pytest.mark.parametrize(
+    ("failed_at", "expected_at", "failure"),
+    [
+        (UNSET, at(5), Failure(kind="bounce")),
+        (at(6), at(5), Failure(kind="bounce")),
+        (at(5), at(5), Failure(kind="bounce")),
+        (at(4), at(4), UNSET),
+    ],
+)
+def test_a_failure_that_go_recorded_gets_a_reason_if_the_event_is_not_later(
+    failed_at: Any, expected_at: object, failure: object
+) -> None:
+    changed = after(record(failed=True, failed_at=failed_at), [event("bounce", 5)])
+    assert (changed.failed_at, changed.failure) == (expected_at, failure)
+
+
+def test_opens_that_go_counted_stay_counted() -> None:
+    start = record(opened=True, open_count=9, last_opened_at=at(9))
+    assert after(start, [event("open", 5)]).open_count == 10
+
+
+def test_a_click_that_go_counted_is_not_counted_again() -> None:
+    start = record(clicked=True, click_count=2, click_event_ids=("b", "a"), last_clicked_at=at(9))
+    assert engagement.apply(start, event("click", 5, "a")) is start
+    changed = engagement.apply(start, event("click", 5, "c", link="l"))
+    assert (changed.click_count, changed.click_event_ids) == (3, ("a", "b", "c"))
+    assert changed.click_list == (ClickEvent(event_id="c", link="l", clicked_at=at(5)),)
+
+
+def test_click_event_ids_are_not_added_to_a_record_that_go_did_not_write() -> None:
+    assert after(record(), [event("click")]).click_event_ids is UNSET
+
+
+@pytest.mark.parametrize("kind", sorted(ses_event.KINDS))
+def test_an_event_changes_only_its_own_part(kind: Any) -> None:
+    parts = {
+        "delivery": {"delivered", "delivered_at"},
+        "open": {"opened", "open_count", "opened_at_list", "last_opened_at"},
+        "click": {"clicked", "click_count", "click_list", "last_clicked_at"},
+        "bounce": {"failed", "failed_at", "failure"},
+        "complaint": {"failed", "failed_at", "failure"},
+    }
+    before, changed = record(), engagement.apply(record(), event(kind))
+    names = {name for name in before.__struct_fields__ if getattr(before, name) != getattr(changed, name)}
+    assert names == parts[kind]

@@ -1,0 +1,199 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""What whoever subscribes is told of an event, over a real server."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from shared.contract import Failure
+from shared.nats import connection as nats_connection
+from shared.service.settings import ProcessSettings
+from tests.tracker.examples import EMAIL, GROUP, at, event, record
+from tracker.events.push_events import Announcer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from nats.aio.msg import Msg
+    from nats.aio.subscription import Subscription
+
+    from shared.contract import EmailRecipientRecord
+    from shared.nats.connection import Connection
+    from tests.stack.nats_server import NatsServer
+    from tracker.events.ses_event import EngagementEvent
+
+IDS = {"email_id": EMAIL, "group_id": GROUP}
+
+
+@pytest.fixture
+async def subscription(nats: NatsServer) -> AsyncIterator[Subscription]:
+    """What a caller of the service has subscribed to, on the server before anything is published."""
+    async with nats_connection.opened(ProcessSettings(nats_url=nats.url), "caller") as connection:
+        subscription = await connection.client.subscribe("lfx.email-service.>")
+        await connection.flush()  # nats-py's own proves nothing, see shared/client
+        yield subscription
+
+
+async def told(subscription: Subscription) -> tuple[str, dict[str, Any]]:
+    msg: Msg = await subscription.next_msg(5)
+    return msg.subject, json.loads(msg.data)
+
+
+@pytest.mark.parametrize(
+    ("happened", "left", "subject", "payload"),
+    [
+        (
+            event("delivery", 2),
+            record(delivered=True, delivered_at=at(1)),
+            "lfx.email-service.email_delivered",
+            {**IDS, "delivered_at": "2026-01-02T03:04:07Z"},
+        ),
+        (
+            event("open", 2.06),
+            record(opened=True, open_count=7, last_opened_at=at(9)),
+            "lfx.email-service.email_opened",
+            {**IDS, "open_count": 7, "opened_at": "2026-01-02T03:04:07.060000Z"},
+        ),
+        (
+            event("click", 2, "sns-id", link="https://lfx.dev/meeting?token=secret#part"),
+            record(clicked=True, click_count=4, last_clicked_at=at(9)),
+            "lfx.email-service.email_link_clicked",
+            {
+                **IDS,
+                "event_id": "sns-id",
+                "link": "https://lfx.dev/meeting",
+                "click_count": 4,
+                "clicked_at": "2026-01-02T03:04:07Z",
+            },
+        ),
+        (
+            event("bounce", 2, failure=Failure(kind="bounce", type="Permanent", diagnostic="smtp; 550 5.1.1")),
+            record(failed=True, failed_at=at(1), failure=Failure(kind="complaint")),
+            "lfx.email-service.email_failed",
+            {
+                **IDS,
+                "reason": "bounce",
+                "failed_at": "2026-01-02T03:04:07Z",
+                "failure": {"kind": "bounce", "type": "Permanent", "diagnostic": "smtp; 550 5.1.1"},
+            },
+        ),
+        (
+            event("complaint", 2, failure=Failure(kind="complaint", sub_type="OnAccountSuppressionList")),
+            record(failed=True, failed_at=at(2)),
+            "lfx.email-service.email_failed",
+            {
+                **IDS,
+                "reason": "complaint",
+                "failed_at": "2026-01-02T03:04:07Z",
+                "failure": {"kind": "complaint", "sub_type": "OnAccountSuppressionList"},
+            },
+        ),
+        (
+            event("delivery", 2),
+            record(delivered=True, delivered_at=at(2), tags={"campaign": "spring"}),
+            "lfx.email-service.email_delivered",
+            {**IDS, "delivered_at": "2026-01-02T03:04:07Z", "tags": {"campaign": "spring"}},
+        ),
+        (
+            event("open", 2),
+            record(opened=True, open_count=1, tags={"campaign": "spring"}),
+            "lfx.email-service.email_opened",
+            {**IDS, "open_count": 1, "opened_at": "2026-01-02T03:04:07Z", "tags": {"campaign": "spring"}},
+        ),
+        (
+            event("click", 2, "sns-id", link="https://lfx.dev"),
+            record(clicked=True, click_count=1, tags={"campaign": "spring"}),
+            "lfx.email-service.email_link_clicked",
+            {
+                **IDS,
+                "event_id": "sns-id",
+                "link": "https://lfx.dev",
+                "click_count": 1,
+                "clicked_at": "2026-01-02T03:04:07Z",
+                "tags": {"campaign": "spring"},
+            },
+        ),
+        (
+            event("bounce", 2, failure=None),
+            record(failed=True, failed_at=at(2), tags={"campaign": "spring"}),
+            "lfx.email-service.email_failed",
+            {**IDS, "reason": "bounce", "failed_at": "2026-01-02T03:04:07Z", "tags": {"campaign": "spring"}},
+        ),
+        (
+            event("complaint", 2, failure=None),
+            record(failed=True, failed_at=at(2)),
+            "lfx.email-service.email_failed",
+            {**IDS, "reason": "complaint", "failed_at": "2026-01-02T03:04:07Z"},
+        ),
+    ],
+)
+async def test_each_kind_of_event_is_told_on_its_subject(  # noqa: PLR0913, PLR0917 - a table's columns and two servers
+    connection: Connection,
+    subscription: Subscription,
+    happened: EngagementEvent,
+    left: EmailRecipientRecord,
+    subject: str,
+    payload: dict[str, Any],
+) -> None:
+    await Announcer(connection).announce(happened, left)
+    assert await told(subscription) == (subject, payload)
+
+
+@pytest.mark.parametrize(
+    ("link", "bare"),
+    [
+        ("https://lfx.dev/a/b", "https://lfx.dev/a/b"),
+        ("https://lfx.dev", "https://lfx.dev"),
+        ("https://lfx.dev/?token=secret", "https://lfx.dev/"),
+        ("https://lfx.dev?token=secret", "https://lfx.dev"),
+        ("https://lfx.dev/a#secret", "https://lfx.dev/a"),
+        ("https://lfx.dev/a#x?token=secret", "https://lfx.dev/a"),
+        ("https://lfx.dev/a?x=y#secret", "https://lfx.dev/a"),
+        ("https://user:secret@lfx.dev:8443/a", "https://lfx.dev:8443/a"),
+        ("https://user@lfx.dev/a@b", "https://lfx.dev/a@b"),
+        ("https://us@er:secret@lfx.dev/a", "https://lfx.dev/a"),
+        ("https://user:secret@[2001:db8::1]:8443/a?b", "https://[2001:db8::1]:8443/a"),
+        ("https://[not-an-address/a?token=secret", "https://[not-an-address/a"),
+        ("https://user:secret@[not-an-address/a#x", "https://[not-an-address/a"),
+        ("https://user:secret@lfx℀.dev/a?token=secret", "https://lfx℀.dev/a"),
+        ("mailto:team@lfx.dev?subject=secret", "mailto:team@lfx.dev"),
+        ("/relative?token=secret", "/relative"),
+        ("//user:secret@lfx.dev/a", "//lfx.dev/a"),
+        ("?token=secret", ""),
+        ("", ""),
+        ("not a link", "not a link"),
+    ],
+)
+async def test_a_link_is_told_without_query_fragment_and_credentials(
+    connection: Connection, subscription: Subscription, link: str, bare: str
+) -> None:
+    await Announcer(connection).announce(event("click", link=link), record())
+    _, payload = await told(subscription)
+    assert payload["link"] == bare
+
+
+async def test_nobody_needs_to_be_subscribed(connection: Connection) -> None:
+    await Announcer(connection).announce(event("open"), record())
+
+
+async def test_an_event_that_cannot_be_told_is_a_line_in_the_log_and_no_error(
+    nats: NatsServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with nats_connection.opened(ProcessSettings(nats_url=nats.url), "closed") as connection:
+        pass
+    await Announcer(connection).announce(event("open"), record())
+    assert [one.message for one in caplog.records] == ["event.unannounced"]
+
+
+async def test_an_event_that_is_larger_than_the_server_takes_is_a_line_in_the_log(
+    connection: Connection, subscription: Subscription, caplog: pytest.LogCaptureFixture
+) -> None:
+    announcer = Announcer(connection)
+    await announcer.announce(event("click", link="https://lfx.dev/" + "x" * connection.max_payload), record())
+    assert [one.message for one in caplog.records] == ["event.unannounced"]
+    await announcer.announce(event("open"), record())
+    assert (await told(subscription))[0] == "lfx.email-service.email_opened"

@@ -1,0 +1,461 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""The queue through the real boto3, against a server that answers as SQS does."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from shared.service import threads as daemon_thread
+from tracker.errors import QueueUnavailable
+from tracker.events import sqs as edge
+from tracker.events.sqs import Message, Queue
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from tests.stack.sqs_endpoint import SqsEndpoint
+
+REGIONAL = "https://sqs.us-east-2.amazonaws.com/000000000000/engagement-events"
+
+
+@pytest.fixture
+def queue(sqs: SqsEndpoint) -> Queue:
+    """The tracker's view of the queue on the server."""
+    return Queue(sqs.queue_url, os.environ, visibility_seconds=60)
+
+
+@pytest.fixture
+def short_poll(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let an empty poll be answered at once."""
+    monkeypatch.setattr(edge, "LONG_POLL_SECONDS", 0)
+
+
+async def receive(queue: Queue, count: int) -> list[Message]:
+    messages: list[Message] = []
+    while len(messages) < count:
+        messages += await queue.receive()
+    return messages
+
+
+def asked(sqs: SqsEndpoint, action: str) -> list[dict[str, Any]]:
+    """The payloads of an action's calls."""
+    return [call.payload for call in sqs.requests if call.action == action]
+
+
+def handles(payload: dict[str, Any]) -> list[str]:
+    return [entry["ReceiptHandle"] for entry in payload["Entries"]]
+
+
+def handles_of(messages: Sequence[Message]) -> list[str]:
+    return [message.receipt_handle for message in messages]
+
+
+def logged(caplog: pytest.LogCaptureFixture, name: str) -> list[dict[str, Any]]:
+    return [vars(one) for one in caplog.records if one.message == name]
+
+
+async def test_a_message_comes_with_its_id_its_body_and_the_time_it_was_sent(sqs: SqsEndpoint, queue: Queue) -> None:
+    message_id = sqs.send("höhe\n😀", sent_at=1_767_323_045.678)
+    [message] = await queue.receive()
+    assert (message.message_id, message.body) == (message_id, "höhe\n😀")
+    assert message.sent_at == datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=UTC)
+    await queue.delete([message])
+    assert sqs.deleted == [message_id]
+
+
+async def test_a_poll_asks_for_ten_messages_for_twenty_seconds(sqs: SqsEndpoint, queue: Queue) -> None:
+    sqs.send("body")
+    await queue.receive()
+    [payload] = asked(sqs, "ReceiveMessage")
+    assert payload == {
+        "QueueUrl": sqs.queue_url,
+        "MaxNumberOfMessages": 10,
+        "WaitTimeSeconds": 20,
+        "VisibilityTimeout": 60,
+        "MessageSystemAttributeNames": ["SentTimestamp"],
+    }
+
+
+async def test_a_poll_brings_up_to_ten_messages(sqs: SqsEndpoint, queue: Queue) -> None:
+    for number in range(12):
+        sqs.send(str(number))
+    assert len(await queue.receive()) == 10
+    assert len(await queue.receive()) == 2
+
+
+async def test_a_poll_waits_for_a_message(sqs: SqsEndpoint, queue: Queue) -> None:
+    poll = asyncio.create_task(queue.receive())
+    await sqs.wait_for_calls("ReceiveMessage")
+    assert not poll.done()
+    message_id = sqs.send("body")
+    assert [message.message_id for message in await poll] == [message_id]
+
+
+@pytest.mark.usefixtures("short_poll")
+async def test_f94_an_empty_poll_is_no_error(sqs: SqsEndpoint, queue: Queue, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(5):
+        assert await queue.receive() == []
+    sqs.send("body")
+    assert len(await queue.receive()) == 1
+    assert not caplog.records
+
+
+@pytest.mark.usefixtures("short_poll")
+async def test_f96_polls_follow_each_other_over_one_connection(sqs: SqsEndpoint, queue: Queue) -> None:
+    seen = set()
+    for _ in range(5):
+        await queue.receive()
+        seen |= sqs._connections  # noqa: SLF001 - which connections there are, not only how many
+    assert len(seen) == 1
+
+
+async def test_f96_the_client_waits_longer_than_a_long_poll(queue: Queue) -> None:
+    config = queue._connected().meta.config  # noqa: SLF001 - a poll of 20 s would be too long for a test
+    assert config.read_timeout > 20
+    assert config.connect_timeout < 20
+
+
+async def test_a_poll_that_nobody_awaits_any_more_holds_up_nothing(sqs: SqsEndpoint, queue: Queue) -> None:
+    poll = asyncio.create_task(queue.receive())
+    await sqs.wait_for_calls("ReceiveMessage")
+    poll.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(poll, 1)
+    assert {thread.daemon for thread in threading.enumerate() if thread.name == daemon_thread.NAME} == {True}
+
+
+async def test_messages_are_deleted_ten_at_a_time(sqs: SqsEndpoint, queue: Queue) -> None:
+    for number in range(25):
+        sqs.send(str(number))
+    messages = await receive(queue, 25)
+    await queue.delete(messages)
+    await sqs.wait_until_empty()
+    assert [len(payload["Entries"]) for payload in asked(sqs, "DeleteMessageBatch")] == [10, 10, 5]
+    assert sqs.deleted == [message.message_id for message in messages]
+
+
+async def test_nothing_to_delete_is_not_asked(sqs: SqsEndpoint, queue: Queue) -> None:
+    await queue.delete([])
+    await queue.change_visibility([], 0)
+    assert not sqs.requests
+
+
+async def test_f90_what_a_batch_did_not_delete_is_deleted_again_alone(
+    sqs: SqsEndpoint, queue: Queue, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(10):
+        sqs.send(str(number))
+    messages = await queue.receive()
+    sqs.fail_entries("DeleteMessageBatch", count=2, code="InternalError", sender_fault=False)
+    await queue.delete(messages)
+    first, second = asked(sqs, "DeleteMessageBatch")
+    assert handles(first) == handles_of(messages)
+    assert handles(second) == handles_of(messages[:2])
+    await sqs.wait_until_empty()
+    assert [one["code"] for one in logged(caplog, "queue.entry_failed")] == ["InternalError"] * 2
+    assert not logged(caplog, "queue.undeleted")
+
+
+async def test_f90_the_entries_that_failed_are_told_apart_by_their_ids(sqs: SqsEndpoint, queue: Queue) -> None:
+    """The second try fails in part again: its first entry is the one that is left."""
+    for number in range(5):
+        sqs.send(str(number))
+    messages = await queue.receive()
+    for count in (3, 2):
+        sqs.fail_entries("DeleteMessageBatch", count=count)
+    await queue.delete(messages)
+    assert [handles(payload) for payload in asked(sqs, "DeleteMessageBatch")] == [
+        handles_of(messages),
+        handles_of(messages[:3]),
+        handles_of(messages[:2]),
+    ]
+    await sqs.wait_until_empty()
+
+
+async def test_a_delete_is_tried_three_times_and_then_named_in_the_log(
+    sqs: SqsEndpoint, queue: Queue, caplog: pytest.LogCaptureFixture
+) -> None:
+    sqs.send("0")
+    messages = await queue.receive()
+    sqs.fail_entries("DeleteMessageBatch", times=9)
+    await queue.delete(messages)
+    assert sqs.calls["DeleteMessageBatch"] == 3
+    assert [one["message_ids"] for one in logged(caplog, "queue.undeleted")] == [[messages[0].message_id]]
+    assert sqs.in_flight == 1
+
+
+@pytest.mark.parametrize("failures", [1, 2, 3])
+async def test_a_delete_that_fails_as_a_whole_is_tried_three_times(
+    sqs: SqsEndpoint, queue: Queue, failures: int
+) -> None:
+    sqs.send("0")
+    messages = await queue.receive()
+    sqs.fail_next("DeleteMessageBatch", "ServiceUnavailable", 503, times=failures)
+    await queue.delete(messages)
+    assert sqs.calls["DeleteMessageBatch"] == min(3, failures + 1)
+    assert len(sqs.deleted) == (failures < 3)
+
+
+@pytest.mark.usefixtures("short_poll")
+async def test_f92_an_outdated_receipt_handle_is_a_warning_and_not_tried_again(
+    sqs: SqsEndpoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue = Queue(sqs.queue_url, os.environ, visibility_seconds=0)
+    sqs.send("received twice")
+    [outdated] = await queue.receive()
+    await queue.receive()
+    sqs.send("received once")
+    other = next(one for one in await queue.receive() if one.body == "received once")
+    await queue.delete([outdated, other])
+    assert sqs.deleted == [other.message_id]
+    assert sqs.calls["DeleteMessageBatch"] == 1
+    assert [one["code"] for one in logged(caplog, "queue.entry_failed")] == ["ReceiptHandleIsInvalid"]
+    assert {one.levelno for one in caplog.records} == {logging.WARNING}
+
+
+@pytest.mark.parametrize("code", ["ReceiptHandleIsInvalid", "InvalidParameterValue", "MessageNotInflight"])
+async def test_f92_what_can_never_be_deleted_is_not_tried_again(sqs: SqsEndpoint, queue: Queue, code: str) -> None:
+    sqs.send("0")
+    messages = await queue.receive()
+    sqs.fail_entries("DeleteMessageBatch", code=code)
+    await queue.delete(messages)
+    assert sqs.calls["DeleteMessageBatch"] == 1
+
+
+async def test_a_message_that_is_released_is_visible_at_once(sqs: SqsEndpoint, queue: Queue) -> None:
+    for number in range(12):
+        sqs.send(str(number))
+    messages = await receive(queue, 12)
+    await queue.change_visibility(messages[:11], 0)
+    assert (sqs.visible, sqs.in_flight) == (11, 1)
+    assert [len(payload["Entries"]) for payload in asked(sqs, "ChangeMessageVisibilityBatch")] == [10, 1]
+
+
+async def test_a_message_that_is_kept_stays_invisible_beyond_its_first_timeout(sqs: SqsEndpoint) -> None:
+    queue = Queue(sqs.queue_url, os.environ, visibility_seconds=1)
+    kept, other = sqs.send("kept"), sqs.send("other")
+    messages = {message.message_id: message for message in await receive(queue, 2)}
+    await queue.change_visibility([messages[kept]], 100)
+    [again] = await queue.receive()
+    assert again.message_id == other
+    assert sqs.in_flight == 2
+
+
+@pytest.mark.parametrize("fault", ["entry", "call"])
+async def test_a_visibility_that_cannot_be_changed_is_only_a_warning(
+    sqs: SqsEndpoint, queue: Queue, caplog: pytest.LogCaptureFixture, fault: str
+) -> None:
+    sqs.send("0")
+    messages = await queue.receive()
+    if fault == "entry":
+        sqs.fail_entries("ChangeMessageVisibilityBatch", code="ReceiptHandleIsInvalid", sender_fault=True)
+    else:
+        sqs.fail_next("ChangeMessageVisibilityBatch")
+    await queue.change_visibility(messages, 0)
+    assert {"entry": "queue.entry_failed", "call": "queue.visibility_failed"}[fault] in caplog.messages
+
+
+async def test_messages_beyond_a_call_that_failed_are_left_as_they_are(
+    sqs: SqsEndpoint, queue: Queue, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(25):
+        sqs.send(str(number))
+    messages = await receive(queue, 25)
+    sqs.fail_next("ChangeMessageVisibilityBatch")
+    await queue.change_visibility(messages, 0)
+    assert sqs.calls["ChangeMessageVisibilityBatch"] == 1
+    assert [one["messages"] for one in logged(caplog, "queue.visibility_failed")] == [25]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [("InternalFailure", 500), ("ThrottlingException", 400), ("AccessDenied", 403)]
+)
+async def test_a_failed_poll_is_told_after_one_call(sqs: SqsEndpoint, queue: Queue, error: str, status: int) -> None:
+    sqs.fail_next("ReceiveMessage", error, status)
+    with pytest.raises(QueueUnavailable, match=f"receive_message.*{error}"):
+        await queue.receive()
+    assert sqs.receives == 1
+
+
+@pytest.mark.parametrize("body", [b"[]", b'"ok"', b'{"Messages":[{"MessageId":"x"}]}', b'{"Messages":[7]}'])
+async def test_an_answer_that_is_none_of_sqs_is_no_poll(sqs: SqsEndpoint, queue: Queue, body: bytes) -> None:
+    sqs.instead["ReceiveMessage"] = body
+    with pytest.raises(QueueUnavailable, match="receive_message: "):
+        await queue.receive()
+
+
+@pytest.mark.parametrize("body", [b"{}", b"<html></html>"])
+async def test_an_empty_answer_that_comes_at_once_is_followed_by_a_pause(
+    sqs: SqsEndpoint, queue: Queue, monkeypatch: pytest.MonkeyPatch, body: bytes
+) -> None:
+    monkeypatch.setattr(edge, "SHORTEST_EMPTY_POLL_SECONDS", 0.2)
+    sqs.instead["ReceiveMessage"] = body
+    started = time.monotonic()
+    assert await queue.receive() == []
+    assert time.monotonic() - started >= 0.2
+
+
+async def test_a_queue_that_does_not_exist_is_unavailable(sqs: SqsEndpoint) -> None:
+    with pytest.raises(QueueUnavailable, match="NonExistentQueue"):
+        await Queue(sqs.url_of("other"), os.environ, visibility_seconds=60).receive()
+
+
+async def test_a_server_that_is_gone_is_unavailable_until_it_is_back(sqs: SqsEndpoint, queue: Queue) -> None:
+    poll = asyncio.create_task(queue.receive())
+    await sqs.wait_for_calls("ReceiveMessage")
+    await sqs.stop()
+    with pytest.raises(QueueUnavailable):
+        await poll
+    with pytest.raises(QueueUnavailable):
+        await queue.receive()
+    await sqs.start()
+    sqs.send("body")
+    assert len(await queue.receive()) == 1
+
+
+async def test_without_credentials_the_queue_is_unavailable(
+    sqs: SqsEndpoint, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    with pytest.raises(QueueUnavailable, match="NoCredentialsError"):
+        await queue.receive()
+    assert not sqs.requests
+
+
+def write_credentials(path: Path, key: str) -> None:
+    path.write_text(f"[default]\naws_access_key_id = {key}\naws_secret_access_key = secret\n")
+
+
+@pytest.mark.parametrize("error", ["ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId"])
+async def test_f100_after_expired_credentials_the_next_poll_takes_new_ones(
+    sqs: SqsEndpoint, queue: Queue, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: str
+) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    write_credentials(tmp_path / "credentials", "AKIDOLD")
+    sqs.fail_next("ReceiveMessage", error, 403)
+    with pytest.raises(QueueUnavailable):
+        await queue.receive()
+    write_credentials(tmp_path / "credentials", "AKIDNEW")
+    sqs.send("body")
+    assert len(await queue.receive()) == 1
+    assert ["Credential=AKIDOLD/" in call.authorization for call in sqs.requests] == [True, False]
+    assert "Credential=AKIDNEW/" in sqs.requests[1].authorization
+
+
+async def test_any_other_error_leaves_the_client_as_it_is(sqs: SqsEndpoint, queue: Queue) -> None:
+    client = queue._connected()  # noqa: SLF001 - making one takes long, and loses its connections
+    sqs.fail_next("ReceiveMessage")
+    with pytest.raises(QueueUnavailable):
+        await queue.receive()
+    assert queue._connected() is client  # noqa: SLF001
+
+
+@pytest.mark.parametrize("region", ["us-west-2", None])
+async def test_f102_calls_are_signed_for_the_region_of_the_queue(
+    sqs: SqsEndpoint, monkeypatch: pytest.MonkeyPatch, region: str | None
+) -> None:
+    """The endpoint is boto3's own setting here, so that a queue of AWS is asked on this host."""
+    if region:
+        monkeypatch.setenv("AWS_REGION", region)
+        monkeypatch.setenv("AWS_DEFAULT_REGION", region)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_SQS", sqs.endpoint_url)
+    sqs.send("body")
+    assert len(await Queue(REGIONAL, os.environ, visibility_seconds=60).receive()) == 1
+    assert "/us-east-2/sqs/aws4_request" in sqs.requests[0].authorization
+
+
+@pytest.mark.parametrize(
+    ("environ", "region"),
+    [
+        ({}, "us-east-1"),
+        ({"AWS_REGION": "eu-west-1"}, "eu-west-1"),
+        ({"AWS_DEFAULT_REGION": "eu-west-2"}, "eu-west-2"),
+        ({"AWS_REGION": "eu-west-1", "AWS_DEFAULT_REGION": "eu-west-2"}, "eu-west-1"),
+        ({"AWS_REGION": "", "AWS_DEFAULT_REGION": "eu-west-2"}, "eu-west-2"),
+    ],
+)
+async def test_where_a_queue_url_names_no_region_the_variables_do(
+    sqs: SqsEndpoint, environ: dict[str, str], region: str
+) -> None:
+    sqs.send("body")
+    await Queue(sqs.queue_url, environ, visibility_seconds=60).receive()
+    assert f"/{region}/sqs/aws4_request" in sqs.requests[0].authorization
+
+
+# Each with the region it names, and whether boto3 finds its endpoint from that alone.
+URLS = [
+    ("https://sqs.us-east-2.amazonaws.com/000000000000/q", "us-east-2", True),
+    ("https://sqs.eu-central-1.amazonaws.com/000000000000/q.fifo", "eu-central-1", True),
+    ("https://us-west-2.queue.amazonaws.com/000000000000/q", "us-west-2", True),
+    ("https://queue.amazonaws.com/000000000000/q", "us-east-1", True),
+    ("https://sqs.us-gov-west-1.amazonaws.com/000000000000/q", "us-gov-west-1", True),
+    ("https://sqs.cn-north-1.amazonaws.com.cn/000000000000/q", "cn-north-1", True),
+    ("https://cn-north-1.queue.amazonaws.com.cn/000000000000/q", "cn-north-1", True),
+    ("https://SQS.US-EAST-2.amazonaws.com/000000000000/q", "us-east-2", True),
+    ("https://sqs-fips.us-east-1.amazonaws.com/000000000000/q", "us-east-1", True),
+    ("https://sqs.us-west-2.api.aws/000000000000/q", "us-west-2", True),
+    ("https://vpce-0a1b-2c3d.sqs.us-east-2.vpce.amazonaws.com/000000000000/q", "us-east-2", False),
+    ("https://vpce-0a1b-2c3d-us-east-2a.sqs.us-east-2.vpce.amazonaws.com/0/q", "us-east-2", False),
+    ("http://sqs.us-east-1.localhost.localstack.cloud:4566/000000000000/q", "us-east-1", False),
+    ("http://localhost:4566/000000000000/q", None, False),
+    ("http://localhost.localstack.cloud:4566/queue/us-east-1/000000000000/q", None, False),
+    ("http://[::1]:9324/000000000000/q", None, False),
+    ("http://127.0.0.1:5000/000000000000/sqs.us-east-2.amazonaws.com", None, False),
+    ("http://sqs.localstack.svc.cluster.local:4566/000000000000/q", None, False),
+    ("https://sqs.example.com/000000000000/q", None, False),
+]
+
+
+@pytest.mark.parametrize(("url", "region"), [(url, region) for url, region, _ in URLS])
+def test_f102_a_queue_url_names_its_region(url: str, region: str | None) -> None:
+    assert edge.region_of(url) == region
+
+
+@pytest.mark.parametrize("url", [url for url, _, is_found in URLS if is_found])
+def test_f102_the_endpoint_of_a_region_is_left_to_boto3(url: str) -> None:
+    assert edge.endpoint_of(url, {}) is None
+
+
+@pytest.mark.parametrize("url", [url for url, _, is_found in URLS if not is_found])
+def test_f102_any_other_queue_url_names_its_endpoint(url: str) -> None:
+    assert edge.endpoint_of(url, {"AWS_ENDPOINT_URL_SQS": ""}) == url[: url.index("/", len("https://"))]
+
+
+@pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL_SQS", "AWS_ENDPOINT_URL"])
+@pytest.mark.parametrize("url", [url for url, *_ in URLS])
+def test_an_endpoint_that_boto3_is_given_stays_its_own_matter(url: str, name: str) -> None:
+    assert edge.endpoint_of(url, {name: "http://localhost:4566"}) is None
+
+
+@pytest.mark.parametrize(
+    ("url", "variable", "host"),
+    [
+        ("https://sqs.us-east-2.amazonaws.com/0/q", None, "sqs.us-east-2.amazonaws.com"),
+        ("https://us-west-2.queue.amazonaws.com/0/q", None, "sqs.us-west-2.amazonaws.com"),
+        ("https://sqs.cn-north-1.amazonaws.com.cn/0/q", None, "sqs.cn-north-1.amazonaws.com.cn"),
+        ("https://sqs-fips.us-east-1.amazonaws.com/0/q", "AWS_USE_FIPS_ENDPOINT", "sqs-fips.us-east-1.amazonaws.com"),
+        ("https://sqs.us-west-2.api.aws/0/q", "AWS_USE_DUALSTACK_ENDPOINT", "sqs.us-west-2.api.aws"),
+    ],
+)
+@pytest.mark.usefixtures("sqs")
+def test_f102_calls_go_to_the_region_of_the_queue(
+    url: str, variable: str | None, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FIPS and dual-stack endpoints are boto3's own settings; a legacy host is another name of the present one."""
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    if variable:
+        monkeypatch.setenv(variable, "true")
+    client = Queue(url, os.environ, visibility_seconds=60)._connected()  # noqa: SLF001 - AWS is not asked
+    assert client.meta.endpoint_url == f"https://{host}"

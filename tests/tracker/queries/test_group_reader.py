@@ -1,0 +1,208 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""A group as the buckets of a real server hold it: its ids in send order, and those records that can be read."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+import pytest
+from nats.js.api import KeyValueConfig
+
+from shared import contract, group_index
+from shared.errors import KeyMissing, StoreUnavailable
+from shared.kv.bucket import Bucket
+from tests.tracker.examples import record, stored
+from tracker.errors import IndexCorrupt
+from tracker.events import records
+from tracker.queries.group_reader import GroupReader
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from shared.nats.connection import Connection
+    from shared.nats.inbox import Inbox
+    from tests.stack.nats_server import NatsServer
+
+CORRUPT = (b"", b"{}", b'["a"', b"[1]", b"\xff", b"[" * 100_000)
+
+
+@pytest.fixture
+def reader(recipients: Bucket, index: Bucket) -> GroupReader:
+    """A reader of both buckets on the server."""
+    return GroupReader(recipients, index)
+
+
+async def put_index(index: Bucket, group_id: str, *segments: Sequence[str] | bytes) -> None:
+    """Write the segments of a group, as ids or as they are."""
+    key = group_index.key_of(group_id)
+    values = [one if isinstance(one, bytes) else group_index.encode(one) for one in segments]
+    await asyncio.gather(*(index.create(group_index.segment_key(key, at), value) for at, value in enumerate(values)))
+
+
+async def put_records(recipients: Bucket, email_ids: Sequence[str]) -> None:
+    places = asyncio.Semaphore(100)
+
+    async def put(email_id: str) -> None:
+        async with places:
+            await recipients.create(email_id, records.encode(record(email_id=email_id)))
+
+    await asyncio.gather(*map(put, email_ids))
+
+
+async def read(reader: GroupReader, email_ids: Sequence[str]) -> list[str]:
+    return [one.email_id async for page in reader.records(email_ids) for one in page]
+
+
+@pytest.mark.parametrize("group_id", ["g", "a.b", "Spring 2025", "=x", "é*>", "a..b", "x" * 255])
+async def test_ids_come_in_send_order_over_all_segments(reader: GroupReader, index: Bucket, group_id: str) -> None:
+    segments = [["z", "a"], ["m"], ["c", "b"], *([str(number)] for number in range(3, 12))]
+    await put_index(index, group_id, *segments)
+    await put_index(index, f"{group_id[:250]}.1", ["of", "another"], ["group"])
+    assert await reader.email_ids(group_id) == ["z", "a", "m", "c", "b", *(str(number) for number in range(3, 12))]
+
+
+async def test_segments_are_known_by_their_keys(reader: GroupReader, index: Bucket) -> None:
+    await put_index(index, "g", ["a"], ["b"])
+    assert await reader.segments("g") == {"g": ("a",), "=.1.g": ("b",)}
+    assert await reader.segment("=.1.g") == ("b",)
+    assert await reader.segment("=.2.g") == ()
+
+
+async def test_an_id_that_is_listed_twice_is_one_email(reader: GroupReader, index: Bucket) -> None:
+    await put_index(index, "g", ["b", "a", "b"], ["a", "c"])
+    assert await reader.email_ids("g") == ["b", "a", "c"]
+
+
+@pytest.mark.parametrize("email_id", ["", "a b", "*", ">", "a.*", ".", "a..b", "é"])
+async def test_an_id_that_cannot_be_a_key_is_left_out(reader: GroupReader, index: Bucket, email_id: str) -> None:
+    await put_index(index, "g", ["a", email_id, "b"])
+    assert await reader.email_ids("g") == ["a", "b"]
+
+
+async def test_more_segments_than_a_batch_may_hold_are_read(reader: GroupReader, index: Bucket) -> None:
+    await put_index(index, "g", *([str(number)] for number in range(1100)))
+    assert await reader.email_ids("g") == [str(number) for number in range(1100)]
+
+
+@pytest.mark.parametrize("value", CORRUPT, ids=range(len(CORRUPT)))
+async def test_a_corrupt_segment_costs_its_own_ids_only(
+    reader: GroupReader, index: Bucket, caplog: pytest.LogCaptureFixture, value: bytes
+) -> None:
+    await put_index(index, "g", ["a"], value, ["c"])
+    assert await reader.email_ids("g") == ["a", "c"]
+    assert await reader.segment("=.1.g") == ()
+    assert {(one.message, vars(one)["key"]) for one in caplog.records} == {("group_index.corrupt", "=.1.g")}
+
+
+@pytest.mark.parametrize("value", CORRUPT, ids=range(len(CORRUPT)))
+async def test_a_corrupt_first_segment_does_not_hide_the_others(
+    reader: GroupReader, index: Bucket, value: bytes
+) -> None:
+    await put_index(index, "g", value, ["b"])
+    assert await reader.email_ids("g") == ["b"]
+
+
+async def test_an_index_of_which_nothing_can_be_read_is_corrupt_and_not_empty(
+    reader: GroupReader, index: Bucket
+) -> None:
+    await put_index(index, "g", b"{}", b"\xff")
+    with pytest.raises(IndexCorrupt):
+        await reader.email_ids("g")
+
+
+@pytest.mark.parametrize("value", [b"[]", b"null"])
+async def test_an_empty_index_is_a_group_without_emails(reader: GroupReader, index: Bucket, value: bytes) -> None:
+    await put_index(index, "g", value)
+    assert await reader.email_ids("g") == []
+
+
+@pytest.mark.parametrize("group_id", ["unknown", "un known", "", "x" * 256, "a\nb", "a\0"])
+async def test_a_group_that_nothing_was_sent_under_is_missing(
+    reader: GroupReader, index: Bucket, group_id: str
+) -> None:
+    await put_index(index, "g", ["a"])
+    with pytest.raises(KeyMissing):
+        await reader.email_ids(group_id)
+
+
+async def test_a_group_whose_index_was_deleted_is_missing(
+    reader: GroupReader, index: Bucket, connection: Connection
+) -> None:
+    await put_index(index, "g", ["a"])
+    await (await connection.client.jetstream().key_value(contract.EMAIL_GROUP_INDEX_BUCKET)).delete("g")
+    with pytest.raises(KeyMissing):
+        await reader.email_ids("g")
+
+
+async def test_records_come_in_the_order_of_the_ids_a_thousand_at_a_time(
+    reader: GroupReader, recipients: Bucket
+) -> None:
+    ids = [f"id-{number}" for number in reversed(range(2300))]
+    await put_records(recipients, ids)
+    pages = [[one.email_id for one in page] async for page in reader.records(ids)]
+    assert [len(page) for page in pages] == [1000, 1000, 300]
+    assert [one for page in pages for one in page] == ids
+
+
+async def test_missing_deleted_and_corrupt_records_are_left_out(
+    reader: GroupReader, recipients: Bucket, connection: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    await put_records(recipients, ["a", "b", "deleted"])
+    await (await connection.client.jetstream().key_value(contract.EMAIL_RECIPIENTS_BUCKET)).delete("deleted")
+    await recipients.create("corrupt", b"{}")
+    await recipients.create("go", stored(email_id="go", delivered_at=None))
+    assert await read(reader, ["b", "missing", "corrupt", "go", "deleted", "a"]) == ["b", "go", "a"]
+    assert [(one.message, one.levelno) for one in caplog.records] == [("record.corrupt", logging.WARNING)]
+
+
+async def test_a_group_without_ids_has_no_pages(reader: GroupReader) -> None:
+    assert await read(reader, []) == []
+
+
+async def test_buckets_without_direct_gets_are_read_too(connection: Connection, inbox: Inbox) -> None:
+    for name in contract.BUCKETS[:2]:
+        await connection.client.jetstream().create_key_value(KeyValueConfig(bucket=name, history=1, direct=False))
+    recipients, index = (Bucket(inbox, connection, name) for name in contract.BUCKETS[:2])
+    reader = GroupReader(recipients, index)
+    await put_index(index, "g", ["b", "gone"], ["a"], b"{}", ["c"])
+    await put_records(recipients, ["a", "b", "c"])
+    assert not (await index.info()).config.allow_direct
+    ids = await reader.email_ids("g")
+    assert ids == ["b", "gone", "a", "c"]
+    assert await read(reader, ids) == ["b", "a", "c"]
+    with pytest.raises(KeyMissing):
+        await reader.email_ids("unknown")
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+async def test_without_its_stream_a_group_is_unavailable_and_not_missing(
+    reader: GroupReader, index: Bucket, recipients: Bucket, connection: Connection, *, is_known: bool
+) -> None:
+    if is_known:  # what was learned of the bucket must not answer for it
+        await put_index(index, "g", ["a"])
+        await put_records(recipients, ["a"])
+        assert await read(reader, await reader.email_ids("g")) == ["a"]
+    for name in contract.BUCKETS[:2]:
+        await connection.client.jetstream().delete_stream(f"KV_{name}")
+    with pytest.raises(StoreUnavailable):
+        await reader.email_ids("g")
+    with pytest.raises(StoreUnavailable):
+        await read(reader, ["a"])
+    with pytest.raises(StoreUnavailable):
+        await reader.segment("g")
+
+
+async def test_without_its_server_a_group_is_unavailable(
+    reader: GroupReader, connection: Connection, nats: NatsServer
+) -> None:
+    gone = asyncio.Event()
+    connection.on_disconnect(gone.set)
+    await nats.kill()
+    await gone.wait()
+    with pytest.raises(StoreUnavailable):
+        await reader.email_ids("g")
+    with pytest.raises(StoreUnavailable):
+        await read(reader, ["a"])

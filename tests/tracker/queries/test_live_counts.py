@@ -1,0 +1,298 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""Counts that are kept current are, at every question, those of reading every record."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import pytest
+from nats.js.errors import KeyNotFoundError
+
+from shared import contract, group_index
+from shared.contract import GetEmailEngagementAnalyticsResponse
+from shared.errors import KeyMissing, StoreUnavailable
+from shared.kv.bucket import Bucket
+from shared.kv.setup import create_missing
+from shared.nats import connection as nats_connection
+from shared.nats.inbox import Inbox
+from shared.service.settings import ProcessSettings
+from tests.stack import nats_proxy as proxies
+from tests.stack.nats_proxy import Publication
+from tracker.queries import live_counts
+from tracker.queries.group_reader import GroupReader
+from tracker.queries.live_counts import LiveCounts
+from tracker.queries.stream_follower import StreamFollower
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from nats.js import JetStreamContext
+
+    from shared.nats.connection import Connection
+    from tests.stack.nats_proxy import NatsProxy
+    from tests.stack.nats_server import NatsServer
+
+    End = Callable[[Publication, Connection], Awaitable[None]]
+
+STEPS = 40
+RECORDS, INDEX = contract.EMAIL_RECIPIENTS_BUCKET, contract.EMAIL_GROUP_INDEX_BUCKET
+
+
+@pytest.fixture
+async def proxy(nats: NatsServer) -> AsyncIterator[NatsProxy]:
+    """A proxy between the tracker and the server."""
+    async with proxies.running(nats.url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def followed(proxy: NatsProxy) -> AsyncIterator[Connection]:
+    """The tracker's connection, through the proxy."""
+    async with nats_connection.opened(ProcessSettings(nats_url=proxy.url), "tracker") as connection:
+        await create_missing(connection, [RECORDS, INDEX])
+        yield connection
+
+
+@pytest.fixture
+async def counts(followed: Connection) -> AsyncIterator[LiveCounts]:
+    """What answers analytics."""
+    async with Inbox(followed) as inbox:
+        recipients, index = Bucket(inbox, followed, RECORDS), Bucket(inbox, followed, INDEX)
+        counts = LiveCounts(GroupReader(recipients, index), recipients, index, partial(StreamFollower, followed, inbox))
+        yield counts
+        await counts.aclose()
+
+
+class Writers:
+    """Relays and trackers that write to both buckets past the proxy, with nats-py's own KV client."""
+
+    def __init__(self, jetstream: JetStreamContext, seed: int) -> None:
+        self._jetstream = jetstream
+        self.chance = random.Random(seed)  # noqa: S311 - the same writes each time
+        self.groups: dict[str, list[list[str]]] = {"g": [[]], "other group": [[]]}
+
+    async def write(self) -> None:
+        """One write of any kind."""
+        group_id = self.chance.choice(list(self.groups))
+        segments = self.groups[group_id]
+        known = [email_id for ids in segments for email_id in ids]
+        what = self.chance.choice(["send", "send", "send", "update", "update", "delete", "corrupt", "roll over"])
+        if what == "send" or not known:
+            await self.send(group_id)
+        elif what == "update":
+            await self._put(self.chance.choice(known), self._happened())
+        elif what == "delete":
+            await (await self._jetstream.key_value(RECORDS)).delete(self.chance.choice(known))
+        elif what == "corrupt":
+            await (await self._jetstream.key_value(RECORDS)).put(self.chance.choice(known), b"{")
+        elif segments[-1]:
+            segments.append([])
+
+    async def send(self, group_id: str) -> None:
+        """A record and its id in the index."""
+        email_id = str(UUID(int=self.chance.getrandbits(128)))
+        await self._put(email_id, {"delivered": False, "opened": False, "open_count": 0, "failed": False})
+        segments = self.groups[group_id]
+        segments[-1].append(email_id)
+        key = group_index.segment_key(group_index.key_of(group_id), len(segments) - 1)
+        await (await self._jetstream.key_value(INDEX)).put(key, json.dumps(segments[-1]).encode())
+
+    async def deliver(self, group_id: str) -> None:
+        """The first email of a group arrives."""
+        opened = {"opened": False, "open_count": 0}
+        await self._put(self.groups[group_id][0][0], {"delivered": True, "failed": False, **opened})
+
+    async def recounted(self, group_id: str) -> GetEmailEngagementAnalyticsResponse:
+        """The plain way: read every record."""
+        email_ids = [email_id for ids in self.groups[group_id] for email_id in ids]
+        found = [record for email_id in email_ids if (record := await self._read(email_id))]
+        return GetEmailEngagementAnalyticsResponse(
+            group_id=group_id,
+            total_sent=len(email_ids),
+            delivered=sum(record["delivered"] for record in found),
+            opened=sum(record["open_count"] for record in found),
+            unique_opened=sum(record["opened"] for record in found),
+            failed=sum(record["failed"] for record in found),
+        )
+
+    def _happened(self) -> dict[str, object]:
+        opens = self.chance.randrange(3)
+        yes = partial(self.chance.choice, [True, False])
+        return {"delivered": yes(), "opened": opens > 0, "open_count": opens, "failed": yes()}
+
+    async def _put(self, email_id: str, fields: dict[str, object]) -> None:
+        ids = {"email_id": email_id, "group_id": "g", "to": "a@b.example", "subject": "s"}
+        value = json.dumps({**ids, "sent_at": "2026-01-02T03:04:05Z", **fields}).encode()
+        await (await self._jetstream.key_value(RECORDS)).put(email_id, value)
+
+    async def _read(self, email_id: str) -> dict[str, Any] | None:
+        try:
+            entry = await (await self._jetstream.key_value(RECORDS)).get(email_id)
+            record: dict[str, Any] = json.loads(entry.value or b"")
+        except (KeyNotFoundError, ValueError):
+            return None
+        return record
+
+
+@pytest.fixture
+def writers(connection: Connection) -> Writers:
+    """Writers past the proxy."""
+    return Writers(connection.client.jetstream(), seed=0)
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_each_answer_is_that_of_reading_every_record(
+    counts: LiveCounts, connection: Connection, proxy: NatsProxy, seed: int
+) -> None:
+    writers = Writers(connection.client.jetstream(), seed)
+    for group_id in writers.groups:
+        await writers.send(group_id)
+    for _ in range(STEPS):
+        for _ in range(writers.chance.randrange(4)):
+            await writers.write()
+        if writers.chance.random() < 0.05:
+            proxy.drop_link()
+        group_id = writers.chance.choice(list(writers.groups))
+        assert await answer(counts, group_id) == await writers.recounted(group_id)
+
+
+async def answer(counts: LiveCounts, group_id: str) -> GetEmailEngagementAnalyticsResponse:
+    """Ask until the connection is back."""
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                return await counts.count(group_id)
+            except StoreUnavailable:
+                await asyncio.sleep(0.02)
+
+
+async def test_the_second_question_costs_two_requests_at_any_size(
+    counts: LiveCounts, writers: Writers, proxy: NatsProxy
+) -> None:
+    for _ in range(30):
+        await writers.send("g")
+    first = await counts.count("g")
+    before = len(proxy.published)
+    assert await counts.count("g") == first
+    assert proxy.published[before:] == [f"$JS.API.STREAM.INFO.KV_{RECORDS}", f"$JS.API.STREAM.INFO.KV_{INDEX}"]
+    assert (counts.misses, counts.hits) == (1, 1)
+
+
+async def test_a_group_that_nobody_was_sent_to_is_missing_and_found_once_somebody_was(
+    counts: LiveCounts, writers: Writers
+) -> None:
+    for _ in range(2):
+        with pytest.raises(KeyMissing):
+            await counts.count("g")
+    await writers.send("g")
+    assert (await counts.count("g")).total_sent == 1
+
+
+async def test_buckets_that_were_made_again_are_counted_anew(
+    counts: LiveCounts, writers: Writers, connection: Connection
+) -> None:
+    for _ in range(3):
+        await writers.send("g")
+    assert (await counts.count("g")).total_sent == 3
+    for name in (RECORDS, INDEX):
+        await connection.client.jetstream().delete_key_value(name)
+    await create_missing(connection, [RECORDS, INDEX])
+    writers.groups["g"] = [[]]
+    await writers.send("g")
+    assert await answer(counts, "g") == await writers.recounted("g")
+
+
+async def goes_through(request: Publication, connection: Connection) -> None:
+    """Let the server answer a request that was held."""
+    await connection.client.publish(request.subject, request.payload, request.reply)
+
+
+async def fails(request: Publication, connection: Connection) -> None:
+    """Tell that nobody answers it."""
+    await connection.client.publish(request.reply, b"", headers={"Status": "503"})
+
+
+@pytest.mark.parametrize("early_read", [(INDEX, goes_through), (RECORDS, fails)])
+async def test_a_question_from_before_a_gap_that_ends_after_it_leaves_the_later_counts_followed(
+    counts: LiveCounts, writers: Writers, connection: Connection, proxy: NatsProxy, early_read: tuple[str, End]
+) -> None:
+    bucket, ends = early_read
+    for group_id in writers.groups:
+        await writers.send(group_id)
+    held: asyncio.Queue[Publication] = asyncio.Queue()
+
+    def hold(request: Publication) -> Publication:
+        held.put_nowait(request)
+        return Publication("nowhere", "", b"")
+
+    proxy.rewrite(f"$JS.API.DIRECT.GET.KV_{bucket}", 1, hold)
+    early = asyncio.create_task(counts.count("g"))
+    async with asyncio.timeout(5):
+        request = await held.get()
+    await make_gap(connection)
+    for group_id in ("other group", "g"):  # at the latest the first of them notices
+        await counts.count(group_id)
+    await ends(request, connection)
+    assert await early == await counts.count("g")
+    await writers.deliver("g")
+    assert (await counts.count("g")).delivered == 1
+
+
+async def make_gap(connection: Connection) -> None:
+    """Deliver the fifth write where the first is awaited."""
+    [consumer] = await connection.client.jetstream().consumers_info(f"KV_{RECORDS}")
+    assert consumer.config.deliver_subject
+    await connection.client.publish(consumer.config.deliver_subject, b"", reply="ack.7.5.0.0")
+    await connection.client.flush()
+
+
+async def test_what_is_remembered_is_bounded_by_the_emails_and_by_time(
+    counts: LiveCounts, writers: Writers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for group_id in ("g", "other group"):
+        for _ in range(4):
+            await writers.send(group_id)
+    await counts.count("g")
+    await counts.count("other group")
+    assert len(counts) == 8
+    monkeypatch.setattr(live_counts, "MAX_EMAILS", 4)
+    await counts.count("other group")
+    assert len(counts) == 4
+    await writers.send("g")
+    assert await counts.count("g") == await writers.recounted("g")
+    assert len(counts) == 4
+    monkeypatch.setattr(live_counts, "MAX_EMAILS", 100)
+    monkeypatch.setattr(live_counts, "IDLE_SECONDS", 0.0)
+    await counts.count("g")
+    assert len(counts) == 5
+
+
+async def test_a_group_that_outgrows_the_bound_is_remembered_no_longer(
+    counts: LiveCounts, writers: Writers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_counts, "MAX_EMAILS", 2)
+    for remembered in (1, 2, 0, 0):
+        await writers.send("g")
+        assert await counts.count("g") == await writers.recounted("g")
+        assert len(counts) == remembered
+
+
+async def test_without_a_question_for_a_while_nothing_is_followed_any_more(
+    counts: LiveCounts, writers: Writers, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_counts, "IDLE_SECONDS", 0.1)
+    await writers.send("g")
+    await counts.count("g")
+    jetstream = connection.client.jetstream()
+    assert len(await jetstream.consumers_info(f"KV_{RECORDS}")) == 1
+    async with asyncio.timeout(5):
+        while len(counts):
+            await asyncio.sleep(0.02)
+    await writers.send("g")
+    assert await counts.count("g") == await writers.recounted("g")

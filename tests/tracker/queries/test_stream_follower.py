@@ -1,0 +1,173 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""Every write is handed on in order, and after any doubt the follower says that it is lost."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from shared.errors import StoreUnavailable
+from shared.kv.bucket import Bucket
+from shared.nats import connection as nats_connection
+from shared.nats.inbox import Inbox
+from shared.service.settings import ProcessSettings
+from tests.stack import nats_proxy as proxies
+from tracker.queries import stream_follower
+from tracker.queries.stream_follower import StreamFollower, Write
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from nats.js import JetStreamContext
+
+    from shared.nats.connection import Connection
+    from tests.stack.nats_server import NatsServer
+
+
+@pytest.fixture
+def seen() -> list[Write]:
+    """What was handed on."""
+    return []
+
+
+@pytest.fixture
+async def follower(
+    connection: Connection, inbox: Inbox, recipients: Bucket, seen: list[Write]
+) -> AsyncIterator[StreamFollower]:
+    """A follower of the records, with their values."""
+    follower = StreamFollower(connection, inbox, recipients, seen.append, values=True)
+    await follower.start()
+    yield follower
+    await follower.stop()
+
+
+@pytest.fixture
+def jetstream(connection: Connection) -> JetStreamContext:
+    """JetStream, as nats-py has it."""
+    return connection.client.jetstream()
+
+
+async def test_every_write_since_the_start_is_handed_on_in_order(
+    connection: Connection, inbox: Inbox, recipients: Bucket, seen: list[Write]
+) -> None:
+    await recipients.create("before", b"0")
+    follower = StreamFollower(connection, inbox, recipients, seen.append, values=True)
+    await follower.start()
+    revisions = [await recipients.create(f"k{number}", b"%d" % number) for number in range(100)]
+    await follower.caught_up()
+    assert seen == [Write(f"k{number}", b"%d" % number, revisions[number]) for number in range(100)]
+    await follower.stop()
+
+
+async def test_a_deletion_is_a_write_without_a_value(
+    follower: StreamFollower, recipients: Bucket, seen: list[Write], jetstream: JetStreamContext
+) -> None:
+    revision = await recipients.create("k", b"v")
+    kv = await jetstream.key_value(recipients.name)
+    await kv.delete("k")
+    await kv.purge("k")
+    await follower.caught_up()
+    assert seen == [Write("k", b"v", revision), Write("k", None, revision + 1), Write("k", None, revision + 2)]
+
+
+async def test_where_only_the_keys_matter_no_value_is_sent(
+    connection: Connection, inbox: Inbox, recipients: Bucket, seen: list[Write]
+) -> None:
+    follower = StreamFollower(connection, inbox, recipients, seen.append, values=False)
+    await follower.start()
+    revision = await recipients.create("k", b"v" * 1000)
+    await follower.caught_up()
+    assert seen == [Write("k", b"", revision)]
+    await follower.stop()
+
+
+async def test_a_gap_in_what_is_delivered_is_noticed(
+    follower: StreamFollower, recipients: Bucket, seen: list[Write], jetstream: JetStreamContext
+) -> None:
+    [consumer] = await jetstream.consumers_info(f"KV_{recipients.name}")
+    assert consumer.config.deliver_subject
+    client = jetstream._nc  # noqa: SLF001 - the connection of the context
+    fifth = "ack.7.5.0.0"  # where the first is awaited; nobody but the server may use a real one's subject
+    await client.publish(consumer.config.deliver_subject, b"", reply=fifth)
+    async with asyncio.timeout(5):
+        while not follower.is_lost:
+            await asyncio.sleep(0.01)
+    with pytest.raises(StoreUnavailable):
+        await follower.caught_up()
+    assert seen == []
+
+
+async def test_a_bucket_that_was_made_again_is_another_one(
+    follower: StreamFollower, recipients: Bucket, jetstream: JetStreamContext
+) -> None:
+    await recipients.create("k", b"v")
+    await follower.caught_up()
+    await jetstream.delete_key_value(recipients.name)
+    await jetstream.create_key_value(bucket=recipients.name)
+    with pytest.raises(StoreUnavailable):
+        await follower.caught_up()
+    assert follower.is_lost
+
+
+async def test_a_follower_that_hears_nothing_for_long_is_lost(
+    follower: StreamFollower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await follower.caught_up()
+    monkeypatch.setattr(stream_follower, "UNHEARD_SECONDS", -1.0)
+    with pytest.raises(StoreUnavailable):
+        await follower.caught_up()
+
+
+async def test_a_consumer_that_the_server_dropped_is_noticed_by_the_write_that_does_not_come(
+    follower: StreamFollower, recipients: Bucket, jetstream: JetStreamContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_follower, "CATCH_UP_SECONDS", 0.1)
+    [consumer] = await jetstream.consumers_info(f"KV_{recipients.name}")
+    await jetstream.delete_consumer(f"KV_{recipients.name}", consumer.name)
+    await recipients.create("k", b"v")
+    with pytest.raises(StoreUnavailable):
+        await follower.caught_up()
+    assert follower.is_lost
+
+
+async def test_a_follower_that_is_stopped_during_a_break_leaves_nothing_behind_that_disturbs_the_next(
+    nats: NatsServer, recipients: Bucket, seen: list[Write]
+) -> None:
+    async with proxies.running(nats.url) as proxy:
+        settings = ProcessSettings(nats_url=proxy.url)
+        async with nats_connection.opened(settings, "tracker") as broken, Inbox(broken) as inbox:
+            bucket = Bucket(inbox, broken, recipients.name)
+            follower = StreamFollower(broken, inbox, bucket, seen.append, values=False)
+            await follower.start()
+            proxy.drop_link()
+            await until(lambda: not broken.connected)
+            await follower.stop()
+            await until(lambda: broken.connected)
+            await follower.start()
+            revisions = [await recipients.create(f"k{number}", b"v") for number in range(3)]
+            await follower.caught_up()
+            assert [write.revision for write in seen] == revisions
+            await follower.stop()
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    """Wait for a state of the connection."""
+    async with asyncio.timeout(10):
+        while not is_so():
+            await asyncio.sleep(0.01)
+
+
+async def test_a_lost_follower_begins_anew_with_what_comes_from_then_on(
+    follower: StreamFollower, recipients: Bucket, seen: list[Write]
+) -> None:
+    await recipients.create("k", b"v")
+    await follower.stop()
+    await recipients.create("missed", b"v")
+    await follower.start()
+    revision = await recipients.create("l", b"v")
+    await follower.caught_up()
+    assert seen[-1] == Write("l", b"v", revision)
+    assert "missed" not in {write.key for write in seen}

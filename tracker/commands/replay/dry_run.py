@@ -1,0 +1,85 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""Tells what saved messages would do, and writes nothing."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from shared import suppression_list
+from shared.errors import KeyMissing, StoreError
+from tracker.commands.replay.replayer import Outcome
+from tracker.errors import RecordCorrupt
+from tracker.events import engagement, records, suppressor
+
+if TYPE_CHECKING:
+    from shared.contract import EmailRecipientRecord
+    from shared.kv.bucket import Bucket
+    from tracker.events.ses_event import EngagementEvent
+
+MAX_REMEMBERED: Final = 10_000  # records as the events so far would have left them
+
+T = TypeVar("T")
+
+
+class Rehearsal:
+    """Tells what an event would do after those before it."""
+
+    def __init__(self, recipients: Bucket, suppressions: Bucket | None) -> None:
+        """Read `recipients`, and `suppressions` where the list is on."""
+        self._recipients = recipients
+        self._suppressions = suppressions
+        self._records: OrderedDict[str, EmailRecipientRecord] = OrderedDict()
+        self._listed: OrderedDict[str, None] = OrderedDict()
+
+    def end(self) -> None:
+        """Do nothing: nothing is under way for long."""
+
+    async def apply(self, event: EngagementEvent) -> Outcome:
+        """Tell what an event would do."""
+        suppressed = 0
+        try:
+            suppressed = await self._suppressed(event)
+            before = await self._record(event.email_id)
+        except KeyMissing:
+            return Outcome("unmatched", "there is no record of this email", suppressed)
+        except (RecordCorrupt, StoreError) as error:
+            return Outcome("failed", str(error), suppressed)
+        after = engagement.apply(before, event)
+        _remember(self._records, event.email_id, after)
+        if after is before:
+            return Outcome("duplicate", "", suppressed)
+        return Outcome("applied", _changes(before, after), suppressed)
+
+    async def _record(self, email_id: str) -> EmailRecipientRecord:
+        if email_id in self._records:
+            return self._records[email_id]
+        return records.decode((await self._recipients.get(email_id)).value)
+
+    async def _suppressed(self, event: EngagementEvent) -> int:
+        """Return how many addresses would go into the list."""
+        if not self._suppressions or not suppressor.is_reason(event):
+            return 0
+        count = 0
+        for recipient in event.recipients:
+            try:
+                key = suppression_list.key_of(suppression_list.normalised(recipient))
+            except ValueError:
+                continue
+            if key not in self._listed and await self._suppressions.find(key) is None:
+                count += 1
+            _remember(self._listed, key, None)
+        return count
+
+
+def _remember(known: OrderedDict[str, T], key: str, value: T) -> None:
+    known[key] = value
+    known.move_to_end(key)
+    if len(known) > MAX_REMEMBERED:
+        known.popitem(last=False)
+
+
+def _changes(before: EmailRecipientRecord, after: EmailRecipientRecord) -> str:
+    changed = [name for name in before.__struct_fields__ if getattr(before, name) != getattr(after, name)]
+    return f"changes {', '.join(changed)}"

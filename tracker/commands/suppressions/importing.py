@@ -1,0 +1,119 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""Puts the rows of a file into the suppression list, some at once; the same import again changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from itertools import islice
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+
+from shared.commands import command, table
+from shared.errors import BucketMissing, StoreUnavailable
+from shared.service import threads as daemon_thread
+from tracker.commands import input_file
+from tracker.commands.input_file import Unreadable
+from tracker.commands.json_documents import Broken
+from tracker.commands.suppressions import file as suppression_file
+from tracker.commands.suppressions.opened import opened
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from shared.suppression_list import SuppressionList
+    from tracker.commands.suppressions.file import Row
+
+NAME: Final = "lfx-email-tracker suppressions import"
+GO_ON: Final = "The same command goes on: what is in the list is kept."
+BATCH: Final = 512
+AT_ONCE: Final = 32
+PATIENCE_SECONDS: Final = 30.0  # with KV that does not answer
+
+
+class Imported(msgspec.Struct):
+    """How many rows came to what; `up_to_line` is how far all of them are done."""
+
+    added: int = 0
+    kept: int = 0
+    replaced: int = 0
+    wrong: int = 0
+    up_to_line: int = 0
+
+
+def run(file: str, reason: str, *, replace: bool, as_json: bool) -> None:
+    """Import a file; end with a status of `command`."""
+    done = Imported()
+
+    async def work() -> None:
+        async with opened(NAME) as (listed, _):
+            with input_file.opened(file) as pieces:
+                rows = suppression_file.read(pieces, reason=reason, now=datetime.now(UTC))
+                await _Import(listed, done, replace=replace).take(rows)
+
+    try:
+        command.run(work())
+    except BucketMissing:
+        raise
+    except SystemExit:
+        _tell(done, as_json=as_json)
+        command.say(f"Interrupted. {GO_ON}")
+        raise
+    except (StoreUnavailable, Unreadable) as error:
+        _tell(done, as_json=as_json)
+        kind = command.Unreachable if isinstance(error, StoreUnavailable) else command.Failed
+        raise kind(f"{error}. {GO_ON}") from error
+    _tell(done, as_json=as_json)
+    if done.wrong:
+        raise command.Failed(f"rows that are wrong: {done.wrong}; all others are in the list")
+
+
+def _tell(done: Imported, *, as_json: bool) -> None:
+    if as_json:
+        command.print_json(done)
+    else:
+        command.print_table(list(msgspec.structs.asdict(done).items()))
+
+
+class _Import:
+    def __init__(self, listed: SuppressionList, done: Imported, *, replace: bool) -> None:
+        self._listed = listed
+        self._done = done
+        self._replace = replace
+        self._slots = asyncio.Semaphore(AT_ONCE)
+
+    async def take(self, rows: Iterator[Row | Broken]) -> None:
+        """Take all rows, some hundred at a time.
+
+        Raises:
+            StoreError: KV did not answer for as long as patience lasted.
+        """
+        while batch := await daemon_thread.run(lambda: list(islice(rows, BATCH))):
+            by_address: dict[str, list[Row]] = {}
+            for row in batch:
+                if isinstance(row, Broken):
+                    self._done.wrong += 1
+                    command.say(f"line {row.line}: {table.printable(row.why)}")
+                else:
+                    by_address.setdefault(row.entry.address, []).append(row)
+            for failed in await asyncio.gather(*map(self._add, by_address.values()), return_exceptions=True):
+                if failed:
+                    raise failed
+            self._done.up_to_line = batch[-1].line
+
+    async def _add(self, rows: Sequence[Row]) -> None:
+        """Add the rows of one address in their order, so that the last one stays where it replaces the others."""
+        async with self._slots:
+            for row in rows:
+                async for attempt in AsyncRetrying(
+                    retry=retry_if_exception_type(StoreUnavailable),
+                    wait=wait_random_exponential(multiplier=0.1, max=3),
+                    stop=stop_after_delay(PATIENCE_SECONDS),
+                    reraise=True,
+                ):
+                    with attempt:
+                        outcome, _ = await self._listed.add(row.entry, replace=self._replace)
+                        setattr(self._done, outcome, getattr(self._done, outcome) + 1)

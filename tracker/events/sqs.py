@@ -1,0 +1,211 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""Edge: one SQS queue, over boto3 in daemon threads. A long poll in a thread cannot be cancelled, only left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import threading
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+import boto3
+import msgspec
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from shared.service import threads as daemon_thread
+from tracker.errors import QueueUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+log = logging.getLogger(__name__)
+
+LONG_POLL_SECONDS: Final = 20
+SHORTEST_EMPTY_POLL_SECONDS: Final = 1.0
+BATCH: Final = 10  # what SQS takes and gives at most in one call
+DELETE_TRIES: Final = 3
+EXPIRED: Final = frozenset(
+    {"ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException"}
+)
+GONE: Final = frozenset({"ReceiptHandleIsInvalid", "MessageNotInflight", "InvalidParameterValue"})
+DEFAULT_REGION: Final = "us-east-1"
+
+_REGION = re.compile(
+    r"(?:^|\.)sqs(?:-fips)?\.([a-z]+(?:-[a-z]+)+-[0-9]+)\.|^([a-z0-9-]+)\.queue\.amazonaws\.com(?:\.cn)?$"
+)
+_REGIONAL_ENDPOINT = re.compile(
+    r"(?:sqs(?:-fips)?\.[a-z0-9-]+|(?:[a-z0-9-]+\.)?queue)\.(?:amazonaws\.com(?:\.cn)?|api\.aws)"
+)
+
+
+class Message(msgspec.Struct, frozen=True):
+    """One received message; `sent_at` is SQS's own SentTimestamp."""
+
+    message_id: str
+    receipt_handle: str
+    body: str
+    sent_at: datetime
+
+
+class Queue:
+    """Receives, deletes, extends; the client is made at the first call and anew when its credentials have expired."""
+
+    def __init__(self, url: str, environ: Mapping[str, str], *, visibility_seconds: int) -> None:
+        """Name the queue; `environ` only tells whether boto3 is given an endpoint and a region of its own."""
+        self._visibility_seconds = visibility_seconds
+        self._url = url
+        self._endpoint = endpoint_of(url, environ)
+        self.region = region_of(url) or environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or DEFAULT_REGION
+        self._client: Any = None
+        self.undeleted = 0
+        self._making = threading.Lock()
+
+    async def receive(self) -> list[Message]:
+        """Long-poll once and return up to ten messages, invisible to others for a while.
+
+        Raises:
+            QueueUnavailable: the call failed, or its answer is none of SQS's.
+        """
+        earliest = time.monotonic() + min(SHORTEST_EMPTY_POLL_SECONDS, LONG_POLL_SECONDS)
+        answer = await self._call(
+            "receive_message",
+            MaxNumberOfMessages=BATCH,
+            WaitTimeSeconds=LONG_POLL_SECONDS,
+            VisibilityTimeout=self._visibility_seconds,
+            MessageSystemAttributeNames=["SentTimestamp"],
+        )
+        try:
+            messages = [_message(one) for one in answer.get("Messages") or ()]
+        except Exception as error:
+            raise QueueUnavailable(f"receive_message: {error!r}") from error
+        if not messages:  # what answers sooner is not SQS, and would be asked hundreds of times a second
+            await asyncio.sleep(earliest - time.monotonic())
+        return messages
+
+    async def delete(self, messages: Sequence[Message]) -> None:
+        """Delete messages; what cannot be deleted comes again, and is then found to be applied."""
+        for some in _batches(messages):
+            await self._delete_batch(some)
+
+    async def _delete_batch(self, messages: Sequence[Message]) -> None:
+        for _ in range(DELETE_TRIES):
+            entries = [{"Id": str(at), "ReceiptHandle": one.receipt_handle} for at, one in enumerate(messages)]
+            try:
+                answer = await self._call("delete_message_batch", Entries=entries)
+            except QueueUnavailable as error:
+                log.warning("queue.delete_failed", extra={"messages": len(messages), "error": str(error)})
+                continue
+            messages = [messages[int(failed["Id"])] for failed in _failures(answer, "delete") if not _is_final(failed)]
+            if not messages:
+                return
+        self.undeleted += len(messages)
+        log.warning("queue.undeleted", extra={"message_ids": [one.message_id for one in messages]})
+
+    async def change_visibility(self, messages: Sequence[Message], seconds: int) -> None:
+        """Keep messages invisible for `seconds` from now; 0 gives them to the next receiver at once.
+
+        The first call that fails is the last: SQS is away, and many messages would be many times that wait.
+        """
+        for number, some in enumerate(_batches(messages)):
+            entries = [
+                {"Id": str(at), "ReceiptHandle": one.receipt_handle, "VisibilityTimeout": seconds}
+                for at, one in enumerate(some)
+            ]
+            try:
+                _failures(await self._call("change_message_visibility_batch", Entries=entries), "visibility")
+            except QueueUnavailable as error:
+                left = len(messages) - number * BATCH
+                log.warning("queue.visibility_failed", extra={"messages": left, "error": str(error)})
+                return
+
+    async def ask(self, operation: str, **arguments: object) -> dict[str, Any]:
+        """Make any other call, for `check`.
+
+        Raises:
+            QueueUnavailable: the call failed; its cause is boto3's own error.
+        """
+        return await self._call(operation, **arguments)
+
+    async def _call(self, operation: str, **arguments: object) -> dict[str, Any]:
+        return await daemon_thread.run(lambda: self._call_now(operation, arguments))
+
+    def _call_now(self, operation: str, arguments: dict[str, object]) -> dict[str, Any]:
+        try:
+            answer: dict[str, Any] = getattr(self._connected(), operation)(QueueUrl=self._url, **arguments)
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") in EXPIRED:
+                self._client = None
+            raise QueueUnavailable(f"{operation}: {error}") from error
+        except Exception as error:  # botocore's parser raises whatever an answer makes of it
+            raise QueueUnavailable(f"{operation}: {error!r}") from error
+        return answer
+
+    def _connected(self) -> Any:
+        with self._making:
+            if self._client is None:
+                self._client = boto3.session.Session().client(
+                    "sqs", region_name=self.region, endpoint_url=self._endpoint, config=_config()
+                )
+            return self._client
+
+
+def region_of(url: str) -> str | None:
+    """Return the region that a queue URL names, of the present or the legacy form; None if it names none."""
+    host = urlsplit(url).hostname or ""
+    if host == "queue.amazonaws.com":
+        return DEFAULT_REGION
+    match = _REGION.search(host)
+    return match and (match[1] or match[2])
+
+
+def endpoint_of(url: str, environ: Mapping[str, str]) -> str | None:
+    """Return the endpoint of a queue URL that is not a region's own, unless boto3 finds one in its own variables."""
+    parts = urlsplit(url)
+    if environ.get("AWS_ENDPOINT_URL_SQS") or environ.get("AWS_ENDPOINT_URL"):
+        return None
+    if _REGIONAL_ENDPOINT.fullmatch(parts.hostname or ""):
+        return None
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _config() -> Config:
+    return Config(
+        connect_timeout=5,
+        read_timeout=LONG_POLL_SECONDS + 10,  # below it, every quiet poll would end in an error (boto/botocore#3770)
+        retries={"total_max_attempts": 1, "mode": "standard"},  # the poller counts and backs off itself
+        max_pool_connections=16,
+        tcp_keepalive=True,
+    )
+
+
+def _message(answer: dict[str, Any]) -> Message:
+    sent = (answer.get("Attributes") or {}).get("SentTimestamp")
+    return Message(
+        message_id=answer.get("MessageId", ""),
+        receipt_handle=answer["ReceiptHandle"],
+        body=answer.get("Body", ""),
+        sent_at=datetime.fromtimestamp(int(sent) / 1000, UTC) if sent else datetime.now(UTC),
+    )
+
+
+def _failures(answer: dict[str, Any], what: str) -> Iterable[dict[str, Any]]:
+    failed: list[dict[str, Any]] = answer.get("Failed") or []
+    for entry in failed:
+        log.warning(
+            "queue.entry_failed", extra={"what": what, "code": entry.get("Code"), "error": entry.get("Message")}
+        )
+    return failed
+
+
+def _is_final(failed: dict[str, Any]) -> bool:
+    return failed.get("Code") in GONE or bool(failed.get("SenderFault"))
+
+
+def _batches(messages: Sequence[Message]) -> Iterable[Sequence[Message]]:
+    return (messages[at : at + BATCH] for at in range(0, len(messages), BATCH))

@@ -1,0 +1,184 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""Edge: follows the stream of a bucket through an ephemeral consumer, and can prove that it has followed to the end.
+
+Source: the NATS docs on ordered push consumers (consumer sequence, idle heartbeats, flow control), ADR-17.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+import nats.errors
+
+from shared.errors import StoreUnavailable
+from shared.kv import jetstream
+from shared.service.tasks import Tasks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nats.aio.msg import Msg
+    from nats.aio.subscription import Subscription
+
+    from shared.kv.bucket import Bucket
+    from shared.nats.connection import Connection
+    from shared.nats.inbox import Inbox
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_SECONDS: Final = 2
+UNHEARD_SECONDS: Final = 2.5 * HEARTBEAT_SECONDS
+CATCH_UP_SECONDS: Final = 2.0
+ABANDONED_SECONDS: Final = 30  # after which the server drops a consumer that nobody listens to
+NANOSECONDS: Final = 1_000_000_000
+
+
+class Write(msgspec.Struct, frozen=True):
+    """One write to the bucket; `value` is empty where only headers are followed, None where the key was deleted."""
+
+    key: str
+    value: bytes | None
+    revision: int
+
+
+class StreamFollower:
+    """Hands on every write from the moment of `start`, in order; after any doubt it is lost and has to start anew."""
+
+    def __init__(
+        self, connection: Connection, inbox: Inbox, bucket: Bucket, on_write: Callable[[Write], None], *, values: bool
+    ) -> None:
+        """Call `on_write` for each write to `bucket`, with or without its value."""
+        self._connection = connection
+        self._inbox = inbox
+        self._bucket = bucket
+        self._on_write = on_write
+        self._values = values
+        self._prefix = f"$KV.{bucket.name}."
+        self._subscription: Subscription | None = None
+        self._created = ""
+        self._consumer = ""
+        self._consumer_sequence = 0
+        self._reached = 0
+        self._heard_at = 0.0
+        self.is_lost = True
+        self._awaited: list[tuple[int, asyncio.Future[None]]] = []
+        self._flow = Tasks()
+
+    async def start(self) -> None:
+        """Follow from the last write on that the leader knows of.
+
+        Raises:
+            StoreUnavailable: the stream is not there.
+        """
+        info = await self._bucket.info()
+        subject = self._connection.client.new_inbox()
+        self._created, self._reached, self._consumer_sequence = info.created, info.state.last_seq, 0
+        self._heard_at, self.is_lost = _now(), False
+        self._subscription = await self._connection.subscribe(subject, self._receive)
+        config = {
+            "deliver_subject": subject,
+            "deliver_policy": "by_start_sequence",
+            "opt_start_seq": info.state.last_seq + 1,
+            "ack_policy": "none",
+            "flow_control": True,
+            "idle_heartbeat": HEARTBEAT_SECONDS * NANOSECONDS,
+            "inactive_threshold": ABANDONED_SECONDS * NANOSECONDS,
+            "headers_only": not self._values,
+            "mem_storage": True,
+            "num_replicas": 1,
+        }
+        stream = f"KV_{self._bucket.name}"
+        query = jetstream.encode({"stream_name": stream, "config": config})
+        try:
+            reply = await self._inbox.request(f"$JS.API.CONSUMER.CREATE.{stream}", query)
+            created = jetstream.decode_consumer(reply.data)
+            if created.error:
+                raise StoreUnavailable(f"consumer of {stream}: {created.error.description}")
+        except StoreUnavailable:
+            await self.stop()
+            raise
+        self._consumer = created.name
+
+    async def stop(self) -> None:
+        """Follow no longer."""
+        self.lose()
+        if self._subscription:  # also without a connection: the next one would begin with it
+            try:
+                await self._subscription.unsubscribe()
+            except nats.errors.Error as error:
+                log.debug("follower.unsubscribe_failed", extra={"error": repr(error)})
+        self._subscription = None
+
+    def lose(self) -> None:
+        """Admit that a write may have been missed."""
+        self.is_lost = True
+        for _, future in self._awaited:
+            if not future.done():
+                future.set_exception(StoreUnavailable(f"lost track of bucket {self._bucket.name}"))
+        self._awaited = []
+
+    async def caught_up(self) -> None:
+        """Return when every write that the leader has now was handed on.
+
+        Raises:
+            StoreUnavailable: it is not certain that none was missed.
+        """
+        info = await self._bucket.info()
+        if info.created != self._created or _now() - self._heard_at > UNHEARD_SECONDS:
+            self.lose()
+        if self.is_lost:
+            raise StoreUnavailable(f"lost track of bucket {self._bucket.name}")
+        if self._reached >= info.state.last_seq:
+            return
+        future = asyncio.get_running_loop().create_future()
+        self._awaited.append((info.state.last_seq, future))
+        try:
+            async with asyncio.timeout(CATCH_UP_SECONDS):
+                await future
+        except TimeoutError:
+            self.lose()
+            raise StoreUnavailable(f"bucket {self._bucket.name} is followed too slowly") from None
+
+    def _receive(self, msg: Msg) -> None:
+        headers = msg.headers or {}
+        self._heard_at = _now()
+        if headers.get(jetstream.STATUS) == jetstream.CONTROL:
+            self._control(msg)
+            return
+        if self.is_lost:
+            return
+        *_, stream_sequence, consumer_sequence, _, _ = msg.reply.split(".")
+        if int(consumer_sequence) != self._consumer_sequence + 1:
+            self.lose()
+            return
+        self._consumer_sequence += 1
+        deleted = jetstream.is_deleted(headers)
+        key = msg.subject[len(self._prefix) :]
+        self._on_write(Write(key, None if deleted else msg.data, int(stream_sequence)))
+        self._reach(int(stream_sequence))
+
+    def _control(self, msg: Msg) -> None:
+        """Answer flow control, and see in a heartbeat whether anything was missed."""
+        if msg.reply:
+            self._flow.start(self._connection.publish(msg.reply, b""))
+            return
+        last = (msg.headers or {}).get(jetstream.LAST_CONSUMER)
+        if last is not None and int(last) != self._consumer_sequence:
+            self.lose()
+
+    def _reach(self, sequence: int) -> None:
+        self._reached = sequence
+        if not self._awaited:
+            return
+        for awaited, future in self._awaited:
+            if awaited <= sequence and not future.done():
+                future.set_result(None)
+        self._awaited = [one for one in self._awaited if one[0] > sequence]
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
