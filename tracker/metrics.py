@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tracker.events.poller import Poller
     from tracker.events.record_updater import RecordUpdater
     from tracker.events.sqs import Queue
-    from tracker.events.suppressor import Suppressor
+    from tracker.events.suppression import Suppressor
     from tracker.queries.live_counts import LiveCounts
 
 

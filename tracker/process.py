@@ -22,8 +22,8 @@ from shared.nats.micro import Discovery
 from shared.service.tasks import Tasks
 from tracker import settings
 from tracker.events.poller import VISIBILITY_SECONDS, Poller
-from tracker.events.push_events import Announcer
-from tracker.events.record_updater import RecordUpdater
+from tracker.events.push_events import PushEvents
+from tracker.events.record_updater import RecordUpdater, suppress_nobody
 from tracker.queries.email_analytics_handler import EmailAnalyticsHandler
 from tracker.queries.email_status_handler import EmailStatusHandler
 from tracker.queries.group_reader import GroupReader
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from shared.lifecycle import Life, Serve
     from shared.nats.connection import Connection
     from tracker.events.poller import Updater
-    from tracker.events.suppressor import Suppressor
+    from tracker.events.suppression import Suppressor
     from tracker.settings import TrackerSettings
 
     QueryHandler = EmailStatusHandler | EmailAnalyticsHandler
@@ -69,9 +69,9 @@ def prepare(config: TrackerSettings, environ: Mapping[str, str], *, create_bucke
             poller = None
             if config.ses_eventing_enabled:
                 await _require(recipients, index)
-                updater = RecordUpdater(recipients, Announcer(connection))
-                applying = _applying(life, config, updater, suppressions)
-                poller = await _poller(stack, life, config, environ, applying)
+                suppress = _suppressor(life, suppressions) if config.suppression_enabled else suppress_nobody
+                updater = RecordUpdater(recipients, PushEvents(connection), suppress)
+                poller = await _poller(stack, life, config, environ, updater)
                 life.expose(lambda: _metrics().events(poller, updater))
                 connection.on_disconnect(poller.outage.suspect)
             groups = GroupReader(recipients, index)
@@ -146,14 +146,11 @@ async def _until_done(life: Life, poller: Poller | None) -> None:
         life.fail()
 
 
-def _applying(
-    life: Life, config: TrackerSettings, updater: RecordUpdater, suppressions: Bucket
-) -> RecordUpdater | Suppressor:
-    if not config.suppression_enabled:
-        return updater
-    from tracker.events.suppressor import Suppressor  # noqa: PLC0415 - what reads addresses takes 20 ms
+def _suppressor(life: Life, suppressions: Bucket) -> Suppressor:
+    from shared.suppression_list import SuppressionList  # noqa: PLC0415 - what reads addresses takes 20 ms
+    from tracker.events.suppression import Suppressor  # noqa: PLC0415
 
-    suppressor = Suppressor(updater, suppressions)
+    suppressor = Suppressor(SuppressionList(suppressions))
     life.expose(lambda: _metrics().suppressions(suppressor))
     return suppressor
 

@@ -204,9 +204,9 @@ def print_json(value: object) -> None:
 
 def print_table(rows: Sequence[Sequence[object]], head: Sequence[str] = ()) -> None:
     """Print aligned columns."""
-    from shared.commands import table  # noqa: PLC0415 - not before a command runs
+    from shared.commands import formatting  # noqa: PLC0415 - not before a command runs
 
-    click.echo(table.render(rows, head))
+    click.echo(formatting.render(rows, head))
 
 
 def say(message: str) -> None:

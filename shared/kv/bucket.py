@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 CONFLICT_PATIENCE_SECONDS: Final = 4.0
 SINGLE_READS_AT_ONCE: Final = 64
+
+T = TypeVar("T")
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -137,8 +139,10 @@ class Bucket:
         """
         await self._write(key, b"", revision, {jetstream.OPERATION: "DEL"})
 
-    async def rewrite(self, key: str, change: Callable[[bytes], bytes | None]) -> bool:
-        """Read, change and write a value until it sticks; `change` returns None to leave it. Return whether it wrote.
+    async def rewrite(self, key: str, change: Callable[[bytes], tuple[bytes | None, T]]) -> T:
+        """Read, change and write a value until it sticks; return the result of the change that did.
+
+        `change` returns the new value, or None to leave the old one, and a result of its own.
 
         Raises:
             KeyMissing: there is no value.
@@ -153,12 +157,11 @@ class Bucket:
                     return await self._change(key, await self.get_from_leader(key), change)
         raise AssertionError("unreachable: AsyncRetrying returns or raises")
 
-    async def _change(self, key: str, entry: Entry, change: Callable[[bytes], bytes | None]) -> bool:
-        value = change(entry.value)
-        if value is None:
-            return False
-        await self._write(key, value, entry.revision)
-        return True
+    async def _change(self, key: str, entry: Entry, change: Callable[[bytes], tuple[bytes | None, T]]) -> T:
+        value, result = change(entry.value)
+        if value is not None:
+            await self._write(key, value, entry.revision)
+        return result
 
     async def _write(self, key: str, value: bytes, revision: int, more: dict[str, str] | None = None) -> int:
         headers = {jetstream.EXPECTED_REVISION: str(revision), **(more or {})}

@@ -18,7 +18,7 @@ from shared.nats.inbox import Inbox
 from shared.service.settings import ProcessSettings
 from tests.stack import nats_server, sqs_endpoint
 from tracker.events import poller
-from tracker.events.push_events import Announcer
+from tracker.events.push_events import PushEvents
 from tracker.events.record_updater import RecordUpdater
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ async def recipients(connection: Connection, inbox: Inbox) -> Bucket:
 @pytest.fixture
 def updater(recipients: Bucket, connection: Connection) -> RecordUpdater:
     """An updater of the bucket on the server."""
-    return RecordUpdater(recipients, Announcer(connection))
+    return RecordUpdater(recipients, PushEvents(connection))
 
 
 @pytest.fixture

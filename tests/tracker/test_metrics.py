@@ -15,13 +15,14 @@ from shared.nats.client import ReconnectingClient
 from shared.nats.connection import Connection
 from shared.nats.endpoint import Endpoint
 from shared.nats.inbox import Inbox
+from shared.suppression_list import SuppressionList
 from tracker import metrics
 from tracker.events.poller import Poller
-from tracker.events.push_events import Silent
+from tracker.events.push_events import publish_nothing
 from tracker.events.record_updater import RecordUpdater
 from tracker.events.ses_event import KINDS
 from tracker.events.sqs import Queue
-from tracker.events.suppressor import Suppressor
+from tracker.events.suppression import Suppressor
 from tracker.queries.email_status_handler import EmailStatusHandler
 from tracker.queries.group_reader import GroupReader
 from tracker.queries.live_counts import LiveCounts
@@ -59,7 +60,7 @@ async def test_queries_count_by_what_they_ask_and_what_was_answered(nobody: Conn
 
 async def test_what_happened_to_events_is_told_by_whoever_decided_it(bucket: Bucket) -> None:
     queue = Queue("https://sqs.us-west-2.amazonaws.com/123456789012/events", {}, visibility_seconds=30)
-    updater = RecordUpdater(bucket, Silent())
+    updater = RecordUpdater(bucket, publish_nothing)
     poller = Poller(queue, updater, receivers=1, record_wait_seconds=1)
     updater.outcomes["open", "applied"] += 2
     poller.outcomes["open", "unmatched"] += 1
@@ -74,7 +75,7 @@ async def test_what_happened_to_events_is_told_by_whoever_decided_it(bucket: Buc
 
 async def test_the_first_event_that_has_no_record_or_is_none_is_an_increase(bucket: Bucket) -> None:
     """Prometheus sees no increase in a series that begins with 1."""
-    updater = RecordUpdater(bucket, Silent())
+    updater = RecordUpdater(bucket, publish_nothing)
     queue = Queue("https://sqs.us-west-2.amazonaws.com/123456789012/events", {}, visibility_seconds=30)
     said = read(metrics.events(Poller(queue, updater, receivers=1, record_wait_seconds=1), updater))
     assert {said["email_tracker_events_total", kind, "unmatched"] for kind in KINDS} == {0}
@@ -82,7 +83,7 @@ async def test_the_first_event_that_has_no_record_or_is_none_is_an_increase(buck
 
 
 async def test_the_suppressions_are_told_by_reason_from_the_beginning(bucket: Bucket) -> None:
-    suppressor = Suppressor(RecordUpdater(bucket, Silent()), bucket)
+    suppressor = Suppressor(SuppressionList(bucket))
     suppressor.added["bounce"] += 1
     said = read(metrics.suppressions(suppressor))
     assert said["email_tracker_suppressions_total", "bounce"] == 1

@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from shared import contract
-from shared.commands import command, table
+from shared.commands import command, formatting
 from shared.commands.command import Failed
 from shared.nats import permissions
 
@@ -108,12 +108,12 @@ def _tell(message: Msg, wanted: Wanted, *, as_json: bool) -> bool:
 
 def _line(kind: str, event: dict[str, Any]) -> str:
     at = next((str(event[name]) for name in TIMES if name in event), "")
-    ids = f"{table.printable(event.get('email_id')):36}  {table.printable(event.get('group_id')):36}"
+    ids = f"{formatting.printable(event.get('email_id')):36}  {formatting.printable(event.get('group_id')):36}"
     details = "".join(f"  {told}" for name in DETAILS if name in event for told in _details(name, event[name]))
-    return f"{table.printable(at):24}  {kind:9}  {ids}{details}".rstrip()
+    return f"{formatting.printable(at):24}  {kind:9}  {ids}{details}".rstrip()
 
 
 def _details(name: str, value: object) -> list[str]:
     if isinstance(value, dict):
-        return [f"{name}.{table.printable(inner)}={table.printable(said)}" for inner, said in value.items()]
-    return [f"{name}={table.printable(value)}"]
+        return [f"{name}.{formatting.printable(inner)}={formatting.printable(said)}" for inner, said in value.items()]
+    return [f"{name}={formatting.printable(value)}"]

@@ -14,7 +14,7 @@ import boto3
 import msgspec
 from botocore.exceptions import BotoCoreError, ClientError
 
-from shared.commands import table
+from shared.commands import formatting
 from shared.commands.check.checkup import Finding, Probe
 from shared.service import threads as daemon_thread
 from shared.service.settings import SettingsError
@@ -129,7 +129,7 @@ def _described(attributes: Mapping[str, str]) -> Finding:
     receives = int(redrive.get("maxReceiveCount", 0))
     parts = [
         f"about {visible:,} messages wait, {hidden:,} in flight",
-        f"kept for {table.duration(retention)}" if retention else "",
+        f"kept for {formatting.duration(retention)}" if retention else "",
         f"visibility {attributes.get('VisibilityTimeout', '?')} s (each receive asks for its own)",
         f"after {receives} receives to {dead_letters}" if dead_letters else "no dead-letter queue",
     ]

@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from shared import contract
-from shared.commands import command, table
+from shared.commands import command, formatting
 from shared.contract import EmailRecipientRecord, GetEmailStatusRequest
 from shared.errors import RequestRefused
 
@@ -109,7 +109,7 @@ def _element(value: dict[str, Any] | str) -> str:
 
 def _line(record: EmailRecipientRecord) -> str:
     said = (_state(record), record.open_count, record.click_count, record.email_id, record.to)
-    return LINE.format(record.sent_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S"), *map(table.printable, said))
+    return LINE.format(record.sent_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S"), *map(formatting.printable, said))
 
 
 def _state(record: EmailRecipientRecord) -> str:

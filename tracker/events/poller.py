@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from shared.telemetry.spans import Spans
+    from tracker.events.record_updater import Applied
     from tracker.events.sqs import Message
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class MessageQueue(Protocol):
 class Updater(Protocol):
     """Applies the events of one email."""
 
-    async def apply(self, email_id: str, events: Sequence[EngagementEvent]) -> Verdict: ...  # noqa: D102
+    async def apply(self, email_id: str, events: Sequence[EngagementEvent]) -> Applied: ...  # noqa: D102
 
 
 class _Pair(NamedTuple):
@@ -208,7 +209,7 @@ class Poller:
         }
         links = dict.fromkeys(event.traceparent for event in events if event.traceparent)
         with self._spans.start("apply events", "consumer", attributes, links=links) as span:
-            verdict = await self._updater.apply(email_id, events)
+            verdict = (await self._updater.apply(email_id, events)).verdict
             if verdict not in {Verdict.SETTLED, Verdict.UNMATCHED}:
                 span.fail(verdict.name.lower())
         if verdict is Verdict.AGAIN:

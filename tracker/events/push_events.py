@@ -33,14 +33,14 @@ _CREDENTIALS = re.compile(r"//[^/]*@")
 _encode = msgspec.json.Encoder().encode
 
 
-class Announcer:
+class PushEvents:
     """Turns an event that was applied into a push event."""
 
     def __init__(self, connection: Connection) -> None:
         """Publish on `connection`."""
         self._connection = connection
 
-    async def announce(self, event: EngagementEvent, record: contract.EmailRecipientRecord) -> None:
+    async def __call__(self, event: EngagementEvent, record: contract.EmailRecipientRecord) -> None:
         """Publish the event; `record` is the email's as the event left it."""
         try:
             await self._connection.publish(SUBJECTS[event.kind], _encode(_push(event, record)))
@@ -48,11 +48,8 @@ class Announcer:
             log.warning("event.unannounced", extra={"email_id": event.email_id, "error": repr(error)})
 
 
-class Silent:
-    """Stands for an announcer where nobody is to be told."""
-
-    async def announce(self, event: EngagementEvent, record: contract.EmailRecipientRecord) -> None:
-        """Publish nothing."""
+async def publish_nothing(_event: EngagementEvent, _record: contract.EmailRecipientRecord) -> None:
+    """Publish nothing."""
 
 
 def _push(event: EngagementEvent, record: contract.EmailRecipientRecord) -> msgspec.Struct:

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Applies the events of one email to its record in one write, and says what is to become of their messages."""
+"""Applies the events of one email: to its record in one write, to the suppression list, and as push events."""
 
 from __future__ import annotations
 
@@ -8,39 +8,54 @@ import enum
 import logging
 from collections import Counter
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from shared.errors import KeyMissing, RevisionConflict, StoreUnavailable, ValueTooLarge
+import msgspec
+
+from shared.errors import KeyMissing, RevisionConflict, StoreError, StoreUnavailable, ValueTooLarge
 from shared.telemetry.histogram import AGES_SECONDS, Histogram
 from tracker.errors import RecordCorrupt, RecordFull
 from tracker.events import engagement, records
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from shared.contract import EmailRecipientRecord
     from shared.kv.bucket import Bucket
     from tracker.events.ses_event import EngagementEvent
 
+    Publish = Callable[[EngagementEvent, EmailRecipientRecord], Awaitable[None]]
+    """Publishes the push event of an event that changed the record, which comes as the event left it."""
+    Suppress = Callable[[Sequence[EngagementEvent]], Awaitable[int]]
+    """Adds the addresses of bounces and complaints to the suppression list; returns how many were new."""
+
 log = logging.getLogger(__name__)
 
-REPORTS: Final = {"applied": "event.applied", "duplicate": "event.duplicate"}
+LOG_EVENTS: Final = {"applied": "event.applied", "duplicate": "event.duplicate"}
 
 
 class Verdict(enum.Enum):
-    """What the poller does with the messages."""
+    """What is to be done with the messages of the events."""
 
     SETTLED = enum.auto()  # delete
-    UNMATCHED = enum.auto()  # there is no record: wait for it, as long as the events are young
+    UNMATCHED = enum.auto()  # there is no record: wait for it while the events are young
     AGAIN = enum.auto()  # KV could not be read or written: try again, for as long as it takes
-    CONTESTED = enum.auto()  # others changed the record for as long as patience lasted: try again
+    CONTESTED = enum.auto()  # others kept changing the record, or the suppression list failed: try again
     STUCK = enum.auto()  # the record cannot be read: leave the messages to the queue and its redrive policy
 
 
-class Announces(Protocol):
-    """The face of the announcer that the updater needs."""
+class Applied(msgspec.Struct, frozen=True, kw_only=True):
+    """What was done with the events of one email.
 
-    async def announce(self, event: EngagementEvent, record: EmailRecipientRecord) -> None: ...  # noqa: D102
+    `new` events changed the record, `duplicates` did not. `suppressed` counts the addresses that were added to the
+    suppression list. `error` says why a settled event changed nothing.
+    """
+
+    verdict: Verdict
+    new: int = 0
+    duplicates: int = 0
+    suppressed: int = 0
+    error: str = ""
 
 
 class _Step(NamedTuple):
@@ -48,57 +63,72 @@ class _Step(NamedTuple):
     record: EmailRecipientRecord
 
 
-class RecordUpdater:
-    """Writes events into the recipients bucket and announces those that were new."""
+async def suppress_nobody(_events: Sequence[EngagementEvent]) -> int:
+    """Add nothing to the suppression list: for SUPPRESSION_ENABLED=false."""
+    return 0
 
-    def __init__(self, recipients: Bucket, announcer: Announces) -> None:
-        """Write to `recipients`, tell `announcer`."""
+
+class RecordUpdater:
+    """Writes events into the recipients bucket, adds to the suppression list, publishes what is new."""
+
+    def __init__(self, recipients: Bucket, publish: Publish, suppress: Suppress = suppress_nobody) -> None:
+        """Write to `recipients`; `publish` and `suppress` are called for what was written."""
         self._recipients = recipients
-        self._announcer = announcer
+        self._publish = publish
+        self._suppress = suppress
         self.outcomes: Counter[tuple[str, str]] = Counter()
         self.lags = Histogram(AGES_SECONDS)
 
-    async def apply(self, email_id: str, events: Sequence[EngagementEvent]) -> Verdict:
-        """Apply events of one email, in any order."""
-        steps: list[_Step] = []
+    async def apply(self, email_id: str, events: Sequence[EngagementEvent]) -> Applied:
+        """Apply events of one email, in any order; they are settled once the suppression list is written, too."""
+        applied = await self._update(email_id, events)
+        if applied.verdict in {Verdict.AGAIN, Verdict.CONTESTED}:
+            return applied  # they come again
+        try:
+            suppressed = await self._suppress(events)
+        except StoreError as error:
+            log.warning("suppression.postponed", extra={"email_id": email_id, "error": str(error)})
+            return msgspec.structs.replace(applied, verdict=Verdict.CONTESTED)
+        return msgspec.structs.replace(applied, suppressed=suppressed)
+
+    async def _update(self, email_id: str, events: Sequence[EngagementEvent]) -> Applied:
         try:
             max_bytes = await self._recipients.max_value_bytes()
 
-            def change(value: bytes) -> bytes | None:
-                before = records.decode(value)
-                steps[:] = _steps(before, events)
-                return records.rewrite(value, steps[-1].record, max_bytes) if steps else None
+            def change(value: bytes) -> tuple[bytes | None, list[_Step]]:
+                steps = _steps(records.decode(value), events)
+                return records.rewrite(value, steps[-1].record, max_bytes) if steps else None, steps
 
-            await self._recipients.rewrite(email_id, change)
+            steps = await self._recipients.rewrite(email_id, change)
         except KeyMissing:
-            return Verdict.UNMATCHED
+            return Applied(verdict=Verdict.UNMATCHED)
         except (StoreUnavailable, RevisionConflict, ValueTooLarge) as error:  # too large: the limit has changed
             log.warning("event.postponed", extra={"email_id": email_id, "events": len(events), "error": str(error)})
-            return Verdict.AGAIN if isinstance(error, StoreUnavailable) else Verdict.CONTESTED
+            return Applied(verdict=Verdict.AGAIN if isinstance(error, StoreUnavailable) else Verdict.CONTESTED)
         except RecordCorrupt as error:
             log.error("record.corrupt", extra={"email_id": email_id, "error": str(error)})
-            return Verdict.STUCK
+            return Applied(verdict=Verdict.STUCK, error="the record cannot be read")
         except RecordFull:
             log.error("record.full", extra={"email_id": email_id, "events": len(events)})
-            return Verdict.SETTLED
+            return Applied(verdict=Verdict.SETTLED, error="the record is full")
         await self._report(events, steps)
-        return Verdict.SETTLED
+        return Applied(verdict=Verdict.SETTLED, new=len(steps), duplicates=len(events) - len(steps))
 
     async def _report(self, events: Sequence[EngagementEvent], steps: Sequence[_Step]) -> None:
-        applied = {id(step.event) for step in steps}
+        new = {id(step.event) for step in steps}
         now = datetime.now(UTC)
         for event in events:
-            outcome = "applied" if id(event) in applied else "duplicate"
+            outcome = "applied" if id(event) in new else "duplicate"
             self.outcomes[event.kind, outcome] += 1
             self.lags.observe(max(0.0, (now - event.at).total_seconds()))
             extra = {"email_id": event.email_id, "kind": event.kind, "event_id": event.event_id}
-            log.info(REPORTS[outcome], extra=extra)
+            log.info(LOG_EVENTS[outcome], extra=extra)
         for step in steps:
-            await self._announcer.announce(step.event, step.record)
+            await self._publish(step.event, step.record)
 
 
 def _steps(record: EmailRecipientRecord, events: Sequence[EngagementEvent]) -> list[_Step]:
-    """Return each event that said something new, with the record as it left it."""
+    """Return each event that changes the record, with the record as the event leaves it."""
     steps = []
     for event in events:
         after = engagement.apply(record, event)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from shared.commands import table
+from shared.commands import formatting
 from shared.commands.check.checkup import Finding, Probe
 from shared.errors import BucketMissing, KeyMissing, NotPermitted, RevisionConflict, StoreError
 from shared.kv import jetstream
@@ -156,16 +156,16 @@ def _absent(about: str, use: Use, error: jetstream.ApiError) -> Finding:
 def _described(info: Info) -> str:
     config, state = info.config, info.state
     room = (
-        f"room for {table.size(max(config.max_bytes - state.bytes, 0))} more"
+        f"room for {formatting.size(max(config.max_bytes - state.bytes, 0))} more"
         if config.max_bytes > 0
         else "no limit of size"
     )
     parts = [
-        f"{state.messages} values, {table.size(state.bytes)}, {room}",
-        f"values up to {table.size(config.max_msg_size)}" if config.max_msg_size > 0 else "values of any size",
+        f"{state.messages} values, {formatting.size(state.bytes)}, {room}",
+        f"values up to {formatting.size(config.max_msg_size)}" if config.max_msg_size > 0 else "values of any size",
         f"{config.num_replicas} replica{'s' if config.num_replicas > 1 else ''} in {config.storage}",
         f"history {config.max_msgs_per_subject}",
-        f"TTL {table.duration(config.max_age / 1e9)}" if config.max_age else "no TTL",
+        f"TTL {formatting.duration(config.max_age / 1e9)}" if config.max_age else "no TTL",
     ]
     return ", ".join(parts if config.allow_direct else [*parts, "no direct reads"])
 

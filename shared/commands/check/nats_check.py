@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import nats.errors
 
-from shared.commands import table
+from shared.commands import formatting
 from shared.commands.check import bucket_check, checkup
 from shared.commands.check.checkup import Finding, Probe
 from shared.errors import NotPermitted, ServiceUnreachable, StoreError
@@ -95,7 +95,7 @@ async def _round_trip(opened: Connection) -> Finding:
     fastest = min([await _timed_flush(opened) for _ in range(ROUND_TRIPS)])
     found = (
         f"nats-server {_version(opened)} at {opened.server}, "
-        f"round trip {fastest * 1000:.1f} ms, messages up to {table.size(opened.max_payload)}"
+        f"round trip {fastest * 1000:.1f} ms, messages up to {formatting.size(opened.max_payload)}"
     )
     if fastest > SLOW_SECONDS:
         return Finding("warning", "NATS", found, "each email needs several round trips: run close to NATS")
@@ -136,8 +136,8 @@ async def _account(box: Inbox, tell: Tell) -> None:
 def _used(about: str, used: Tier) -> Finding:
     limit = used.limits.max_storage
     stored = max(used.storage, used.reserved_storage)
-    found = f"{table.size(used.storage)} stored, {used.streams} streams"
-    found += f", of {table.size(limit)}" if limit > 0 else ", no limit of storage"
+    found = f"{formatting.size(used.storage)} stored, {used.streams} streams"
+    found += f", of {formatting.size(limit)}" if limit > 0 else ", no limit of storage"
     if limit > 0 and stored >= limit * NEARLY_FULL:
         return Finding("warning", about, found, "raise max_storage of the account before writes are refused")
     return Finding("ok", about, found)

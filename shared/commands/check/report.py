@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from shared import __version__, redaction
-from shared.commands import command, table
+from shared.commands import command, formatting
 from shared.commands.check import checkup
 from shared.commands.check.checkup import Finding
 from shared.service import settings
@@ -84,4 +84,4 @@ def _of_libraries(environ: Mapping[str, str], names: Sequence[str]) -> list[Vari
 def _print(finding: Finding) -> None:
     verdict = click.style(f"{finding.verdict:8}", fg=COLOURS[finding.verdict])
     advice = f" -> {finding.advice}" if finding.advice else ""
-    click.echo(f"{verdict} {finding.about:{ABOUT_WIDTH}} {table.printable(finding.found + advice)}")
+    click.echo(f"{verdict} {finding.about:{ABOUT_WIDTH}} {formatting.printable(finding.found + advice)}")

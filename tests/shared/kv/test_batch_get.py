@@ -123,7 +123,7 @@ async def test_values_are_complete_while_every_key_is_being_rewritten(
         for number in itertools.count(offset):
             if done.is_set():
                 return
-            await writer.rewrite(keys[number * 37 % 200], lambda value: value)
+            await writer.rewrite(keys[number * 37 % 200], lambda value: (value, None))
 
     async with with_inbox(nats_server.url) as (connected, inbox), asyncio.TaskGroup() as group:
         for offset in range(0, 100, 10):

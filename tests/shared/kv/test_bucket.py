@@ -32,9 +32,9 @@ MANY = 1_000_000
 lost_races = pytest.mark.parametrize("err_code", [10071, 10164])
 
 
-def appending(text: bytes) -> Callable[[bytes], bytes]:
-    """Return a change that appends."""
-    return lambda value: value + text
+def appending(text: bytes) -> Callable[[bytes], tuple[bytes, bool]]:
+    """Return a change that appends, and whose result is true."""
+    return lambda value: (value + text, True)
 
 
 async def test_a_value_is_read_back_with_the_revision_that_wrote_it(bucket: Bucket, kv: KeyValue) -> None:
@@ -153,7 +153,7 @@ async def test_rewrites_at_once_all_stick(bucket: Bucket, nats_server: NatsServe
 
 async def test_a_change_that_returns_none_writes_nothing(bucket: Bucket) -> None:
     await bucket.create("k", b"1")
-    assert not await bucket.rewrite("k", lambda _: None)
+    assert not await bucket.rewrite("k", lambda _: (None, False))
     assert (await bucket.get("k")).revision == 1
 
 
@@ -168,7 +168,7 @@ async def test_a_rewrite_of_a_missing_key_is_missing_and_asks_for_no_change(buck
 async def test_a_change_that_raises_is_not_swallowed_and_writes_nothing(bucket: Bucket) -> None:
     await bucket.create("k", b"1")
     with pytest.raises(ZeroDivisionError):
-        await bucket.rewrite("k", lambda _: b"%d" % (1 // 0))
+        await bucket.rewrite("k", lambda _: (b"%d" % (1 // 0), None))
     assert (await bucket.get("k")).revision == 1
 
 

@@ -38,7 +38,7 @@ METHODS: dict[str, Callable[[Bucket], Awaitable[Any]]] = {
     "get_from_leader": lambda bucket: bucket.get_from_leader("k"),
     "create": lambda bucket: bucket.create("k", b"2"),
     "update": lambda bucket: bucket.update("k", b"2", 1),
-    "rewrite": lambda bucket: bucket.rewrite("k", lambda _: b"2"),
+    "rewrite": lambda bucket: bucket.rewrite("k", lambda _: (b"2", None)),
     "get_many": lambda bucket: bucket.get_many(["k"]),
     "get_matching": lambda bucket: bucket.get_matching("*"),
 }
@@ -169,7 +169,7 @@ async def test_a_value_may_be_as_large_as_the_buckets_own_limit(nats_proxy: Nats
         for write in (
             bucket.create("other", bytes(64 * 1024)),
             bucket.update("k", bytes(64 * 1024), 2),
-            bucket.rewrite("k", lambda _: bytes(64 * 1024)),
+            bucket.rewrite("k", lambda _: (bytes(64 * 1024), None)),
         ):
             with pytest.raises(ValueTooLarge):
                 await write

@@ -22,7 +22,7 @@ from tests.stack.ports import free_port
 from tests.tracker.commands.operators import Operator
 from tests.tracker.examples import EMAIL, GROUP, event, record
 from tracker.commands import push_watch
-from tracker.events.push_events import Announcer
+from tracker.events.push_events import PushEvents
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -67,11 +67,11 @@ async def test_each_kind_is_told_as_the_tracker_publishes_it(nats: NatsServer) -
         watching(nats.url, "--count", "4") as process,
         nats_connection.opened(ProcessSettings(nats_url=nats.url), "test") as connection,
     ):
-        announcer, known = Announcer(connection), record(open_count=2, click_count=3, tags={"campaign": "spring"})
-        await announcer.announce(event("delivery", 1), known)
-        await announcer.announce(event("open", 2), known)
-        await announcer.announce(event("click", 3, link="https://x.org/a?b"), known)
-        await announcer.announce(event("bounce", 4, failure=Failure(kind="bounce", type="Permanent")), known)
+        announcer, known = PushEvents(connection), record(open_count=2, click_count=3, tags={"campaign": "spring"})
+        await announcer(event("delivery", 1), known)
+        await announcer(event("open", 2), known)
+        await announcer(event("click", 3, link="https://x.org/a?b"), known)
+        await announcer(event("bounce", 4, failure=Failure(kind="bounce", type="Permanent")), known)
         assert await process.wait_for_lines(4) == [
             f"2026-01-02T03:04:06Z      delivered  {ids}  tags.campaign=spring\n",
             f"2026-01-02T03:04:07Z      opened     {ids}  open_count=2  tags.campaign=spring\n",

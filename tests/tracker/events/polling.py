@@ -15,7 +15,7 @@ from tests.stack.change import Change
 from tests.tracker.examples import AT, EMAIL, GROUP
 from tracker.events import poller as conductor
 from tracker.events.poller import Poller
-from tracker.events.record_updater import Verdict
+from tracker.events.record_updater import Applied, Verdict
 from tracker.events.sqs import Queue
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Verdicts:
         """The emails it was asked for."""
         return {email_id for email_id, _ in self.asked}
 
-    async def apply(self, email_id: str, events: Sequence[EngagementEvent]) -> Verdict:
+    async def apply(self, email_id: str, events: Sequence[EngagementEvent]) -> Applied:
         """Pass the next verdict."""
         self.asked.append((email_id, list(events)))
         self.times.append(time.monotonic())
@@ -61,8 +61,8 @@ class Verdicts:
             lambda: len(self.asked) >= times, timeout, lambda: f"asked {len(self.asked)} of {times} times"
         )
 
-    async def _pass(self, _email_id: str, _events: Sequence[EngagementEvent]) -> Verdict:
-        return self._verdicts.pop(0) if len(self._verdicts) > 1 else self._verdicts[0]
+    async def _pass(self, _email_id: str, _events: Sequence[EngagementEvent]) -> Applied:
+        return Applied(verdict=self._verdicts.pop(0) if len(self._verdicts) > 1 else self._verdicts[0])
 
 
 class Watched(Verdicts):
@@ -72,7 +72,7 @@ class Watched(Verdicts):
         super().__init__()
         self._updater = updater
 
-    async def _pass(self, email_id: str, events: Sequence[EngagementEvent]) -> Verdict:
+    async def _pass(self, email_id: str, events: Sequence[EngagementEvent]) -> Applied:
         return await self._updater.apply(email_id, events)
 
 
@@ -84,11 +84,11 @@ class Slow:
         self.may_end = asyncio.Event()
         self._verdict = verdict
 
-    async def apply(self, _email_id: str, _events: Sequence[EngagementEvent]) -> Verdict:
+    async def apply(self, _email_id: str, _events: Sequence[EngagementEvent]) -> Applied:
         """Pass the verdict when it is time."""
         self.begun.set()
         await self.may_end.wait()
-        return self._verdict
+        return Applied(verdict=self._verdict)
 
 
 @asynccontextmanager

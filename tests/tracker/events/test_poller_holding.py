@@ -14,7 +14,7 @@ from tests.tracker.events.polling import LONG_AGO, Verdicts, Watched, logged, of
 from tests.tracker.examples import EMAIL, record, stored
 from tracker.events import poller as conductor
 from tracker.events import records
-from tracker.events.record_updater import Verdict
+from tracker.events.record_updater import Applied, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -183,7 +183,7 @@ async def test_a_held_message_stays_invisible_beyond_its_timeout(
 class Breaking(Verdicts):
     """Waits for a record once, and then breaks."""
 
-    async def _pass(self, email_id: str, events: Sequence[EngagementEvent]) -> Verdict:
+    async def _pass(self, email_id: str, events: Sequence[EngagementEvent]) -> Applied:
         if len(self.asked) > 1:
             raise OSError
         return await super()._pass(email_id, events)

@@ -13,7 +13,7 @@ from shared.contract import Failure
 from shared.nats import connection as nats_connection
 from shared.service.settings import ProcessSettings
 from tests.tracker.examples import EMAIL, GROUP, at, event, record
-from tracker.events.push_events import Announcer
+from tracker.events.push_events import PushEvents
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -139,7 +139,7 @@ async def test_each_kind_of_event_is_told_on_its_subject(  # noqa: PLR0913, PLR0
     subject: str,
     payload: dict[str, Any],
 ) -> None:
-    await Announcer(connection).announce(happened, left)
+    await PushEvents(connection)(happened, left)
     assert await told(subscription) == (subject, payload)
 
 
@@ -171,13 +171,13 @@ async def test_each_kind_of_event_is_told_on_its_subject(  # noqa: PLR0913, PLR0
 async def test_a_link_is_told_without_query_fragment_and_credentials(
     connection: Connection, subscription: Subscription, link: str, bare: str
 ) -> None:
-    await Announcer(connection).announce(event("click", link=link), record())
+    await PushEvents(connection)(event("click", link=link), record())
     _, payload = await told(subscription)
     assert payload["link"] == bare
 
 
 async def test_nobody_needs_to_be_subscribed(connection: Connection) -> None:
-    await Announcer(connection).announce(event("open"), record())
+    await PushEvents(connection)(event("open"), record())
 
 
 async def test_an_event_that_cannot_be_told_is_a_line_in_the_log_and_no_error(
@@ -185,15 +185,15 @@ async def test_an_event_that_cannot_be_told_is_a_line_in_the_log_and_no_error(
 ) -> None:
     async with nats_connection.opened(ProcessSettings(nats_url=nats.url), "closed") as connection:
         pass
-    await Announcer(connection).announce(event("open"), record())
+    await PushEvents(connection)(event("open"), record())
     assert [one.message for one in caplog.records] == ["event.unannounced"]
 
 
 async def test_an_event_that_is_larger_than_the_server_takes_is_a_line_in_the_log(
     connection: Connection, subscription: Subscription, caplog: pytest.LogCaptureFixture
 ) -> None:
-    announcer = Announcer(connection)
-    await announcer.announce(event("click", link="https://lfx.dev/" + "x" * connection.max_payload), record())
+    announcer = PushEvents(connection)
+    await announcer(event("click", link="https://lfx.dev/" + "x" * connection.max_payload), record())
     assert [one.message for one in caplog.records] == ["event.unannounced"]
-    await announcer.announce(event("open"), record())
+    await announcer(event("open"), record())
     assert (await told(subscription))[0] == "lfx.email-service.email_opened"

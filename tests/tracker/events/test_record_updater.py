@@ -25,7 +25,7 @@ from shared.service.settings import ProcessSettings
 from tests.stack import nats_proxy, ses_events
 from tests.tracker.examples import AT, EMAIL, GROUP, TO, TRACKING_ID, event, record, stored
 from tracker.events import records, ses_event
-from tracker.events.push_events import Announcer
+from tracker.events.push_events import PushEvents
 from tracker.events.record_updater import RecordUpdater, Verdict
 from tracker.events.ses_event import EngagementEvent
 
@@ -51,7 +51,7 @@ async def another(url: str) -> AsyncIterator[RecordUpdater]:
         Inbox(connection) as inbox,
     ):
         recipients = Bucket(inbox, connection, contract.EMAIL_RECIPIENTS_BUCKET)
-        yield RecordUpdater(recipients, Announcer(connection))
+        yield RecordUpdater(recipients, PushEvents(connection))
 
 
 async def held(recipients: Bucket) -> EmailRecipientRecord:
@@ -86,7 +86,7 @@ async def test_events_of_every_kind_end_in_the_record_in_one_write(recipients: B
         event("click", 3, "c", link="https://lfx.dev"),
         event("bounce", 9, "b", failure=why),
     ]
-    assert await updater.apply(EMAIL, events) is Verdict.SETTLED
+    assert (await updater.apply(EMAIL, events)).verdict is Verdict.SETTLED
     found = await held(recipients)
     assert (found.delivered, found.open_count, found.click_count, found.failed, found.failure) == (
         True,
@@ -108,7 +108,7 @@ async def test_a_duplicate_leaves_the_revision_as_it_is(
     await updater.apply(EMAIL, events)
     written = await revision(recipients)
     assert len(logged(caplog, "event.applied")) == 4
-    assert await updater.apply(EMAIL, [*events, *events]) is Verdict.SETTLED
+    assert (await updater.apply(EMAIL, [*events, *events])).verdict is Verdict.SETTLED
     assert await revision(recipients) == written
     assert len(logged(caplog, "event.duplicate")) == 8
 
@@ -120,7 +120,7 @@ async def test_an_event_that_says_nothing_new_leaves_the_revision_as_it_is(
     await recipients.create(EMAIL, records.encode(record()))
     await updater.apply(EMAIL, [event("delivery", 1), event("bounce", 6), event("open", 5, "o")])
     written = await revision(recipients)
-    assert await updater.apply(EMAIL, [later]) is Verdict.SETTLED
+    assert (await updater.apply(EMAIL, [later])).verdict is Verdict.SETTLED
     assert await revision(recipients) == written
 
 
@@ -140,7 +140,7 @@ async def test_an_event_is_told_once_and_a_replay_never(
 async def test_an_event_without_a_record_is_unmatched_and_makes_none(
     recipients: Bucket, updater: RecordUpdater
 ) -> None:
-    assert await updater.apply(EMAIL, [event("open")]) is Verdict.UNMATCHED
+    assert (await updater.apply(EMAIL, [event("open")])).verdict is Verdict.UNMATCHED
     assert (await recipients.info()).state.last_seq == 0
 
 
@@ -149,7 +149,7 @@ async def test_an_event_of_a_deleted_record_is_unmatched(
 ) -> None:
     await recipients.create(EMAIL, records.encode(record()))
     await (await connection.client.jetstream().key_value(contract.EMAIL_RECIPIENTS_BUCKET)).delete(EMAIL)
-    assert await updater.apply(EMAIL, [event("open")]) is Verdict.UNMATCHED
+    assert (await updater.apply(EMAIL, [event("open")])).verdict is Verdict.UNMATCHED
 
 
 @pytest.mark.parametrize("value", [b"", b"null", b"{}", b"\xff", b"[" * 100_000, stored(sent_at="yesterday")])
@@ -157,7 +157,7 @@ async def test_a_record_that_cannot_be_read_is_stuck_and_stays_as_it_is(
     recipients: Bucket, updater: RecordUpdater, caplog: pytest.LogCaptureFixture, value: bytes
 ) -> None:
     await recipients.create(EMAIL, value)
-    assert await updater.apply(EMAIL, [event("open")]) is Verdict.STUCK
+    assert (await updater.apply(EMAIL, [event("open")])).verdict is Verdict.STUCK
     assert (await recipients.get(EMAIL)).value == value
     assert len(logged(caplog, "record.corrupt")) == 1
 
@@ -175,7 +175,7 @@ async def test_a_record_that_go_wrote_is_carried_on(recipients: Bucket, updater:
             failed_at=None,
         ),
     )
-    assert await updater.apply(EMAIL, [event("open", 5, "ours"), event("open", 55, "go")]) is Verdict.SETTLED
+    assert (await updater.apply(EMAIL, [event("open", 5, "ours"), event("open", 55, "go")])).verdict is Verdict.SETTLED
     found = await held(recipients)
     assert found.open_count == 2
     assert [entry.event_id for entry in found.opened_at_list or ()] == ["ours", "go"]
@@ -194,7 +194,7 @@ async def test_events_leave_tags_and_fields_that_we_do_not_know_in_a_record_that
     await recipients.create(EMAIL, written)
     kinds: tuple[Kind, ...] = ("delivery", "open", "click", "bounce", "complaint")
     for number, kind in enumerate(kinds):
-        assert await updater.apply(EMAIL, [event(kind, number, f"e{number}")]) is Verdict.SETTLED
+        assert (await updater.apply(EMAIL, [event(kind, number, f"e{number}")])).verdict is Verdict.SETTLED
     after = json.loads((await recipients.get_from_leader(EMAIL)).value)
     changed = {"delivered": True, "opened": True, "open_count": 1, "clicked": True, "click_count": 1, "failed": True}
     assert after | json.loads(written) | changed == after
@@ -209,7 +209,7 @@ async def test_two_updaters_at_once_lose_nothing(recipients: Bucket, nats: NatsS
             *(updater.apply(EMAIL, [each]) for each, updater in zip(events, [one, other] * 10, strict=True))
         )
         tries = proxy.published.count(KEY)
-    assert verdicts == [Verdict.SETTLED] * 20
+    assert [one.verdict for one in verdicts] == [Verdict.SETTLED] * 20
     found = await held(recipients)
     assert (found.open_count, found.click_count) == (10, 10)
     ids = [one.event_id for one in found.opened_at_list or ()] + [one.event_id for one in found.click_list or ()]
@@ -223,7 +223,7 @@ async def test_the_same_event_at_two_updaters_at_once_counts_once(recipients: Bu
     await recipients.create(EMAIL, records.encode(record()))
     async with another(nats.url) as one, another(nats.url) as other:
         verdicts = await asyncio.gather(*(updater.apply(EMAIL, [event("open")]) for updater in [one, other] * 5))
-    assert verdicts == [Verdict.SETTLED] * 10
+    assert [one.verdict for one in verdicts] == [Verdict.SETTLED] * 10
     assert (await held(recipients)).open_count == 1
     assert await revision(recipients) == 2
 
@@ -233,12 +233,12 @@ async def test_a_record_at_its_limit_keeps_the_latest_opens_and_an_exact_count(
 ) -> None:
     await create_small_bucket(connection, MAX_RECORD_BYTES)
     recipients = Bucket(inbox, connection, contract.EMAIL_RECIPIENTS_BUCKET)
-    updater = RecordUpdater(recipients, Announcer(connection))
+    updater = RecordUpdater(recipients, PushEvents(connection))
     await recipients.create(EMAIL, records.encode(record()))
     started = time.monotonic()
     for number in range(2000):
         opened = event("open", number, f"sns-message-id-of-36-characters-{number:04}")
-        assert await updater.apply(EMAIL, [opened]) is Verdict.SETTLED
+        assert (await updater.apply(EMAIL, [opened])).verdict is Verdict.SETTLED
     assert time.monotonic() - started < 15
     entry = await recipients.get(EMAIL)
     assert MAX_RECORD_BYTES - HEADER_ROOM_BYTES - 200 < len(entry.value) <= MAX_RECORD_BYTES - HEADER_ROOM_BYTES
@@ -254,7 +254,9 @@ async def test_an_event_for_a_record_that_has_no_room_is_settled_with_an_error(
     await create_small_bucket(connection, 400)
     recipients = Bucket(inbox, connection, contract.EMAIL_RECIPIENTS_BUCKET)
     written = await recipients.create(EMAIL, records.encode(record()))
-    assert await RecordUpdater(recipients, Announcer(connection)).apply(EMAIL, [event("open")]) is Verdict.SETTLED
+    assert (
+        await RecordUpdater(recipients, PushEvents(connection)).apply(EMAIL, [event("open")])
+    ).verdict is Verdict.SETTLED
     assert len(logged(caplog, "record.full")) == 1
     assert await revision(recipients) == written
 
@@ -262,16 +264,16 @@ async def test_an_event_for_a_record_that_has_no_room_is_settled_with_an_error(
 async def test_a_limit_that_was_lowered_meanwhile_is_learned(connection: Connection, inbox: Inbox) -> None:
     await create_small_bucket(connection, 8000)
     recipients = Bucket(inbox, connection, contract.EMAIL_RECIPIENTS_BUCKET)
-    updater = RecordUpdater(recipients, Announcer(connection))
+    updater = RecordUpdater(recipients, PushEvents(connection))
     await recipients.create(EMAIL, records.encode(record()))
     opens = [event("open", number, str(number)) for number in range(50)]
-    assert await updater.apply(EMAIL, opens) is Verdict.SETTLED
+    assert (await updater.apply(EMAIL, opens)).verdict is Verdict.SETTLED
     jetstream = connection.client.jetstream()
     config = (await jetstream.stream_info(f"KV_{contract.EMAIL_RECIPIENTS_BUCKET}")).config
     config.max_msg_size = 1500
     await jetstream.update_stream(config)
-    assert await updater.apply(EMAIL, [event("open", 99, "last")]) is Verdict.CONTESTED
-    assert await updater.apply(EMAIL, [event("open", 99, "last")]) is Verdict.SETTLED
+    assert (await updater.apply(EMAIL, [event("open", 99, "last")])).verdict is Verdict.CONTESTED
+    assert (await updater.apply(EMAIL, [event("open", 99, "last")])).verdict is Verdict.SETTLED
     found = await held(recipients)
     assert found.open_count == 51
     assert (found.opened_at_list or ())[-1].event_id == "last"
@@ -281,15 +283,15 @@ async def test_without_its_bucket_an_event_is_to_be_tried_again_until_the_bucket
     recipients: Bucket, updater: RecordUpdater, connection: Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     await recipients.create(EMAIL, records.encode(record()))
-    assert await updater.apply(EMAIL, [event("delivery")]) is Verdict.SETTLED
+    assert (await updater.apply(EMAIL, [event("delivery")])).verdict is Verdict.SETTLED
     await delete_bucket(connection)
     for _ in range(3):
-        assert await updater.apply(EMAIL, [event("open")]) is Verdict.AGAIN
+        assert (await updater.apply(EMAIL, [event("open")])).verdict is Verdict.AGAIN
     assert len(logged(caplog, "event.postponed")) == 3
     await create_missing(connection, [contract.EMAIL_RECIPIENTS_BUCKET])
-    assert await updater.apply(EMAIL, [event("open")]) is Verdict.UNMATCHED
+    assert (await updater.apply(EMAIL, [event("open")])).verdict is Verdict.UNMATCHED
     await recipients.create(EMAIL, records.encode(record()))
-    assert await updater.apply(EMAIL, [event("open")]) is Verdict.SETTLED
+    assert (await updater.apply(EMAIL, [event("open")])).verdict is Verdict.SETTLED
     assert (await held(recipients)).open_count == 1
 
 
@@ -301,10 +303,10 @@ async def test_without_its_server_an_event_is_to_be_tried_again_until_the_server
     connection.on_disconnect(gone.set)
     await nats.kill()
     await gone.wait()
-    assert await updater.apply(EMAIL, [event("open")]) is Verdict.AGAIN
+    assert (await updater.apply(EMAIL, [event("open")])).verdict is Verdict.AGAIN
     await nats.start()
     async with asyncio.timeout(10):
-        while await updater.apply(EMAIL, [event("open")]) is Verdict.AGAIN:
+        while (await updater.apply(EMAIL, [event("open")])).verdict is Verdict.AGAIN:
             await asyncio.sleep(0.02)
     assert (await held(recipients)).open_count == 1
 
@@ -316,8 +318,8 @@ async def test_a_write_whose_answer_is_lost_is_found_to_be_done(
     await recipients.create(EMAIL, records.encode(record()))
     async with nats_proxy.running(nats.url) as proxy, another(proxy.url) as updater:
         proxy.lose_reply("$KV.", 1)
-        assert await updater.apply(EMAIL, [event("open")]) is Verdict.AGAIN
-        assert await updater.apply(EMAIL, [event("open")]) is Verdict.SETTLED
+        assert (await updater.apply(EMAIL, [event("open")])).verdict is Verdict.AGAIN
+        assert (await updater.apply(EMAIL, [event("open")])).verdict is Verdict.SETTLED
     assert (await held(recipients)).open_count == 1
 
 
@@ -326,7 +328,7 @@ async def test_a_conflict_that_is_none_is_overcome(recipients: Bucket, nats: Nat
     await recipients.create(EMAIL, records.encode(record()))
     async with nats_proxy.running(nats.url) as proxy, another(proxy.url) as updater:
         proxy.answer("$KV.", 2, nats_proxy.js_error(400, code, "wrong last sequence"))
-        assert await updater.apply(EMAIL, [event("open")]) is Verdict.SETTLED
+        assert (await updater.apply(EMAIL, [event("open")])).verdict is Verdict.SETTLED
     assert (await held(recipients)).open_count == 1
 
 

@@ -22,7 +22,7 @@ from shared.service.settings import ProcessSettings
 from tests.stack import nats_server
 from tests.tracker import examples
 from tracker.events import engagement, records
-from tracker.events.push_events import Announcer
+from tracker.events.push_events import PushEvents
 from tracker.events.record_updater import RecordUpdater, Verdict
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Tracker:
         inbox = await self._open.enter_async_context(Inbox(opened))
         await create_missing(opened, [contract.EMAIL_RECIPIENTS_BUCKET])
         self.bucket = Bucket(inbox, opened, contract.EMAIL_RECIPIENTS_BUCKET)
-        self.updater = RecordUpdater(self.bucket, Announcer(opened))
+        self.updater = RecordUpdater(self.bucket, PushEvents(opened))
 
     async def stop(self) -> None:
         """Disconnect."""
@@ -110,7 +110,7 @@ class TwoTrackers(RuleBasedStateMachine):
         await asyncio.gather(self._apply(0, some), self._apply(1, others), self._apply(0, others))
 
     async def _apply(self, tracker: int, some: Sequence[EngagementEvent]) -> None:
-        assert await self.trackers[tracker].updater.apply(self.email_id, some) is Verdict.SETTLED
+        assert (await self.trackers[tracker].updater.apply(self.email_id, some)).verdict is Verdict.SETTLED
 
     def _compare(self, applied: Sequence[EngagementEvent]) -> None:
         for event in applied:

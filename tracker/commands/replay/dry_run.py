@@ -7,15 +7,16 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from shared import suppression_list
 from shared.errors import KeyMissing, StoreError
+from shared.suppression_list import EntryCorrupt
 from tracker.commands.replay.replayer import Outcome
 from tracker.errors import RecordCorrupt
-from tracker.events import engagement, records, suppressor
+from tracker.events import engagement, records, suppression
 
 if TYPE_CHECKING:
     from shared.contract import EmailRecipientRecord
     from shared.kv.bucket import Bucket
+    from shared.suppression_list import SuppressionList
     from tracker.events.ses_event import EngagementEvent
 
 MAX_REMEMBERED: Final = 10_000  # records as the events so far would have left them
@@ -26,7 +27,7 @@ T = TypeVar("T")
 class Rehearsal:
     """Tells what an event would do after those before it."""
 
-    def __init__(self, recipients: Bucket, suppressions: Bucket | None) -> None:
+    def __init__(self, recipients: Bucket, suppressions: SuppressionList | None) -> None:
         """Read `recipients`, and `suppressions` where the list is on."""
         self._recipients = recipients
         self._suppressions = suppressions
@@ -58,19 +59,22 @@ class Rehearsal:
         return records.decode((await self._recipients.get(email_id)).value)
 
     async def _suppressed(self, event: EngagementEvent) -> int:
-        """Return how many addresses would go into the list."""
-        if not self._suppressions or not suppressor.is_reason(event):
+        """Return how many addresses would be added to the list."""
+        if not self._suppressions:
             return 0
         count = 0
-        for recipient in event.recipients:
-            try:
-                key = suppression_list.key_of(suppression_list.normalised(recipient))
-            except ValueError:
-                continue
-            if key not in self._listed and await self._suppressions.find(key) is None:
+        for entry in suppression.entries_of(event):
+            if entry.address not in self._listed and not await self._is_listed(entry.address):
                 count += 1
-            _remember(self._listed, key, None)
+            _remember(self._listed, entry.address, None)
         return count
+
+    async def _is_listed(self, address: str) -> bool:
+        assert self._suppressions
+        try:
+            return await self._suppressions.find(address) is not None
+        except EntryCorrupt:  # it would be replaced
+            return False
 
 
 def _remember(known: OrderedDict[str, T], key: str, value: T) -> None:

@@ -13,16 +13,14 @@ import msgspec
 
 from tracker.commands.json_documents import Broken
 from tracker.commands.replay import saved_messages as replay_file
-from tracker.events.record_updater import RecordUpdater, Verdict
+from tracker.events.record_updater import Verdict
 from tracker.events.ses_event import Ignored
-from tracker.events.suppressor import Suppressor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from shared.kv.bucket import Bucket
     from tracker.commands.replay.saved_messages import Message
-    from tracker.events.record_updater import Announces
+    from tracker.events.record_updater import Applied, RecordUpdater
     from tracker.events.ses_event import EngagementEvent
 
 OutcomeName = Literal["applied", "duplicate", "unmatched", "ignored", "malformed", "failed"]
@@ -102,13 +100,11 @@ class Replayer:
 
 
 class Live:
-    """Applies an event by the rooms that apply the live ones, and tries again while KV does not answer."""
+    """Applies an event as the tracker does, and tries again while KV does not answer."""
 
-    def __init__(self, recipients: Bucket, announcer: Announces, suppressions: Bucket | None) -> None:
-        """Write to `recipients`, and to `suppressions` where the list is on."""
-        self._recipients = recipients
-        self._announcer = announcer
-        self._suppressions = suppressions
+    def __init__(self, updater: RecordUpdater) -> None:
+        """Apply with `updater`."""
+        self._updater = updater
         self._ending = asyncio.Event()
         self._answered_at = time.monotonic()
         self._has_given_up = False
@@ -121,24 +117,23 @@ class Live:
         """Apply an event."""
         if self._has_given_up:
             return Outcome("failed", NOT_TRIED)
-        updater = RecordUpdater(self._recipients, self._announcer)
-        adding = Suppressor(updater, self._suppressions) if self._suppressions else None
-        verdict = await self._until_settled(adding or updater, event)
-        name, detail = _judged(verdict, updater, event)
-        return Outcome(name, detail, adding.added.total() if adding else 0)
+        return _judged(await self._until_settled(event))
 
-    async def _until_settled(self, updater: RecordUpdater | Suppressor, event: EngagementEvent) -> Verdict:
+    async def _until_settled(self, event: EngagementEvent) -> Applied:
+        """Return the sum of all tries: the record may have been written at an earlier one than the list."""
         pause = FIRST_PAUSE_SECONDS
         begun = time.monotonic()
+        new = 0
         while True:
-            verdict = await updater.apply(event.email_id, [event])
-            if verdict not in {Verdict.AGAIN, Verdict.CONTESTED}:
+            applied = await self._updater.apply(event.email_id, [event])
+            new = max(new, applied.new)
+            if applied.verdict not in {Verdict.AGAIN, Verdict.CONTESTED}:
                 self._answered_at = time.monotonic()
-                return verdict
+                return msgspec.structs.replace(applied, new=new)
             if time.monotonic() - max(begun, self._answered_at) >= PATIENCE_SECONDS:
                 self._has_given_up = True
             if self._has_given_up or self._ending.is_set():
-                return verdict
+                return applied
             await self._pause(pause * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
@@ -150,18 +145,14 @@ class Live:
             return
 
 
-def _judged(verdict: Verdict, updater: RecordUpdater, event: EngagementEvent) -> tuple[OutcomeName, str]:
-    match verdict:
+def _judged(applied: Applied) -> Outcome:
+    match applied.verdict:
         case Verdict.UNMATCHED:
-            return "unmatched", "there is no record of this email"
-        case Verdict.STUCK:
-            return "failed", "the record cannot be read"
-        case Verdict.SETTLED if not updater.outcomes:
-            return "failed", "the record is full"
-        case Verdict.SETTLED:  # the record may have been written at an earlier try
-            return ("applied" if updater.outcomes[event.kind, "applied"] else "duplicate"), ""
+            return Outcome("unmatched", "there is no record of this email", applied.suppressed)
+        case Verdict.SETTLED if not applied.error:
+            return Outcome("applied" if applied.new else "duplicate", "", applied.suppressed)
         case _:
-            return "failed", "KV does not answer"
+            return Outcome("failed", applied.error or "KV does not answer", applied.suppressed)
 
 
 def _result(line: int, event: EngagementEvent, outcome: Outcome) -> Result:

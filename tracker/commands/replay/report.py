@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Self, get_args
 import click
 import msgspec
 
-from shared.commands import command, table
+from shared.commands import command, formatting
 from tracker.commands.json_documents import Broken
 from tracker.commands.replay import saved_messages as replay_file
 from tracker.commands.replay.replayer import NOT_TRIED, OutcomeName
@@ -107,8 +107,8 @@ class Tally:
             command.print_json(result)
         elif self._options.dry_run or (result.outcome not in PLAIN and result.detail != NOT_TRIED):
             outcome = click.style(f"{result.outcome:9}", fg=COLOURS.get(result.outcome))
-            about = f"{result.kind or '-':9}  {table.printable(result.email_id):36}"
-            detail = table.printable(result.detail) if result.detail else ""
+            about = f"{result.kind or '-':9}  {formatting.printable(result.email_id):36}"
+            detail = formatting.printable(result.detail) if result.detail else ""
             click.echo(f"line {result.line:<6}  {outcome}  {about}  {detail}".rstrip())
 
     def _keep(self, message: Message) -> None:

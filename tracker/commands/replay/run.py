@@ -17,13 +17,16 @@ from shared.kv.bucket import Bucket
 from shared.nats.inbox import Inbox
 from shared.service import settings
 from shared.service import threads as daemon_thread
+from shared.suppression_list import SuppressionList
 from tracker.commands import input_file
 from tracker.commands.input_file import Unreadable
 from tracker.commands.replay import saved_messages as replay_file
 from tracker.commands.replay.dry_run import Rehearsal
 from tracker.commands.replay.replayer import Live, OutcomeName, Replayer
 from tracker.commands.replay.report import Options, Tally
-from tracker.events.push_events import Announcer, Silent
+from tracker.events.push_events import PushEvents, publish_nothing
+from tracker.events.record_updater import RecordUpdater, suppress_nobody
+from tracker.events.suppression import Suppressor
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -87,11 +90,12 @@ async def _applying(options: Options) -> AsyncIterator[Applies]:
         suppressions = Bucket(inbox, caller.connection, contract.EMAIL_SUPPRESSIONS_BUCKET)
         for bucket in (recipients, suppressions) if config.suppression_enabled else (recipients,):
             await bucket.info()  # else each event would wait for a bucket that nobody has made
-        listed = suppressions if config.suppression_enabled else None
         if options.dry_run:
-            yield Rehearsal(recipients, listed)
+            yield Rehearsal(recipients, SuppressionList(suppressions) if config.suppression_enabled else None)
         else:
-            yield Live(recipients, Announcer(caller.connection) if options.announce else Silent(), listed)
+            publish = PushEvents(caller.connection) if options.announce else publish_nothing
+            suppress = Suppressor(SuppressionList(suppressions)) if config.suppression_enabled else suppress_nobody
+            yield Live(RecordUpdater(recipients, publish, suppress))
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
-from shared.commands import command, table
+from shared.commands import command, formatting
 from shared.errors import BucketMissing, StoreUnavailable
 from shared.service import threads as daemon_thread
 from tracker.commands import input_file
@@ -96,7 +96,7 @@ class _Import:
             for row in batch:
                 if isinstance(row, Broken):
                     self._done.wrong += 1
-                    command.say(f"line {row.line}: {table.printable(row.why)}")
+                    command.say(f"line {row.line}: {formatting.printable(row.why)}")
                 else:
                     by_address.setdefault(row.entry.address, []).append(row)
             for failed in await asyncio.gather(*map(self._add, by_address.values()), return_exceptions=True):

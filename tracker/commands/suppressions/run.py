@@ -14,7 +14,7 @@ import click
 import msgspec
 
 from shared import contract, suppression_list
-from shared.commands import command, table
+from shared.commands import command, formatting
 from shared.suppression_list import EntryCorrupt
 from tracker.commands.suppressions import file as suppression_file
 from tracker.commands.suppressions.file import MAX_DETAIL_CHARACTERS, written
@@ -197,4 +197,4 @@ def _shown(entry: Suppression) -> dict[str, str]:
 
 
 def _columns(at: str, reason: str, address: str, detail: str) -> str:
-    return f"{at:19}  {reason:9}  {table.printable(address):{ADDRESS_WIDTH}}  {table.printable(detail)}"
+    return f"{at:19}  {reason:9}  {formatting.printable(address):{ADDRESS_WIDTH}}  {formatting.printable(detail)}"

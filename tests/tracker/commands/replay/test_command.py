@@ -29,7 +29,7 @@ from tests.tracker.examples import at, record
 from tracker.commands.replay import replayer
 from tracker.commands.replay import run as replay_run
 from tracker.events import records
-from tracker.events.push_events import Silent
+from tracker.events.push_events import publish_nothing
 from tracker.events.record_updater import RecordUpdater
 from tracker.events.ses_event import EngagementEvent, parse
 
@@ -117,7 +117,9 @@ async def test_a_replay_leaves_what_live_events_leave_and_the_second_one_changes
         "failed          0  could not be applied",
     ]
     live = [parse(body, message_id="", received_at=at(0)) for body in bodies("live")]
-    await RecordUpdater(recipients, Silent()).apply("live", [one for one in live if isinstance(one, EngagementEvent)])
+    await RecordUpdater(recipients, publish_nothing).apply(
+        "live", [one for one in live if isinstance(one, EngagementEvent)]
+    )
     after = await stored(recipients, emails)
     expected = (await stored(recipients, ["live"]))["live"]
     assert {email_id: value.replace(email_id.encode(), b"live") for email_id, value in after.items()} == dict.fromkeys(

@@ -16,10 +16,12 @@ from shared.contract import Failure, Suppression
 from shared.errors import KeyMissing
 from shared.kv.bucket import Bucket
 from shared.kv.setup import create_missing
+from shared.suppression_list import SuppressionList
 from tests.tracker.examples import EMAIL, at, event, record
 from tracker.events import records
+from tracker.events.push_events import publish_nothing
 from tracker.events.record_updater import RecordUpdater, Verdict
-from tracker.events.suppressor import Suppressor, is_reason
+from tracker.events.suppression import Suppressor, is_reason
 
 if TYPE_CHECKING:
     from shared.nats.connection import Connection
@@ -47,9 +49,15 @@ async def suppressions(connection: Connection, inbox: Inbox) -> Bucket:
 
 
 @pytest.fixture
-def suppressor(updater: RecordUpdater, suppressions: Bucket) -> Suppressor:
-    """What applies events and keeps the list."""
-    return Suppressor(updater, suppressions)
+def suppressor(suppressions: Bucket) -> Suppressor:
+    """What adds to the list."""
+    return Suppressor(SuppressionList(suppressions))
+
+
+@pytest.fixture
+def suppressing(recipients: Bucket, suppressor: Suppressor) -> RecordUpdater:
+    """An updater that adds to the list."""
+    return RecordUpdater(recipients, publish_nothing, suppressor)
 
 
 async def listed(suppressions: Bucket, address: str = ADA) -> Suppression | None:
@@ -83,10 +91,10 @@ def test_only_bounces_for_good_and_complaints_are_a_reason(happened: EngagementE
 
 
 async def test_who_bounced_for_good_is_listed_with_the_words_of_ses(
-    suppressor: Suppressor, suppressions: Bucket, recipients: Bucket
+    suppressing: RecordUpdater, suppressor: Suppressor, suppressions: Bucket, recipients: Bucket
 ) -> None:
     await recipients.create(EMAIL, records.encode(record()))
-    assert await suppressor.apply(EMAIL, [bounce(1, PERMANENT, "Ada <ADA@Example.com>")]) is Verdict.SETTLED
+    assert (await suppressing.apply(EMAIL, [bounce(1, PERMANENT, "Ada <ADA@Example.com>")])).verdict is Verdict.SETTLED
     assert await listed(suppressions) == Suppression(
         address=ADA,
         reason="bounce",
@@ -98,49 +106,48 @@ async def test_who_bounced_for_good_is_listed_with_the_words_of_ses(
 
 
 async def test_the_first_reason_stays_and_a_replay_changes_nothing(
-    suppressor: Suppressor, suppressions: Bucket, recipients: Bucket
+    suppressing: RecordUpdater, suppressor: Suppressor, suppressions: Bucket, recipients: Bucket
 ) -> None:
     await recipients.create(EMAIL, records.encode(record()))
-    await suppressor.apply(EMAIL, [bounce(2)])
+    await suppressing.apply(EMAIL, [bounce(2)])
     first = await listed(suppressions)
-    assert await suppressor.apply(EMAIL, [bounce(2), bounce(1), complaint()]) is Verdict.SETTLED
+    assert (await suppressing.apply(EMAIL, [bounce(2), bounce(1), complaint()])).verdict is Verdict.SETTLED
     assert await listed(suppressions) == first
     assert suppressor.added.total() == 1
 
 
-async def test_an_email_without_record_suppresses_all_the_same(suppressor: Suppressor, suppressions: Bucket) -> None:
-    assert await suppressor.apply("no-such-email", [complaint()]) is Verdict.UNMATCHED
+async def test_an_email_without_record_suppresses_anyway(suppressing: RecordUpdater, suppressions: Bucket) -> None:
+    assert (await suppressing.apply("no-such-email", [complaint()])).verdict is Verdict.UNMATCHED
     assert await listed(suppressions)
 
 
 async def test_what_is_no_reason_is_not_listed(
-    suppressor: Suppressor, suppressions: Bucket, recipients: Bucket
+    suppressing: RecordUpdater, suppressions: Bucket, recipients: Bucket
 ) -> None:
     await recipients.create(EMAIL, records.encode(record()))
     happened = [event("delivery"), complaint("not-spam"), bounce(1, Failure(kind="bounce", type="Transient"))]
-    assert await suppressor.apply(EMAIL, happened) is Verdict.SETTLED
+    assert (await suppressing.apply(EMAIL, happened)).verdict is Verdict.SETTLED
     assert await listed(suppressions) is None
 
 
 async def test_a_list_that_cannot_be_written_keeps_the_message_and_a_replay_repairs_it(
-    updater: RecordUpdater,
+    suppressing: RecordUpdater,
     suppressions: Bucket,
     recipients: Bucket,
     connection: Connection,
 ) -> None:
     await recipients.create(EMAIL, records.encode(record()))
-    suppressor = Suppressor(updater, suppressions)
     await connection.client.jetstream().delete_stream("KV_email-suppressions")
-    assert await suppressor.apply(EMAIL, [bounce()]) is Verdict.CONTESTED
+    assert (await suppressing.apply(EMAIL, [bounce()])).verdict is Verdict.CONTESTED
     await create_missing(connection, [contract.EMAIL_SUPPRESSIONS_BUCKET])
-    assert await suppressor.apply(EMAIL, [bounce()]) is Verdict.SETTLED
+    assert (await suppressing.apply(EMAIL, [bounce()])).verdict is Verdict.SETTLED
     assert await listed(suppressions)
 
 
 async def test_what_is_no_address_is_a_line_in_the_log_and_holds_nothing_up(
-    suppressor: Suppressor, recipients: Bucket, caplog: pytest.LogCaptureFixture
+    suppressing: RecordUpdater, recipients: Bucket, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
     await recipients.create(EMAIL, records.encode(record()))
-    assert await suppressor.apply(EMAIL, [bounce(1, PERMANENT, "nobody", "a@bü..x")]) is Verdict.SETTLED
+    assert (await suppressing.apply(EMAIL, [bounce(1, PERMANENT, "nobody", "a@bü..x")])).verdict is Verdict.SETTLED
     assert [line.message for line in caplog.records] == ["suppression.no_address"] * 2

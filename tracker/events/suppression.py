@@ -1,0 +1,80 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""Adds recipients to the suppression list after permanent bounces and complaints, with SUPPRESSION_ENABLED=true."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from shared import contract, redaction, suppression_list
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from shared.contract import Suppression
+    from shared.suppression_list import SuppressionList
+    from tracker.events.ses_event import EngagementEvent
+
+log = logging.getLogger(__name__)
+
+
+class Suppressor:
+    """Adds to the list. An entry that exists stays: the first reason, or that of an operator."""
+
+    def __init__(self, entries: SuppressionList) -> None:
+        """Add to `entries`."""
+        self._entries = entries
+        self.added: Counter[str] = Counter(dict.fromkeys(contract.SUPPRESSION_REASONS, 0))
+
+    async def __call__(self, events: Sequence[EngagementEvent]) -> int:
+        """Add what the events demand; return how many addresses are new in the list.
+
+        Raises:
+            StoreError: the list could not be written.
+        """
+        return sum([await self._add(entry) for event in events for entry in entries_of(event)])
+
+    async def _add(self, entry: Suppression) -> bool:
+        outcome, _ = await self._entries.add(entry)
+        if outcome == "kept":
+            return False
+        self.added[entry.reason] += 1
+        to = redaction.address(entry.address)
+        log.info("suppression.added", extra={"email_id": entry.email_id, "to": to, "reason": entry.reason})
+        return True
+
+
+def entries_of(event: EngagementEvent) -> Iterator[Suppression]:
+    """Yield the entries that an event demands; an address that the relay would not send to is logged."""
+    if not is_reason(event):
+        return
+    for recipient in event.recipients:
+        try:
+            address = suppression_list.normalised(recipient)
+        except ValueError:  # also idna's errors
+            log.warning("suppression.no_address", extra={"email_id": event.email_id})
+            continue
+        yield _entry(address, event)
+
+
+def is_reason(event: EngagementEvent) -> bool:
+    """Tell whether the recipients must get no more mail: a permanent bounce, or a complaint that is one."""
+    kind = (event.failure and event.failure.type) or ""
+    return (event.kind == "bounce" and kind.lower() == "permanent") or (
+        event.kind == "complaint" and kind.lower() != "not-spam"
+    )
+
+
+def _entry(address: str, event: EngagementEvent) -> Suppression:
+    failure = event.failure
+    details = (failure.diagnostic, failure.sub_type, failure.type) if failure else ()
+    detail = next((detail for detail in details if detail), "")
+    return contract.Suppression(
+        address=address,
+        reason=event.kind,
+        detail=detail[: suppression_list.MAX_DETAIL_CHARACTERS],
+        email_id=event.email_id,
+        suppressed_at=event.at,
+    )
