@@ -20,7 +20,7 @@ NAMESPACE ?= lfx
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench bench-compare check format run-relay run-tracker docker-build \
+.PHONY: help setup demo test bench bench-compare chaos check format run-relay run-tracker docker-build \
 	helm-install-local chart-docs version image lock clean
 
 help: ## Show what can be made
@@ -54,6 +54,9 @@ bench: $(STAMP) ## Measure (SCENARIO="send_plain events", ARGS="--runs 5 --json 
 bench-compare: $(STAMP) ## Measure by turns with the services of another revision (BASE=main)
 	@test -n "$(BASE)" || { echo "Name what to compare with: make bench-compare BASE=main" >&2; exit 1; }
 	@$(BIN)/python -m tests.bench --base "$(BASE)" $(ARGS) $(SCENARIO)
+
+chaos: $(STAMP) ## Kill NATS nodes and processes under load, and look for losses (DURATION=90, SEED=1, ARGS="with-keys --verbose")
+	@$(BIN)/python -m tests.chaos $(if $(DURATION),--duration $(DURATION)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 check: $(STAMP) ## Formatting, lint, types, import rules, Dockerfiles, licence headers
 	@$(BIN)/ruff format --check .

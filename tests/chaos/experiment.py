@@ -1,0 +1,170 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""One experiment: cluster, processes and callers are started, disorder is made, and the outcome is compared."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+import nats
+from nats.js.api import KeyValueConfig
+
+from tests.chaos import outcome, processes
+from tests.chaos.callers import Callers
+from tests.chaos.disorder import Disorder
+from tests.chaos.events import Ses
+from tests.chaos.processes import Replica
+from tests.stack import nats_server, smtp_server, sqs_endpoint
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from nats.aio.client import Client
+
+    from tests.stack.nats_server import NatsServer
+    from tests.stack.smtp_server import SmtpServer
+    from tests.stack.sqs_endpoint import SqsEndpoint
+
+CALLERS = 12
+GROUPS = 4
+NODES = 3
+REPLICAS = 2
+ROLLING_PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 3.0
+VISIBILITY_SECONDS = 5.0  # of messages that a killed tracker leaves behind
+EMPTY_SECONDS = 90.0
+BUCKETS = ("email-recipients", "email-group-index", "email-idempotency", "email-suppressions")
+
+
+class Result(NamedTuple):
+    """How an experiment ended; `problems` is empty if every promise was kept."""
+
+    acknowledged: int
+    errors: dict[str, int]
+    unanswered: int
+    restarts: int
+    problems: list[str]
+
+
+class _Stage(NamedTuple):
+    nodes: Sequence[NatsServer]
+    client: Client
+    smtp: SmtpServer
+    sqs: SqsEndpoint
+    relays: Sequence[Replica]
+    trackers: Sequence[Replica]
+
+
+async def with_keys(seed: int, seconds: float, report: Callable[[str], None]) -> Result:
+    """Kill everything; the callers repeat under an idempotency key until they have an answer."""
+    async with _stage() as stage:
+        callers = Callers(stage.client, count=CALLERS, groups=GROUPS, with_keys=True, patience=PATIENCE_SECONDS)
+        replicas = [*stage.relays, *stage.trackers]
+        disorder = Disorder(seed, stage.nodes, replicas, replicas, report)
+        return await _experiment(stage, callers, disorder.run(seconds))
+
+
+async def without_keys(seed: int, seconds: float, report: Callable[[str], None]) -> Result:
+    """Kill nodes and trackers, terminate relays; the callers do not repeat."""
+    async with _stage() as stage:
+        callers = Callers(stage.client, count=CALLERS, groups=GROUPS, with_keys=False, patience=PATIENCE_SECONDS)
+        replicas = [*stage.relays, *stage.trackers]
+        disorder = Disorder(seed, stage.nodes, replicas, stage.trackers, report)
+        return await _experiment(stage, callers, disorder.run(seconds))
+
+
+async def roll_out(restarts: int, report: Callable[[str], None]) -> Result:
+    """Terminate one process after the other, each once the one before is ready again; no caller may see an error."""
+    async with _stage() as stage:
+        callers = Callers(
+            stage.client, count=CALLERS, groups=GROUPS, with_keys=False, patience=ROLLING_PATIENCE_SECONDS
+        )
+
+        async def roll() -> None:
+            replicas = [*stage.relays, *stage.trackers]
+            for number in range(restarts):
+                replica = replicas[number % len(replicas)]
+                report(f"restart {replica.name}")
+                await replica.restart()
+
+        result = await _experiment(stage, callers, roll())
+        seen = [f"{count} callers saw {error!r}" for error, count in result.errors.items()]
+        lost = [f"{result.unanswered} requests had no answer"] if result.unanswered else []
+        return result._replace(problems=[*seen, *lost, *result.problems])
+
+
+async def _experiment(stage: _Stage, callers: Callers, disorder: object) -> Result:
+    ses = Ses(stage.smtp, stage.sqs)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(ses.run())
+        sending = tasks.create_task(callers.run())
+        await disorder  # type: ignore[misc] # a coroutine
+        await nats_server.wait_for_leader(stage.nodes)
+        callers.stop()
+        await sending
+        ses.stop()
+    await asyncio.gather(*(replica.wait_until_ready() for replica in [*stage.relays, *stage.trackers]))
+    await stage.sqs.wait_until_empty(EMPTY_SECONDS)
+    problems = await outcome.problems(stage.client, callers, ses, stage.smtp.mails, stage.trackers)
+    return Result(
+        acknowledged=len(callers.acknowledged),
+        errors={error: count for error, count in callers.replies.items() if error != "sent"},
+        unanswered=callers.unanswered,
+        restarts=sum(replica.restarts for replica in [*stage.relays, *stage.trackers]),
+        problems=problems,
+    )
+
+
+@asynccontextmanager
+async def _stage() -> AsyncIterator[_Stage]:
+    async with (
+        nats_server.cluster(NODES) as nodes,
+        smtp_server.running() as smtp,
+        sqs_endpoint.running(visibility_timeout=VISIBILITY_SECONDS) as sqs,
+    ):
+        urls = [node.url for node in nodes]
+        client = await nats.connect(urls, max_reconnect_attempts=-1, reconnect_time_wait=0.1, error_cb=_ignore)
+        try:
+            await _create_buckets(client)
+            relays = [_relay(number, urls, smtp) for number in range(1, REPLICAS + 1)]
+            trackers = [_tracker(number, urls, sqs) for number in range(1, REPLICAS + 1)]
+            async with processes.running(*relays, *trackers):
+                yield _Stage(nodes, client, smtp, sqs, relays, trackers)
+        finally:
+            await client.close()
+
+
+async def _create_buckets(client: Client) -> None:
+    jetstream = client.jetstream(timeout=10)
+    for name in BUCKETS:
+        await jetstream.create_key_value(KeyValueConfig(name, history=1, direct=True, replicas=NODES))
+
+
+def _relay(number: int, urls: Sequence[str], smtp: SmtpServer) -> Replica:
+    environment = {
+        "NATS_URL": ",".join(urls),
+        "EMAIL_ENABLED": "true",
+        "SMTP_PORT": str(smtp.port),
+        # Longer than any election: a record that is only kept in memory is lost with a relay that is killed.
+        "SEND_RETRY_SECONDS": "20",
+        "SMTP_TIMEOUT_SECONDS": "2",  # after both and 10 s more, a repeat learns that a killed relay left its key
+    }
+    return Replica("lfx-email-relay", number, environment)
+
+
+def _tracker(number: int, urls: Sequence[str], sqs: SqsEndpoint) -> Replica:
+    environment = {
+        "NATS_URL": ",".join(urls),
+        "SES_EVENTING_ENABLED": "true",
+        "SES_ENGAGEMENT_SQS_QUEUE_URL": sqs.queue_url,
+        "AWS_REGION": "us-west-2",
+        "AWS_ACCESS_KEY_ID": "chaos",
+        "AWS_SECRET_ACCESS_KEY": "chaos",
+    }
+    return Replica("lfx-email-tracker", number, environment)
+
+
+async def _ignore(_error: Exception) -> None:
+    """Ignore the outages, which are intended."""

@@ -1,0 +1,29 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""A short run of `make chaos`: what was acknowledged survives kills of nodes and processes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.chaos import callers, experiment
+
+if TYPE_CHECKING:
+    import pytest
+
+SEED = 4
+SECONDS = 15.0
+RESTARTS = 4
+
+
+async def test_acknowledged_emails_survive_kills_of_nodes_relays_and_trackers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(callers, "LAST_SECONDS", 3.0)  # what is not acknowledged by then is not checked
+    result = await experiment.with_keys(SEED, SECONDS, print)
+    assert result.problems == []
+    assert result.acknowledged > 100
+
+
+async def test_no_caller_sees_an_error_while_processes_are_replaced() -> None:
+    result = await experiment.roll_out(RESTARTS, print)
+    assert result.problems == []
+    assert result.restarts >= RESTARTS
