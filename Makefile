@@ -20,7 +20,7 @@ NAMESPACE ?= lfx
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench bench-compare chaos check format run-relay run-tracker docker-build \
+.PHONY: help setup demo test test-postfix bench bench-compare chaos check format run-relay run-tracker docker-build \
 	helm-install-local chart-docs version image lock clean
 
 help: ## Show what can be made
@@ -47,6 +47,9 @@ demo: $(STAMP) ## Send real emails through an embedded stack and show what comes
 
 test: $(STAMP) ## Run all tests (ARGS="-k pool" for some, WORKERS=0 in one process)
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
+
+test-postfix: $(STAMP) ## Deliver through a real Postfix (needs root and Debian's package; says so where it is missing)
+	@$(BIN)/python -m pytest -rs tests/postfix $(ARGS)
 
 bench: $(STAMP) ## Measure (SCENARIO="send_plain events", ARGS="--runs 5 --json FILE"; soak only by its name, DURATION=600)
 	@$(BIN)/python -m tests.bench $(if $(DURATION),--duration $(DURATION)) $(ARGS) $(SCENARIO)
