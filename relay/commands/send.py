@@ -83,7 +83,7 @@ TIMEOUT: Final = click.Option(
 @click.command(cls=command.Command, params=[*FIELDS, TAG, *BODIES, *MANY, TIMEOUT])
 @command.json_option
 def send(csv_file: Path | None, tags: Mapping[str, str], **options: Any) -> None:
-    """Send one email, or one to each row of a CSV file, through the running relay.
+    """Send one email, or one for each row of a CSV file.
 
     Asks over NATS as any caller does, and prints the ids.
 
