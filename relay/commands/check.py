@@ -79,7 +79,7 @@ def bucket_uses(settings: RelaySettings) -> list[BucketUse]:
 
 
 def settings_findings(settings: RelaySettings) -> list[Finding]:
-    """Return what is wrong or unusual about settings that are valid one by one."""
+    """Return errors and unusual combinations of settings that are valid one by one."""
     try:
         policy = relay_settings.policy(settings)
     except SettingsError as error:

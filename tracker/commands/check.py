@@ -83,7 +83,7 @@ def bucket_uses(settings: TrackerSettings) -> list[BucketUse]:
 
 
 def settings_finding(settings: TrackerSettings) -> Finding:
-    """Return what is wrong about settings that are valid one by one."""
+    """Return an error in the combination of settings that are valid one by one, or that they are valid."""
     try:
         tracker_settings.check(settings)
     except SettingsError as error:

@@ -1,3 +1,3 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""The command `check`, as far as it is common to both processes."""
+"""The parts of the command `check` that both processes use."""

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Prints the configuration, then each finding as soon as it is known, and sets the exit status of `check`."""
+"""Prints the configuration, then each finding as it comes in, and sets the exit status of `check`."""
 
 from __future__ import annotations
 

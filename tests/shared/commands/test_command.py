@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""A command ends with the right exit status and at most one line on standard error, whatever fails."""
+"""A command ends with the right exit status and at most one line on standard error."""
 
 from __future__ import annotations
 
