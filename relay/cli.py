@@ -15,16 +15,16 @@ from typing import Final  # noqa: E402
 import click  # noqa: E402
 
 from shared import __version__  # noqa: E402
-from shared.commands import command  # noqa: E402
+from shared.commands import group  # noqa: E402
 
 COMMANDS: Final = {
-    "check": "relay.commands.check:check",
-    "send": "relay.commands.send:send",
+    "check": ("relay.commands.check:check", "Show the configuration, and try each server and bucket that it names."),
+    "send": ("relay.commands.send:send", "Send one email, or one for each row of a CSV file."),
 }
-"""Where the commands lie that are imported when they are asked for."""
+"""Each command that is imported when it is called: where it is, and the first sentence of its help."""
 
 
-@click.group(cls=command.Group, rooms=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=group.Group, commands=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def main() -> None:
     """Send the platform's email: answers lfx.email-service.send_email, delivers over SMTP, records in NATS KV."""
@@ -36,7 +36,7 @@ def main() -> None:
 )
 def serve(*, create_buckets: bool) -> None:
     """Serve in the foreground until SIGTERM or Ctrl-C. Configured by environment variables."""
-    from relay import process  # noqa: PLC0415 - so that --help does not wait for it
+    from relay import process  # noqa: PLC0415 - --help needs none of these four
     from relay.settings import RelaySettings  # noqa: PLC0415
     from shared import lifecycle  # noqa: PLC0415
     from shared.service import settings  # noqa: PLC0415

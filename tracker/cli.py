@@ -15,20 +15,29 @@ from typing import Final  # noqa: E402
 import click  # noqa: E402
 
 from shared import __version__  # noqa: E402
-from shared.commands import command  # noqa: E402
+from shared.commands import group  # noqa: E402
 
 COMMANDS: Final = {
-    "analytics": "tracker.commands.analytics:analytics",
-    "check": "tracker.commands.check:check",
-    "replay": "tracker.commands.replay.command:replay",
-    "status": "tracker.commands.status:status",
-    "suppressions": "tracker.commands.suppressions.command:suppressions",
-    "watch": "tracker.commands.watch:watch",
+    "analytics": (
+        "tracker.commands.analytics:analytics",
+        "Show how many emails of GROUP_ID were sent, delivered, opened and failed.",
+    ),
+    "check": ("tracker.commands.check:check", "Show the configuration, and try each server and bucket that it names."),
+    "replay": (
+        "tracker.commands.replay.command:replay",
+        "Apply saved SQS messages, such as those of a dead-letter queue, as if they came now.",
+    ),
+    "status": ("tracker.commands.status:status", "Show what became of an email, or of each email of a group."),
+    "suppressions": (
+        "tracker.commands.suppressions.command:suppressions",
+        "Look after the suppression list: who gets no mail.",
+    ),
+    "watch": ("tracker.commands.watch:watch", "Show push events as the tracker publishes them, until Ctrl-C."),
 }
-"""Where the commands lie that are imported when they are asked for."""
+"""Each command that is imported when it is called: where it is, and the first sentence of its help."""
 
 
-@click.group(cls=command.Group, rooms=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=group.Group, commands=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def main() -> None:
     """Track the platform's email: applies SES events from SQS to the records in NATS KV and answers queries."""
@@ -40,7 +49,7 @@ def main() -> None:
 )
 def serve(*, create_buckets: bool) -> None:
     """Serve in the foreground until SIGTERM or Ctrl-C. Configured by environment variables."""
-    from shared import lifecycle  # noqa: PLC0415 - so that --help does not wait for it
+    from shared import lifecycle  # noqa: PLC0415 - --help needs none of these four
     from shared.service import settings  # noqa: PLC0415
     from tracker import process  # noqa: PLC0415
     from tracker.settings import TrackerSettings  # noqa: PLC0415

@@ -1,3 +1,3 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""The relay's commands for operators, beside `serve`, which needs none of them."""
+"""The relay's commands for operators. `serve` uses none of them."""

@@ -1,34 +1,36 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""What the commands have in common, beside `serve`: they ask, print and end, with an exit status that says how.
+"""Common parts of all commands but `serve`: the connection, standard output and standard error, and exit statuses.
 
-The answer goes to standard output and everything else to standard error. Imports nothing that `serve` does not need.
+The answer goes to standard output and everything else to standard error.
 """
 
 from __future__ import annotations
 
-import importlib
+import asyncio
 import logging
 import math
 import os
 import sys
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
+import msgspec
 
+from shared.commands import caller, formatting
 from shared.errors import BucketMissing, RequestRefused, ServiceError, StoreError
-from shared.service import signals
+from shared.nats import connection
+from shared.service import settings, signals
+from shared.service.settings import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
-
-    from shared.commands.caller import Caller
+    from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 
 EXIT_CODES: Final = (
     ("0", "Done."),
     ("1", "The answer is negative, or something failed."),
-    ("2", "Wrong usage, or a variable that means nothing."),
+    ("2", "Wrong usage, or an environment variable with an invalid value."),
     ("3", "NATS or the service cannot be reached, or does not answer in time."),
 )
 
@@ -44,7 +46,7 @@ class Failed(click.ClickException):
 
 
 class WrongUsage(click.ClickException):
-    """A variable or a file means nothing; unlike click's UsageError it is no matter of the options."""
+    """A variable or a file is not valid. Unlike click's UsageError it shows no hint about the options."""
 
     exit_code = 2
 
@@ -56,42 +58,21 @@ class Unreachable(click.ClickException):
 
 
 class Seconds(click.FloatRange):
-    """A while; `nan`, which is in any range, and `inf` are none."""
+    """A number of seconds. Refuses `nan`, which click finds within any range, and `inf`."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Read it."""
+        """Convert the value of an option."""
         seconds: float = super().convert(value, param, ctx)
         if not math.isfinite(seconds):
-            self.fail(f"{value!r} is no number of seconds", param, ctx)
+            self.fail(f"{value!r} is not a number of seconds", param, ctx)
         return seconds
 
 
-class Group(click.Group):
-    """A group whose commands are imported when they are asked for, so that `serve` waits for none of them."""
-
-    def __init__(self, *args: Any, rooms: Mapping[str, str], **more: Any) -> None:
-        """Take `rooms`: where each command lies, `name: package.module:function`."""
-        super().__init__(*args, **more)
-        self._rooms = rooms
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Name all commands."""
-        return sorted({*super().list_commands(ctx), *self._rooms})
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a command."""
-        if cmd_name not in self._rooms:
-            return super().get_command(ctx, cmd_name)
-        module, _, function = self._rooms[cmd_name].partition(":")
-        found: click.Command = getattr(importlib.import_module(module), function)
-        return found
-
-
 class Command(click.Command):
-    """A command that ends with one clear line on standard error where it has to, and with the status that fits."""
+    """A command that reports each of our errors as one line on standard error, with the exit status for it."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Refuse what is not UTF-8: it comes as half characters, which can be neither sent nor printed."""
+        """Refuse an argument that is not UTF-8: Python reads it as half characters, which can't be sent or printed."""
         for one in args:
             try:
                 one.encode()
@@ -100,9 +81,7 @@ class Command(click.Command):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run it; turn our errors into exit statuses."""
-        from shared.service.settings import SettingsError  # noqa: PLC0415 - not before a command runs
-
+        """Run the command; turn our errors into exit statuses."""
         signals.end_as_usual()
         try:
             return super().invoke(ctx)
@@ -115,44 +94,36 @@ class Command(click.Command):
         except (ServiceError, StoreError) as error:
             raise Unreachable(str(error)) from error
         except BrokenPipeError:
-            raise  # whoever reads has seen enough; click ends without a word
+            raise  # the reader has closed the pipe, such as `head`; click ends without a message
         except OSError as error:
-            _give_up_output()
-            raise Failed(_why(error)) from error
+            _discard_output()
+            raise Failed(f"{error.filename or 'cannot read or write'}: {error.strerror or repr(error)}") from error
         except KeyboardInterrupt:
             sys.exit(signals.SIGNALLED + 2)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Tell the exit statuses below everything else."""
+        """Add the exit statuses at the end of the help."""
         super().format_epilog(ctx, formatter)
         with formatter.section("Exit status"):
             formatter.write_dl(EXIT_CODES)
 
 
-def _why(error: OSError) -> str:
-    return f"{error.filename or 'cannot read or write'}: {error.strerror or repr(error)}"
-
-
-def _give_up_output() -> None:
-    """Throw away what standard output does not take; else Python would try again at its end, and end with 120."""
+def _discard_output() -> None:
+    """Discard unwritten output; else Python tries to write it again at exit, and exits with status 120."""
     try:
         sys.stdout.flush()
     except OSError:
-        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - no path, but a device
+        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device, not a path
             os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run what a command does; a signal cancels it, and the process ends with the status that says so."""
-    import asyncio  # noqa: PLC0415 - 30 ms that --help and completion do without
-
-    logging.getLogger().addHandler(logging.NullHandler())  # our edges log; a command says by itself what went wrong
+    """Run the work of a command; a signal cancels it and sets the exit status."""
+    logging.getLogger().addHandler(logging.NullHandler())  # a command reports failures itself, not in log lines
     return asyncio.run(_interruptible(work))
 
 
 async def _interruptible(work: Coroutine[Any, Any, T]) -> T:
-    import asyncio  # noqa: PLC0415 - as above
-
     task = asyncio.current_task()
     assert task
     with signals.cancelling(task, asyncio.get_running_loop()) as came:
@@ -165,50 +136,50 @@ async def _interruptible(work: Coroutine[Any, Any, T]) -> T:
 
 
 @asynccontextmanager
-async def connected(name: str) -> AsyncIterator[Caller]:
-    """Connect to the NATS of the environment, for as long as the block lasts.
+async def connected(name: str) -> AsyncIterator[caller.Caller]:
+    """Connect to the NATS server of the environment for as long as the block runs.
 
     Raises:
-        SettingsError: NATS_URL or NATS_CREDS means nothing.
-        ServiceUnreachable: no NATS server in time.
+        SettingsError: NATS_URL or NATS_CREDS has an invalid value.
+        ServiceUnreachable: no NATS server answered in time.
     """
-    from shared.commands import caller  # noqa: PLC0415 - not before a command runs
-    from shared.nats import connection  # noqa: PLC0415 - not before a command runs
-    from shared.service import settings  # noqa: PLC0415 - not before a command runs
-
-    async with caller.connected(settings.load(os.environ, settings.NatsSettings), name) as asking:
-        told = _ToPeople(logging.INFO)  # only now: why there was no server is in the exception
-        logging.getLogger().addHandler(told)
-        logging.getLogger(connection.__name__).setLevel(logging.INFO)  # of the others only what is a warning
-        try:
-            yield asking
-        finally:
-            logging.getLogger(connection.__name__).setLevel(logging.NOTSET)
-            logging.getLogger().removeHandler(told)
+    config = settings.load(os.environ, settings.NatsSettings)
+    async with connection.opened(config, name, patience_seconds=caller.PATIENCE_SECONDS) as opened:
+        with _log_on_standard_error():  # not earlier: ServiceUnreachable has the reason why there was no connection
+            yield caller.Caller(opened)
 
 
-class _ToPeople(logging.Handler):
-    """What our edges log while a command works, such as a connection that is lost or back, as a line for people."""
+@contextmanager
+def _log_on_standard_error() -> Iterator[None]:
+    """Show warnings, and also that the connection to NATS was lost or restored."""
+    handler, of_nats = _StandardErrorHandler(logging.INFO), logging.getLogger(connection.__name__)
+    logging.getLogger().addHandler(handler)
+    of_nats.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        of_nats.setLevel(logging.NOTSET)
+        logging.getLogger().removeHandler(handler)
+
+
+class _StandardErrorHandler(logging.Handler):
+    """Writes a log record as one line: its event, and its error if it has one."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        why = getattr(record, "error", "")
-        say(f"{record.getMessage()}: {why}" if why else record.getMessage())
+        error = getattr(record, "error", "")
+        say(f"{record.getMessage()}: {error}" if error else record.getMessage())
 
 
 def print_json(value: object) -> None:
-    """Print one JSON document as one line, at once: whoever reads a stream of them waits for it."""
-    import msgspec  # noqa: PLC0415 - not before a command runs
-
+    """Print one JSON document as one line, and flush: the reader of a stream of them waits for it."""
     click.echo(msgspec.json.encode(value))
 
 
 def print_table(rows: Sequence[Sequence[object]], head: Sequence[str] = ()) -> None:
     """Print aligned columns."""
-    from shared.commands import formatting  # noqa: PLC0415 - not before a command runs
-
-    click.echo(formatting.render(rows, head))
+    click.echo(formatting.table(rows, head))
 
 
 def say(message: str) -> None:
-    """Tell people something that is no part of the answer."""
+    """Print a message that is not part of the answer."""
     click.echo(message, err=True)

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Pure: rows as aligned columns, sizes and times as people read them. What could steer a terminal is shown instead."""
+"""Pure: values, sizes, durations and tables as text for a terminal. Control characters are escaped."""
 
 from __future__ import annotations
 
@@ -10,23 +10,25 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-GAP: Final = "  "
+COLUMN_GAP: Final = "  "
 KIBI: Final = 1024
-UNITS: Final = (("days", 172_800, 86_400), ("hours", 7_200, 3_600), ("minutes", 120, 60), ("seconds", 0, 1))
-"""Each with the least time that is told in it: a day is 24 hours, two are days."""
-_WIDE: Final = frozenset("WF")  # Unicode Standard Annex 11: two columns
+DURATIONS: Final = (("days", 172_800, 86_400), ("hours", 7_200, 3_600), ("minutes", 120, 60), ("seconds", 0, 1))
+"""A unit, the shortest duration that is written in it, and its length; both in seconds."""
+_WIDE: Final = frozenset("WF")  # Unicode Standard Annex 11: characters of two columns
 
 
-def render(rows: Sequence[Sequence[object]], head: Sequence[str] = ()) -> str:
-    """Return the lines; numbers stand at the right of their column, everything else at the left."""
-    cells = [[printable(cell) for cell in row] for row in ([head, *rows] if head else rows)]
-    widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
-    right = [all(isinstance(row[at], int | float) for row in rows) for at in range(len(widths))]
-    return "\n".join(GAP.join(_padded(*one) for one in zip(row, widths, right, strict=True)).rstrip() for row in cells)
+def table(rows: Sequence[Sequence[object]], head: Sequence[str] = ()) -> str:
+    """Return aligned columns, one line for each row. A column of numbers is aligned at the right."""
+    lines = [[printable(cell) for cell in row] for row in ([head, *rows] if head else rows)]
+    widths = [max(map(_width, column)) for column in zip(*lines, strict=True)]
+    numeric = [all(isinstance(row[at], int | float) for row in rows) for at in range(len(widths))]
+    return "\n".join(
+        COLUMN_GAP.join(_padded(*cell) for cell in zip(line, widths, numeric, strict=True)).rstrip() for line in lines
+    )
 
 
 def printable(value: object) -> str:
-    """Return a value as one line without control characters; nothing and false are `-` and `no`."""
+    """Return a value as one line without control characters; an empty one is `-`, a flag `yes` or `no`."""
     match value:
         case None | "":
             return "-"
@@ -37,7 +39,7 @@ def printable(value: object) -> str:
 
 
 def size(count: int) -> str:
-    """Write a number of bytes: `64 KiB`."""
+    """Return a number of bytes in the largest unit that it fills: `64 KiB`."""
     value, units = float(count), iter(("B", "KiB", "MiB", "GiB", "TiB"))
     unit = next(units)
     while value >= KIBI and (larger := next(units, "")):
@@ -46,14 +48,14 @@ def size(count: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Write a time in the largest unit that it fills: `4 days`."""
-    unit, _, length = next(one for one in UNITS if seconds >= one[1])
+    """Return a duration in the largest unit that it fills twice: `4 days`, but `24 hours`."""
+    unit, _, length = next(one for one in DURATIONS if seconds >= one[1])
     return f"{seconds / length:.3g} {unit}"
 
 
-def _padded(text: str, width: int, right: bool) -> str:  # noqa: FBT001 - a column of flags
+def _padded(text: str, width: int, at_right: bool) -> str:  # noqa: FBT001 - a column of flags
     blanks = " " * (width - _width(text))
-    return blanks + text if right else text + blanks
+    return blanks + text if at_right else text + blanks
 
 
 def _width(text: str) -> int:

@@ -1,16 +1,26 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""The command `lfx-email-tracker check`."""
+"""The command `lfx-email-tracker check`: its options, what it checks, and its findings about the settings."""
 
 from __future__ import annotations
 
+import os
 from typing import Final
 
 import click
 
+from shared import contract
 from shared.commands import command
+from shared.commands.check import nats_check, report
+from shared.commands.check.bucket_check import BucketUse
+from shared.commands.check.checks import Finding, Plan
+from shared.service.settings import SettingsError
+from tracker import settings as tracker_settings
+from tracker.commands import sqs_check
+from tracker.settings import TrackerSettings
 
-OTHERS: Final = (
+NAME: Final = "lfx-email-tracker"
+LIBRARY_VARIABLES: Final = (
     "AWS_REGION",
     "AWS_DEFAULT_REGION",
     "AWS_PROFILE",
@@ -31,20 +41,51 @@ OTHERS: Final = (
 @click.command(cls=command.Command)
 @command.json_option
 def check(*, as_json: bool) -> None:
-    """Show the configuration, and try everything it names.
+    """Show the configuration, and try each server and bucket that it names.
 
-    Each variable with its value (secrets hidden) and where it comes from; then NATS, the buckets and the queue,
-    one line each, with what to do about it. No message is received and nothing is left behind. Ends with 1 if
-    anything fails.
+    Prints each variable with its value (secrets are hidden) and its source; then one line each for NATS, the buckets
+    and the queue, with advice on every problem. Receives no message and stores nothing. Exits with 1 if a check fails.
 
     \b
     Examples:
       lfx-email-tracker check
       kubectl exec deploy/lfx-v2-email-tracker -- lfx-email-tracker check
       lfx-email-tracker check --json | jq '.checks[] | select(.verdict != "ok")'
-    """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
-    from shared.commands.check import report as check_report  # noqa: PLC0415 - so that --help and completion do not wait for it
-    from tracker.commands import check_plan  # noqa: PLC0415
-    from tracker.settings import TrackerSettings  # noqa: PLC0415
+    """  # noqa: D301 - \b is click's mark for a paragraph that it must not wrap
+    report.run(NAME, TrackerSettings, plan, library_variables=LIBRARY_VARIABLES, as_json=as_json)
 
-    check_report.run("lfx-email-tracker", TrackerSettings, check_plan.plan, others=OTHERS, as_json=as_json)
+
+def plan(settings: TrackerSettings) -> Plan:
+    """Return the finding about the settings, and the checks to run with them."""
+    nats = nats_check.check(settings, f"{NAME} check", bucket_uses(settings))
+    return Plan([settings_finding(settings)], [nats, sqs_check.check(settings, os.environ)])
+
+
+def bucket_uses(settings: TrackerSettings) -> list[BucketUse]:
+    """Return how the tracker uses each bucket."""
+    eventing = settings.ses_eventing_enabled
+    without = "the process ends with status 1" if eventing else "queries are answered with an error"
+    uses = [
+        BucketUse(
+            bucket=contract.EMAIL_RECIPIENTS_BUCKET,
+            writes=eventing,
+            finds=True,
+            many=True,
+            follows=True,
+            without=without,
+        ),
+        BucketUse(bucket=contract.EMAIL_GROUP_INDEX_BUCKET, many=True, follows=True, without=without),
+    ]
+    if eventing and settings.suppression_enabled:
+        without = "bounces and complaints are not applied; SQS delivers them again"
+        uses.append(BucketUse(bucket=contract.EMAIL_SUPPRESSIONS_BUCKET, writes=True, without=without))
+    return uses
+
+
+def settings_finding(settings: TrackerSettings) -> Finding:
+    """Return an error in the combination of settings that are valid one by one, or that they are valid."""
+    try:
+        tracker_settings.check(settings)
+    except SettingsError as error:
+        return Finding("failed", report.CONFIGURATION, str(error), "serve would not start")
+    return report.VALID_CONFIGURATION

@@ -1,9 +1,9 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Edge: tries the queue: credentials, attributes, permissions. No message is received, hidden or deleted.
+"""I/O: checks the queue: credentials, attributes, permissions. Receives, hides and deletes no message.
 
-The permissions are tried with calls that mean nothing: none of them can do anything. SQS refuses such a call for what
-it holds only where it has let the caller in, and answers AccessDenied otherwise.
+It checks the permissions with calls that cannot succeed. SQS refuses such a call with AccessDenied if the caller lacks
+the permission, else for its invalid parameters.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ import msgspec
 from botocore.exceptions import BotoCoreError, ClientError
 
 from shared.commands import formatting
-from shared.commands.check.checkup import Finding, Probe
-from shared.service import threads as daemon_thread
+from shared.commands.check.checks import Check, Finding
+from shared.service import threads
 from shared.service.settings import SettingsError
-from tracker import settings as rules
+from tracker import settings as tracker_settings
 from tracker.errors import QueueUnavailable
 from tracker.events import sqs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from shared.commands.check.checkup import Tell
+    from shared.commands.check.checks import AddFinding
     from tracker.events.sqs import Queue
     from tracker.settings import TrackerSettings
 
 CREDENTIALS, QUEUE, PERMISSIONS = "AWS credentials", "SQS queue", "SQS permissions"
-PROBE_SECONDS: Final = 20.0
-FEWEST_RECEIVES: Final = 3  # a tracker that is replaced lets go of its messages, which counts as a receive
+CHECK_SECONDS: Final = 20.0
+FEWEST_RECEIVES: Final = 3  # a tracker that stops releases its messages, and each release counts as a receive
 SHORTEST_RETENTION_SECONDS: Final = 86_400
 BACKLOG: Final = 10_000
-NOBODY: Final = "check"  # no receipt handle looks like this
-MEANINGLESS: Final[dict[str, dict[str, object]]] = {
+NO_RECEIPT_HANDLE: Final = "check"
+INVALID_CALLS: Final[dict[str, dict[str, object]]] = {
     "receive_message": {"MaxNumberOfMessages": 0},
-    "delete_message": {"ReceiptHandle": NOBODY},
-    "change_message_visibility": {"ReceiptHandle": NOBODY, "VisibilityTimeout": 0},
+    "delete_message": {"ReceiptHandle": NO_RECEIPT_HANDLE},
+    "change_message_visibility": {"ReceiptHandle": NO_RECEIPT_HANDLE, "VisibilityTimeout": 0},
 }
 ACTIONS: Final = {
     "get_queue_attributes": "sqs:GetQueueAttributes",
@@ -46,47 +46,47 @@ ACTIONS: Final = {
     "delete_message": "sqs:DeleteMessage",
     "change_message_visibility": "sqs:ChangeMessageVisibility",
 }
-REFUSED_FOR_CONTENT: Final = frozenset(
+INVALID_PARAMETERS: Final = frozenset(
     {"InvalidParameterValue", "ReadCountOutOfRange", "ReceiptHandleIsInvalid", "InvalidIdFormat", "InvalidAddress"}
 )
 DENIED: Final = frozenset({"AccessDenied", "AccessDeniedException", "AuthorizationError", "KMS.AccessDeniedException"})
 NO_SUCH_QUEUE: Final = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"})
-NOT_KNOWN: Final = sqs.EXPIRED | {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidSecurity"}
+INVALID_CREDENTIALS: Final = sqs.EXPIRED | {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidSecurity"}
 
 
-def probe(settings: TrackerSettings, environ: Mapping[str, str]) -> Probe:
-    """Return the probe."""
+def check(settings: TrackerSettings, environ: Mapping[str, str]) -> Check:
+    """Return the check of the queue."""
 
-    async def try_out(tell: Tell) -> None:
+    async def run(add: AddFinding) -> None:
         if not settings.ses_eventing_enabled:
-            tell(Finding("skipped", QUEUE, "SES_EVENTING_ENABLED is false: no events are taken, queries are answered"))
+            add(Finding("skipped", QUEUE, "SES_EVENTING_ENABLED is false: no events are received"))
             return
         try:
-            rules.check(settings)
+            tracker_settings.check(settings)
         except SettingsError:
-            tell(Finding("skipped", QUEUE, "not tried without the URL of one in SES_ENGAGEMENT_SQS_QUEUE_URL"))
+            add(Finding("skipped", QUEUE, "not checked without a URL in SES_ENGAGEMENT_SQS_QUEUE_URL"))
             return
         queue = sqs.Queue(settings.ses_engagement_sqs_queue_url, environ, visibility_seconds=0)
-        tell(await _credentials(queue.region))
-        if await _attributes(queue, tell):
-            tell(await _permissions(queue))
+        add(await _credentials(queue.region))
+        if await _attributes(queue, add):
+            add(await _permissions(queue))
 
-    return Probe(QUEUE, PROBE_SECONDS, try_out)
+    return Check(QUEUE, CHECK_SECONDS, run)
 
 
 async def _credentials(region: str) -> Finding:
     try:
-        method = await daemon_thread.run(_method)
+        method = await threads.run(_method)
     except (BotoCoreError, ClientError, OSError) as error:
         advice = "check the service account's role and its trust policy"
-        return Finding("failed", CREDENTIALS, f"cannot be had: {error}", advice)
+        return Finding("failed", CREDENTIALS, f"cannot be loaded: {error}", advice)
     if not method:
-        return Finding("failed", CREDENTIALS, "there are none", "give the service account a role (IRSA), or set AWS_*")
+        return Finding("failed", CREDENTIALS, "not found", "give the service account a role (IRSA), or set AWS_*")
     return Finding("ok", CREDENTIALS, f"from {method}, region {region}")
 
 
 def _method() -> str:
-    """Return where boto3 has its credentials from, once it really has them."""
+    """Return the source of boto3's credentials, after loading them; empty if it finds none."""
     found = boto3.session.Session().get_credentials()
     if found is None:
         return ""
@@ -94,30 +94,29 @@ def _method() -> str:
     return str(found.method)
 
 
-async def _attributes(queue: Queue, tell: Tell) -> bool:
-    """Tell of the queue; return whether it is any use to try more."""
+async def _attributes(queue: Queue, add: AddFinding) -> bool:
+    """Add a finding about the queue; return whether its permissions can be checked."""
     try:
         answer = await queue.ask("get_queue_attributes", AttributeNames=["All"])
     except QueueUnavailable as error:
         finding = _unavailable(error)
-        tell(finding)
-        return finding.verdict == "warning"
+        add(finding)
+        return finding.status == "warning"
     attributes: dict[str, str] = answer.get("Attributes") or {}
-    tell(_described(attributes))
+    add(_described(attributes))
     return True
 
 
 def _unavailable(error: QueueUnavailable) -> Finding:
-    code, said = _code(error), str(error)
-    if code in DENIED:  # the tracker itself needs no attributes
-        return Finding("warning", QUEUE, "its attributes may not be read", f"grant {ACTIONS['get_queue_attributes']}")
+    code, found = _code(error), str(error)
+    if code in DENIED:  # the tracker itself does not read the attributes
+        return Finding("warning", QUEUE, "its attributes cannot be read", f"grant {ACTIONS['get_queue_attributes']}")
     if code in NO_SUCH_QUEUE:
-        return Finding("failed", QUEUE, "there is no such queue", "check SES_ENGAGEMENT_SQS_QUEUE_URL and the account")
-    if code in NOT_KNOWN:
-        return Finding("failed", QUEUE, said, "these credentials are not, or no longer, good")
-    return Finding(
-        "failed", QUEUE, said, "check the URL, the region, and the way to AWS (proxy, firewall, VPC endpoint)"
-    )
+        return Finding("failed", QUEUE, "does not exist", "check SES_ENGAGEMENT_SQS_QUEUE_URL and the account")
+    if code in INVALID_CREDENTIALS:
+        return Finding("failed", QUEUE, found, "the credentials are not valid, or have expired: renew them")
+    advice = "check the URL, the region, and the network to AWS (proxy, firewall, VPC endpoint)"
+    return Finding("failed", QUEUE, found, advice)
 
 
 def _described(attributes: Mapping[str, str]) -> Finding:
@@ -128,23 +127,23 @@ def _described(attributes: Mapping[str, str]) -> Finding:
     dead_letters = str(redrive.get("deadLetterTargetArn", "")).rpartition(":")[2]
     receives = int(redrive.get("maxReceiveCount", 0))
     parts = [
-        f"about {visible:,} messages wait, {hidden:,} in flight",
+        f"about {visible:,} messages waiting, {hidden:,} in flight",
         f"kept for {formatting.duration(retention)}" if retention else "",
-        f"visibility {attributes.get('VisibilityTimeout', '?')} s (each receive asks for its own)",
-        f"after {receives} receives to {dead_letters}" if dead_letters else "no dead-letter queue",
+        f"visibility {attributes.get('VisibilityTimeout', '?')} s (each receive sets its own)",
+        f"moved to {dead_letters} after {receives} receives" if dead_letters else "no dead-letter queue",
     ]
-    remarks = (
-        (not dead_letters, "give it a dead-letter queue, else a message that cannot be settled comes again and again"),
+    advice = (
+        (not dead_letters, "add a dead-letter queue: without it, a message that always fails is received without end"),
         (bool(dead_letters) and receives < FEWEST_RECEIVES, f"set maxReceiveCount to {FEWEST_RECEIVES} or more"),
         (
             bool(retention) and retention < SHORTEST_RETENTION_SECONDS,
-            "keep messages for days, so that an outage loses none",
+            "set a retention of days, so that an outage loses no messages",
         ),
-        ("sns.amazonaws.com" not in attributes.get("Policy", ""), "let SNS send to it: no policy of the queue does"),
+        ("sns.amazonaws.com" not in attributes.get("Policy", ""), "allow SNS to send to it: its policy does not"),
         (visible > BACKLOG, "there is a backlog: run more trackers"),
     )
-    advice = "; ".join(advice for applies, advice in remarks if applies)
-    return Finding("warning" if advice else "ok", QUEUE, ", ".join(filter(None, parts)), advice)
+    text = "; ".join(text for applies, text in advice if applies)
+    return Finding("warning" if text else "ok", QUEUE, ", ".join(filter(None, parts)), text)
 
 
 def _redrive(attributes: Mapping[str, str]) -> dict[str, Any]:
@@ -156,20 +155,20 @@ def _redrive(attributes: Mapping[str, str]) -> dict[str, Any]:
 
 async def _permissions(queue: Queue) -> Finding:
     denied, unclear = [], []
-    for operation, arguments in MEANINGLESS.items():
+    for operation, arguments in INVALID_CALLS.items():
         try:
             await queue.ask(operation, **arguments)
         except QueueUnavailable as error:
             code = _code(error)
             if code in DENIED:
                 denied.append(ACTIONS[operation])
-            elif code not in REFUSED_FOR_CONTENT:
+            elif code not in INVALID_PARAMETERS:
                 unclear.append(str(error))
     if denied:
         return Finding("failed", PERMISSIONS, f"denied: {', '.join(denied)}", "grant them to the tracker's role")
     if unclear:
         return Finding("failed", PERMISSIONS, "; ".join(unclear), "see the lines above")
-    return Finding("ok", PERMISSIONS, "may receive, delete, and change visibility")
+    return Finding("ok", PERMISSIONS, "may receive, delete and change visibility")
 
 
 def _code(error: QueueUnavailable) -> str:

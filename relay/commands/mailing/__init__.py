@@ -1,3 +1,3 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""`lfx-email-relay send --csv`: one email to each row of a file."""
+"""The command `send --csv`: one email for each row of a file."""

@@ -1,17 +1,17 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Sends the rows of a mailing through the running relay: some at once, each at most once, and stops when told to."""
+"""Sends the rows of a mailing through the running relay, several at the same time, and stops when the relay does."""
 
 from __future__ import annotations
 
 import asyncio
-import random
 from typing import TYPE_CHECKING, Final
 
-import msgspec
+from tenacity import AsyncRetrying, retry_if_result, wait_random_exponential
 
-from relay.commands.mailing.results import Outcome
+from relay.commands.mailing.results import RowOutcome
 from shared import contract
+from shared.commands import command
 from shared.errors import RequestRefused, RequestUnanswered, ServiceUnreachable
 
 if TYPE_CHECKING:
@@ -20,44 +20,40 @@ if TYPE_CHECKING:
     from relay.commands.mailing.rows import Row
     from shared.commands.caller import Caller
 
-    Settle = Callable[[Row, Outcome], None]
+    Record = Callable[[Row, RowOutcome], None]
 
-PATIENCE_SECONDS: Final = 60.0  # with a service that is busy, or not there
-FIRST_PAUSE_SECONDS: Final = 0.2
-LONGEST_PAUSE_SECONDS: Final = 5.0
-LOOK_AGAIN_SECONDS: Final = 0.1
-IN_DOUBT: Final = frozenset(
+PATIENCE_SECONDS: Final = 60.0  # with a service that is busy or unreachable
+PAUSES: Final = wait_random_exponential(multiplier=0.4, min=0.1, max=5)
+RECONNECT_POLL_SECONDS: Final = 0.1
+UNCERTAIN_ERRORS: Final = frozenset(
     {contract.DELIVERY_FAILED, contract.INTERNAL_ERROR, contract.OUTCOME_UNKNOWN, contract.REQUEST_IN_PROGRESS}
 )
-"""Errors after which the mail may have gone out after all, if rarely: the final dot may have had no answer."""
+"""Errors after which the email may still have been sent: the mail server's last reply may have been lost."""
 
 
 class Mailer:
-    """Works through rows; `settle` is told before a row is asked for and when its outcome is known."""
+    """Sends rows; `record` is called before each request and with each outcome."""
 
-    def __init__(
-        self, caller: Caller, settle: Settle, say: Callable[[str], None], *, concurrency: int, timeout: float
-    ) -> None:
-        """Ask for `concurrency` emails at once, and wait `timeout` seconds for each answer."""
-        self._say = say
+    def __init__(self, caller: Caller, record: Record, *, concurrency: int, timeout: float) -> None:
+        """Send `concurrency` requests at the same time, and wait `timeout` seconds for each answer."""
         self._caller = caller
-        self._settle = settle
+        self._record = record
         self._concurrency = concurrency
         self._timeout = timeout
-        self._ending = asyncio.Event()
+        self._stopping = asyncio.Event()
         self._has_answered = False
         self._unanswered = 0
-        self.stopped = ""  # why, where the service is not there any more
+        self.stopped = ""  # the reason why not all rows were sent
 
     async def send(self, rows: Sequence[Row]) -> None:
-        """Send all; when cancelled, wait for what is under way, and for a second cancellation no longer."""
+        """Send all rows. When cancelled, wait for the outstanding answers; a second cancellation abandons them."""
         waiting = iter(rows)
         work = asyncio.gather(*(self._work(waiting) for _ in range(self._concurrency)))
         try:
             await asyncio.shield(work)
         except asyncio.CancelledError:
-            self._ending.set()
-            self._say("Stopping: waiting for the answers that are under way. Ctrl-C again leaves them in doubt.")
+            self._stopping.set()
+            command.say("Stopping: waiting for outstanding answers. Press Ctrl-C again to leave without them.")
             try:
                 await asyncio.shield(work)
             finally:
@@ -65,82 +61,76 @@ class Mailer:
             raise
 
     async def _work(self, waiting: Iterator[Row]) -> None:
-        while not self._ending.is_set() and (row := next(waiting, None)):
+        while not self._stopping.is_set() and (row := next(waiting, None)):
             await self._send(row)
 
     async def _send(self, row: Row) -> None:
         try:
             async with asyncio.timeout(PATIENCE_SECONDS) as patience:
-                outcome = await self._asked_until_taken(row, patience)
-        except _Ending:
-            outcome = Outcome("unsent", error="stopped before it was asked for")
+                retrying = AsyncRetrying(retry=retry_if_result(_is_unsent), wait=PAUSES, sleep=self._pause)
+                outcome: RowOutcome = await retrying(self._attempt, row, patience)
+        except _Stopped:
+            outcome = RowOutcome("unsent", error="the run was stopped before")
         except TimeoutError:
-            outcome = Outcome("unsent", error=f"not taken within {PATIENCE_SECONDS:g} s")
-            self._stop("the service is not there, or busy all the time")
-        self._settle(row, outcome)
+            outcome = RowOutcome("unsent", error=f"not accepted within {PATIENCE_SECONDS:g} s")
+            self._stop(f"the service was busy or unreachable for {PATIENCE_SECONDS:g} s")
+        self._record(row, outcome)
 
-    async def _asked_until_taken(self, row: Row, patience: asyncio.Timeout) -> Outcome:
-        pause = FIRST_PAUSE_SECONDS
-        while True:
-            while not self._caller.connection.connected:
-                await self._pause(LOOK_AGAIN_SECONDS)
-            self._settle(row, Outcome("sending"))
-            deadline = patience.when()
-            patience.reschedule(None)  # whoever is asked has the time of an answer
-            outcome = await self._ask(row)
-            if outcome.status != "unsent":
-                return outcome
+    async def _attempt(self, row: Row, patience: asyncio.Timeout) -> RowOutcome:
+        while not self._caller.connection.connected:
+            await self._pause(RECONNECT_POLL_SECONDS)
+        self._record(row, RowOutcome("sending"))
+        deadline = patience.when()
+        patience.reschedule(None)  # the request has its own timeout
+        outcome = await self._ask(row)
+        if _is_unsent(outcome):
             patience.reschedule(deadline)
-            self._settle(row, outcome)
-            await self._pause(pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
-            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+            self._record(row, outcome)
+        return outcome
 
-    async def _ask(self, row: Row) -> Outcome:
-        outcome = await ask(self._caller, row.request, self._timeout)
-        if outcome.status == "unsent" and outcome.error != contract.SERVICE_BUSY and not self._has_answered:
-            self._stop(outcome.error)  # nobody was ever there
+    async def _ask(self, row: Row) -> RowOutcome:
+        outcome = await _outcome_of(self._caller, row.request, self._timeout)
+        if _is_unsent(outcome) and outcome.error != contract.SERVICE_BUSY and not self._has_answered:
+            self._stop(outcome.error)  # the service was never reached
         self._has_answered = self._has_answered or outcome.status not in {"unsent", "unknown"}
         self._unanswered = self._unanswered + 1 if outcome.status == "unknown" else 0
-        if self._unanswered >= self._concurrency:  # else the whole file would end in doubt
-            self._stop("there are no answers any more")
+        if self._unanswered >= self._concurrency:  # else every further row would have an unknown outcome
+            self._stop("the service does not answer any more")
         return outcome
 
     def _stop(self, why: str) -> None:
         self.stopped = self.stopped or why
-        self._ending.set()
+        self._stopping.set()
 
     async def _pause(self, seconds: float) -> None:
         try:
             async with asyncio.timeout(seconds):
-                await self._ending.wait()
+                await self._stopping.wait()
         except TimeoutError:
             return
-        raise _Ending
+        raise _Stopped
 
 
-class _Ending(Exception):
-    """Nothing more is begun."""
+class _Stopped(Exception):
+    """The run is stopping: no further request is sent."""
 
 
-async def ask(caller: Caller, request: contract.SendEmailRequest, timeout: float) -> Outcome:
-    """Ask once for an email, and sort the answer by what may be done about it."""
+def _is_unsent(outcome: RowOutcome) -> bool:
+    return outcome.status == "unsent"
+
+
+async def _outcome_of(caller: Caller, request: contract.SendEmailRequest, timeout: float) -> RowOutcome:
+    """Send one request; return the outcome by what a later run may do about it."""
     try:
         sent = await caller.ask(contract.SEND_EMAIL_SUBJECT, request, contract.SendEmailResponse, timeout=timeout)
     except RequestRefused as error:
         if error.error == contract.SERVICE_BUSY:
-            return Outcome("unsent", error=str(error))
-        return Outcome("failed" if error.error in IN_DOUBT else "refused", error=str(error))
+            return RowOutcome("unsent", error=str(error))
+        return RowOutcome("failed" if error.error in UNCERTAIN_ERRORS else "refused", error=str(error))
     except ServiceUnreachable as error:
-        return Outcome("unsent", error=str(error))
+        return RowOutcome("unsent", error=str(error))
     except RequestUnanswered as error:
-        return Outcome("unknown", error=str(error))
+        return RowOutcome("unknown", error=str(error))
     if not sent.email_id:
-        return Outcome("filtered", error="outside SMTP_ALLOWED_RECIPIENT_DOMAINS")
-    return Outcome("sent", email_id=sent.email_id, group_id=sent.group_id)
-
-
-def with_group(row: Row, group_id: str) -> Row:
-    """Return the row in a group, unless it names its own."""
-    if row.request.group_id:
-        return row
-    return msgspec.structs.replace(row, request=msgspec.structs.replace(row.request, group_id=group_id))
+        return RowOutcome("filtered", error="outside SMTP_ALLOWED_RECIPIENT_DOMAINS")
+    return RowOutcome("sent", email_id=sent.email_id, group_id=sent.group_id)

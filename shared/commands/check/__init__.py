@@ -1,3 +1,3 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""What `check` of both processes has in common: running checks, NATS, buckets, the report."""
+"""The parts of the command `check` that both processes use."""

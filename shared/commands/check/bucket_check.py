@@ -1,10 +1,9 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Edge: tries one bucket as the process uses it.
+"""I/O: checks one bucket as the process uses it. Stores nothing.
 
-Reading is tried with a key that no bucket has. Writing is tried with a revision that no key has: the server refuses
-that as a conflict after it has checked the permission, and stores nothing, so that nobody ever meets the key. In the
-same way a consumer is asked for that the server refuses.
+It reads a key that no bucket has. It writes with a revision that no key has: the server checks the permission, then
+refuses the write as a conflict. In the same way it requests a consumer that the server refuses.
 """
 
 from __future__ import annotations
@@ -15,28 +14,29 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from shared.commands import formatting
-from shared.commands.check.checkup import Finding, Probe
+from shared.commands.check.checks import Check, Finding
 from shared.errors import BucketMissing, KeyMissing, NotPermitted, RevisionConflict, StoreError
 from shared.kv import jetstream
 from shared.kv.bucket import Bucket
 
 if TYPE_CHECKING:
-    from shared.commands.check.checkup import Tell, Verdict
+    from shared.commands.check.checks import AddFinding
     from shared.nats.connection import Connection
     from shared.nats.inbox import Inbox
 
-NO_KEY: Final = "=check"  # no group and no email has it: group_index escapes such ids, and ids of emails are UUIDs
+NO_KEY: Final = "=check"  # no group or email has it: group_index escapes such ids, and ids of emails are UUIDs
 NO_REVISION: Final = 1 << 62
 NEARLY_FULL: Final = 0.9
 LEAST_RECORD_BYTES: Final = 8192
-PROBE_SECONDS: Final = 20.0
+CHECK_JETSTREAM_ADVICE: Final = "check JetStream on the server"
+CHECK_SECONDS: Final = 20.0
 
 
-class Use(msgspec.Struct, frozen=True, kw_only=True):
+class BucketUse(msgspec.Struct, frozen=True, kw_only=True):
     """How a process uses a bucket.
 
-    It `finds` one value past the leader, reads `many` in one request, `follows` the writes of others. `without` is what
-    happens without the bucket.
+    `finds`: it reads one value from any replica. `many`: it reads many values in one request. `follows`: it consumes
+    the writes of other processes. `expires`: its values need a TTL. `without`: what happens without the bucket.
     """
 
     bucket: str
@@ -49,8 +49,8 @@ class Use(msgspec.Struct, frozen=True, kw_only=True):
     expires: bool = False
 
 
-class Config(jetstream.StreamConfig, frozen=True):
-    """What else is told of a bucket: bytes with -1 for no limit, `max_age` in nanoseconds with 0 for ever."""
+class BucketConfig(jetstream.StreamConfig, frozen=True):
+    """The configuration: `max_bytes` -1 is no limit, `max_age` is in nanoseconds and 0 is no TTL."""
 
     max_bytes: int = -1
     max_age: int = 0
@@ -58,15 +58,15 @@ class Config(jetstream.StreamConfig, frozen=True):
     storage: str = "file"
 
 
-class State(jetstream.StreamState, frozen=True):
-    """What is in it."""
+class BucketState(jetstream.StreamState, frozen=True):
+    """What the bucket holds."""
 
     messages: int = 0
     bytes: int = 0
 
 
 class Replica(msgspec.Struct, frozen=True):
-    """One that follows the leader."""
+    """A server that follows the leader."""
 
     name: str = ""
     current: bool = True
@@ -74,94 +74,87 @@ class Replica(msgspec.Struct, frozen=True):
 
 
 class Cluster(msgspec.Struct, frozen=True):
-    """Who leads and who follows."""
+    """The servers that hold the bucket; without a name they are not clustered."""
 
     leader: str = ""
     name: str = ""
     replicas: tuple[Replica, ...] = ()
 
 
-class Info(jetstream.StreamInfo, frozen=True):
+class BucketInfo(jetstream.StreamInfo, frozen=True):
     """The answer to $JS.API.STREAM.INFO."""
 
-    config: Config = Config()
-    state: State = State()
+    config: BucketConfig = BucketConfig()
+    state: BucketState = BucketState()
     cluster: Cluster | None = None
 
 
-_decode = msgspec.json.Decoder(Info).decode
+_decode = msgspec.json.Decoder(BucketInfo).decode
 
 
-def probe(use: Use, inbox: Inbox, connection: Connection) -> Probe:
-    """Return the probe of a bucket."""
+def check(use: BucketUse, inbox: Inbox, connection: Connection) -> Check:
+    """Return the check of a bucket."""
     about = f"bucket {use.bucket}"
 
-    async def try_out(tell: Tell) -> None:
+    async def run(add: AddFinding) -> None:
         try:
             info = _decode((await inbox.request(f"$JS.API.STREAM.INFO.KV_{use.bucket}")).data)
         except StoreError as error:
-            tell(_unusable(about, use, error))
+            add(_unusable(about, use, error))
             return
         if info.error:
-            tell(_absent(about, use, info.error))
+            add(_absent(about, use, info.error))
             return
-        bucket = Bucket(inbox, connection, use.bucket)
         try:
-            await _use(bucket, use, inbox)
+            await _use(Bucket(inbox, connection, use.bucket), use, inbox)
         except StoreError as error:
-            tell(_unusable(about, use, error, _described(info)))
+            add(_unusable(about, use, error, _described(info)))
             return
-        verdict, advice = _judged(use, info)
+        advice = _advice(use, info)
         able = "readable and writable" if use.writes else "readable"
-        tell(Finding(verdict, about, f"{_described(info)}, {able}", advice))
+        add(Finding("warning" if advice else "ok", about, f"{_described(info)}, {able}", advice))
 
-    return Probe(about, PROBE_SECONDS, try_out)
+    return Check(about, CHECK_SECONDS, run)
 
 
-def _unusable(about: str, use: Use, error: StoreError, *known: str) -> Finding:
-    """Tell of a bucket that cannot be used; what an optional feature needs has to be granted only to who uses it."""
+def _unusable(about: str, use: BucketUse, error: StoreError, *known: str) -> Finding:
+    """Describe a bucket that cannot be used. A missing permission is only a warning if the bucket is optional."""
     why = str(error).removeprefix(f"{about}: ")
     if not isinstance(error, NotPermitted):
-        return Finding("failed", about, "; ".join((why, *known)), "look after JetStream")
+        return Finding("failed", about, "; ".join((why, *known)), CHECK_JETSTREAM_ADVICE)
     if use.optional:
-        return Finding("warning", about, f"{why}; {use.without}", "grant the permission, unless nobody needs it")
+        return Finding("warning", about, f"{why}; {use.without}", "grant the permission if callers use this feature")
     return Finding("failed", about, why, "grant the permission")
 
 
-async def _use(bucket: Bucket, use: Use, inbox: Inbox) -> None:
+async def _use(bucket: Bucket, use: BucketUse, inbox: Inbox) -> None:
     with suppress(KeyMissing):
         await bucket.get_from_leader(NO_KEY)
     if use.finds:
         await bucket.find(NO_KEY)
     if use.many:
         await bucket.get_many([NO_KEY])
-    if use.follows:  # refused, since the stream is not that of the subject
+    if use.follows:  # refused, since the stream named in the request is not that of the subject
         await inbox.request(f"$JS.API.CONSUMER.CREATE.KV_{use.bucket}", jetstream.encode({"stream_name": NO_KEY}))
     if use.writes:
-        await _write(bucket)
+        with suppress(RevisionConflict):  # refused because of its revision, so the permission is there
+            await bucket.update(NO_KEY, b"", NO_REVISION)
 
 
-async def _write(bucket: Bucket) -> None:
-    with suppress(RevisionConflict):  # refused for its revision, not for a permission
-        await bucket.update(NO_KEY, b"", NO_REVISION)
-
-
-def _absent(about: str, use: Use, error: jetstream.ApiError) -> Finding:
+def _absent(about: str, use: BucketUse, error: jetstream.ApiError) -> Finding:
     if error.err_code != jetstream.NO_STREAM:
-        return Finding("failed", about, f"{error.description} ({error.err_code})", "look after JetStream")
-    found = f"there is none; {use.without}" if use.without else "there is none"
+        return Finding("failed", about, f"{error.description} ({error.err_code})", CHECK_JETSTREAM_ADVICE)
+    found = f"does not exist; {use.without}" if use.without else "does not exist"
     return Finding("warning" if use.optional else "failed", about, found, BucketMissing.advice)
 
 
-def _described(info: Info) -> str:
+def _described(info: BucketInfo) -> str:
     config, state = info.config, info.state
-    room = (
-        f"room for {formatting.size(max(config.max_bytes - state.bytes, 0))} more"
-        if config.max_bytes > 0
-        else "no limit of size"
+    free = (
+        f"{formatting.size(max(config.max_bytes - state.bytes, 0))} free" if config.max_bytes > 0 else "no size limit"
     )
     parts = [
-        f"{state.messages} values, {formatting.size(state.bytes)}, {room}",
+        f"{state.messages} values, {formatting.size(state.bytes)}, {free}",
         f"values up to {formatting.size(config.max_msg_size)}" if config.max_msg_size > 0 else "values of any size",
         f"{config.num_replicas} replica{'s' if config.num_replicas > 1 else ''} in {config.storage}",
         f"history {config.max_msgs_per_subject}",
@@ -170,19 +163,18 @@ def _described(info: Info) -> str:
     return ", ".join(parts if config.allow_direct else [*parts, "no direct reads"])
 
 
-def _judged(use: Use, info: Info) -> tuple[Verdict, str]:
-    """Return the worst that can be said of a bucket that works."""
+def _advice(use: BucketUse, info: BucketInfo) -> str:
+    """Return advice on everything unusual about a bucket that works; empty if nothing is."""
     config = info.config
     behind = [one.name for one in info.cluster.replicas if one.offline or not one.current] if info.cluster else []
-    remarks = (
+    advice = (
         (0 < config.max_bytes * NEARLY_FULL <= info.state.bytes, "nearly full: raise its max_bytes"),
-        (bool(behind), f"not up to date: {', '.join(behind)}: look after these servers"),
-        (config.storage == "memory", "in memory: a restart of NATS loses it; make it anew with file storage"),
+        (bool(behind), f"replicas that are not up to date: {', '.join(behind)}: check these servers"),
+        (config.storage == "memory", "in memory: a restart of NATS deletes it; create it again with file storage"),
         (bool(info.cluster and info.cluster.name) and config.num_replicas == 1, "in a cluster, 3 replicas are safer"),
-        (not config.allow_direct and use.many, "set allow_direct: without it each record is read alone"),
-        (0 < config.max_msg_size < LEAST_RECORD_BYTES, "values this small cannot hold a record with its events"),
-        (bool(config.max_age) and not use.expires, "its values expire, and what was sent is forgotten: set no TTL"),
+        (not config.allow_direct and use.many, "set allow_direct: without it each record is one request"),
+        (0 < config.max_msg_size < LEAST_RECORD_BYTES, "raise max_value_size: a record with its events may not fit"),
+        (bool(config.max_age) and not use.expires, "its values expire, and the record of an email is lost: set no TTL"),
         (not config.max_age and use.expires, "its keys never expire: set a TTL of 24 hours"),
     )
-    advice = "; ".join(advice for applies, advice in remarks if applies)
-    return ("warning", advice) if advice else ("ok", "")
+    return "; ".join(text for applies, text in advice if applies)

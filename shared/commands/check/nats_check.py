@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Edge: tries NATS, JetStream and the buckets as a process uses them, and leaves nothing behind."""
+"""I/O: checks NATS, JetStream and the buckets as a process uses them. Leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import msgspec
 import nats.errors
 
 from shared.commands import formatting
-from shared.commands.check import bucket_check, checkup
-from shared.commands.check.checkup import Finding, Probe
+from shared.commands.check import bucket_check, checks
+from shared.commands.check.checks import Check, Finding
 from shared.errors import NotPermitted, ServiceUnreachable, StoreError
 from shared.kv import jetstream  # noqa: TC001 - msgspec reads it
 from shared.nats import connection, permissions
@@ -22,33 +22,34 @@ from shared.service.settings import SettingsError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from shared.commands.check.bucket_check import Use
-    from shared.commands.check.checkup import Tell
+    from shared.commands.check.bucket_check import BucketUse
+    from shared.commands.check.checks import AddFinding
     from shared.nats.connection import Connection
     from shared.nats.permissions import Denial
     from shared.service.settings import NatsSettings
 
 CONNECT_SECONDS: Final = 6.0
-PROBE_SECONDS: Final = 20.0  # a bucket is asked up to six things, each within the inbox's own time
+CHECK_SECONDS: Final = 20.0  # up to six requests for each bucket, each within the inbox's own time limit
 ROUND_TRIPS: Final = 3
 SLOW_SECONDS: Final = 0.05
 NEARLY_FULL: Final = 0.9
 ACCOUNT: Final = "JetStream account"
+NO_JETSTREAM_ADVICE: Final = "enable JetStream for this account"
 
 
-class Limits(msgspec.Struct, frozen=True):
-    """Of an account, in bytes; -1 for none."""
+class AccountLimits(msgspec.Struct, frozen=True):
+    """The limits of an account, in bytes; -1 is no limit."""
 
     max_storage: int = -1
 
 
 class Tier(msgspec.Struct, frozen=True):
-    """What an account may use, and uses; with replicas there may be a tier for each number of them."""
+    """What an account uses, and may use. There may be one tier for each number of replicas."""
 
     storage: int = 0
     reserved_storage: int = 0
     streams: int = 0
-    limits: Limits = Limits()
+    limits: AccountLimits = AccountLimits()
 
 
 class Account(Tier, frozen=True):
@@ -61,34 +62,38 @@ class Account(Tier, frozen=True):
 _decode_account = msgspec.json.Decoder(Account).decode
 
 
-def probe(settings: NatsSettings, name: str, uses: Sequence[Use]) -> Probe:
-    """Return the probe of NATS and of the buckets that the process uses."""
+def check(settings: NatsSettings, name: str, uses: Sequence[BucketUse]) -> Check:
+    """Return the check of NATS and of the buckets that the process uses."""
 
-    async def try_out(tell: Tell) -> None:
+    async def run(add: AddFinding) -> None:
         try:
             async with connection.opened(settings, name, patience_seconds=CONNECT_SECONDS) as opened:
-                denied: list[Denial] = []
-                opened.on_error(lambda error: denied.extend(filter(None, [permissions.denial_in(error)])))
-                async with Inbox(opened) as box:
-                    tell(await _round_trip(opened))
-                    if denied:  # nothing but the inbox was asked for yet
-                        advice = "set NATS_INBOX_PREFIX to where it may subscribe"
-                        tell(Finding("failed", "NATS inbox", str(denied[0]), advice))
-                        skip(tell, "an inbox")
-                        return
-                    probes = [Probe(ACCOUNT, PROBE_SECONDS, lambda tell: _account(box, tell))]
-                    probes += [bucket_check.probe(use, box, opened) for use in uses]
-                    async for finding in checkup.run(probes):
-                        tell(finding)
+                await _with_connection(opened, uses, add)
         except (ServiceUnreachable, SettingsError, OSError) as error:
-            tell(Finding("failed", "NATS", str(error), "check NATS_URL and NATS_CREDS, and that the server runs"))
-            skip(tell, "NATS")
+            add(Finding("failed", "NATS", str(error), "check NATS_URL and NATS_CREDS, and that the server runs"))
+            _skip(uses, "not checked without NATS", add)
 
-    def skip(tell: Tell, missing: str) -> None:
-        for about in [ACCOUNT, *(f"bucket {use.bucket}" for use in uses)]:
-            tell(Finding("skipped", about, f"not tried without {missing}"))
+    return Check("NATS", CONNECT_SECONDS + CHECK_SECONDS + CONNECT_SECONDS, run)
 
-    return Probe("NATS", CONNECT_SECONDS + PROBE_SECONDS + CONNECT_SECONDS, try_out)
+
+async def _with_connection(opened: Connection, uses: Sequence[BucketUse], add: AddFinding) -> None:
+    denials: list[Denial] = []
+    opened.on_error(lambda error: denials.extend(filter(None, [permissions.denial_in(error)])))
+    async with Inbox(opened) as inbox:
+        add(await _round_trip(opened))
+        if denials:  # of the subscription to the inbox: nothing else was requested yet
+            advice = "set NATS_INBOX_PREFIX to a prefix that this user may subscribe to"
+            add(Finding("failed", "NATS inbox", str(denials[0]), advice))
+            _skip(uses, "not checked without an inbox", add)
+            return
+        account = Check(ACCOUNT, CHECK_SECONDS, lambda add: _account(inbox, add))
+        async for finding in checks.run([account, *(bucket_check.check(use, inbox, opened) for use in uses)]):
+            add(finding)
+
+
+def _skip(uses: Sequence[BucketUse], why: str, add: AddFinding) -> None:
+    for about in [ACCOUNT, *(f"bucket {use.bucket}" for use in uses)]:
+        add(Finding("skipped", about, why))
 
 
 async def _round_trip(opened: Connection) -> Finding:
@@ -98,7 +103,7 @@ async def _round_trip(opened: Connection) -> Finding:
         f"round trip {fastest * 1000:.1f} ms, messages up to {formatting.size(opened.max_payload)}"
     )
     if fastest > SLOW_SECONDS:
-        return Finding("warning", "NATS", found, "each email needs several round trips: run close to NATS")
+        return Finding("warning", "NATS", found, "each email needs several round trips: run this process near NATS")
     return Finding("ok", "NATS", found)
 
 
@@ -112,32 +117,32 @@ async def _timed_flush(opened: Connection) -> float:
     try:
         await opened.client.flush(int(CONNECT_SECONDS))
     except nats.errors.Error as error:
-        raise ServiceUnreachable(f"connected, but does not answer: {error}") from error
+        raise ServiceUnreachable(f"connected, but the server does not answer: {error}") from error
     return time.perf_counter() - started
 
 
-async def _account(box: Inbox, tell: Tell) -> None:
+async def _account(inbox: Inbox, add: AddFinding) -> None:
     try:
-        account = _decode_account((await box.request("$JS.API.INFO")).data)
-    except NotPermitted as error:  # the process itself needs no such permission
-        tell(Finding("skipped", ACCOUNT, str(error)))
+        account = _decode_account((await inbox.request("$JS.API.INFO")).data)
+    except NotPermitted as error:  # the process itself does not need this permission
+        add(Finding("skipped", ACCOUNT, str(error)))
         return
     except StoreError as error:
-        tell(Finding("failed", ACCOUNT, f"JetStream: {error}", "switch JetStream on for this account"))
+        add(Finding("failed", ACCOUNT, f"JetStream: {error}", NO_JETSTREAM_ADVICE))
         return
     if account.error:
-        said = f"{account.error.description} ({account.error.err_code})"
-        tell(Finding("failed", ACCOUNT, said, "switch JetStream on for this account"))
+        found = f"{account.error.description} ({account.error.err_code})"
+        add(Finding("failed", ACCOUNT, found, NO_JETSTREAM_ADVICE))
         return
-    for tier, used in (account.tiers or {"": account}).items():
-        tell(_used(f"{ACCOUNT} {tier}".strip(), used))
+    for name, tier in (account.tiers or {"": account}).items():
+        add(_storage(f"{ACCOUNT} {name}".strip(), tier))
 
 
-def _used(about: str, used: Tier) -> Finding:
-    limit = used.limits.max_storage
-    stored = max(used.storage, used.reserved_storage)
-    found = f"{formatting.size(used.storage)} stored, {used.streams} streams"
-    found += f", of {formatting.size(limit)}" if limit > 0 else ", no limit of storage"
+def _storage(about: str, tier: Tier) -> Finding:
+    limit = tier.limits.max_storage
+    stored = max(tier.storage, tier.reserved_storage)
+    found = f"{formatting.size(tier.storage)} stored, {tier.streams} streams"
+    found += f", of {formatting.size(limit)}" if limit > 0 else ", no storage limit"
     if limit > 0 and stored >= limit * NEARLY_FULL:
-        return Finding("warning", about, found, "raise max_storage of the account before writes are refused")
+        return Finding("warning", about, found, "raise max_storage of the account before the server refuses writes")
     return Finding("ok", about, found)

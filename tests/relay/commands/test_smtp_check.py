@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""`check` tells which step towards the SMTP server fails and what to do, and sends nothing."""
+"""`check` reports the step that fails with the SMTP server and what to do about it, and sends no mail."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ import pytest
 from relay.commands import smtp_check
 from relay.settings import RelaySettings
 from relay.smtp import connection as smtp_connection
-from shared.commands.check import checkup
+from shared.commands.check import checks
 from tests.stack import scripted_smtp, smtp_scripts
 from tests.stack.ports import free_port
 from tests.stack.scripted_smtp import Options
 
 if TYPE_CHECKING:
-    from shared.commands.check.checkup import Finding
+    from shared.commands.check.checks import Finding
     from tests.stack.certificates import Certificates
 
 ACCOUNT: dict[str, Any] = {"smtp_username": "AKIA", "smtp_password": "s3cret"}
 
 
 async def found(port: int, **settings: Any) -> dict[str, Finding]:
-    """Check a server of this machine; return each finding by what it is about."""
+    """Check a server on this machine; return each finding under its `about`."""
     config = RelaySettings(**{"email_enabled": True, "smtp_host": "localhost", "smtp_port": port, **settings})
-    return {finding.about: finding async for finding in checkup.run([smtp_check.probe(config)])}
+    return {finding.about: finding async for finding in checks.run([smtp_check.check(config)])}
 
 
-def verdicts(findings: dict[str, Finding]) -> dict[str, str]:
-    return {about.removeprefix("SMTP "): finding.verdict for about, finding in findings.items()}
+def statuses(findings: dict[str, Finding]) -> dict[str, str]:
+    return {about.removeprefix("SMTP "): finding.status for about, finding in findings.items()}
 
 
 @pytest.mark.usefixtures("trusted")
 @pytest.mark.parametrize("implicit_tls", [False, True])
-async def test_a_server_in_order_is_described_and_gets_no_mail(
+async def test_a_healthy_server_is_described_and_gets_no_mail(
     certificates: Certificates, implicit_tls: Literal[True, False], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tls = certificates.server_context()
@@ -47,24 +47,24 @@ async def test_a_server_in_order_is_described_and_gets_no_mail(
         monkeypatch.setattr(smtp_connection, "IMPLICIT_TLS_PORTS", ports)
         findings = await found(server.port, **ACCOUNT)
         assert server.mails == []
-    assert verdicts(findings) == {"name": "ok", "server": "ok", "TLS": "ok", "login": "ok"}
+    assert statuses(findings) == {"name": "ok", "server": "ok", "TLS": "ok", "login": "ok"}
     assert "127.0.0.1" in findings["SMTP name"].found
-    assert "takes 41,943,040 bytes" in findings["SMTP server"].found
+    assert "accepts up to 41,943,040 bytes" in findings["SMTP server"].found
     assert findings["SMTP TLS"].found.startswith("TLSv1.3, certificate valid until 3000-01-01, for ")
-    assert findings["SMTP login"].found == "the server takes the credentials"
+    assert findings["SMTP login"].found == "the server accepts the credentials"
 
 
 @pytest.mark.usefixtures("trusted")
 @pytest.mark.parametrize(
-    ("fault", "said", "advice"),
+    ("fault", "found_text", "advice"),
     [
-        ("expired", "certificate has expired", "needs a new certificate"),
+        ("expired", "certificate has expired", "renew the server's certificate"),
         ("wrong host", "Hostname mismatch", "set SMTP_HOST"),
         ("unknown authority", "unable to get local issuer", "SSL_CERT_FILE"),
     ],
 )
-async def test_a_certificate_that_is_not_accepted_is_told(
-    certificates: Certificates, fault: str, said: str, advice: str
+async def test_a_certificate_that_is_not_accepted_is_a_failure_with_advice(
+    certificates: Certificates, fault: str, found_text: str, advice: str
 ) -> None:
     tls = {
         "expired": lambda: certificates.context_valid_for(timedelta(days=-1)),
@@ -73,8 +73,8 @@ async def test_a_certificate_that_is_not_accepted_is_told(
     }[fault]()
     async with scripted_smtp.running(options=Options(tls=tls)) as server:
         findings = await found(server.port)
-    assert verdicts(findings) == {"name": "ok", "server": "ok", "TLS": "failed"}
-    assert said in findings["SMTP TLS"].found
+    assert statuses(findings) == {"name": "ok", "server": "ok", "TLS": "failed"}
+    assert found_text in findings["SMTP TLS"].found
     assert advice in findings["SMTP TLS"].advice
 
 
@@ -83,7 +83,7 @@ async def test_a_certificate_that_expires_soon_is_a_warning(certificates: Certif
     tls = certificates.context_valid_for(timedelta(days=5))
     async with scripted_smtp.running(options=Options(tls=tls)) as server:
         findings = await found(server.port)
-    assert findings["SMTP TLS"].verdict == "warning"
+    assert findings["SMTP TLS"].status == "warning"
     assert ", for 4 days" in findings["SMTP TLS"].found
 
 
@@ -92,18 +92,18 @@ async def test_wrong_credentials_fail_at_the_login_and_are_not_shown(certificate
     options = Options(tls=certificates.server_context(), username="AKIA", password="other")
     async with scripted_smtp.running(options=options) as server:
         findings = await found(server.port, **ACCOUNT)
-    assert verdicts(findings) == {"name": "ok", "server": "ok", "TLS": "ok", "login": "failed"}
+    assert statuses(findings) == {"name": "ok", "server": "ok", "TLS": "ok", "login": "failed"}
     assert findings["SMTP login"].found.startswith("535 ")
     assert "SMTP_PASSWORD" in findings["SMTP login"].advice
     assert "s3cret" not in str(findings)
 
 
-async def test_a_server_without_tls_is_judged_by_where_it_is_and_what_is_wanted(other_host: str) -> None:
+async def test_a_server_without_tls_is_a_failure_only_if_encryption_is_required(other_host: str) -> None:
     async with scripted_smtp.running() as server:
         here = await found(server.port)
         required = await found(server.port, smtp_tls="required")
-    assert here["SMTP TLS"].verdict == "ok"
-    assert (required["SMTP TLS"].verdict, required["SMTP login"].verdict) == ("failed", "failed")
+    assert here["SMTP TLS"].status == "ok"
+    assert (required["SMTP TLS"].status, required["SMTP login"].status) == ("failed", "failed")
     server.host = other_host
     await server.start()
     try:
@@ -111,40 +111,40 @@ async def test_a_server_without_tls_is_judged_by_where_it_is_and_what_is_wanted(
         with_password = await found(server.port, smtp_host=other_host, **ACCOUNT)
     finally:
         await server.stop()
-    assert elsewhere["SMTP TLS"].verdict == "warning"
+    assert elsewhere["SMTP TLS"].status == "warning"
     assert elsewhere["SMTP login"].found == "no credentials are set"
-    assert with_password["SMTP TLS"].verdict == "failed"
+    assert with_password["SMTP TLS"].status == "failed"
 
 
-async def test_a_port_where_nobody_listens_and_a_name_without_address_are_told_apart() -> None:
+async def test_a_closed_port_and_a_name_without_address_are_distinguished() -> None:
     refused = await found(free_port())
-    assert verdicts(refused) == {"name": "ok", "server": "failed"}
+    assert statuses(refused) == {"name": "ok", "server": "failed"}
     assert "SMTP_PORT" in refused["SMTP server"].advice
     unknown = await found(25, smtp_host="smtp.invalid")
-    assert verdicts(unknown) == {"name": "failed"}
+    assert statuses(unknown) == {"name": "failed"}
     assert unknown["SMTP name"].found.startswith("smtp.invalid has no address: ")
 
 
 @pytest.mark.parametrize(
     "action", [smtp_scripts.Silence(), smtp_scripts.Close(), smtp_scripts.Reply("421 4.3.2 too busy", close=True)]
 )
-async def test_a_server_that_greets_nobody_is_told_in_time(
+async def test_a_server_without_a_greeting_is_a_failure_in_time(
     action: smtp_scripts.Action, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(smtp_check, "HANDSHAKE_SECONDS", 0.2)
     async with scripted_smtp.running(smtp_scripts.always("greeting", action)) as server:
         findings = await found(server.port)
-    assert findings["SMTP server"].verdict == "failed"
+    assert findings["SMTP server"].status == "failed"
 
 
-async def test_a_server_that_takes_small_mails_only_is_a_warning() -> None:
+async def test_a_server_that_accepts_only_small_mails_is_a_warning() -> None:
     async with scripted_smtp.running(options=Options(advertise=("SIZE 100000",))) as server:
         findings = await found(server.port)
-    assert findings["SMTP server"].verdict == "warning"
-    assert "takes 100,000 bytes" in findings["SMTP server"].found
+    assert findings["SMTP server"].status == "warning"
+    assert "accepts up to 100,000 bytes" in findings["SMTP server"].found
 
 
-async def test_a_relay_that_sends_nothing_tries_no_server() -> None:
+async def test_with_email_disabled_no_server_is_checked() -> None:
     findings = await found(free_port(), email_enabled=False)
-    assert verdicts(findings) == {"server": "skipped"}
+    assert statuses(findings) == {"server": "skipped"}
     assert "EMAIL_ENABLED is false" in findings["SMTP server"].found

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""A command ends with one clear line and the status that fits, whatever NATS and the services do."""
+"""A command ends with the right exit status and at most one line on standard error."""
 
 from __future__ import annotations
 
@@ -54,24 +54,21 @@ async def server() -> AsyncIterator[NatsServer]:
         yield running
 
 
-@click.group(
-    cls=command.Group,
-    rooms={"ask": f"{__name__}:ask", "wait": f"{__name__}:wait"},
-)
+@click.group()
 def main() -> None:
-    """A program of two commands."""
+    """A program with two commands."""
 
 
-@click.command(cls=command.Command)
+@main.command(cls=command.Command)
 @click.option("--patience", default=0.2)
 @command.json_option
 def ask(patience: float, *, as_json: bool) -> None:
     """Ask the service for a sum."""
 
     async def work() -> Sum:
-        async with command.connected("tests") as asking:
+        async with command.connected("tests") as service:
             request = contract.GetEmailStatusRequest(email_id="e")
-            return await asking.ask(SUBJECT, request, Sum, timeout=patience)
+            return await service.ask(SUBJECT, request, Sum, timeout=patience)
 
     answer = command.run(work())
     if as_json:
@@ -80,7 +77,7 @@ def ask(patience: float, *, as_json: bool) -> None:
         command.print_table([("total", answer.total)])
 
 
-@click.command(cls=command.Command)
+@main.command(cls=command.Command)
 def wait() -> None:
     """Wait for a signal."""
 
@@ -96,7 +93,7 @@ async def run(*arguments: str, env: Mapping[str, str]) -> Result:
 
 
 async def answered(server: NatsServer, reply: bytes | None, *arguments: str) -> Result:
-    """Run `ask` where the service gives this reply, or none."""
+    """Run `ask` while a service answers with this reply, or does not answer."""
 
     async def on_message(msg: Msg) -> None:
         if reply is not None:
@@ -109,52 +106,52 @@ async def answered(server: NatsServer, reply: bytes | None, *arguments: str) -> 
 
 
 async def test_the_answer_is_a_table_or_one_json_document(server: NatsServer) -> None:
-    for_people = await answered(server, b'{"total": 3, "more": 1}')
-    assert (for_people.exit_code, for_people.output) == (0, "total  3\n")
-    for_machines = await answered(server, b'{"total": 3}', "--json")
-    assert json.loads(for_machines.stdout) == {"total": 3}
+    as_table = await answered(server, b'{"total": 3, "more": 1}')
+    assert (as_table.exit_code, as_table.output) == (0, "total  3\n")
+    as_json = await answered(server, b'{"total": 3}', "--json")
+    assert json.loads(as_json.stdout) == {"total": 3}
 
 
 @pytest.mark.parametrize(
-    ("reply", "status", "said"),
+    ("reply", "status", "message"),
     [
         (b'{"error": "not found"}', 1, "not found"),
         (b'{"error": "recipient suppressed", "reason": "bounce"}', 1, "recipient suppressed (bounce)"),
         (None, 3, f"no answer from {SUBJECT} within 0.2 s"),
-        (b"", 3, f"{SUBJECT}: the answer cannot be read: Input data was truncated"),
-        (b'{"total": "many"}', 3, "the answer cannot be read: Expected `int`, got `str`"),
-        (b'{"error": 5}', 3, "the answer cannot be read"),
+        (b"", 3, f"{SUBJECT}: the answer cannot be decoded: Input data was truncated"),
+        (b'{"total": "many"}', 3, "the answer cannot be decoded: Expected `int`, got `str`"),
+        (b'{"error": 5}', 3, "the answer cannot be decoded"),
     ],
 )
-async def test_a_bad_answer_is_one_line_and_a_status(
-    server: NatsServer, reply: bytes | None, status: int, said: str
+async def test_an_error_or_an_invalid_answer_is_one_line_and_an_exit_status(
+    server: NatsServer, reply: bytes | None, status: int, message: str
 ) -> None:
     result = await answered(server, reply)
     assert (result.exit_code, result.stdout) == (status, "")
-    assert said in result.stderr
+    assert message in result.stderr
     assert result.stderr.count("\n") == 1
 
 
-async def test_a_subject_that_nobody_serves_is_status_3(server: NatsServer) -> None:
+async def test_a_subject_without_a_service_is_status_3(server: NatsServer) -> None:
     result = await run("ask", env={"NATS_URL": server.url})
     assert (result.exit_code, result.stderr) == (
         3,
-        f"Error: nobody serves {SUBJECT}: is the service running, on this NATS?\n",
+        f"Error: no service answers on {SUBJECT}: is it running, with the same NATS_URL?\n",
     )
 
 
 @pytest.mark.parametrize(
-    ("user", "said"), [("mute", f"may not publish to {SUBJECT}"), ("deaf", "may not subscribe to _inbox.")]
+    ("user", "denial"), [("mute", f"may not publish to {SUBJECT}"), ("deaf", "may not subscribe to _inbox.")]
 )
-async def test_what_the_user_may_not_do_is_told_at_once(user: str, said: str) -> None:
+async def test_a_missing_permission_is_reported_at_once(user: str, denial: str) -> None:
     async with nats_servers.running(USERS) as server:
         url = server.url.replace("//", f"//{user}:s3cret@")
         result = await run("ask", "--patience", "10", env={"NATS_URL": url})
     assert result.exit_code == 3
-    assert result.stderr.splitlines()[-1].startswith(f"Error: the NATS user {said}")
+    assert result.stderr.splitlines()[-1].startswith(f"Error: the NATS user {denial}")
 
 
-async def test_nats_that_is_not_there_is_status_3_and_no_password_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unreachable_nats_server_is_status_3_and_no_password_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(caller, "PATIENCE_SECONDS", 0.2)
     port = free_port()
     result = await run("ask", env={"NATS_URL": f"nats://relay:s3cret@127.0.0.1:{port}"})
@@ -165,7 +162,7 @@ async def test_nats_that_is_not_there_is_status_3_and_no_password_is_shown(monke
 
 
 @pytest.mark.parametrize("env", [{"NATS_URL": "http://localhost"}, {"NATS_URL": ","}])
-async def test_a_variable_that_means_nothing_is_status_2(env: Mapping[str, str]) -> None:
+async def test_an_invalid_variable_is_status_2(env: Mapping[str, str]) -> None:
     result = await run("ask", env=env)
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.startswith("Error: NATS_URL: ")
@@ -179,20 +176,19 @@ def test_an_argument_that_is_not_utf8_is_wrong_usage(arguments: tuple[str, ...])
 
 
 @pytest.mark.parametrize("text", ["nan", "inf", "-inf", "soon", "0", "-1"])
-def test_a_while_that_is_none_is_refused(text: str) -> None:
+def test_an_invalid_number_of_seconds_is_refused(text: str) -> None:
     with pytest.raises(click.BadParameter):
         command.Seconds(min=0, min_open=True).convert(text, None, None)
 
 
-def test_help_names_each_command_and_the_exit_statuses() -> None:
-    assert "ask " in CliRunner().invoke(main, ["--help"]).output
+def test_the_help_of_a_command_lists_the_exit_statuses() -> None:
     text = CliRunner().invoke(main, ["ask", "--help"]).output
     for status, meaning in command.EXIT_CODES:
         assert f"  {status}  {meaning}" in text
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_a_command_without_a_word(number: signal.Signals) -> None:
+def test_a_signal_ends_a_command_without_a_message(number: signal.Signals) -> None:
     code = f"from shared.service import signals; signals.exit_at_once(); from {__name__} import main; main()"
     with subprocess.Popen(  # noqa: S603 - our own code
         [sys.executable, "-c", code, "wait"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -204,7 +200,7 @@ def test_a_signal_ends_a_command_without_a_word(number: signal.Signals) -> None:
     assert (process.returncode, rest, errors) == (128 + number, b"", b"")
 
 
-def test_an_output_that_cannot_be_written_is_one_line_and_status_1() -> None:
+def test_output_that_cannot_be_written_is_one_line_and_status_1() -> None:
     code = f"from {__name__} import main; main()"
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(  # noqa: S603 - our own code
@@ -213,10 +209,10 @@ def test_an_output_that_cannot_be_written_is_one_line_and_status_1() -> None:
     assert (done.returncode, done.stderr) == (1, b"Error: cannot read or write: No space left on device\n")
 
 
-def test_a_reader_that_leaves_early_is_no_failure_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
-    def gone(*_: Any, **__: Any) -> None:
+def test_a_reader_that_closes_the_pipe_is_not_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(*_: Any, **__: Any) -> None:
         raise BrokenPipeError(32, "Broken pipe")
 
-    monkeypatch.setattr(click, "echo", gone)
+    monkeypatch.setattr(click, "echo", closed)
     result = CliRunner().invoke(wait)
     assert (result.exit_code, result.stderr) == (1, "")

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Tables are aligned whatever is in them, and cannot steer a terminal."""
+"""Tables are aligned with any characters, and cannot send control characters to a terminal."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 from shared.commands import formatting
 
 
-def test_columns_are_as_wide_as_their_widest_cell_and_numbers_stand_at_the_right() -> None:
+def test_columns_are_as_wide_as_their_widest_cell_and_numbers_are_aligned_at_the_right() -> None:
     rows = [("ada@example.com", 7, True), ("b@x", 1200, None)]
-    assert formatting.render(rows, ("to", "opens", "failed")).splitlines() == [
+    assert formatting.table(rows, ("to", "opens", "failed")).splitlines() == [
         "to               opens  failed",
         "ada@example.com      7  yes",
         "b@x               1200  -",
@@ -20,20 +20,20 @@ def test_columns_are_as_wide_as_their_widest_cell_and_numbers_stand_at_the_right
 
 def test_wide_characters_take_two_columns_and_combining_ones_none() -> None:
     rows = [("会议", "|"), ("e\u0301tat", "|"), ("abcd", "|")]
-    assert formatting.render(rows).splitlines() == ["会议  |", "e\u0301tat  |", "abcd  |"]
+    assert formatting.table(rows).splitlines() == ["会议  |", "e\u0301tat  |", "abcd  |"]
 
 
-def test_what_could_steer_a_terminal_is_shown() -> None:
+def test_control_characters_are_escaped() -> None:
     assert formatting.printable("a\x1b[2Jb\nc\u202e") == "a\\x1b[2Jb\\nc\\u202e"
 
 
 @pytest.mark.parametrize(("count", "text"), [(0, "0 B"), (1023, "1023 B"), (65536, "64 KiB"), (5 * 2**50, "5120 TiB")])
-def test_sizes_are_written_as_people_do(count: int, text: str) -> None:
+def test_sizes_are_in_the_largest_unit_that_they_fill(count: int, text: str) -> None:
     assert formatting.size(count) == text
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.5, "0.5 seconds"), (60, "60 seconds"), (86_400, "24 hours"), (345_600, "4 days")]
 )
-def test_times_are_written_in_the_unit_that_they_fill(seconds: float, text: str) -> None:
+def test_durations_are_in_the_largest_unit_that_they_fill_twice(seconds: float, text: str) -> None:
     assert formatting.duration(seconds) == text

@@ -94,7 +94,7 @@ async def test_watch_tells_a_line_each_time_and_waits_for_a_tracker_that_goes_aw
         assert head.split() == ["TIME", "TOTAL_SENT", "DELIVERED", "OPENED", "UNIQUE_OPENED", "FAILED"]
         assert first.split()[1:] == ["9", "1", "0", "0", "0"]
         await away.aclose()
-        await process.wait_for_error(f"nobody serves {SUBJECT}")
+        await process.wait_for_error(f"no service answers on {SUBJECT}")
         before = len(process.output.splitlines())
         async with counting(nats.url):
             assert (await process.wait_for_lines(before + 1))[before].split()[1:] == ["9", "1", "0", "0", "0"]

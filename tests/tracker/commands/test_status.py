@@ -185,7 +185,10 @@ async def test_the_permissions_of_the_page_are_enough() -> None:
         asked = await Operator(url).run("status", NOBODY)
         assert (asked.exit_code, asked.stderr) == (
             3,
-            f"Error: nobody serves {contract.GET_EMAIL_STATUS_SUBJECT}: is the service running, on this NATS?\n",
+            (
+                f"Error: no service answers on {contract.GET_EMAIL_STATUS_SUBJECT}: "
+                "is it running, with the same NATS_URL?\n"
+            ),
         )
         of_group = await Operator(url).run("status", "--group-id", NOBODY)
         assert contract.GET_EMAIL_ENGAGEMENT_ANALYTICS_SUBJECT in of_group.stderr

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""A CSV file becomes one request for each row, or a list of what is wrong with it, line by line."""
+"""A CSV file becomes one request for each row, or a list of problems with their lines."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.commands.mailing import rows as mailing
-from relay.commands.mailing.rows import Unusable
+from relay.commands.mailing import rows
+from relay.commands.mailing.rows import InvalidMailing
 
 if TYPE_CHECKING:
     from relay.commands.mailing.rows import Mailing
@@ -21,13 +21,13 @@ SUBJECT = {"subject": "Hello {name}"}
 
 def read(text: str, *, html: str = "<p>{name}</p>", plain: str = "{name}", **options: str) -> Mailing:
     tags = {name.removeprefix("tag_"): options.pop(name) for name in list(options) if name.startswith("tag_")}
-    return mailing.read(text.splitlines(keepends=True), SUBJECT | {"html": html, "text": plain} | options, tags)
+    return rows.read(text.splitlines(keepends=True), SUBJECT | {"html": html, "text": plain} | options, tags)
 
 
 def problems(text: str, **options: str) -> list[str]:
-    with pytest.raises(Unusable) as unusable:
+    with pytest.raises(InvalidMailing) as invalid:
         read(text, **options)
-    return list(unusable.value.problems)
+    return list(invalid.value.problems)
 
 
 def test_every_column_fills_its_placeholder_and_html_is_escaped() -> None:
@@ -37,7 +37,7 @@ def test_every_column_fills_its_placeholder_and_html_is_escaped() -> None:
     assert request.html == "<style>p {color: red}</style><p title='A &amp; &lt;B&gt;'>"
 
 
-def test_a_column_that_is_a_field_takes_the_place_of_the_option_unless_its_cell_is_empty() -> None:
+def test_a_column_with_the_name_of_a_field_replaces_the_option_unless_its_cell_is_empty() -> None:
     text = "to,subject,from,reply_to,group_id,name\na@b.org,Hi {name},c@d.org,,g,N\na@b.org,,,e@f.org,,N\n"
     first, second = read(text, **{"from": "x@y.org", "group_id": "all"}).rows
     assert (first.request.subject, first.request.from_, first.request.group_id) == ("Hi N", "c@d.org", "g")
@@ -45,16 +45,16 @@ def test_a_column_that_is_a_field_takes_the_place_of_the_option_unless_its_cell_
     assert (first.request.reply_to, second.request.reply_to) == (None, "e@f.org")
 
 
-def test_a_url_is_filled_percent_encoded_and_a_key_and_tags_as_they_are() -> None:
+def test_values_are_percent_encoded_in_the_url_and_unchanged_in_the_key_and_the_tags() -> None:
     given = {"unsubscribe_url": "https://example.com/?who={to}", "idempotency_key": "hi-{to}", "tag_list": "{name}"}
     (row,) = read("to,name\nada+x@example.com,A-1\n", **given).rows
     assert row.request.unsubscribe_url == "https://example.com/?who=ada%2Bx%40example.com"
     assert (row.request.idempotency_key, row.request.tags) == ("hi-ada+x@example.com", {"list": "A-1"})
 
 
-def test_what_the_relay_would_refuse_is_told_before_anything_is_sent() -> None:
+def test_requests_that_the_relay_would_refuse_are_problems() -> None:
     assert problems("to,name,idempotency_key\na@b.org,N,k\nc@d.org,N,k\n") == [
-        "line 3: idempotency_key is that of line 2: k"
+        "line 3: same idempotency_key as line 2: k"
     ]
     assert problems("to,name\na@b.org,N\n", unsubscribe_url="http://b.org") == ["line 2: invalid unsubscribe_url"]
     assert problems("to,name\na@b.org,N M\n", tag_list="{name}") == ["line 2: invalid tags"]
@@ -62,12 +62,12 @@ def test_what_the_relay_would_refuse_is_told_before_anything_is_sent() -> None:
     assert problems("to,name\na@b.org,N\n", group_id="a b\n") == ["line 2: invalid group_id"]
 
 
-def test_rows_are_counted_without_blank_lines_and_lines_with_them() -> None:
-    rows = read('to,name\n\na@b.org,"two\nlines"\n,\nc@d.org,N\n', plain="x", subject="S").rows
-    assert [(row.number, row.line, row.to) for row in rows] == [(1, 4, "a@b.org"), (2, 6, "c@d.org")]
+def test_blank_lines_count_as_lines_but_not_as_rows() -> None:
+    found = read('to,name\n\na@b.org,"two\nlines"\n,\nc@d.org,N\n', plain="x", subject="S").rows
+    assert [(row.number, row.line, row.to) for row in found] == [(1, 4, "a@b.org"), (2, 6, "c@d.org")]
 
 
-def test_a_column_that_nobody_uses_is_named() -> None:
+def test_an_unused_column_is_named() -> None:
     assert read("to,name,shoe size\na@b.org,N,44\n").unused == ["shoe size"]
 
 
@@ -75,44 +75,42 @@ def test_a_column_that_nobody_uses_is_named() -> None:
     ("header", "problem"),
     [
         ("", "line 1: there is no header"),
-        ("to;name", "line 1: columns are separated by commas"),
+        ("to;name", "line 1: columns must be separated by commas"),
         ("to,name,", "line 1: column 3 has no name"),
-        ("to,name,name", "line 1: column name is there twice"),
-        ("To,to,name", "line 1: column 'To' is called to"),
-        ("to,name,reply-to", "line 1: column 'reply-to' is called reply_to"),
-        ("name", "neither a column nor an option says 'to'"),
-        ("to", "{name} is used, and there is no such column"),
+        ("to,name,name", "line 1: column name appears twice"),
+        ("To,to,name", "line 1: column 'To' must be named to"),
+        ("to,name,reply-to", "line 1: column 'reply-to' must be named reply_to"),
+        ("name", "'to' is missing: add a column or an option"),
+        ("to", "{name} is used, but there is no such column"),
     ],
 )
-def test_a_wrong_header_is_told(header: str, problem: str) -> None:
+def test_an_invalid_header_is_a_problem(header: str, problem: str) -> None:
     assert problem in problems(f"{header}\n")
 
 
-def test_every_wrong_row_is_told_by_its_line() -> None:
-    text = 'to,name\na@b.org\nnobody,N\n,N\na@b.org,"N\nM"\na@b.org,N,N\n"a, b"@c.org,N\n'
+def test_every_invalid_row_is_a_problem_with_its_line() -> None:
+    text = 'to,name\na@b.org\nnot-an-address,N\n,N\na@b.org,"N\nM"\na@b.org,N,N\n"a, b"@c.org,N\n'
     assert problems(text.replace('"a, b"@c.org', '"a@b.org, c@d.org"')) == [
-        "line 2: 1 cells, and the header has 2",
-        "line 3: to is not one mailbox: nobody",
+        "line 2: 1 cells, but the header has 2",
+        "line 3: to is not one mailbox: not-an-address",
         "line 4: to is empty",
         "line 6: invalid subject",
-        "line 7: 3 cells, and the header has 2",
+        "line 7: 3 cells, but the header has 2",
         "line 8: to is not one mailbox: a@b.org, c@d.org",
     ]
 
 
 @pytest.mark.parametrize(("text", "line"), [('to,name\na@b.org,"N" x\n', 2), ('to,name\na@b.org,"N\n', 2)])
-def test_a_file_that_is_no_csv_is_told_by_its_line(text: str, line: int) -> None:
+def test_invalid_csv_is_a_problem_with_its_line(text: str, line: int) -> None:
     assert problems(text)[0].startswith(f"line {line}: ")
 
 
-def test_a_file_without_rows_sends_nothing() -> None:
+def test_a_file_without_rows_is_a_problem() -> None:
     assert problems("to,name\n\n") == ["there are no rows below the header"]
 
 
 @given(st.text(), st.dictionaries(st.from_regex(r"[a-z]{1,3}", fullmatch=True), st.text(max_size=5)))
-def test_only_known_placeholders_are_filled_and_what_they_are_filled_with_is_filled_no_further(
-    template: str, values: dict[str, str]
-) -> None:
-    assert mailing.fill(template, {}) == template
+def test_only_known_placeholders_are_filled_and_only_once(template: str, values: dict[str, str]) -> None:
+    assert rows.fill(template, {}) == template
     for name, value in values.items():
-        assert mailing.fill(f"{{{name}}}|{{ {name} }}|{{{name}", values) == f"{value}|{{ {name} }}|{{{name}"
+        assert rows.fill(f"{{{name}}}|{{ {name} }}|{{{name}", values) == f"{value}|{{ {name} }}|{{{name}"

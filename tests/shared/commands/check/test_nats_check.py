@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""`check` tells what NATS and the buckets are like to the process that uses them, and leaves nothing behind."""
+"""`check` describes NATS and the buckets as the process uses them, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 import pytest_asyncio
 from nats.js.api import KeyValueConfig, StorageType
 
-from shared.commands.check import checkup, nats_check
-from shared.commands.check.bucket_check import Use
+from shared.commands.check import checks, nats_check
+from shared.commands.check.bucket_check import BucketUse
 from shared.service.settings import NatsSettings
 from tests.shared.edges import as_user
 from tests.stack import nats_server as servers
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
     from nats.js.client import JetStreamContext
 
-    from shared.commands.check.checkup import Finding
+    from shared.commands.check.checks import Finding
     from tests.stack.nats_server import NatsServer
 
-B = Use(bucket="b", writes=True, finds=True, many=True, follows=True)
+B = BucketUse(bucket="b", writes=True, finds=True, many=True, follows=True)
 CONFIG = """
 accounts {
   KV {
@@ -60,7 +60,7 @@ async def server() -> AsyncIterator[NatsServer]:
 
 @asynccontextmanager
 async def with_bucket(server: NatsServer, **config: object) -> AsyncIterator[JetStreamContext]:
-    """Make the bucket `b` for as long as the block lasts."""
+    """Create the bucket `b` for as long as the block runs."""
     async with await nats.connect(as_user(server.url, "all:s3cret")) as client:
         js = client.jetstream()
         await js.create_key_value(KeyValueConfig(**{"bucket": "b", "history": 1, "direct": True, **config}))  # type: ignore[arg-type]
@@ -70,35 +70,35 @@ async def with_bucket(server: NatsServer, **config: object) -> AsyncIterator[Jet
             await js.delete_key_value("b")
 
 
-async def found(url: str, *uses: Use) -> dict[str, Finding]:
-    """Check; return each finding by what it is about."""
-    probes = [nats_check.probe(NatsSettings(nats_url=url), "tests", uses)]
-    return {finding.about: finding async for finding in checkup.run(probes)}
+async def found(url: str, *uses: BucketUse) -> dict[str, Finding]:
+    """Run the check; return each finding under its `about`."""
+    planned = [nats_check.check(NatsSettings(nats_url=url), "tests", uses)]
+    return {finding.about: finding async for finding in checks.run(planned)}
 
 
-async def test_a_bucket_in_order_is_described_and_nothing_is_left_in_it(server: NatsServer) -> None:
+async def test_a_healthy_bucket_is_described_and_nothing_is_left_in_it(server: NatsServer) -> None:
     async with with_bucket(server, max_value_size=65536, max_bytes=1_000_000) as js:
         findings = await found(as_user(server.url, "all:s3cret"), B)
         info = await js.stream_info("KV_b")
-    assert {one.verdict for one in findings.values()} == {"ok"}
+    assert {one.status for one in findings.values()} == {"ok"}
     assert findings["NATS"].found.startswith("nats-server 2.")
     assert "round trip" in findings["NATS"].found
     assert findings["JetStream account"].found.endswith("1 streams, of 19.07 MiB")
     assert findings["bucket b"].found == (
-        "0 values, 0 B, room for 976.6 KiB more, values up to 64 KiB, 1 replica in file, history 1, no TTL, "
+        "0 values, 0 B, 976.6 KiB free, values up to 64 KiB, 1 replica in file, history 1, no TTL, "
         "readable and writable"
     )
     assert (info.state.messages, info.state.last_seq, info.state.consumer_count) == (0, 0, 0)
 
 
-async def test_a_bucket_that_is_not_there_is_a_failure_unless_nobody_needs_it(server: NatsServer) -> None:
-    uses = (B, Use(bucket="c", optional=True, without="some requests fail"))
+async def test_a_missing_bucket_is_a_failure_unless_it_is_optional(server: NatsServer) -> None:
+    uses = (B, BucketUse(bucket="c", optional=True, without="some requests fail"))
     findings = await found(as_user(server.url, "all:s3cret"), *uses)
-    assert (findings["bucket b"].verdict, findings["bucket b"].found) == ("failed", "there is none")
+    assert (findings["bucket b"].status, findings["bucket b"].found) == ("failed", "does not exist")
     assert "--create-buckets" in findings["bucket b"].advice
-    assert (findings["bucket c"].verdict, findings["bucket c"].found) == (
+    assert (findings["bucket c"].status, findings["bucket c"].found) == (
         "warning",
-        "there is none; some requests fail",
+        "does not exist; some requests fail",
     )
 
 
@@ -113,74 +113,74 @@ async def test_a_bucket_that_is_not_there_is_a_failure_unless_nobody_needs_it(se
         ("deaf", "$JS.API.CONSUMER.CREATE.KV_b"),
     ],
 )
-async def test_a_permission_that_is_missing_is_named(server: NatsServer, user: str, subject: str) -> None:
+async def test_a_missing_permission_is_named(server: NatsServer, user: str, subject: str) -> None:
     async with with_bucket(server):
         findings = await found(as_user(server.url, f"{user}:s3cret"), B)
-    assert findings["bucket b"].verdict == "failed"
+    assert findings["bucket b"].status == "failed"
     assert findings["bucket b"].found == f"the NATS user may not publish to {subject.lower()}"
 
 
-async def test_an_inbox_that_is_not_permitted_is_the_one_thing_told(server: NatsServer) -> None:
+async def test_without_permission_for_the_inbox_nothing_else_is_checked(server: NatsServer) -> None:
     findings = await found(as_user(server.url, "inboxless:s3cret"), B)
-    assert [one.verdict for one in findings.values()] == ["ok", "failed", "skipped", "skipped"]
+    assert [one.status for one in findings.values()] == ["ok", "failed", "skipped", "skipped"]
     assert findings["NATS inbox"].found.startswith("the NATS user may not subscribe to _inbox.")
     assert "NATS_INBOX_PREFIX" in findings["NATS inbox"].advice
 
 
-async def test_who_does_without_a_feature_need_not_grant_its_permissions(server: NatsServer) -> None:
+async def test_missing_permissions_for_an_optional_bucket_are_only_a_warning(server: NatsServer) -> None:
     async with with_bucket(server):
-        optional = Use(bucket="b", writes=True, optional=True, without="some requests fail")
+        optional = BucketUse(bucket="b", writes=True, optional=True, without="some requests fail")
         findings = await found(as_user(server.url, "reader:s3cret"), optional)
-    assert findings["bucket b"].verdict == "warning"
+    assert findings["bucket b"].status == "warning"
     assert findings["bucket b"].found.endswith("; some requests fail")
 
 
-async def test_the_account_need_not_be_readable(server: NatsServer) -> None:
+async def test_without_permission_for_the_account_it_is_skipped(server: NatsServer) -> None:
     findings = await found(as_user(server.url, "blind:s3cret"))
-    assert findings["JetStream account"].verdict == "skipped"
+    assert findings["JetStream account"].status == "skipped"
     assert findings["JetStream account"].found == "the NATS user may not publish to $js.api.info"
 
 
 async def test_a_reader_needs_no_permission_to_write(server: NatsServer) -> None:
     async with with_bucket(server):
-        findings = await found(as_user(server.url, "reader:s3cret"), Use(bucket="b", many=True))
-    assert findings["bucket b"].verdict == "ok"
+        findings = await found(as_user(server.url, "reader:s3cret"), BucketUse(bucket="b", many=True))
+    assert findings["bucket b"].status == "ok"
     assert findings["bucket b"].found.endswith(", readable")
 
 
-async def test_all_that_is_odd_about_a_bucket_is_told(server: NatsServer) -> None:
+async def test_there_is_advice_on_everything_unusual_about_a_bucket(server: NatsServer) -> None:
     odd = {"storage": StorageType.MEMORY, "ttl": 60, "max_value_size": 4096, "max_bytes": 1000, "direct": False}
     async with with_bucket(server, **odd) as js:
         await js.publish("$KV.b.k", b"x" * 900)
         findings = await found(as_user(server.url, "all:s3cret"), B)
     bucket = findings["bucket b"]
-    assert bucket.verdict == "warning"
+    assert bucket.status == "warning"
     assert "TTL 60 seconds, no direct reads" in bucket.found
-    for advice in ("raise its max_bytes", "file storage", "allow_direct", "cannot hold a record", "set no TTL"):
+    for advice in ("raise its max_bytes", "file storage", "allow_direct", "raise max_value_size", "set no TTL"):
         assert advice in bucket.advice
 
 
-async def test_an_account_that_is_nearly_full_is_told(server: NatsServer) -> None:
+async def test_an_account_that_is_nearly_full_is_a_warning(server: NatsServer) -> None:
     async with with_bucket(server, max_bytes=19_000_000):
         findings = await found(as_user(server.url, "all:s3cret"))
-    assert findings["JetStream account"].verdict == "warning"
+    assert findings["JetStream account"].status == "warning"
     assert "max_storage" in findings["JetStream account"].advice
 
 
-async def test_an_account_without_jetstream_is_told(server: NatsServer) -> None:
+async def test_an_account_without_jetstream_is_a_failure(server: NatsServer) -> None:
     findings = await found(as_user(server.url, "none:s3cret"), B)
-    assert findings["NATS"].verdict == "ok"
-    assert findings["JetStream account"].verdict == findings["bucket b"].verdict == "failed"
+    assert findings["NATS"].status == "ok"
+    assert findings["JetStream account"].status == findings["bucket b"].status == "failed"
     assert "JetStream" in findings["JetStream account"].found
 
 
 @pytest.mark.parametrize("wrong", ["password", "port"])
-async def test_nats_that_lets_nobody_in_is_one_failure_and_the_rest_is_not_tried(
+async def test_without_a_connection_to_nats_everything_else_is_skipped(
     server: NatsServer, wrong: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nats_check, "CONNECT_SECONDS", 0.3)
     url = as_user(server.url, "all:wr0ng") if wrong == "password" else f"nats://127.0.0.1:{free_port()}"
     findings = await found(url, B)
-    assert [one.verdict for one in findings.values()] == ["failed", "skipped", "skipped"]
+    assert [one.status for one in findings.values()] == ["failed", "skipped", "skipped"]
     assert ("Authorization" if wrong == "password" else "Connect call failed") in findings["NATS"].found
     assert "wr0ng" not in findings["NATS"].found

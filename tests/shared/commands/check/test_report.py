@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""What `check` prints for people and for machines, and how it ends, on real servers."""
+"""`check` prints its findings for people and for machines, and its exit status says whether any failed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from relay import cli as relay
 from shared import contract
 from shared.commands.check.report import Report
-from shared.kv import setup as missing_buckets
+from shared.kv import setup
 from tests.shared.edges import connected
 from tests.stack import nats_server as servers
 from tests.stack import scripted_smtp
@@ -35,7 +35,7 @@ async def server() -> AsyncIterator[NatsServer]:
     """A nats-server with all buckets."""
     async with servers.running() as running:
         async with connected(running.url) as opened:
-            await missing_buckets.create_missing(opened, contract.BUCKETS)
+            await setup.create_missing(opened, contract.BUCKETS)
         yield running
 
 
@@ -44,27 +44,27 @@ async def check(process: Any, *arguments: str, **env: str) -> Result:
 
 
 def report(result: Result) -> Report:
-    """Read the one document; standard error is empty."""
+    """Return the JSON document that was printed; standard error is empty."""
     assert result.stderr == ""
     return msgspec.json.decode(result.stdout, type=Report)
 
 
-async def test_a_relay_in_order_ends_with_0_and_is_one_document_for_machines(server: NatsServer) -> None:
+async def test_a_healthy_relay_ends_with_0_and_json_is_one_document(server: NatsServer) -> None:
     async with scripted_smtp.running() as smtp:
         env = {"NATS_URL": server.url, "EMAIL_ENABLED": "true", "SMTP_PORT": str(smtp.port), "SMTP_MAX_CONNECTIONS": ""}
         result = await check(relay, "--json", SES_CONFIGURATION_SET="engagement", **env)
         assert smtp.mails == []
-    told = report(result)
-    assert (result.exit_code, told.process, told.failed) == (0, "lfx-email-relay", False)
-    sources = {one.variable: one.source for one in told.configuration}
+    printed = report(result)
+    assert (result.exit_code, printed.process, printed.failed) == (0, "lfx-email-relay", False)
+    sources = {one.variable: one.source for one in printed.configuration}
     assert sources["SMTP_PORT"] == "environment"
     assert sources["SMTP_MAX_CONNECTIONS"] == "empty, so the default"
     assert sources["SMTP_HOST"] == "default"
-    assert {one.verdict for one in told.checks} == {"ok"}
-    assert [one.about for one in told.checks][-4:] == ["SMTP name", "SMTP server", "SMTP TLS", "SMTP login"]
+    assert {one.status for one in printed.checks} == {"ok"}
+    assert [one.about for one in printed.checks][-4:] == ["SMTP name", "SMTP server", "SMTP TLS", "SMTP login"]
 
 
-async def test_one_failure_hides_no_other_and_ends_with_1(server: NatsServer) -> None:
+async def test_all_failures_are_printed_and_the_status_is_1(server: NatsServer) -> None:
     env = {"NATS_URL": server.url, "EMAIL_ENABLED": "true", "SMTP_PORT": str(free_port()), "LOG_LEVEL": "loud"}
     result = await check(relay, **env)
     assert result.exit_code == 1
@@ -86,8 +86,8 @@ async def test_secrets_are_not_shown(server: NatsServer) -> None:
 
 
 @pytest.mark.parametrize("process", [relay, tracker])
-async def test_a_process_without_its_mail_or_events_says_so_and_is_in_order(server: NatsServer, process: Any) -> None:
-    told = report(await check(process, "--json", NATS_URL=server.url))
-    assert not told.failed
-    (skipped,) = [one.found for one in told.checks if one.verdict == "skipped"]
+async def test_a_process_with_email_or_events_disabled_is_healthy(server: NatsServer, process: Any) -> None:
+    printed = report(await check(process, "--json", NATS_URL=server.url))
+    assert not printed.failed
+    (skipped,) = [one.found for one in printed.checks if one.status == "skipped"]
     assert " is false: " in skipped

@@ -1,0 +1,54 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""A program's group of commands. `serve` imports it, so it imports nothing but click."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.shell_completion import CompletionItem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+
+class Group(click.Group):
+    """Import a command only when it is called: `serve`, `--help` and the completion of names need none of them."""
+
+    def __init__(self, *args: Any, commands: Mapping[str, tuple[str, str]], **more: Any) -> None:
+        """Take `commands`: where each one is (`package.module:function`), and its short help."""
+        super().__init__(*args, **more)
+        self._not_imported = commands
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands."""
+        return sorted({*super().list_commands(ctx), *self._not_imported})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command; import it."""
+        if cmd_name not in self._not_imported:
+            return super().get_command(ctx, cmd_name)
+        module, _, function = self._not_imported[cmd_name][0].partition(":")
+        found: click.Command = getattr(importlib.import_module(module), function)
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands, without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(self._short_helps(ctx)))
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete the name of a command, without importing it, or an option of the group."""
+        names = [
+            CompletionItem(name, help=text) for name, text in self._short_helps(ctx) if name.startswith(incomplete)
+        ]
+        return names + click.Command.shell_complete(self, ctx, incomplete)
+
+    def _short_helps(self, ctx: click.Context) -> Iterator[tuple[str, str]]:
+        for name in self.list_commands(ctx):
+            if name in self._not_imported:
+                yield name, self._not_imported[name][1]
+            else:
+                yield name, self.commands[name].get_short_help_str(limit=200)

@@ -1,0 +1,213 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""`send --csv` sends each row once, also over several runs, and its exit status says whether rows remain."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+from tenacity import wait_fixed
+
+from relay.commands.mailing import mailer
+from shared import contract
+from shared.commands import caller
+from tests.relay.commands.sending import SCRIPT, sent, service
+from tests.relay.waiting import until
+from tests.stack import child
+from tests.stack.ports import free_port
+
+if TYPE_CHECKING:
+    from tests.relay.commands.sending import Folder
+    from tests.stack.nats_server import NatsServer
+
+BUSY: Final = {"error": contract.SERVICE_BUSY}
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses and patience of less than a second."""
+    monkeypatch.setattr(mailer, "PAUSES", wait_fixed(0.01))
+    monkeypatch.setattr(mailer, "PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(caller, "PATIENCE_SECONDS", 0.5)
+
+
+async def test_each_row_is_sent_once_into_one_group_and_the_second_run_sends_nothing(
+    nats_server: NatsServer, folder: Folder
+) -> None:
+    folder.write(30)
+    async with service(nats_server) as relay:
+        first = await folder.send_all("--json")
+        second = await folder.send_all()
+    summary = json.loads(first.stdout)
+    assert (first.exit_code, summary["rows"], summary["sent"]) == (0, 30, 30)
+    assert sorted(relay.recipients) == sorted(f"p{number}@example.com" for number in range(1, 31))
+    assert {request["group_id"] for request in relay.requests} == {summary["group_id"]}
+    assert relay.requests[0]["html"] == f"<p>Hello {relay.requests[0]['text'].removeprefix('Hello ')}</p>"
+    assert (second.exit_code, f"group_id  {summary['group_id']}" in second.stdout) == (0, True)
+
+
+async def test_an_invalid_row_is_reported_with_its_line_and_nothing_is_sent(
+    nats_server: NatsServer, folder: Folder
+) -> None:
+    folder.people.write_text("to,name\na@b.org,A\nnot-an-address,B\n")
+    async with service(nats_server) as relay:
+        result = await folder.send_all()
+    assert (result.exit_code, result.stdout, relay.requests) == (2, "", [])
+    assert "nothing was sent\n  line 3: to is not one mailbox: not-an-address\n" in result.stderr
+    assert not folder.result.exists()
+
+
+async def test_a_byte_that_is_not_utf_8_is_reported_with_its_line(nats_server: NatsServer, folder: Folder) -> None:
+    folder.write(60)
+    folder.people.write_bytes(folder.people.read_bytes().replace(b",P 50\n", b",P \xff\n"))
+    async with service(nats_server) as relay:
+        result = await folder.send_all()
+    assert (result.exit_code, relay.requests) == (2, [])
+    assert result.stderr.endswith("nothing was sent\n  line 51: byte 0xff is not UTF-8\n")
+
+
+async def test_a_request_is_repeated_while_the_service_is_busy(nats_server: NatsServer, folder: Folder) -> None:
+    folder.write(3)
+    busy = [BUSY] * 4
+    async with service(nats_server, lambda request: busy.pop() if busy else sent(request)) as relay:
+        result = await folder.send_all("--concurrency", "2")
+    assert (result.exit_code, len(relay.requests)) == (0, 7)
+    assert set(folder.statuses().values()) == {"sent"}
+
+
+async def test_a_service_that_stays_busy_ends_the_run_and_the_next_run_sends_the_rest(
+    nats_server: NatsServer, folder: Folder
+) -> None:
+    folder.write(20)
+    async with service(nats_server, lambda _: BUSY) as relay:
+        result = await folder.send_all("--concurrency", "2")
+        assert (result.exit_code, set(folder.statuses().values())) == (3, {"unsent"})
+        assert "busy or unreachable for 0.3 s. Run the same command again" in result.stderr
+        relay.reply = sent
+        assert (await folder.send_all()).exit_code == 0
+    assert len(folder.statuses()) == 20
+    assert set(folder.statuses().values()) == {"sent"}
+
+
+async def test_refused_and_failed_rows_are_sent_again_only_with_their_options(
+    nats_server: NatsServer, folder: Folder
+) -> None:
+    folder.write(3)
+    refused = {"p2@example.com": contract.INVALID_TO, "p3@example.com": contract.DELIVERY_FAILED}
+
+    def reply(request: dict[str, Any]) -> dict[str, str]:
+        to = request["to"]
+        return {"error": refused[to]} if to in refused else sent(request)
+
+    async with service(nats_server, reply) as relay:
+        first = await folder.send_all()
+        assert first.exit_code == 1
+        assert folder.statuses() == {"p1@example.com": "sent", "p2@example.com": "refused", "p3@example.com": "failed"}
+        assert (await folder.send_all()).exit_code == 1
+        assert len(relay.requests) == 3
+        refused.clear()
+        await folder.send_all("--retry-refused")
+        assert relay.recipients[3:] == ["p2@example.com"]
+        assert (await folder.send_all("--retry-unknown")).exit_code == 0
+        assert relay.recipients[4:] == ["p3@example.com"]
+
+
+async def test_a_row_without_an_answer_is_sent_again_only_with_its_option(
+    nats_server: NatsServer, folder: Folder
+) -> None:
+    folder.write(6)
+    silent = {"p2@example.com"}
+    async with service(nats_server, lambda one: None if one["to"] in silent else sent(one)) as relay:
+        first = await folder.send_all("--timeout", "0.1", "--concurrency", "2")
+        assert (first.exit_code, folder.statuses()["p2@example.com"]) == (3, "unknown")
+        silent.clear()
+        assert (await folder.send_all()).exit_code == 3
+        assert relay.recipients.count("p2@example.com") == 1
+        assert (await folder.send_all("--retry-unknown")).exit_code == 0
+        assert relay.recipients.count("p2@example.com") == 2
+
+
+async def test_a_service_that_stops_answering_ends_the_run(nats_server: NatsServer, folder: Folder) -> None:
+    folder.write(50)
+    async with service(nats_server, lambda _: None) as relay:
+        result = await folder.send_all("--timeout", "0.1", "--concurrency", "3")
+    assert (result.exit_code, "the service does not answer any more" in result.stderr) == (3, True)
+    assert len(relay.requests) <= 6
+
+
+async def test_an_unreachable_service_ends_the_run_at_once(nats_server: NatsServer, folder: Folder) -> None:
+    folder.write(5)
+    result = await folder.send_all()
+    assert (result.exit_code, "no service answers" in result.stderr) == (3, True)
+    assert set(folder.statuses().values()) == {"unsent"}
+    folder.url = f"nats://127.0.0.1:{free_port()}"
+    without_nats = await folder.send_all()
+    assert (without_nats.exit_code, "cannot connect to NATS" in without_nats.stderr) == (3, True)
+    async with service(nats_server) as relay:
+        folder.url = nats_server.url
+        assert (await folder.send_all()).exit_code == 0
+    assert len(relay.requests) == 5
+
+
+async def test_a_result_file_of_other_rows_is_refused(nats_server: NatsServer, folder: Folder) -> None:
+    folder.write(2)
+    async with service(nats_server) as relay:
+        await folder.send_all()
+        folder.people.write_text("to,name\nother@example.com,O\np2@example.com,P\n")
+        result = await folder.send_all()
+    assert (result.exit_code, len(relay.requests)) == (2, 2)
+    assert "row 1 was p1@example.com, and is now other@example.com" in result.stderr
+
+
+async def test_a_result_file_that_cannot_be_written_ends_the_run_and_the_next_run_sends_the_rest(
+    nats_server: NatsServer, folder: Folder
+) -> None:
+    folder.write(60)
+    words = ["-c", 'ulimit -f 4; exec "$0" "$@"', str(SCRIPT), "send", *folder.mailing, "--concurrency", "4"]
+    async with service(nats_server) as relay:
+        env = {"NATS_URL": nats_server.url, "PYTHONDONTWRITEBYTECODE": "1"}  # which would be cut off as well
+        process = await child.start(Path("/bin/sh"), *words, env=env, output=asyncio.subprocess.PIPE)
+        output, errors = await asyncio.wait_for(process.communicate(), 20)
+        message = f"Error: {folder.result}: File too large\n".encode()
+        assert (process.returncode, output, errors) == (1, b"", message)
+        assert len(relay.requests) < 60
+        assert (await folder.send_all("--retry-unknown")).exit_code == 0
+    assert (len(folder.statuses()), set(folder.statuses().values())) == (60, {"sent"})
+    assert len(relay.requests) <= 60 + 4  # the requests without an answer yet
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+async def test_no_row_is_sent_twice_after_a_run_was_interrupted(
+    nats_server: NatsServer, folder: Folder, number: signal.Signals
+) -> None:
+    folder.write(40)
+    answers = 10
+
+    def reply(request: dict[str, Any]) -> dict[str, str] | None:
+        nonlocal answers
+        answers -= 1
+        return sent(request) if answers >= 0 else None
+
+    async with service(nats_server, reply) as relay:
+        words = ["send", *folder.mailing, "--concurrency", "4", "--timeout", "1.5"]
+        process = await child.start(SCRIPT, *words, env={"NATS_URL": nats_server.url}, output=asyncio.subprocess.PIPE)
+        await until(lambda: len(relay.requests) == 14)
+        process.send_signal(number)
+        _, errors = await asyncio.wait_for(process.communicate(), 20)
+        relay.reply = sent
+        again = await folder.send_all()
+        assert again.exit_code == 3
+        finished = await folder.send_all("--retry-unknown")
+    if number == signal.SIGINT:
+        assert process.returncode == 128 + number
+        assert b"Run the same command again to send the remaining rows." in errors
+    assert finished.exit_code == 0
+    assert set(folder.statuses().values()) == {"sent"}
+    twice = [to for to in set(relay.recipients) if relay.recipients.count(to) > 1]
+    assert len(twice) == 4  # those without an answer, with --retry-unknown
+    assert len(relay.recipients) == 44
