@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from shared.commands.caller import Caller
 
 NAME: Final = "lfx-email-tracker analytics"
-PASSING: Final = frozenset({contract.SERVICE_BUSY, contract.INTERNAL_ERROR})  # errors after which --watch goes on
+PASSING: Final = frozenset({contract.SERVICE_BUSY, contract.INTERNAL_ERROR})  # errors after which --watch continues
 COUNTS: Final = ("total_sent", "delivered", "opened", "unique_opened", "failed")
 
 

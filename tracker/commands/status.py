@@ -24,7 +24,7 @@ NAME: Final = "lfx-email-tracker status"
 PAGE: Final = 500
 HEAD: Final = ("SENT AT", "STATE", "OPENS", "CLICKS", "EMAIL ID", "TO")
 LINE: Final = "{:19}  {:9}  {:>5}  {:>6}  {:36}  {}"
-"""Of fixed widths, because a group of any size is printed while it is fetched."""
+"""With constant widths, because a group of any size is printed while it is fetched."""
 
 
 @click.command(cls=command.Command)

@@ -12,14 +12,11 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 import nats as nats_py
-import pytest
 
 from shared import contract
-from shared.commands import caller
 from tests.acceptance import services
 from tests.acceptance.buckets import fresh_record
 from tests.stack import console
-from tests.stack.ports import free_port
 from tests.tracker.commands import operators
 from tests.tracker.commands.operators import Operator, documents
 
@@ -121,20 +118,6 @@ async def test_ctrl_c_ends_watch_with_130(nats: NatsServer) -> None:
         assert [one["delivered"] for one in answers[:3]] == [1, 2, 3]
         process.send(signal.SIGINT)
         assert (await process.wait(), process.errors) == (130, "")
-
-
-@pytest.mark.parametrize(
-    "arguments", [(), *(("speakers", "--watch", "--interval", seconds) for seconds in ("0", "soon", "nan", "inf"))]
-)
-async def test_invalid_arguments_are_wrong_usage(nats: NatsServer, arguments: tuple[str, ...]) -> None:
-    result = await Operator(nats.url).run("analytics", *arguments)
-    assert (result.exit_code, result.stdout) == (2, "")
-
-
-async def test_an_unreachable_nats_ends_with_3(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(caller, "PATIENCE_SECONDS", 0.2)
-    result = await Operator(f"nats://127.0.0.1:{free_port()}").run("analytics", "speakers")
-    assert (result.exit_code, result.stdout) == (3, "")
 
 
 async def test_the_documented_permissions_are_enough() -> None:

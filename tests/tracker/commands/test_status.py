@@ -12,10 +12,8 @@ import pytest
 import pytest_asyncio
 
 from shared import contract
-from shared.commands import caller
 from tests.acceptance import services
 from tests.acceptance.buckets import Buckets, fresh_record
-from tests.stack.ports import free_port
 from tests.tracker.commands import operators
 from tests.tracker.commands.operators import Operator, documents
 from tracker.commands import status
@@ -170,12 +168,6 @@ async def test_neither_or_both_ids_are_wrong_usage(operator: Operator, arguments
     result = await operator.run("status", *arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.endswith("Error: Give either EMAIL_ID or --group-id.\n")
-
-
-async def test_an_unreachable_nats_ends_with_3(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(caller, "PATIENCE_SECONDS", 0.2)
-    unreachable = await Operator(f"nats://127.0.0.1:{free_port()}").run("status", UNKNOWN)
-    assert (unreachable.exit_code, unreachable.stdout) == (3, "")
 
 
 async def test_the_documented_permissions_are_enough() -> None:

@@ -13,7 +13,6 @@ import nats as nats_py
 import pytest
 
 from shared import contract
-from shared.commands import caller
 from shared.contract import Failure
 from shared.nats import connection as nats_connection
 from shared.service.settings import ProcessSettings
@@ -144,15 +143,3 @@ async def test_a_denied_subscription_is_reported() -> None:
         result = await Operator(server.url.replace("//", "//operator:o@")).run("watch")
         assert (result.exit_code, result.stdout) == (1, "")
         assert "Error: the NATS user may not subscribe to lfx.email-service.email_" in result.stderr
-
-
-@pytest.mark.parametrize("arguments", [("--kind", "bounced"), ("--count", "0"), (EMAIL,)])
-async def test_invalid_arguments_are_wrong_usage(nats: NatsServer, arguments: tuple[str, ...]) -> None:
-    result = await Operator(nats.url).run("watch", *arguments)
-    assert (result.exit_code, result.stdout) == (2, "")
-
-
-async def test_an_unreachable_nats_ends_with_3(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(caller, "PATIENCE_SECONDS", 0.2)
-    result = await Operator(f"nats://127.0.0.1:{free_port()}").run("watch")
-    assert (result.exit_code, result.stdout) == (3, "")

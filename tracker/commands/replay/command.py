@@ -20,9 +20,9 @@ from shared.nats.inbox import Inbox
 from shared.service import settings, threads
 from shared.suppression_list import SuppressionList
 from tracker.commands import input_file
-from tracker.commands.replay import saved_messages
+from tracker.commands.replay import replayer, saved_messages
 from tracker.commands.replay.dry_run import DryRun
-from tracker.commands.replay.replayer import Live, Replayer
+from tracker.commands.replay.replayer import Live
 from tracker.commands.replay.report import Options, Report
 from tracker.events.push_events import PushEvents, publish_nothing
 from tracker.events.record_updater import RecordUpdater, suppress_nobody
@@ -75,34 +75,34 @@ def replay(file: str, failed_to: Path | None, *, dry_run: bool, no_announce: boo
     if failed_to and not os.access(failed_to.parent, os.W_OK | os.X_OK):
         raise click.UsageError(f"--failed-to {failed_to}: no file can be created in {failed_to.parent}")
     options = Options(failed_to=failed_to, dry_run=dry_run, announce=not no_announce, as_json=as_json)
+    report = Report(options)
     interrupted, unreadable = 0, ""
-    with Report(options) as report:
-        try:
-            command.run(_replay(file, options, report))
-        except SystemExit as signalled:
-            interrupted = int(str(signalled.code))
-        except input_file.Unreadable as error:
-            unreadable = f"{file}: {error}"
+    try:
+        command.run(_replay(file, options, report))
+    except SystemExit as signalled:
+        interrupted = int(str(signalled.code))
+    except input_file.Unreadable as error:
+        unreadable = f"{file}: {error}"
     report.end(unreadable=unreadable, interrupted=interrupted)
 
 
 async def _replay(file: str, options: Options, report: Report) -> None:
-    async with _applier(options) as applier:
-        replayer = Replayer(applier)
+    ending = asyncio.Event()
+    async with _applier(options, ending) as apply:
         with _without_log_lines(), input_file.opened(file) as pieces:
             batches = saved_messages.batches(saved_messages.read(pieces), BATCH)
             while batch := await threads.run(lambda: next(batches, None)):
-                work = asyncio.ensure_future(replayer.replay(batch))
+                work = asyncio.ensure_future(replayer.replay(batch, apply, ending))
                 try:
                     report.add(batch, await asyncio.shield(work))
                 except asyncio.CancelledError:  # finish the events under way, so that none is half applied
-                    replayer.end()
+                    ending.set()
                     report.add(batch, await work)
                     raise
 
 
 @asynccontextmanager
-async def _applier(options: Options) -> AsyncIterator[Apply]:
+async def _applier(options: Options, ending: asyncio.Event) -> AsyncIterator[Apply]:
     config = settings.load(os.environ, ReplaySettings)
     async with command.connected(NAME) as caller, Inbox(caller.connection) as inbox:
         recipients = Bucket(inbox, caller.connection, contract.EMAIL_RECIPIENTS_BUCKET)
@@ -114,18 +114,15 @@ async def _applier(options: Options) -> AsyncIterator[Apply]:
         else:
             publish = PushEvents(caller.connection) if options.announce else publish_nothing
             suppress = Suppressor(SuppressionList(suppressions)) if config.suppression_enabled else suppress_nobody
-            yield Live(RecordUpdater(recipients, publish, suppress))
+            yield Live(RecordUpdater(recipients, publish, suppress), ending)
 
 
 @contextmanager
 def _without_log_lines() -> Iterator[None]:
     """Suppress the log lines of the tracker: the report has the result of each event."""
     logger = logging.getLogger("tracker")
-    silent = logging.NullHandler()
-    logger.addHandler(silent)
-    logger.propagate = False
+    logger.setLevel(logging.CRITICAL + 1)
     try:
         yield
     finally:
-        logger.propagate = True
-        logger.removeHandler(silent)
+        logger.setLevel(logging.NOTSET)

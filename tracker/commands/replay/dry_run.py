@@ -34,10 +34,7 @@ class DryRun:
         self._records: OrderedDict[str, EmailRecipientRecord] = OrderedDict()
         self._listed: OrderedDict[str, None] = OrderedDict()
 
-    def end(self) -> None:
-        """Do nothing: no event waits."""
-
-    async def apply(self, line: int, event: EngagementEvent) -> ReplayResult:
+    async def __call__(self, line: int, event: EngagementEvent) -> ReplayResult:
         """Return the result that the event would have."""
         suppressed = 0
         try:

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Final, Literal, Protocol
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, wait_random_exponential
@@ -17,11 +18,14 @@ from tracker.events.record_updater import Verdict
 from tracker.events.ses_event import Ignored
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from tracker.commands.replay.saved_messages import SavedMessage
     from tracker.events.record_updater import Applied, RecordUpdater
     from tracker.events.ses_event import EngagementEvent
+
+    Apply = Callable[[int, EngagementEvent], Awaitable["ReplayResult"]]
+    """Applies the event of a line, or finds out what it would do."""
 
 Outcome = Literal["applied", "duplicate", "unmatched", "ignored", "malformed", "failed"]
 
@@ -44,65 +48,45 @@ class ReplayResult(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
     suppressed: int = 0
 
 
-class Apply(Protocol):
-    """Applies an event, or finds out what it would do."""
+async def replay(
+    batch: Sequence[SavedMessage | Broken], apply: Apply, ending: asyncio.Event
+) -> list[ReplayResult | None]:
+    """Apply the events of several emails concurrently, those of one email in order.
 
-    async def apply(self, line: int, event: EngagementEvent) -> ReplayResult: ...  # noqa: D102
+    Return the result of each message; None for those that were not started before `ending` was set.
+    """
+    results: list[ReplayResult | None] = [None] * len(batch)
+    by_email: dict[str, list[tuple[int, EngagementEvent]]] = {}
+    for at, message in enumerate(batch):
+        read = _read(message)
+        if isinstance(read, ReplayResult):
+            results[at] = read
+        else:
+            by_email.setdefault(read.email_id, []).append((at, read))
+    slots = asyncio.Semaphore(CONCURRENCY)
 
-    def end(self) -> None: ...  # noqa: D102
+    async def work(events: Sequence[tuple[int, EngagementEvent]]) -> None:
+        async with slots:
+            for at, event in events:
+                if ending.is_set():
+                    return
+                results[at] = await apply(batch[at].line, event)
 
-
-class Replayer:
-    """Applies the events of several emails concurrently, those of one email in order."""
-
-    def __init__(self, applier: Apply) -> None:
-        """Apply with `applier`."""
-        self._applier = applier
-        self._is_ending = False
-        self._slots = asyncio.Semaphore(CONCURRENCY)
-
-    def end(self) -> None:
-        """Start no further event."""
-        self._is_ending = True
-        self._applier.end()
-
-    async def replay(self, batch: Sequence[SavedMessage | Broken]) -> list[ReplayResult | None]:
-        """Return the result of each message; None for those that were not started."""
-        results: list[ReplayResult | None] = [None] * len(batch)
-        by_email: dict[str, list[tuple[int, EngagementEvent]]] = {}
-        for at, message in enumerate(batch):
-            read = _read(message)
-            if isinstance(read, ReplayResult):
-                results[at] = read
-            else:
-                by_email.setdefault(read.email_id, []).append((at, read))
-
-        async def apply(events: Sequence[tuple[int, EngagementEvent]]) -> None:
-            async with self._slots:
-                for at, event in events:
-                    if self._is_ending:
-                        return
-                    results[at] = await self._applier.apply(batch[at].line, event)
-
-        await asyncio.gather(*map(apply, by_email.values()))
-        return results
+    await asyncio.gather(*map(work, by_email.values()))
+    return results
 
 
 class Live:
     """Applies an event as the tracker does, and repeats while KV does not answer."""
 
-    def __init__(self, updater: RecordUpdater) -> None:
-        """Apply with `updater`."""
+    def __init__(self, updater: RecordUpdater, ending: asyncio.Event) -> None:
+        """Apply with `updater`; repeat nothing after `ending` is set."""
         self._updater = updater
-        self._ending = asyncio.Event()
+        self._ending = ending
         self._answered_at = time.monotonic()
         self._has_stopped = False
 
-    def end(self) -> None:
-        """Repeat nothing."""
-        self._ending.set()
-
-    async def apply(self, line: int, event: EngagementEvent) -> ReplayResult:
+    async def __call__(self, line: int, event: EngagementEvent) -> ReplayResult:
         """Apply an event."""
         if self._has_stopped:
             return result(line, event, "failed", NOT_TRIED)
@@ -137,11 +121,9 @@ class Live:
         return self._has_stopped or self._ending.is_set()
 
     async def _pause(self, seconds: float) -> None:
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._ending.wait()
-        except TimeoutError:
-            return
 
 
 def result(line: int, event: EngagementEvent, outcome: Outcome, detail: str = "", suppressed: int = 0) -> ReplayResult:

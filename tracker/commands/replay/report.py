@@ -6,24 +6,22 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import Counter
 from pathlib import Path  # noqa: TC003 - msgspec reads it
-from typing import TYPE_CHECKING, Final, Self, get_args
+from typing import TYPE_CHECKING, Final
 
 import click
 import msgspec
 
 from shared.commands import command, formatting
-from tracker.commands.json_documents import Broken
 from tracker.commands.replay import saved_messages
-from tracker.commands.replay.replayer import NOT_TRIED, Outcome
+from tracker.commands.replay.replayer import NOT_TRIED
+from tracker.commands.replay.saved_messages import SavedMessage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import BinaryIO
 
-    from tracker.commands.replay.replayer import ReplayResult
-    from tracker.commands.replay.saved_messages import SavedMessage
+    from tracker.commands.json_documents import Broken
+    from tracker.commands.replay.replayer import Outcome, ReplayResult
 
 PROGRESS_SECONDS: Final = 10.0
 UNREMARKABLE: Final = frozenset({"applied", "duplicate"})
@@ -47,59 +45,48 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     as_json: bool
 
 
-class Summary(msgspec.Struct, frozen=True, kw_only=True):
+class Summary(msgspec.Struct, kw_only=True):
     """The number of events with each outcome; `suppressed` counts addresses, all events up to `up_to_line` are done."""
 
     dry_run: bool
-    events: int
-    applied: int
-    duplicate: int
-    unmatched: int
-    ignored: int
-    malformed: int
-    failed: int
-    suppressed: int
-    up_to_line: int
+    events: int = 0
+    applied: int = 0
+    duplicate: int = 0
+    unmatched: int = 0
+    ignored: int = 0
+    malformed: int = 0
+    failed: int = 0
+    suppressed: int = 0
+    up_to_line: int = 0
 
 
 class Report:
-    """The report of one replay; a context manager that closes the file of failed messages."""
+    """The report of one replay."""
 
     def __init__(self, options: Options) -> None:
         """Begin with no event."""
         self._options = options
-        self._counts: Counter[str] = Counter()
-        self._suppressed = 0
-        self._up_to_line = 0
-        self._failed: BinaryIO | None = None
+        self._summary = Summary(dry_run=options.dry_run)
         self._progress_at = time.monotonic()
-
-    def __enter__(self) -> Self:
-        """Open nothing: the file is created with the first message that fails."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close the file."""
-        if self._failed:
-            self._failed.close()
 
     def add(self, batch: Sequence[SavedMessage | Broken], results: Sequence[ReplayResult | None]) -> None:
         """Report the results of a batch; messages with None were not started."""
-        has_gap = False
+        summary, has_gap = self._summary, False
         for message, result in zip(batch, results, strict=True):
             if result is None:
                 has_gap = True
                 continue
-            self._counts[result.outcome] += 1
-            self._suppressed += result.suppressed
+            summary.events += 1
+            summary.suppressed += result.suppressed
+            setattr(summary, result.outcome, getattr(summary, result.outcome) + 1)
             self._print(result)
-            if result.outcome == "failed" and not isinstance(message, Broken):
+            if result.outcome == "failed" and isinstance(message, SavedMessage):
                 self._keep(message)
             if not has_gap:
-                self._up_to_line = result.line
+                summary.up_to_line = result.line
         if time.monotonic() - self._progress_at >= PROGRESS_SECONDS:
             self._progress_at = time.monotonic()
-            command.say(f"{self._counts.total():,} events so far, up to line {self._up_to_line:,}")
+            command.say(f"{summary.events:,} events so far, up to line {summary.up_to_line:,}")
 
     def end(self, *, unreadable: str, interrupted: int) -> None:
         """Print the summary and end with the exit status of the replay.
@@ -108,7 +95,7 @@ class Report:
             Failed: the file is `unreadable`, or an event failed or was malformed.
             SystemExit: a signal `interrupted` the replay.
         """
-        summary = self._summary()
+        summary = self._summary
         _print_summary(summary, self._options)
         if interrupted:
             command.say(
@@ -121,15 +108,6 @@ class Report:
         if bad := summary.failed + summary.malformed:
             raise command.Failed(f"{bad} of {summary.events} events failed or were malformed")
 
-    def _summary(self) -> Summary:
-        return Summary(
-            dry_run=self._options.dry_run,
-            events=self._counts.total(),
-            **{name: self._counts[name] for name in get_args(Outcome)},
-            suppressed=self._suppressed,
-            up_to_line=self._up_to_line,
-        )
-
     def _print(self, result: ReplayResult) -> None:
         if self._options.as_json:
             command.print_json(result)
@@ -140,12 +118,9 @@ class Report:
             click.echo(f"line {result.line:<6}  {outcome}  {about}  {detail}".rstrip())
 
     def _keep(self, message: SavedMessage) -> None:
-        if not self._options.failed_to or self._options.dry_run:
-            return
-        if not self._failed:
-            self._failed = self._options.failed_to.open("xb")
-        self._failed.write(saved_messages.encode(message))
-        self._failed.flush()
+        if self._options.failed_to and not self._options.dry_run:
+            with self._options.failed_to.open("ab") as file:
+                file.write(saved_messages.encode(message))
 
 
 def _print_summary(summary: Summary, options: Options) -> None:

@@ -148,7 +148,7 @@ def _entry(fields: dict[str, Any], default_reason: str, now: datetime) -> Suppre
     """Make an entry.
 
     Raises:
-        ValueError: a field is wrong; the message says which.
+        ValueError: a field is wrong; the message names it.
     """
     given = fields.get("address")
     try:

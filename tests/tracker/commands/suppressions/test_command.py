@@ -97,24 +97,6 @@ async def test_an_existing_entry_is_kept_unless_it_is_to_be_replaced(operator: O
     )
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("show", "nobody"),
-        ("add", "a@x.org, b@x.org"),
-        ("remove", "jörg@x.org"),
-        ("add", "a@x.org", "--detail", "x" * 501),
-        ("list", "--since", "soon"),
-        ("list", "--since", "999999999d"),
-        ("list", "--reason", "spam"),
-        ("import", "no-such-file"),
-    ],
-)
-async def test_invalid_arguments_are_wrong_usage(operator: Operator, arguments: tuple[str, ...]) -> None:
-    result = await operator.run("suppressions", *arguments)
-    assert (result.exit_code, result.stdout) == (2, "")
-
-
 async def test_the_list_is_read_in_pages_and_selected_by_reason_and_time(
     operator: Operator, bucket: KeyValue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,11 +156,11 @@ async def test_a_backup_has_all_fields_and_can_be_imported(operator: Operator) -
 
 
 async def test_wrong_rows_are_reported_by_line_and_the_others_added_once(operator: Operator) -> None:
-    rows = f"{NAMES}ada@x.org,BOUNCE,\nnobody,BOUNCE,\nADA@x.org,MANUAL,\nbob@x.org,spam,\neve@x.org,,\n"
+    rows = f"{NAMES}ada@x.org,BOUNCE,\nada,BOUNCE,\nADA@x.org,MANUAL,\nbob@x.org,spam,\neve@x.org,,\n"
     result = await operator.run("suppressions", "import", "-", text=rows)
     assert result.exit_code == 1
     assert result.stderr.splitlines() == [
-        "line 3: not a valid email address: nobody",
+        "line 3: not a valid email address: ada",
         "line 5: the reason is not one of bounce, complaint, manual: spam",
         "Error: rows that are wrong: 2; all others are in the list",
     ]
