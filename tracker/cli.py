@@ -25,12 +25,12 @@ COMMANDS: Final = {
     "check": ("tracker.commands.check:check", "Show the configuration, and try each server and bucket that it names."),
     "replay": (
         "tracker.commands.replay.command:replay",
-        "Apply saved SQS messages, such as those of a dead-letter queue, as if they came now.",
+        "Apply saved SQS messages, such as those of a dead-letter queue, like live ones.",
     ),
-    "status": ("tracker.commands.status:status", "Show what became of an email, or of each email of a group."),
+    "status": ("tracker.commands.status:status", "Show the record of an email, or of each email of a group."),
     "suppressions": (
         "tracker.commands.suppressions.command:suppressions",
-        "Look after the suppression list: who gets no mail.",
+        "Manage the suppression list: the addresses that get no mail.",
     ),
     "watch": ("tracker.commands.watch:watch", "Show push events as the tracker publishes them, until Ctrl-C."),
 }

@@ -4,19 +4,24 @@
 
 from __future__ import annotations
 
+import asyncio
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 import click
 
+from shared import contract
 from shared.commands import command
+from shared.contract import GetEmailEngagementAnalyticsResponse
+from shared.errors import RequestRefused, RequestUnanswered, ServiceUnreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from shared.commands.caller import Caller
-    from shared.contract import GetEmailEngagementAnalyticsResponse
 
 NAME: Final = "lfx-email-tracker analytics"
+PASSING: Final = frozenset({contract.SERVICE_BUSY, contract.INTERNAL_ERROR})  # errors after which --watch continues
 COUNTS: Final = ("total_sent", "delivered", "opened", "unique_opened", "failed")
 
 
@@ -29,13 +34,13 @@ COUNTS: Final = ("total_sent", "delivered", "opened", "unique_opened", "failed")
     default=5.0,
     show_default=True,
     metavar="SECONDS",
-    help="How long to wait between two questions.",
+    help="How long to wait between two requests.",
 )
 @command.json_option
 def analytics(group_id: str, interval: float, *, watch: bool, as_json: bool) -> None:
     """Show how many emails of GROUP_ID were sent, delivered, opened and failed.
 
-    Asks the running tracker over NATS. With --watch one line each time, and a tracker that goes away is waited for.
+    Asks the running tracker over NATS. --watch prints one line for each answer, and waits for a tracker that goes away.
     Ends with 1 if nothing was sent under the group.
 
     \b
@@ -58,31 +63,24 @@ async def _once(group_id: str) -> GetEmailEngagementAnalyticsResponse:
         return await _ask(caller, group_id)
 
 
-async def _watch(group_id: str, interval: float, tell: Callable[[GetEmailEngagementAnalyticsResponse], object]) -> None:
-    import asyncio  # noqa: PLC0415 - not before the command runs
-
-    from shared import contract  # noqa: PLC0415
-    from shared.errors import RequestRefused, RequestUnanswered, ServiceUnreachable  # noqa: PLC0415
-
-    passing = {contract.SERVICE_BUSY, contract.INTERNAL_ERROR}
+async def _watch(group_id: str, interval: float, show: Callable[[GetEmailEngagementAnalyticsResponse], object]) -> None:
+    """Ask again and again; the first answer must come at once, later failures are printed."""
     async with command.connected(NAME) as caller:
-        tell(await _ask(caller, group_id))
+        show(await _ask(caller, group_id))
         while True:
             await asyncio.sleep(interval)
             try:
-                tell(await _ask(caller, group_id))
+                show(await _ask(caller, group_id))
             except (ServiceUnreachable, RequestUnanswered, RequestRefused) as error:
-                if isinstance(error, RequestRefused) and error.error not in passing:
+                if isinstance(error, RequestRefused) and error.error not in PASSING:
                     raise
                 command.say(str(error))
 
 
 async def _ask(caller: Caller, group_id: str) -> GetEmailEngagementAnalyticsResponse:
-    from shared import contract  # noqa: PLC0415 - not before the command runs
-
     request = contract.GetEmailEngagementAnalyticsRequest(group_id=group_id)
     return await caller.ask(
-        contract.GET_EMAIL_ENGAGEMENT_ANALYTICS_SUBJECT, request, contract.GetEmailEngagementAnalyticsResponse
+        contract.GET_EMAIL_ENGAGEMENT_ANALYTICS_SUBJECT, request, GetEmailEngagementAnalyticsResponse
     )
 
 
@@ -93,8 +91,6 @@ class _Lines:
         self._has_head = False
 
     def __call__(self, counted: GetEmailEngagementAnalyticsResponse) -> None:
-        from datetime import UTC, datetime  # noqa: PLC0415 - not before the command runs
-
         if not self._has_head:
             click.echo("TIME      " + "  ".join(f"{name.upper():>13}" for name in COUNTS))
             self._has_head = True

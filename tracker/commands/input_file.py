@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Edge: the text of a file or of standard input, piece by piece."""
+"""Reads a file or standard input as text: piece by piece, and from these line by line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 CHUNK_BYTES: Final = 256 << 10
 STDIN: Final = "-"
@@ -22,23 +22,25 @@ UTF_16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 class Unreadable(Exception):
-    """The file cannot be opened, or not be read to its end."""
+    """The file cannot be opened, or cannot be read to its end."""
 
 
 @contextmanager
 def opened(path: str) -> Iterator[Iterator[str]]:
-    """Open a file, or standard input for `-`; gzip and the UTF-16 of Windows are seen by their first bytes.
+    """Open a file, or standard input for `-`; gzip and the UTF-16 of Windows are recognised by their first bytes.
 
-    What is neither UTF-8 nor UTF-16 becomes U+FFFD, for whoever reads it to refuse.
+    Bytes that are neither UTF-8 nor UTF-16 become U+FFFD.
 
     Raises:
-        Unreadable: it is closed, or cannot be opened; or, from the iterator, broken, and what came is all there is.
+        Unreadable: the file cannot be opened, or standard input is closed. The iterator raises it where the file is
+            broken, after the text before that place.
     """
     if path == STDIN:
         if sys.stdin is None:
             raise Unreadable("standard input is closed")
         stream: Any = sys.stdin.buffer
-        raw = getattr(stream, "raw", stream)  # the lock of what is not raw would outlive Ctrl-C
+        # not the buffer itself: a thread that waits for input would hold its lock and block the exit after Ctrl-C
+        raw = getattr(stream, "raw", stream)
         yield _pieces(io.BufferedReader(raw))
         return
     try:
@@ -49,6 +51,18 @@ def opened(path: str) -> Iterator[Iterator[str]]:
         yield _pieces(file)
 
 
+def lines(pieces: Iterable[str], max_characters: int) -> Iterator[tuple[int, str]]:
+    """Yield each line with its number, from 1; of a longer line `max_characters` + 1 are kept."""
+    number, rest = 1, ""
+    for piece in pieces:
+        *complete, rest = (rest + piece).split("\n")
+        for line in complete:
+            yield number, line[: max_characters + 1]
+            number += 1
+        rest = rest[: max_characters + 1]
+    yield number, rest
+
+
 def _pieces(file: io.BufferedReader) -> Iterator[str]:
     try:
         packed = file.peek(len(GZIP)).startswith(GZIP)
@@ -57,8 +71,8 @@ def _pieces(file: io.BufferedReader) -> Iterator[str]:
         chunks = iter(lambda: content.read1(CHUNK_BYTES), b"")
         yield from codecs.iterdecode(chunks, encoding, errors="replace")
     except EOFError as error:
-        raise Unreadable("the gzip is cut off") from error
+        raise Unreadable("the gzip file is cut off") from error
     except (gzip.BadGzipFile, zlib.error) as error:
-        raise Unreadable(f"broken gzip: {error}") from error
+        raise Unreadable(f"the gzip file is broken: {error}") from error
     except OSError as error:
         raise Unreadable(error.strerror or str(error)) from error

@@ -1,10 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Pure: text becomes JSON documents, wherever each ends: one a line, spread over lines, one right behind the other.
-
-Arrays are opened, and so is an object that wraps one, such as `{"Messages": [...]}`: no more than one element is held
-at a time. What is broken costs no other document: reading goes on at the next line that looks like the begin of one.
-"""
+"""Text becomes JSON documents: one a line, or spread over lines as AWS tools print them; arrays become elements."""
 
 from __future__ import annotations
 
@@ -14,137 +10,100 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import msgspec
 
+from tracker.commands import input_file
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-MAX_CHARACTERS: Final = 16 << 20  # ten messages of SQS, 1 MiB each, with every quote escaped, are below it
-LOOK_AHEAD: Final = 128  # what opens a wrapper is not longer, nor is a name in it
+MAX_CHARACTERS: Final = 16 << 20  # of one document; an answer of SQS has up to 10 messages of 1 MiB
+TOO_LONG: Final = f"longer than {MAX_CHARACTERS >> 20} Mi characters: write one document a line, for example with jq -c"
+CUT_OFF_BEFORE: Final = {"{": ("{", "[", '"'), "[": ("[",)}
+"""For the first character of a document: beginnings of a line that it cannot contain, unless it was cut off."""
 
-_SEPARATORS = re.compile(r"[\s,\[\]}]*+")
-_KEY = re.compile(r'"[^"\\\n]*+"\s*+:\s*+')
+_STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"')
+_BEGIN = re.compile(r"[^\s,]")
 
 
 class Document(msgspec.Struct, frozen=True):
-    """What is no array, decoded; `line` is where it begins, from 1."""
+    """A document, or an element of a list, decoded; `line` is where it begins, from 1."""
 
     line: int
     value: Any
 
 
 class Broken(msgspec.Struct, frozen=True):
-    """What is no document, and why."""
+    """Text that cannot be read, and why."""
 
     line: int
     why: str
 
 
-def split(pieces: Iterable[str], *, wrapper: str) -> Iterator[Document | Broken]:
-    """Return the documents of a text that comes in pieces of any size, in order; `wrapper` names the list to open."""
-    return iter(_Reader(pieces, re.compile(rf'\{{\s*+"{wrapper}"\s*+:\s*+(?=\[)')))
+def read(pieces: Iterable[str], *, wrapper: str) -> Iterator[Document | Broken]:
+    """Yield the documents of a text; an object whose first field is the list `wrapper` is read as that list."""
+    for first, text in _texts(pieces):
+        try:
+            line, counted = first, 0
+            for at, value in _documents(text, wrapper):
+                line += text.count("\n", counted, at)
+                counted = at
+                yield Document(line, value)
+        except json.JSONDecodeError as error:
+            why = error.msg.removesuffix(" at").removesuffix(" starting")
+            yield Broken(first, f"not JSON: {why} in line {first + error.lineno - 1}")
+        except RecursionError:
+            yield Broken(first, "not JSON: nested too deeply")
+        except ValueError as error:
+            yield Broken(first, str(error))
 
 
-def _no_number(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number")
+def _texts(pieces: Iterable[str]) -> Iterator[tuple[int, str]]:
+    """Yield the first line and the text of each document: the lines until all brackets are closed."""
+    first, depth, size, lines = 0, 0, -1, list[str]()
+    for number, line in input_file.lines(pieces, MAX_CHARACTERS):
+        if lines and line.startswith(CUT_OFF_BEFORE.get(lines[0][:1], ())):
+            yield first, "\n".join(lines)
+            lines = []
+        if not lines:
+            first, depth, size = number, 0, -1
+        if size <= MAX_CHARACTERS:
+            lines.append(line)
+            size += len(line) + 1
+        brackets = _STRING.sub("", line)
+        depth += sum(map(brackets.count, "{[")) - sum(map(brackets.count, "}]"))
+        if depth <= 0 or len(line) > MAX_CHARACTERS:
+            yield first, "\n".join(lines)
+            lines = []
+    yield first, "\n".join(lines)
 
 
-_decode = json.JSONDecoder(parse_constant=_no_number).raw_decode
+def _documents(text: str, wrapper: str) -> Iterator[tuple[int, Any]]:
+    """Yield where each document of a text begins, and its value.
+
+    Raises:
+        ValueError: the text is not JSON, or too long.
+        RecursionError: it is nested too deeply.
+    """
+    if len(text) > MAX_CHARACTERS:
+        raise ValueError(TOO_LONG)
+    end = 0
+    while begin := _BEGIN.search(text, end):
+        value, end = _decode(text, begin.start())
+        is_wrapped = isinstance(value, dict) and next(iter(value), "") == wrapper
+        if isinstance(value[wrapper] if is_wrapped else value, list):
+            yield from _elements(text, text.index("[", begin.start()) + 1)
+        else:
+            yield begin.start(), value
 
 
-class _Reader:
-    """Decodes at `_at`; what is before it is dropped, but for the begin of its line."""
+def _elements(text: str, at: int) -> Iterator[tuple[int, Any]]:
+    """Yield where each element of a list begins, and its value; `at` is behind the opening bracket."""
+    while (begin := _BEGIN.search(text, at)) and begin[0] != "]":
+        value, at = _decode(text, begin.start())
+        yield begin.start(), value
 
-    def __init__(self, pieces: Iterable[str], wrapper: re.Pattern[str]) -> None:
-        self._pieces = iter(pieces)
-        self._wrapper = wrapper
-        self._text = ""
-        self._at = 0
-        self._line = 1
-        self._is_wrapped = False
 
-    def __iter__(self) -> Iterator[Document | Broken]:
-        while self._finds_next():
-            key = _KEY.match(self._text, self._at) if self._is_wrapped else None
-            line = self._line
-            if key:
-                self._go_to(key.end())
-            try:
-                value = self._value()
-            except (ValueError, RecursionError) as error:
-                yield Broken(line, self._why(error))
-                self._skip()
-            else:
-                if not key:
-                    yield Document(line, value)
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not a JSON number")
 
-    def _finds_next(self) -> bool:
-        """Go to the next value, into arrays and wrappers; tell whether there is one."""
-        while True:
-            separators = _SEPARATORS.match(self._text, self._at)
-            assert separators  # it may be empty
-            self._go_to(separators.end())
-            self._is_wrapped &= "}" not in separators[0]
-            if len(self._text) - self._at < LOOK_AHEAD and self._takes_more():
-                continue
-            wrapper = self._wrapper.match(self._text, self._at)
-            if not wrapper:
-                return self._at < len(self._text)
-            self._go_to(wrapper.end())
-            self._is_wrapped = True
 
-    def _value(self) -> Any:
-        """Decode the value, taking in more of the text for as long as it may be what is missing.
-
-        Raises:
-            ValueError: there is none.
-            RecursionError: it is nested too deeply.
-        """
-        while True:
-            try:
-                value, end = _decode(self._text, self._at)
-            except json.JSONDecodeError as error:
-                if error.pos <= self._text.rfind("\n"):  # else the rest of the line is not there yet
-                    raise
-                if len(self._text) - self._at > MAX_CHARACTERS:
-                    raise ValueError(f"longer than {MAX_CHARACTERS >> 20} Mi characters") from None
-                if not self._takes_more():
-                    raise
-            else:
-                if end < len(self._text) or not self._takes_more():  # a number may go on
-                    self._go_to(end)
-                    return value
-
-    def _skip(self) -> None:
-        """Go to the next line that may begin a value and is not indented more than the one that is broken."""
-        begin = self._text.rfind("\n", 0, self._at) + 1
-        indent = len(self._text[begin : self._at]) - len(self._text[begin : self._at].lstrip(" \t"))
-        next_one = re.compile(rf'\n[ \t]{{0,{indent}}}(?=[{{\["])')
-        while not (found := next_one.search(self._text, self._at)):
-            last_line = self._text.rfind("\n", self._at)
-            self._go_to(last_line if last_line >= 0 else len(self._text))
-            if not self._takes_more():
-                self._go_to(len(self._text))
-                return
-        self._go_to(found.end())
-
-    def _why(self, error: Exception) -> str:
-        match error:
-            case json.JSONDecodeError():
-                line = self._line + self._text.count("\n", self._at, error.pos)
-                return f"no JSON: {error.msg.removesuffix(' at').removesuffix(' starting')} in line {line}"
-            case RecursionError():
-                return "no JSON: nested too deeply"
-            case _:
-                return f"no JSON: {error}"
-
-    def _takes_more(self) -> bool:
-        """Take in another piece, and let go of what is behind; tell whether there was one."""
-        piece = next(self._pieces, "")
-        line = self._text.rfind("\n", 0, self._at) + 1
-        start = line if self._at - line < LOOK_AHEAD else self._at
-        self._text = self._text[start:] + piece
-        self._at -= start
-        return bool(piece)
-
-    def _go_to(self, at: int) -> None:
-        self._line += self._text.count("\n", self._at, at)
-        self._at = at
+_decode = json.JSONDecoder(parse_constant=_refuse).raw_decode

@@ -1,23 +1,41 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""The command `lfx-email-tracker status`."""
+"""The command `lfx-email-tracker status`: asks the running tracker for the record of an email, or those of a group."""
 
 from __future__ import annotations
 
-import click
+from datetime import UTC
+from typing import TYPE_CHECKING, Any, Final
 
-from shared.commands import command
+import click
+import msgspec
+
+from shared import contract
+from shared.commands import command, formatting
+from shared.contract import EmailRecipientRecord, GetEmailStatusRequest
+from shared.errors import RequestRefused
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from shared.commands.caller import Caller
+
+NAME: Final = "lfx-email-tracker status"
+PAGE: Final = 500
+HEAD: Final = ("SENT AT", "STATE", "OPENS", "CLICKS", "EMAIL ID", "TO")
+LINE: Final = "{:19}  {:9}  {:>5}  {:>6}  {:36}  {}"
+"""With constant widths, because a group of any size is printed while it is fetched."""
 
 
 @click.command(cls=command.Command)
 @click.argument("email_id", required=False)
-@click.option("--group-id", metavar="ID", help="All emails of this group, in the order in which they were sent.")
+@click.option("--group-id", metavar="ID", help="Show all emails of this group, in the order in which they were sent.")
 @command.json_option
 def status(email_id: str | None, group_id: str | None, *, as_json: bool) -> None:
-    """Show what became of an email, or of each email of a group.
+    """Show the record of an email, or of each email of a group.
 
     Asks the running tracker over NATS. A group of any size is fetched in pages; with --json each email is one line.
-    Ends with 1 if there is no such email or group.
+    Ends with 1 if the email or group does not exist.
 
     \b
     Examples:
@@ -25,11 +43,93 @@ def status(email_id: str | None, group_id: str | None, *, as_json: bool) -> None
       lfx-email-tracker status --group-id efba8440-8256-4d52-bab3-55d7072201f4
       lfx-email-tracker status --group-id speakers --json | jq -r 'select(.failed) | .to'
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
-    from tracker.commands import status_report  # noqa: PLC0415 - so that --help and completion do not wait for it
-
     if bool(email_id) == bool(group_id):
         raise click.UsageError("Give either EMAIL_ID or --group-id.")
     if email_id:
-        status_report.tell_email(email_id, as_json=as_json)
-    elif group_id:
-        status_report.tell_group(group_id, as_json=as_json)
+        _print_record(command.run(_ask(email_id)), as_json=as_json)
+    elif group_id and (missing := command.run(_print_group(group_id, as_json=as_json))):
+        command.say(f"Emails of the group whose record is missing or cannot be read: {missing:,}")
+
+
+async def _ask(email_id: str) -> EmailRecipientRecord:
+    async with command.connected(NAME) as caller:
+        request = GetEmailStatusRequest(email_id=email_id)
+        return await caller.ask(contract.GET_EMAIL_STATUS_SUBJECT, request, EmailRecipientRecord)
+
+
+async def _print_group(group_id: str, *, as_json: bool) -> int:
+    """Print the records of a group page by page; return how many emails have no record."""
+    missing = asked_for = 0
+    async with command.connected(NAME) as caller:
+        async for records, size in _pages(caller, group_id):
+            if not as_json and not asked_for:
+                click.echo(LINE.format(*HEAD))
+            for record in records:
+                command.print_json(record) if as_json else click.echo(_line(record))
+            asked_for += size
+            missing += size - len(records)
+    return missing
+
+
+async def _pages(caller: Caller, group_id: str) -> AsyncIterator[tuple[list[EmailRecipientRecord], int]]:
+    """Yield the records of a group page by page, each page with the number of emails that it covers.
+
+    A page leaves out missing records, so only the count in the analytics shows where the group ends.
+    """
+    counted = await caller.ask(
+        contract.GET_EMAIL_ENGAGEMENT_ANALYTICS_SUBJECT,
+        contract.GetEmailEngagementAnalyticsRequest(group_id=group_id),
+        contract.GetEmailEngagementAnalyticsResponse,
+    )
+    offset, limit = 0, PAGE
+    while offset < counted.total_sent:
+        request = GetEmailStatusRequest(group_id=group_id, offset=offset, limit=limit)
+        asked_for = min(limit, counted.total_sent - offset)
+        try:
+            records = await caller.ask(contract.GET_EMAIL_STATUS_SUBJECT, request, list[EmailRecipientRecord])
+        except RequestRefused as refused:
+            if str(refused) != contract.RESPONSE_TOO_LARGE or limit == 1:
+                raise
+            limit //= 2
+            continue
+        yield records[:asked_for], asked_for  # without emails that were sent since the count
+        offset += asked_for
+
+
+def _print_record(record: EmailRecipientRecord, *, as_json: bool) -> None:
+    if as_json:
+        command.print_json(record)
+        return
+    fields: dict[str, Any] = msgspec.to_builtins(record)
+    command.print_table([row for name, value in fields.items() for row in _rows(name, value)])
+
+
+def _rows(name: str, value: Any) -> list[tuple[str, object]]:
+    """Return the lines of a field: a list has one line for each element, an object one for each of its fields."""
+    match value:
+        case dict():
+            return [(f"{name}.{inner}", field) for inner, field in value.items()]
+        case list() | tuple():
+            return [(name, _element(element)) for element in value]
+        case bool():
+            return [(name, value)]
+        case _:
+            return [(name, str(value))]
+
+
+def _element(value: dict[str, Any] | str) -> str:
+    """Format an open or a click without the id of its event; the Go service stores the id of a click alone."""
+    if isinstance(value, str):
+        return value
+    return "  ".join(str(field) for name, field in value.items() if name != "event_id")
+
+
+def _line(record: EmailRecipientRecord) -> str:
+    cells = (_state(record), record.open_count, record.click_count, record.email_id, record.to)
+    return LINE.format(record.sent_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S"), *map(formatting.printable, cells))
+
+
+def _state(record: EmailRecipientRecord) -> str:
+    if record.failed:
+        return record.failure.kind if record.failure else "failed"
+    return "delivered" if record.delivered else "sent"

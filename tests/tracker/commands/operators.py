@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Runs the tracker's commands as an operator does, and says what an operator's NATS user may do; asserts nothing."""
+"""Runs the tracker's commands as an operator does, also with the NATS permissions of the docs; asserts nothing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ authorization {{ users: [
 
 
 class Operator:
-    """Somebody at a terminal, where these variables are set."""
+    """A person at a terminal, where these variables are set."""
 
     def __init__(self, url: str, **variables: str) -> None:
         self.variables = {"NATS_URL": url, **variables}
@@ -42,12 +42,12 @@ class Operator:
 
 
 def documents(result: Result) -> list[dict[str, Any]]:
-    """Return what a command has printed, one document a line."""
+    """Return the JSON documents that a command has printed, one a line."""
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
 def subjects_of(command: str) -> list[str]:
-    """Return the subjects that the page on the commands lists for a command."""
+    """Return the subjects that docs/commands.md lists for a command."""
     section = re.search(rf"^## lfx-email-tracker {command}$(.*?)^## ", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     table = section[1].partition("| The NATS user may publish to | For |")[2] if section else ""
     cells = [row.split("|")[1] for row in table.strip().splitlines() if row.startswith("| `")]

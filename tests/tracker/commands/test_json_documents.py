@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Each document of a file is found, however it is written and cut into pieces, and no broken one costs another."""
+"""Documents are found in the forms in which AWS tools write them, and one that is broken is reported by its line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tracker.commands import json_documents
 from tracker.commands.json_documents import Broken, Document
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 texts = st.text('a"\\{}[],: \n\u00e9', max_size=6)
 values = st.recursive(
@@ -30,25 +30,25 @@ cuts = st.integers(1, 40)
 FORMS: dict[str, Callable[[list[Any]], str]] = {
     "lines": lambda given: "\n".join(map(json.dumps, given)),
     "lines of Windows": lambda given: "".join(f"{json.dumps(one)}\r\n" for one in given),
-    "one behind the other": lambda given: "".join(map(json.dumps, given)),
     "with blank lines": lambda given: "\n \n".join(map(json.dumps, given)),
-    "spread over lines": lambda given: "\n".join(json.dumps(one, indent=2) for one in given),
-    "spread without indent": lambda given: "\n".join(json.dumps(one, indent=0) for one in given),
+    "one behind the other": lambda given: "".join(map(json.dumps, given)),
+    "pretty-printed": lambda given: "\n".join(json.dumps(one, indent=2) for one in given),
     "array": json.dumps,
+    "array, pretty-printed": lambda given: json.dumps(given, indent=4),
     "array of lines": lambda given: "[\n" + ",\n".join(map(json.dumps, given)) + "\n]\n",
-    "array spread over lines": lambda given: json.dumps(given, indent=4),
-    "wrapped": lambda given: json.dumps({"Messages": given}),
-    "wrapped and spread": lambda given: json.dumps({"Messages": given, "More": [{"a": 1}], "Token": None}, indent=4),
-    "wrapped twice": lambda given: json.dumps({"Messages": given[:2]}) + json.dumps({"Messages": given[2:]}),
+    "answer": lambda given: json.dumps({"Messages": given}),
+    "answer, pretty-printed": lambda given: json.dumps({"Messages": given, "More": [{"a": 1}]}, indent=4),
+    "two answers": lambda given: "\n".join(json.dumps({"Messages": part}, indent=4) for part in (given[:2], given[2:])),
 }
 
 
-def split(text: str, size: int = 1000) -> list[Document | Broken]:
-    return list(json_documents.split((text[at : at + size] for at in range(0, len(text), size)), wrapper="Messages"))
+def read(text: str, size: int = 1000) -> list[Document | Broken]:
+    pieces = (text[at : at + size] for at in range(0, len(text), size))
+    return list(json_documents.read(pieces, wrapper="Messages"))
 
 
 def contents(found: list[Document | Broken]) -> list[Any]:
-    """What the documents say; for what is broken its line."""
+    """Return the value of each document, and the line of broken text."""
     return [one.value if isinstance(one, Document) else one.line for one in found]
 
 
@@ -58,24 +58,24 @@ def contents(found: list[Document | Broken]) -> list[Any]:
 def test_documents_are_found_in_each_form_and_in_pieces_of_any_size(
     form: str, given_documents: list[Any], size: int
 ) -> None:
-    assert contents(split(FORMS[form](given_documents), size)) == given_documents
+    assert contents(read(FORMS[form](given_documents), size)) == given_documents
 
 
 @settings(max_examples=80, deadline=None)
 @given(st.lists(objects, min_size=3, max_size=3), st.integers(0, 40), cuts)
-def test_a_line_that_breaks_off_anywhere_costs_no_other(three: list[Any], at: int, size: int) -> None:
+def test_a_line_that_is_cut_off_anywhere_does_not_affect_the_others(three: list[Any], at: int, size: int) -> None:
     first, second, third = map(json.dumps, three)
     broken = second[: min(at, len(second) - 1)]
-    found = contents(split(f"{first}\n{broken}\n{third}\n", size))
+    found = contents(read(f"{first}\n{broken}\n{third}\n", size))
     assert found == [three[0], *([2] if broken else []), three[2]]
 
 
 @settings(max_examples=80, deadline=None)
 @given(st.text('{}[]",:\\ \n1ae', max_size=60), cuts)
-def test_whatever_the_text_is_it_ends_and_the_lines_are_in_order(text: str, size: int) -> None:
-    lines = [one.line for one in split(text, size)]
+def test_any_text_is_read_to_its_end_with_lines_in_order(text: str, size: int) -> None:
+    lines = [one.line for one in read(text, size)]
     assert lines == sorted(lines)
-    assert split(text, size) == split(text)
+    assert read(text, size) == read(text)
 
 
 @pytest.mark.parametrize(
@@ -85,26 +85,55 @@ def test_whatever_the_text_is_it_ends_and_the_lines_are_in_order(text: str, size
         ("\n\n", []),
         ("null\n5\n{}\n", [None, 5, {}]),
         ("NaN\n{}\n", [1, {}]),
-        ("not JSON\n{}", [1, {}]),
+        ("not JSON\nneither\n{}", [1, 2, {}]),
         ('{"a": 1} more\n{}', [{"a": 1}, 1, {}]),
         ('{"a": [\n{"b": 1}\n{"c": 2}\n', [1, {"b": 1}, {"c": 2}]),
-        ('{"a":\n{"b": 1}}\n{"c": 2}\n', [{"a": {"b": 1}}, {"c": 2}]),
-        ('[\n  {"a": "x},\n  {"b": 1}\n]', [2, {"b": 1}]),
+        ('[\n    {"a": "x\n[\n    {"b": 1}\n]', [1, {"b": 1}]),
         ('{\n  "a": "x\n  "b": {\n  }\n}\n{"c": 1}', [1, {"c": 1}]),
+        ('{\n  "a": 1,\n"b"\n{"c": 1}', [1, "b", {"c": 1}]),
         ('{"a": 1', [1]),
         ('"a', [1]),
         ('{"Messages": []}{}', [{}]),
         ('{"Other": 1, "Messages": [1]}', [{"Other": 1, "Messages": [1]}]),
-        ('{"Messages": [{"a": 1}], "Next": "x", "N": 5}', [{"a": 1}]),
+        ('{"Messages": null}', [{"Messages": None}]),
     ],
 )
-def test_what_is_broken_is_told_by_the_line_where_it_begins(text: str, found: list[Any]) -> None:
+def test_broken_text_is_reported_by_its_first_line(text: str, found: list[Any]) -> None:
     for size in (1, 3, 1000):
-        assert contents(split(text, size)) == found
+        assert contents(read(text, size)) == found
 
 
-@pytest.mark.parametrize("start", ['{"a": "', '"', '{"a": [1, '])
-def test_what_is_too_long_is_given_up_and_the_next_line_read(start: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_documents, "MAX_CHARACTERS", 1 << 20)
-    found = split(start + "1, " * (1 << 20) + '\n{"b": 1}\n', 1 << 16)
-    assert found == [Broken(1, "no JSON: longer than 1 Mi characters"), Document(2, {"b": 1})]
+def test_each_message_of_an_answer_has_its_own_line() -> None:
+    answer = json.dumps({"Messages": [{"a": 1}, {"b": 2}]}, indent=4)
+    assert [one.line for one in read(f"{answer}\n{answer}\n")] == [3, 6, 13, 16]
+
+
+def test_a_syntax_error_is_named_with_its_own_line() -> None:
+    assert read('{\n  "a": 1,\n  "b": "x\n}\n') == [Broken(1, "not JSON: Invalid control character in line 3")]
+    assert read("[" * 5000 + "]" * 5000) == [Broken(1, "not JSON: nested too deeply")]
+
+
+@pytest.mark.parametrize(
+    "start", ['{"a": "', '"', '{"a": [1, ', "[1, ", '{\n  "a": [\n  1,\n', '[\n  1,\n  {"b": '], ids=range(6)
+)
+def test_a_document_that_is_too_long_is_reported_and_the_next_one_read(
+    start: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_documents, "MAX_CHARACTERS", 1 << 16)
+    separator = "\n  " if "\n" in start else " "
+    found = read(start + f"1,{separator}" * (1 << 15) + '\n[{"b": 1}]\n', 1 << 10)
+    assert found == [Broken(1, json_documents.TOO_LONG), Document(found[1].line, {"b": 1})]
+
+
+def test_no_more_than_the_lines_of_a_document_are_read_ahead() -> None:
+    held = 0
+
+    def pieces() -> Iterator[str]:
+        nonlocal held
+        for _ in range(100):
+            held += 1
+            yield '{"a": {"b": [1, 2, 3]}}\n' * 10
+
+    for number, _ in enumerate(json_documents.read(pieces(), wrapper="Messages"), 1):
+        assert held <= number // 10 + 1
+    assert number == 1000

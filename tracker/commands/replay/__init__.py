@@ -1,3 +1,3 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""`lfx-email-tracker replay`: applies saved messages."""
+"""The command `lfx-email-tracker replay`, which applies saved messages."""

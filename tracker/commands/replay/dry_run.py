@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Tells what saved messages would do, and writes nothing."""
+"""Finds out what saved messages would do, and writes nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from shared.errors import KeyMissing, StoreError
 from shared.suppression_list import EntryCorrupt
-from tracker.commands.replay.replayer import Outcome
+from tracker.commands.replay.replayer import NO_RECORD, ReplayResult, result
 from tracker.errors import RecordCorrupt
 from tracker.events import engagement, records, suppression
 
@@ -24,34 +24,31 @@ MAX_REMEMBERED: Final = 10_000  # records as the events so far would have left t
 T = TypeVar("T")
 
 
-class Rehearsal:
-    """Tells what an event would do after those before it."""
+class DryRun:
+    """Finds out what an event would do after those before it."""
 
     def __init__(self, recipients: Bucket, suppressions: SuppressionList | None) -> None:
-        """Read `recipients`, and `suppressions` where the list is on."""
+        """Read `recipients`, and `suppressions` with SUPPRESSION_ENABLED=true."""
         self._recipients = recipients
         self._suppressions = suppressions
         self._records: OrderedDict[str, EmailRecipientRecord] = OrderedDict()
         self._listed: OrderedDict[str, None] = OrderedDict()
 
-    def end(self) -> None:
-        """Do nothing: nothing is under way for long."""
-
-    async def apply(self, event: EngagementEvent) -> Outcome:
-        """Tell what an event would do."""
+    async def __call__(self, line: int, event: EngagementEvent) -> ReplayResult:
+        """Return the result that the event would have."""
         suppressed = 0
         try:
             suppressed = await self._suppressed(event)
             before = await self._record(event.email_id)
         except KeyMissing:
-            return Outcome("unmatched", "there is no record of this email", suppressed)
+            return result(line, event, "unmatched", NO_RECORD, suppressed)
         except (RecordCorrupt, StoreError) as error:
-            return Outcome("failed", str(error), suppressed)
+            return result(line, event, "failed", str(error), suppressed)
         after = engagement.apply(before, event)
         _remember(self._records, event.email_id, after)
         if after is before:
-            return Outcome("duplicate", "", suppressed)
-        return Outcome("applied", _changes(before, after), suppressed)
+            return result(line, event, "duplicate", "", suppressed)
+        return result(line, event, "applied", _changes(before, after), suppressed)
 
     async def _record(self, email_id: str) -> EmailRecipientRecord:
         if email_id in self._records:
@@ -64,17 +61,17 @@ class Rehearsal:
             return 0
         count = 0
         for entry in suppression.entries_of(event):
-            if entry.address not in self._listed and not await self._is_listed(entry.address):
+            if entry.address not in self._listed and not await _is_listed(self._suppressions, entry.address):
                 count += 1
             _remember(self._listed, entry.address, None)
         return count
 
-    async def _is_listed(self, address: str) -> bool:
-        assert self._suppressions
-        try:
-            return await self._suppressions.find(address) is not None
-        except EntryCorrupt:  # it would be replaced
-            return False
+
+async def _is_listed(suppressions: SuppressionList, address: str) -> bool:
+    try:
+        return await suppressions.find(address) is not None
+    except EntryCorrupt:  # it would be replaced
+        return False
 
 
 def _remember(known: OrderedDict[str, T], key: str, value: T) -> None:

@@ -1,167 +1,159 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Applies saved messages as the process applies live ones."""
+"""Applies saved messages with the modules that apply live ones."""
 
 from __future__ import annotations
 
 import asyncio
-import random
 import time
-from typing import TYPE_CHECKING, Final, Literal, Protocol
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
+from tenacity import AsyncRetrying, RetryCallState, retry_if_result, wait_random_exponential
 
 from tracker.commands.json_documents import Broken
-from tracker.commands.replay import saved_messages as replay_file
+from tracker.commands.replay import saved_messages
 from tracker.events.record_updater import Verdict
 from tracker.events.ses_event import Ignored
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
-    from tracker.commands.replay.saved_messages import Message
+    from tracker.commands.replay.saved_messages import SavedMessage
     from tracker.events.record_updater import Applied, RecordUpdater
     from tracker.events.ses_event import EngagementEvent
 
-OutcomeName = Literal["applied", "duplicate", "unmatched", "ignored", "malformed", "failed"]
+    Apply = Callable[[int, EngagementEvent], Awaitable["ReplayResult"]]
+    """Applies the event of a line, or finds out what it would do."""
 
-AT_ONCE: Final = 16
-PATIENCE_SECONDS: Final = 30.0  # with KV; then it is not asked any more
-FIRST_PAUSE_SECONDS: Final = 0.2
-LONGEST_PAUSE_SECONDS: Final = 5.0
-NOT_TRIED: Final = "not tried, since KV did not answer"
+Outcome = Literal["applied", "duplicate", "unmatched", "ignored", "malformed", "failed"]
 
-
-class Outcome(msgspec.Struct, frozen=True):
-    """What became of an event, or would; `suppressed` counts the addresses that went into the suppression list."""
-
-    outcome: OutcomeName
-    detail: str = ""
-    suppressed: int = 0
+CONCURRENCY: Final = 16  # emails
+PATIENCE_SECONDS: Final = 30.0  # with a KV that does not answer; then no further event is tried
+NOT_TRIED: Final = "not tried because KV did not answer"
+NO_RECORD: Final = "there is no record of this email"
+REPEATED: Final = frozenset({Verdict.AGAIN, Verdict.CONTESTED})
 
 
-class Result(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """The same with the place in the file, and what is known of the event."""
+class ReplayResult(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """The outcome of one message; `suppressed` counts the addresses that were added to the suppression list."""
 
     line: int
     kind: str = ""
     email_id: str = ""
     event_id: str = ""
-    outcome: OutcomeName
+    outcome: Outcome
     detail: str = ""
     suppressed: int = 0
 
 
-class Applies(Protocol):
-    """What happens to an event."""
+async def replay(
+    batch: Sequence[SavedMessage | Broken], apply: Apply, ending: asyncio.Event
+) -> list[ReplayResult | None]:
+    """Apply the events of several emails concurrently, those of one email in order.
 
-    async def apply(self, event: EngagementEvent) -> Outcome: ...  # noqa: D102
+    Return the result of each message; None for those that were not started before `ending` was set.
+    """
+    results: list[ReplayResult | None] = [None] * len(batch)
+    by_email: dict[str, list[tuple[int, EngagementEvent]]] = {}
+    for at, message in enumerate(batch):
+        read = _read(message)
+        if isinstance(read, ReplayResult):
+            results[at] = read
+        else:
+            by_email.setdefault(read.email_id, []).append((at, read))
+    slots = asyncio.Semaphore(CONCURRENCY)
 
-    def end(self) -> None: ...  # noqa: D102
+    async def work(events: Sequence[tuple[int, EngagementEvent]]) -> None:
+        async with slots:
+            for at, event in events:
+                if ending.is_set():
+                    return
+                results[at] = await apply(batch[at].line, event)
 
-
-class Replayer:
-    """Hands messages on: some emails at once, the events of one email in order."""
-
-    def __init__(self, applying: Applies) -> None:
-        """Let `applying` do what is to be done."""
-        self._applying = applying
-        self._is_ending = False
-        self._slots = asyncio.Semaphore(AT_ONCE)
-
-    def end(self) -> None:
-        """Begin with no other event."""
-        self._is_ending = True
-        self._applying.end()
-
-    async def replay(self, batch: Sequence[Message | Broken]) -> list[Result | None]:
-        """Return what became of each message; None where it was not begun."""
-        results: list[Result | None] = [None] * len(batch)
-        by_email: dict[str, list[tuple[int, EngagementEvent]]] = {}
-        for at, message in enumerate(batch):
-            event = message if isinstance(message, Broken) else replay_file.event_of(message)
-            if isinstance(event, Broken):
-                results[at] = Result(line=event.line, outcome="malformed", detail=event.why)
-            elif isinstance(event, Ignored):
-                name: OutcomeName = "ignored" if event.is_expected else "malformed"
-                results[at] = Result(line=message.line, outcome=name, detail=event.reason)
-            else:
-                by_email.setdefault(event.email_id, []).append((at, event))
-
-        async def work(events: Sequence[tuple[int, EngagementEvent]]) -> None:
-            async with self._slots:
-                for at, event in events:
-                    if self._is_ending:
-                        return
-                    results[at] = _result(batch[at].line, event, await self._applying.apply(event))
-
-        await asyncio.gather(*map(work, by_email.values()))
-        return results
+    await asyncio.gather(*map(work, by_email.values()))
+    return results
 
 
 class Live:
-    """Applies an event as the tracker does, and tries again while KV does not answer."""
+    """Applies an event as the tracker does, and repeats while KV does not answer."""
 
-    def __init__(self, updater: RecordUpdater) -> None:
-        """Apply with `updater`."""
+    def __init__(self, updater: RecordUpdater, ending: asyncio.Event) -> None:
+        """Apply with `updater`; repeat nothing after `ending` is set."""
         self._updater = updater
-        self._ending = asyncio.Event()
+        self._ending = ending
         self._answered_at = time.monotonic()
-        self._has_given_up = False
+        self._has_stopped = False
 
-    def end(self) -> None:
-        """Try nothing again."""
-        self._ending.set()
-
-    async def apply(self, event: EngagementEvent) -> Outcome:
+    async def __call__(self, line: int, event: EngagementEvent) -> ReplayResult:
         """Apply an event."""
-        if self._has_given_up:
-            return Outcome("failed", NOT_TRIED)
-        return _judged(await self._until_settled(event))
+        if self._has_stopped:
+            return result(line, event, "failed", NOT_TRIED)
+        applied = await self._until_settled(event)
+        outcome, detail = _judged(applied)
+        return result(line, event, outcome, detail, applied.suppressed)
 
     async def _until_settled(self, event: EngagementEvent) -> Applied:
-        """Return the sum of all tries: the record may have been written at an earlier one than the list."""
-        pause = FIRST_PAUSE_SECONDS
-        begun = time.monotonic()
+        """Return the sum of all tries: an earlier one may have written the record, and only the last one the list."""
         new = 0
-        while True:
+
+        async def apply() -> Applied:
+            nonlocal new
             applied = await self._updater.apply(event.email_id, [event])
             new = max(new, applied.new)
-            if applied.verdict not in {Verdict.AGAIN, Verdict.CONTESTED}:
-                self._answered_at = time.monotonic()
-                return msgspec.structs.replace(applied, new=new)
-            if time.monotonic() - max(begun, self._answered_at) >= PATIENCE_SECONDS:
-                self._has_given_up = True
-            if self._has_given_up or self._ending.is_set():
-                return applied
-            await self._pause(pause * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
-            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+            return msgspec.structs.replace(applied, new=new)
+
+        applied: Applied = await AsyncRetrying(
+            retry=retry_if_result(lambda applied: applied.verdict in REPEATED),
+            wait=wait_random_exponential(multiplier=0.2, max=5),
+            stop=self._stops,
+            sleep=self._pause,
+            retry_error_callback=lambda state: state.outcome and state.outcome.result(),
+        )(apply)
+        if applied.verdict not in REPEATED:
+            self._answered_at = time.monotonic()
+        return applied
+
+    def _stops(self, state: RetryCallState) -> bool:
+        if time.monotonic() - max(state.start_time, self._answered_at) >= PATIENCE_SECONDS:
+            self._has_stopped = True
+        return self._has_stopped or self._ending.is_set()
 
     async def _pause(self, seconds: float) -> None:
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._ending.wait()
-        except TimeoutError:
-            return
 
 
-def _judged(applied: Applied) -> Outcome:
-    match applied.verdict:
-        case Verdict.UNMATCHED:
-            return Outcome("unmatched", "there is no record of this email", applied.suppressed)
-        case Verdict.SETTLED if not applied.error:
-            return Outcome("applied" if applied.new else "duplicate", "", applied.suppressed)
-        case _:
-            return Outcome("failed", applied.error or "KV does not answer", applied.suppressed)
-
-
-def _result(line: int, event: EngagementEvent, outcome: Outcome) -> Result:
-    return Result(
+def result(line: int, event: EngagementEvent, outcome: Outcome, detail: str = "", suppressed: int = 0) -> ReplayResult:
+    """Return the result of an event."""
+    return ReplayResult(
         line=line,
         kind=event.kind,
         email_id=event.email_id,
         event_id=event.event_id,
-        outcome=outcome.outcome,
-        detail=outcome.detail,
-        suppressed=outcome.suppressed,
+        outcome=outcome,
+        detail=detail,
+        suppressed=suppressed,
     )
+
+
+def _read(message: SavedMessage | Broken) -> EngagementEvent | ReplayResult:
+    if isinstance(message, Broken):
+        return ReplayResult(line=message.line, outcome="malformed", detail=message.why)
+    event = saved_messages.event_of(message)
+    if isinstance(event, Ignored):
+        outcome: Outcome = "ignored" if event.is_expected else "malformed"
+        return ReplayResult(line=message.line, outcome=outcome, detail=event.reason)
+    return event
+
+
+def _judged(applied: Applied) -> tuple[Outcome, str]:
+    match applied.verdict:
+        case Verdict.UNMATCHED:
+            return "unmatched", NO_RECORD
+        case Verdict.SETTLED if not applied.error:
+            return "applied" if applied.new else "duplicate", ""
+        case _:
+            return "failed", applied.error or "KV does not answer"

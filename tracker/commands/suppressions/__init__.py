@@ -1,3 +1,3 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""`lfx-email-tracker suppressions`: manages the suppression list."""
+"""The commands `lfx-email-tracker suppressions …`, which manage the suppression list."""

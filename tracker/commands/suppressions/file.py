@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Pure: the suppression list as a file, in the forms in which Amazon SES writes and reads its own.
+"""Pure: the suppression list as a file, in the formats of the suppression list of an Amazon SES account.
 
 CSV with the columns of the account's list (`EmailAddress,Reason,LastUpdateTime`), CSV without a header as for SES's
 bulk import (`address,BOUNCE`), and JSON: newline-delimited, or the answer of `aws sesv2 list-suppressed-destinations`.
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from shared import contract, suppression_list
-from tracker.commands import json_documents
+from tracker.commands import input_file, json_documents
 from tracker.commands.json_documents import Broken, Document
 
 if TYPE_CHECKING:
@@ -38,23 +38,22 @@ COLUMNS: Final = {
     "detail": "detail",
     "emailid": "email_id",
 }
-"""What a column or field may be called, without regard to case, blanks, `_` and `-`."""
+"""The names of columns and JSON fields, in lower case and without blanks, `_` and `-`."""
 SUMMARIES: Final = "SuppressedDestinationSummaries"
 MAX_LINE_CHARACTERS: Final = 64 << 10
-MAX_DETAIL_CHARACTERS: Final = 500
 
 _JSON = re.compile(r'\s*(?:\{\s*(?:"|\Z|\})|\[)')
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One entry of a file, and the line where it begins."""
+    """One entry of a file, and the line where it begins, from 1."""
 
     line: int
     entry: Suppression
 
 
 def read(pieces: Iterable[str], *, reason: str, now: datetime) -> Iterator[Row | Broken]:
-    """Return what a file holds; `reason` and `now` stand in where a row has none."""
+    """Yield the rows of a file; a row without reason or time gets `reason` or `now`."""
     rest = iter(pieces)
     first = next(rest, "")
     joined = itertools.chain([first], rest)
@@ -75,11 +74,11 @@ def header() -> str:
 
 def line_of(entry: Suppression) -> str:
     """Return an entry as a line of an export."""
-    return _line((entry.address, entry.reason.upper(), written(entry.suppressed_at)))
+    return _line((entry.address, entry.reason.upper(), iso(entry.suppressed_at)))
 
 
-def written(at: datetime) -> str:
-    """Return a time as a record shows it."""
+def iso(at: datetime) -> str:
+    """Format a time as in the contract: ISO 8601 in UTC with `Z`."""
     return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
@@ -90,9 +89,9 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _from_csv(pieces: Iterable[str]) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """Return the fields of each line, or what is wrong; a line is a row, so that an open quote costs no other."""
+    """Yield the fields of each line, or the error; a line is a row, so an open quote affects only its own line."""
     columns: Sequence[str] = ()
-    for number, text in _lines(pieces):
+    for number, text in input_file.lines(pieces, MAX_LINE_CHARACTERS):
         if not text.strip():
             continue
         cells = _cells(text)
@@ -106,21 +105,10 @@ def _from_csv(pieces: Iterable[str]) -> Iterator[tuple[int, dict[str, Any] | str
         yield number, _named(columns, cells)
 
 
-def _lines(pieces: Iterable[str]) -> Iterator[tuple[int, str]]:
-    number, rest = 1, ""
-    for piece in pieces:
-        *lines, rest = (rest + piece).split("\n")
-        for line in lines:
-            yield number, line
-            number += 1
-        rest = rest[: MAX_LINE_CHARACTERS + 1]  # of a longer one nobody needs to know more
-    yield number, rest
-
-
 def _cells(text: str) -> list[str] | str:
-    """Split a line; quotes that are not those of CSV belong to a mailbox that nobody has quoted."""
+    """Split a line into cells, or return the error; quotes that are not valid CSV belong to an address."""
     if len(text) > MAX_LINE_CHARACTERS:
-        return f"longer than {MAX_LINE_CHARACTERS >> 10} Ki characters"
+        return f"the line is longer than {MAX_LINE_CHARACTERS >> 10} Ki characters"
     line = text.rstrip("\r")
     try:
         [cells] = csv.reader([line], strict=True, skipinitialspace=True)
@@ -130,7 +118,7 @@ def _cells(text: str) -> list[str] | str:
 
 
 def _columns(cells: Sequence[str]) -> list[str]:
-    """Return the names of our fields if this is a header; what we do not know keeps its own name."""
+    """Return the names of the columns if this is a header; an unknown column keeps its own name."""
     names = [_known(cell) for cell in cells]
     return names if "address" in names and not any("@" in cell for cell in cells) else []
 
@@ -141,63 +129,63 @@ def _known(name: str) -> str:
 
 def _named(columns: Sequence[str], cells: Sequence[str]) -> dict[str, Any] | str:
     if len(cells) > len(columns):
-        return f"{len(cells)} cells, where there are {len(columns)} columns"
+        return f"{len(cells)} cells, but {len(columns)} columns"
     return dict(zip(columns, cells, strict=False))
 
 
 def _from_json(pieces: Iterable[str]) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    for document in json_documents.split(pieces, wrapper=SUMMARIES):
+    for document in json_documents.read(pieces, wrapper=SUMMARIES):
         match document:
             case Broken():
                 yield document.line, document.why
             case Document(value=dict() as fields):
                 yield document.line, {_known(name): field for name, field in fields.items()}
             case _:
-                yield document.line, "no JSON object"
+                yield document.line, "not a JSON object"
 
 
 def _entry(fields: dict[str, Any], default_reason: str, now: datetime) -> Suppression:
     """Make an entry.
 
     Raises:
-        ValueError: with what is wrong.
+        ValueError: a field is wrong; the message names it.
     """
     given = fields.get("address")
     try:
         address = suppression_list.normalised(given if isinstance(given, str) else "")
     except ValueError:
-        raise ValueError(f"not one mailbox: {given}" if given else "there is no address") from None
+        raise ValueError(f"not a valid email address: {given}" if given else "the address is missing") from None
     reason = str(fields.get("reason") or default_reason).lower()
     if reason not in contract.SUPPRESSION_REASONS:
-        raise ValueError(f"the reason is none of {', '.join(contract.SUPPRESSION_REASONS)}: {fields['reason']}")
+        raise ValueError(f"the reason is not one of {', '.join(contract.SUPPRESSION_REASONS)}: {fields['reason']}")
     return contract.Suppression(
         address=address,
         reason=reason,
-        detail=_text(fields, "detail")[:MAX_DETAIL_CHARACTERS],
+        detail=_text(fields, "detail")[: suppression_list.MAX_DETAIL_CHARACTERS],
         email_id=_text(fields, "email_id"),
         suppressed_at=_time(fields.get("suppressed_at")) or now,
     )
 
 
 def _text(fields: dict[str, Any], name: str) -> str:
-    """Return what a field says.
+    """Return the text of a field.
 
     Raises:
-        ValueError: it holds half a character, as JSON can write it, which no record can.
+        ValueError: it has half a surrogate pair, which JSON can contain but UTF-8 cannot.
     """
     text = str(fields.get(name) or "")
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"{name} is no Unicode text: {text}") from None
+        raise ValueError(f"{name} is not valid Unicode text: {text}") from None
     return text
 
 
 def _time(given: Any) -> datetime | None:
-    """Read a time: ISO 8601, without zone it is UTC, or seconds since 1970, as older AWS tools write it.
+    """Read a time: ISO 8601, in UTC if it has no zone, or seconds since 1970 as older AWS tools write.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not a time.
     """
     if given is None or given == "":
         return None
@@ -207,4 +195,4 @@ def _time(given: Any) -> datetime | None:
         at = datetime.fromisoformat(str(given))
         return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError, OSError):
-        raise ValueError(f"no time: {given}") from None
+        raise ValueError(f"not a time such as 2026-01-31T12:00:00Z: {given}") from None

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Puts the rows of a file into the suppression list, some at once; the same import again changes nothing."""
+"""Adds the rows of a file to the suppression list; an import that is repeated changes nothing."""
 
 from __future__ import annotations
 
@@ -14,28 +14,30 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 
 from shared.commands import command, formatting
 from shared.errors import BucketMissing, StoreUnavailable
-from shared.service import threads as daemon_thread
+from shared.service import threads
 from tracker.commands import input_file
 from tracker.commands.input_file import Unreadable
 from tracker.commands.json_documents import Broken
-from tracker.commands.suppressions import file as suppression_file
-from tracker.commands.suppressions.opened import opened
+from tracker.commands.suppressions import file as file_format
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from contextlib import AbstractAsyncContextManager
 
+    from shared.kv.scan import BucketScan
     from shared.suppression_list import SuppressionList
     from tracker.commands.suppressions.file import Row
 
-NAME: Final = "lfx-email-tracker suppressions import"
-GO_ON: Final = "The same command goes on: what is in the list is kept."
+    Opened = AbstractAsyncContextManager[tuple[SuppressionList, BucketScan]]
+
+CONTINUE: Final = "To continue, repeat the command: entries that are in the list are kept."
 BATCH: Final = 512
-AT_ONCE: Final = 32
-PATIENCE_SECONDS: Final = 30.0  # with KV that does not answer
+CONCURRENCY: Final = 32  # addresses
+PATIENCE_SECONDS: Final = 30.0  # with a KV that does not answer
 
 
 class Imported(msgspec.Struct):
-    """How many rows came to what; `up_to_line` is how far all of them are done."""
+    """The number of rows with each outcome; all rows up to `up_to_line` are done."""
 
     added: int = 0
     kept: int = 0
@@ -44,34 +46,40 @@ class Imported(msgspec.Struct):
     up_to_line: int = 0
 
 
-def run(file: str, reason: str, *, replace: bool, as_json: bool) -> None:
-    """Import a file; end with a status of `command`."""
+def run(file: str, reason: str, opened: Opened, *, replace: bool, as_json: bool) -> None:
+    """Import a file into the list that is `opened`, and print the counts.
+
+    Raises:
+        Failed: a row is wrong, or the file cannot be read to its end.
+        Unreachable: KV did not answer.
+        SystemExit: a signal interrupted the import.
+    """
     done = Imported()
 
     async def work() -> None:
-        async with opened(NAME) as (listed, _):
+        async with opened as (listed, _):
             with input_file.opened(file) as pieces:
-                rows = suppression_file.read(pieces, reason=reason, now=datetime.now(UTC))
-                await _Import(listed, done, replace=replace).take(rows)
+                rows = file_format.read(pieces, reason=reason, now=datetime.now(UTC))
+                await _Import(listed, done, replace=replace).add(rows)
 
     try:
         command.run(work())
     except BucketMissing:
         raise
     except SystemExit:
-        _tell(done, as_json=as_json)
-        command.say(f"Interrupted. {GO_ON}")
+        _print(done, as_json=as_json)
+        command.say(f"Interrupted. {CONTINUE}")
         raise
     except (StoreUnavailable, Unreadable) as error:
-        _tell(done, as_json=as_json)
+        _print(done, as_json=as_json)
         kind = command.Unreachable if isinstance(error, StoreUnavailable) else command.Failed
-        raise kind(f"{error}. {GO_ON}") from error
-    _tell(done, as_json=as_json)
+        raise kind(f"{error}. {CONTINUE}") from error
+    _print(done, as_json=as_json)
     if done.wrong:
         raise command.Failed(f"rows that are wrong: {done.wrong}; all others are in the list")
 
 
-def _tell(done: Imported, *, as_json: bool) -> None:
+def _print(done: Imported, *, as_json: bool) -> None:
     if as_json:
         command.print_json(done)
     else:
@@ -83,15 +91,15 @@ class _Import:
         self._listed = listed
         self._done = done
         self._replace = replace
-        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._slots = asyncio.Semaphore(CONCURRENCY)
 
-    async def take(self, rows: Iterator[Row | Broken]) -> None:
-        """Take all rows, some hundred at a time.
+    async def add(self, rows: Iterator[Row | Broken]) -> None:
+        """Add all rows, BATCH at a time.
 
         Raises:
-            StoreError: KV did not answer for as long as patience lasted.
+            StoreError: KV did not answer for PATIENCE_SECONDS.
         """
-        while batch := await daemon_thread.run(lambda: list(islice(rows, BATCH))):
+        while batch := await threads.run(lambda: list(islice(rows, BATCH))):
             by_address: dict[str, list[Row]] = {}
             for row in batch:
                 if isinstance(row, Broken):
@@ -105,7 +113,7 @@ class _Import:
             self._done.up_to_line = batch[-1].line
 
     async def _add(self, rows: Sequence[Row]) -> None:
-        """Add the rows of one address in their order, so that the last one stays where it replaces the others."""
+        """Add the rows of one address in their order, so that with `replace` the last one stays."""
         async with self._slots:
             for row in rows:
                 async for attempt in AsyncRetrying(

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""A replay does what the tracker would have done, once, whatever else is in the file and whatever becomes of KV."""
+"""A replay applies each event once, as the tracker does, also with broken text in the file and with outages of KV."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ from tests.stack import child, nats_proxy, probe, ses_events
 from tests.tracker.commands import operators
 from tests.tracker.commands.operators import Operator, documents
 from tests.tracker.examples import at, record
-from tracker.commands.replay import replayer
-from tracker.commands.replay import run as replay_run
+from tracker.commands.replay import command, replayer
 from tracker.events import records
 from tracker.events.push_events import publish_nothing
 from tracker.events.record_updater import RecordUpdater
@@ -47,7 +46,7 @@ SCRIPT = Path(sys.executable).parent / "lfx-email-tracker"
 
 
 def bodies(email_id: str) -> list[str]:
-    """Four events of an email, the second open once more."""
+    """Return four events of an email, the last open twice."""
     tracking_id = f"g/{email_id}"
     delivery, *opens = ses_events.delivery(tracking_id, at(1)), *(ses_events.open_(tracking_id, at(n)) for n in (2, 3))
     bounce = ses_events.bounce(tracking_id, at(4), to=f"{email_id}@x.org")
@@ -57,7 +56,7 @@ def bodies(email_id: str) -> list[str]:
 
 
 async def send(recipients: Bucket, *email_ids: str) -> None:
-    """Put the records of emails there, as the relay does."""
+    """Create the records of emails, as the relay does."""
     for email_id in email_ids:
         await recipients.create(email_id, records.encode(record(email_id=email_id, group_id="g")))
 
@@ -72,7 +71,7 @@ async def last_sequence(bucket: Bucket) -> int:
 
 @asynccontextmanager
 async def pushed(connection: Connection) -> AsyncIterator[list[tuple[str, Any]]]:
-    """Listen to push events."""
+    """Collect push events."""
     heard: list[tuple[str, Any]] = []
 
     def on_message(msg: Msg) -> None:
@@ -86,7 +85,7 @@ async def pushed(connection: Connection) -> AsyncIterator[list[tuple[str, Any]]]
 
 @pytest.fixture
 def operator(nats: NatsServer) -> Operator:
-    """Somebody who replays."""
+    """An operator who is connected to NATS."""
     return Operator(nats.url)
 
 
@@ -97,7 +96,7 @@ async def suppressions(connection: Connection, inbox: Inbox) -> Bucket:
     return Bucket(inbox, connection, contract.EMAIL_SUPPRESSIONS_BUCKET)
 
 
-async def test_a_replay_leaves_what_live_events_leave_and_the_second_one_changes_nothing(
+async def test_a_replay_has_the_effect_of_live_events_and_the_second_one_changes_nothing(
     operator: Operator, recipients: Bucket, connection: Connection
 ) -> None:
     emails = [f"e{number}" for number in range(20)]
@@ -109,11 +108,11 @@ async def test_a_replay_leaves_what_live_events_leave_and_the_second_one_changes
     assert first.exit_code == 0
     assert first.stdout.splitlines() == [
         "OUTCOME    EVENTS  MEANING",
-        "applied        80  said something new",
-        "duplicate      20  was known already",
+        "applied        80  changed the record of its email",
+        "duplicate      20  was applied before",
         "unmatched       0  there is no record of its email",
-        "ignored         0  of a type that nobody counts",
-        "malformed       0  no event of ours",
+        "ignored         0  of a type that is not counted",
+        "malformed       0  cannot be read as an event",
         "failed          0  could not be applied",
     ]
     live = [parse(body, message_id="", received_at=at(0)) for body in bodies("live")]
@@ -137,7 +136,7 @@ async def test_a_replay_leaves_what_live_events_leave_and_the_second_one_changes
     assert (heard, await last_sequence(recipients)) == ([], sequence)
 
 
-async def test_a_dry_run_tells_what_each_event_would_do_and_writes_nothing(
+async def test_a_dry_run_reports_the_effect_of_each_event_and_writes_nothing(
     operator: Operator, recipients: Bucket, suppressions: Bucket, connection: Connection
 ) -> None:
     await send(recipients, "e1")
@@ -156,14 +155,14 @@ async def test_a_dry_run_tells_what_each_event_would_do_and_writes_nothing(
         for number, kind in enumerate(["delivery", "open", "open", "bounce", "open"] * 2, 1)
     ]
     assert lines[0][4:] == ["e1", "changes", "delivered,", "delivered_at"]
-    assert "would go into the suppression list: 2." in result.stderr
+    assert "would be added to the suppression list: 2." in result.stderr
     assert "nothing was written" in result.stderr
     *events, counts = documents(as_json)
     assert events[3]["suppressed"] == 1
     assert (counts["dry_run"], counts["applied"], counts["unmatched"], counts["suppressed"]) == (True, 4, 5, 2)
 
 
-async def test_what_is_no_event_is_told_by_its_line_and_everything_else_applied(
+async def test_malformed_text_is_reported_by_its_line_and_all_events_are_applied(
     operator: Operator, recipients: Bucket
 ) -> None:
     await send(recipients, "e1")
@@ -184,7 +183,7 @@ async def test_what_is_no_event_is_told_by_its_line_and_everything_else_applied(
     assert result.stderr == "Error: 3 of 10 events failed or were malformed\n"
 
 
-async def test_bounces_go_into_the_list_only_where_it_is_on(
+async def test_bounces_are_added_to_the_suppression_list_only_where_it_is_enabled(
     operator: Operator, recipients: Bucket, suppressions: Bucket
 ) -> None:
     await send(recipients, "e1")
@@ -194,7 +193,7 @@ async def test_bounces_go_into_the_list_only_where_it_is_on(
     assert await suppressions.find(key) is None
     operator.variables["SUPPRESSION_ENABLED"] = "true"
     result = await operator.run("replay", "-", text=text)
-    assert "went into the suppression list: 1." in result.stderr
+    assert "added to the suppression list: 1." in result.stderr
     assert await suppressions.find(key)
 
 
@@ -212,7 +211,7 @@ async def test_messages_saved_from_a_dead_letter_queue_are_applied(
         with saved.open("a") as file:
             for _ in range(5):
                 answer = client.receive_message(QueueUrl=sqs.url_of("dead-letters"), AttributeNames=["All"])
-                file.write(json.dumps(answer, indent=4))
+                file.write(json.dumps(answer, indent=4) + "\n")
 
     await asyncio.to_thread(save)
     result = await operator.run("replay", str(saved), "--json", "--no-announce")
@@ -229,7 +228,7 @@ async def test_no_announce_publishes_nothing(operator: Operator, recipients: Buc
     assert heard == []
 
 
-async def test_kv_that_is_away_for_a_while_costs_no_event(nats: NatsServer, recipients: Bucket) -> None:
+async def test_a_short_outage_of_kv_loses_no_event(nats: NatsServer, recipients: Bucket) -> None:
     await send(recipients, "e1", "e2")
     async with nats_proxy.running(nats.url) as proxy:
         proxy.answer("$KV.email-recipients.", 2, nats_proxy.no_responders())
@@ -238,7 +237,7 @@ async def test_kv_that_is_away_for_a_while_costs_no_event(nats: NatsServer, reci
     assert result.stderr == ""
 
 
-async def test_kv_that_stays_away_fails_the_rest_which_can_be_replayed(
+async def test_a_long_outage_of_kv_fails_the_rest_which_can_be_replayed(
     nats: NatsServer, operator: Operator, recipients: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(replayer, "PATIENCE_SECONDS", 0.3)
@@ -251,24 +250,24 @@ async def test_kv_that_stays_away_fails_the_rest_which_can_be_replayed(
         result = await Operator(proxy.url).run(*arguments, text=text)
     assert result.exit_code == 1
     assert "KV does not answer" in result.stdout
-    assert f"What failed is in {rest}." in result.stderr
+    assert f"The messages that failed are in {rest}:" in result.stderr
     again = await operator.run("replay", str(rest))
     assert (again.exit_code, "applied         4" in again.stdout) == (0, True)
     whole = await operator.run("replay", "-", "--json", text=text)
     assert documents(whole)[-1]["duplicate"] == 15
     refused = await operator.run(*arguments, text=text)
-    assert (refused.exit_code, "there is such a file already" in refused.stderr) == (2, True)
+    assert (refused.exit_code, "the file exists already" in refused.stderr) == (2, True)
 
 
-async def test_what_failed_cannot_be_kept_where_no_file_can_be_made(operator: Operator, tmp_path: Path) -> None:
+async def test_a_file_for_failed_messages_that_cannot_be_created_is_wrong_usage(
+    operator: Operator, tmp_path: Path
+) -> None:
     result = await operator.run("replay", "-", "--failed-to", str(tmp_path / "nowhere" / "rest.json"), text="{}")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "no file can be made there" in result.stderr
+    assert "no file can be created in" in result.stderr
 
 
-async def test_a_record_that_cannot_be_read_fails_its_events_and_no_others(
-    operator: Operator, recipients: Bucket
-) -> None:
+async def test_a_corrupt_record_fails_its_own_events_only(operator: Operator, recipients: Bucket) -> None:
     await send(recipients, "e1")
     await recipients.create("e2", b"{")
     text = "\n".join(bodies("e2") + bodies("e1"))
@@ -282,7 +281,7 @@ async def test_a_record_that_cannot_be_read_fails_its_events_and_no_others(
         )
 
 
-async def test_a_file_that_is_cut_off_is_told_after_what_it_had(
+async def test_a_file_that_is_cut_off_is_reported_after_its_events(
     operator: Operator, recipients: Bucket, tmp_path: Path
 ) -> None:
     await send(recipients, "e1")
@@ -290,16 +289,16 @@ async def test_a_file_that_is_cut_off_is_told_after_what_it_had(
     file.write_bytes(gzip.compress(("\n".join(bodies("e1") * 200)).encode())[:-100])
     result = await operator.run("replay", str(file))
     assert (result.exit_code, "applied         4" in result.stdout) == (1, True)
-    assert result.stderr == f"Error: {file}: the gzip is cut off; everything before is done\n"
+    assert result.stderr == f"Error: {file}: the gzip file is cut off; all events before that place are done\n"
 
 
-async def test_without_the_bucket_it_says_how_to_make_it(operator: Operator) -> None:
+async def test_a_missing_bucket_is_reported_with_advice(operator: Operator) -> None:
     result = await operator.run("replay", "-", text="{}")
     assert (result.exit_code, result.stdout.count("\n")) == (1, 0)
     assert "bucket email-recipients: stream not found (10059): install the relay's chart" in result.stderr
 
 
-async def test_ctrl_c_finishes_what_is_under_way_and_says_how_far_it_got(
+async def test_ctrl_c_finishes_the_events_under_way_and_reports_the_last_line(
     nats: NatsServer, recipients: Bucket, connection: Connection, tmp_path: Path
 ) -> None:
     emails = [f"e{number}" for number in range(600)]
@@ -318,17 +317,20 @@ async def test_ctrl_c_finishes_what_is_under_way_and_says_how_far_it_got(
         await connection.flush()
         counts = json.loads(output.splitlines()[-1])
         assert process.returncode == 130
-        assert f"everything up to line {counts['up_to_line']} is done. Replay the whole file" in errors.decode()
+        assert (
+            f"all events up to line {counts['up_to_line']} are done. To continue, replay the whole file"
+            in errors.decode()
+        )
         assert 300 <= counts["up_to_line"] <= counts["events"] < 3000
         assert len(heard) == counts["applied"]
         again = await Operator(nats.url).run("replay", str(file), "--json")
         assert documents(again)[-1]["applied"] + counts["applied"] == 4 * len(emails)
 
 
-async def has_asked(nats: NatsServer) -> bool:
-    """Tell whether a replay is past its begin: wait_for of Python 3.11 may lose a Ctrl-C while nats-py connects."""
+async def has_connected(nats: NatsServer) -> bool:
+    """Return whether a replay has connected; while nats-py connects, wait_for of Python 3.11 may lose a Ctrl-C."""
     _, connections = await probe.get(nats.monitor_port, "/connz")
-    return any(one["in_msgs"] for one in json.loads(connections)["connections"] if one.get("name") == replay_run.NAME)
+    return any(one["in_msgs"] for one in json.loads(connections)["connections"] if one.get("name") == command.NAME)
 
 
 async def test_ctrl_c_ends_a_replay_that_waits_for_standard_input(nats: NatsServer, recipients: Bucket) -> None:
@@ -341,14 +343,14 @@ async def test_ctrl_c_ends_a_replay_that_waits_for_standard_input(nats: NatsServ
         terminal.write(bodies("e1")[0] + "\n")
         terminal.flush()
         async with asyncio.timeout(20):
-            while not await has_asked(nats):
+            while not await has_connected(nats):
                 await asyncio.sleep(0.01)
         process.send_signal(signal.SIGINT)
         _, errors = await asyncio.wait_for(process.communicate(), 10)
     assert (process.returncode, b"Interrupted" in errors) == (130, True)
 
 
-async def test_the_permissions_of_the_page_are_enough() -> None:
+async def test_the_documented_permissions_are_enough() -> None:
     async with (
         operators.restricted(operators.subjects_of("replay")) as (admin, url),
         nats_connection.opened(ProcessSettings(nats_url=admin), "test") as connection,

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""A saved message is read as it was received, whatever it was saved as, with the id that its event had live."""
+"""A saved message is read in each form in which it can be saved, and its event has the id of the live event."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 from tests.stack import ses_events
 from tests.tracker.examples import EMAIL, TRACKING_ID, at
 from tracker.commands.json_documents import Broken
-from tracker.commands.replay import saved_messages as replay_file
-from tracker.commands.replay.saved_messages import Message
+from tracker.commands.replay import saved_messages
+from tracker.commands.replay.saved_messages import SavedMessage
 from tracker.events.ses_event import EngagementEvent, Ignored
 
 EVENT = ses_events.open_(TRACKING_ID, at(5))
@@ -35,23 +35,23 @@ ALL = [
 ]
 
 
-def read(text: str) -> list[Message | Broken]:
-    return list(replay_file.read([text]))
+def read(text: str) -> list[SavedMessage | Broken]:
+    return list(saved_messages.read([text]))
 
 
 def events(text: str) -> list[EngagementEvent | Ignored]:
-    return [replay_file.event_of(one) for one in read(text) if isinstance(one, Message)]
+    return [saved_messages.event_of(one) for one in read(text) if isinstance(one, SavedMessage)]
 
 
 @pytest.mark.parametrize(("text", "event_id"), [one[1:] for one in ALL], ids=[one[0] for one in ALL])
-def test_each_form_holds_the_event_with_the_id_it_had_live(text: str, event_id: str) -> None:
+def test_each_form_contains_the_event_with_the_id_of_the_live_event(text: str, event_id: str) -> None:
     for event in events(text):
         assert isinstance(event, EngagementEvent)
         assert (event.email_id, event.event_id, event.at) == (EMAIL, event_id, at(5))
     assert events(text)
 
 
-def test_a_bare_event_has_the_same_id_in_each_replay_however_it_is_spaced() -> None:
+def test_the_id_of_a_bare_event_is_independent_of_spacing_and_order() -> None:
     reordered = dict(reversed(EVENT.items()))
     forms = [json.dumps(EVENT), json.dumps(EVENT, indent=3), json.dumps(reordered), json.dumps(json.dumps(EVENT))]
     ids = {event.event_id for form in forms for event in events(form) if isinstance(event, EngagementEvent)}
@@ -61,7 +61,7 @@ def test_a_bare_event_has_the_same_id_in_each_replay_however_it_is_spaced() -> N
     assert other.event_id not in ids
 
 
-def test_the_time_of_the_message_stands_in_and_without_any_there_is_no_event() -> None:
+def test_an_event_without_a_time_has_that_of_its_message_or_is_ignored() -> None:
     timeless: dict[str, Any] = EVENT | {"open": {}}
     [event] = events(json.dumps(RECEIVED | {"Body": json.dumps(timeless)}))
     assert isinstance(event, EngagementEvent)
@@ -70,42 +70,42 @@ def test_the_time_of_the_message_stands_in_and_without_any_there_is_no_event() -
 
 
 @pytest.mark.parametrize("sent", ["soon", "9" * 30, None, {}])
-def test_a_time_that_is_none_is_as_if_it_were_absent(sent: object) -> None:
+def test_an_invalid_time_is_read_as_absent(sent: object) -> None:
     [message] = read(json.dumps(RECEIVED | {"Attributes": {"SentTimestamp": sent}}))
-    assert isinstance(message, Message)
+    assert isinstance(message, SavedMessage)
     assert message.sent_at is None
 
 
-def test_what_is_saved_of_a_message_is_read_as_the_same() -> None:
+def test_an_encoded_message_is_read_as_the_same_message() -> None:
     for text in (json.dumps(RECEIVED), json.dumps(EVENT), "{}"):
         [message] = read(text)
-        assert isinstance(message, Message)
-        assert read(replay_file.saved(message).decode()) == [message]
+        assert isinstance(message, SavedMessage)
+        assert read(saved_messages.encode(message).decode()) == [message]
 
 
 @pytest.mark.parametrize(
     "text", ['{"a": nope}', '{"Messages": [5]}', '{"x": "\\ud83d\\u0020"}', '{"a":' * 5000 + "1" + "}" * 5000]
 )
-def test_what_is_no_json_after_all_is_told_by_its_line(text: str) -> None:
+def test_a_malformed_line_is_reported_and_the_next_one_read(text: str) -> None:
     found = read(f"\n{text}\n{BODY}")
     assert [one.line for one in found] == [2, 3]
-    assert isinstance(found[1], Message)
+    assert isinstance(found[1], SavedMessage)
 
 
 @pytest.mark.parametrize("broken", [{"MessageId": "\ud800", "Body": BODY}, {"Body": {"x": "\ud800"}}])
-def test_a_message_that_cannot_be_written_is_told_and_hides_no_other(broken: dict[str, Any]) -> None:
+def test_a_message_that_is_not_valid_unicode_does_not_affect_the_next_one(broken: dict[str, Any]) -> None:
     first, second = read(json.dumps({"Count": 2, "Messages": [broken, RECEIVED]}))
     assert isinstance(first, Broken)
     assert first.line == 1
-    assert isinstance(second, Message)
+    assert isinstance(second, SavedMessage)
 
 
-def test_an_answer_without_messages_holds_none() -> None:
+def test_an_empty_answer_has_no_messages() -> None:
     assert read('{"Messages": null}') == read('{"Messages": []}') == read("[]") == []
 
 
-def test_a_batch_is_closed_by_number_and_by_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_is_limited_by_number_and_by_size(monkeypatch: pytest.MonkeyPatch) -> None:
     messages = read((BODY + "\n") * 5)
-    assert [len(batch) for batch in replay_file.batches(messages, 2)] == [2, 2, 1]
-    monkeypatch.setattr(replay_file, "MAX_BATCH_BYTES", len(BODY))
-    assert [len(batch) for batch in replay_file.batches(messages, 9)] == [1] * 5
+    assert [len(batch) for batch in saved_messages.batches(messages, 2)] == [2, 2, 1]
+    monkeypatch.setattr(saved_messages, "MAX_BATCH_CHARACTERS", len(BODY))
+    assert [len(batch) for batch in saved_messages.batches(messages, 9)] == [1] * 5

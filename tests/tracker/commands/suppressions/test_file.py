@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""What SES and these commands write is read, each wrong row is told by its line, and an export comes back as it was."""
+"""The formats of SES and of the commands are read, wrong rows are reported by line, and an export can be imported."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from shared.contract import SUPPRESSION_REASONS, Suppression
 from tracker.commands.json_documents import Broken
-from tracker.commands.suppressions import file as suppression_file
+from tracker.commands.suppressions import file as file_format
 from tracker.commands.suppressions.file import Row
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678900, tzinfo=UTC)
@@ -21,7 +21,7 @@ NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 
 def read(text: str, reason: str = "manual") -> list[Row | Broken]:
-    return list(suppression_file.read([text[at : at + 50] for at in range(0, len(text), 50)], reason=reason, now=NOW))
+    return list(file_format.read([text[at : at + 50] for at in range(0, len(text), 50)], reason=reason, now=NOW))
 
 
 def entry(address: str = "ada@x.org", reason: str = "bounce", at: datetime = NOON, detail: str = "") -> Suppression:
@@ -48,7 +48,7 @@ def entry(address: str = "ada@x.org", reason: str = "bounce", at: datetime = NOO
         ),
     ],
 )
-def test_each_form_of_ses_and_of_ours_is_read(text: str) -> None:
+def test_each_format_of_ses_and_of_the_commands_is_read(text: str) -> None:
     assert [one.entry for one in read(text) if isinstance(one, Row)] == [entry()]
     assert not any(isinstance(one, Broken) for one in read(text))
 
@@ -60,33 +60,33 @@ def test_a_row_without_reason_and_time_has_those_of_the_import(text: str) -> Non
     assert row.entry == entry(reason="complaint", at=NOW)
 
 
-def test_each_wrong_row_is_told_by_its_line_and_no_other_is_lost() -> None:
+def test_each_wrong_row_is_reported_by_its_line_and_all_others_are_read() -> None:
     wrong = {
-        2: ("nobody,BOUNCE,", "not one mailbox: nobody"),
-        3: (",BOUNCE,", "there is no address"),
-        4: ("ada@x.org,SPAM,", "the reason is none of bounce, complaint, manual: SPAM"),
-        5: ("ada@x.org,BOUNCE,soon", "no time: soon"),
-        6: ('"ada@x.org,BOUNCE,', 'not one mailbox: "ada@x.org'),
-        7: ("ada@x.org,BOUNCE,,,", "5 cells, where there are 3 columns"),
-        8: ("jörg@x.org,BOUNCE,", "not one mailbox: jörg@x.org"),
-        9: ("ada@x.org,BOUNCE," + " " * (70 << 10), "longer than 64 Ki characters"),
+        2: ("nobody,BOUNCE,", "not a valid email address: nobody"),
+        3: (",BOUNCE,", "the address is missing"),
+        4: ("ada@x.org,SPAM,", "the reason is not one of bounce, complaint, manual: SPAM"),
+        5: ("ada@x.org,BOUNCE,soon", "not a time such as 2026-01-31T12:00:00Z: soon"),
+        6: ('"ada@x.org,BOUNCE,', 'not a valid email address: "ada@x.org'),
+        7: ("ada@x.org,BOUNCE,,,", "5 cells, but 3 columns"),
+        8: ("jörg@x.org,BOUNCE,", "not a valid email address: jörg@x.org"),
+        9: ("ada@x.org,BOUNCE," + " " * (70 << 10), "the line is longer than 64 Ki characters"),
     }
     lines = ["EmailAddress,Reason,LastUpdateTime", *(line for line, _ in wrong.values()), "", "bob@x.org,BOUNCE,"]
     found = read("\n".join(lines) + "\n\ufffd@x.org\n")
     assert [(one.line, one.why) for one in found if isinstance(one, Broken)] == [
         *((number, why) for number, (_, why) in wrong.items()),
-        (12, "not one mailbox: \ufffd@x.org"),
+        (12, "not a valid email address: \ufffd@x.org"),
     ]
     assert [(one.line, one.entry.address) for one in found if isinstance(one, Row)] == [(11, "bob@x.org")]
 
 
 @pytest.mark.parametrize("field", ["detail", "email_id"])
-def test_half_a_character_is_told_by_its_line(field: str) -> None:
+def test_half_a_surrogate_pair_is_reported_by_its_line(field: str) -> None:
     found = read(f'{{"address": "a@x.org", "{field}": "\\ud800"}}\n{{"address": "b@x.org"}}')
-    assert found == [Broken(1, f"{field} is no Unicode text: \ud800"), Row(2, entry("b@x.org", "manual", NOW))]
+    assert found == [Broken(1, f"{field} is not valid Unicode text: \ud800"), Row(2, entry("b@x.org", "manual", NOW))]
 
 
-def test_a_wrong_document_costs_no_other() -> None:
+def test_a_wrong_document_does_not_affect_the_others() -> None:
     found = read(
         '{"emailAddress": "a@x.org"}\n{"emailAddress": "b@x.\n"x"\n{"emailAddress": 5}\n{"emailAddress": "c@x.org"}'
     )
@@ -108,8 +108,8 @@ entries = st.builds(
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(entries, max_size=4))
-def test_an_export_comes_back_with_all_that_its_columns_hold(given_entries: list[Suppression]) -> None:
-    text = suppression_file.header() + "".join(map(suppression_file.line_of, given_entries))
+def test_an_export_can_be_imported_with_all_fields_of_its_columns(given_entries: list[Suppression]) -> None:
+    text = file_format.header() + "".join(map(file_format.line_of, given_entries))
     back = [one.entry for one in read(text) if isinstance(one, Row)]
     assert back == [msgspec.structs.replace(one, detail="", email_id="") for one in given_entries]
     json_lines = "\n".join(msgspec.json.encode(one).decode() for one in given_entries)
