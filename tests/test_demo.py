@@ -88,6 +88,17 @@ def test_the_demo_shows_all_results_and_each_check_holds(tmp_path: Path) -> None
     assert "✗" not in output
     assert ESCAPE not in output
     assert max(map(len, output.splitlines())) <= screen.WIDTH
+    assert without_time(output).endswith(without_time(end_in_readme()))
+
+
+def end_in_readme() -> str:
+    """Return the end of the demo as the README shows it."""
+    text = (ROOT / "README.md").read_text()
+    return text.partition("The end of `make demo`:\n\n```\n")[2].partition("```")[0]
+
+
+def without_time(text: str) -> str:
+    return re.sub(r"[\d.]+ s in all", "", text)
 
 
 def test_a_failed_check_shows_the_expected_and_the_actual_value_and_the_logs(tmp_path: Path) -> None:
