@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Where the environment lies and for which Python: the stamp of a good one says the same.
+# Path and Python of the environment; the stamp of a complete one has the same text.
 IDENTITY := $(BIN)/python -Ic 'import sys; print(sys.prefix, *sys.version_info[:2])' 2>/dev/null
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 COMPILE := PYTHONWARNINGS=ignore CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --upgrade --generate-hashes \
@@ -16,19 +16,19 @@ IMAGES := ghcr.io/linuxfoundation/lfx-v2-email-service
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' shared/__init__.py)
 COMMIT = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 NAMESPACE ?= lfx
-# Tests wait for servers more than they work.
+# Tests mostly wait for servers, so there are more workers than cores.
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-postfix bench bench-compare chaos check format run-relay run-tracker docker-build \
 	helm-install-local chart-docs version image lock clean
 
-help: ## Show what can be made
+help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Install everything into .venv
 
-# An environment that was moved, left half made, or has lost its Python is made anew; any other is brought up to date.
+# An environment that was moved, is incomplete or has lost its Python is created again; any other is updated.
 ifneq ($(shell $(IDENTITY)),$(shell cat $(STAMP) 2>/dev/null))
 .PHONY: $(STAMP)
 endif
@@ -51,11 +51,11 @@ test: $(STAMP) ## Run all tests (ARGS="-k pool" for some, WORKERS=0 in one proce
 test-postfix: $(STAMP) ## Deliver through a real Postfix (needs root and Debian's package; says so where it is missing)
 	@$(BIN)/python -m pytest -rs tests/postfix $(ARGS)
 
-bench: $(STAMP) ## Measure (SCENARIO="send_plain events", ARGS="--runs 5 --json FILE"; soak only by its name, DURATION=600)
+bench: $(STAMP) ## Measure (SCENARIO="send_plain events", ARGS="--runs 5 --json FILE"; soak only by name, DURATION=600)
 	@$(BIN)/python -m tests.bench $(if $(DURATION),--duration $(DURATION)) $(ARGS) $(SCENARIO)
 
-bench-compare: $(STAMP) ## Measure by turns with the services of another revision (BASE=main)
-	@test -n "$(BASE)" || { echo "Name what to compare with: make bench-compare BASE=main" >&2; exit 1; }
+bench-compare: $(STAMP) ## Measure alternately with the services of another revision (BASE=main)
+	@test -n "$(BASE)" || { echo "BASE is not set. Name a revision: make bench-compare BASE=main" >&2; exit 1; }
 	@$(BIN)/python -m tests.bench --base "$(BASE)" $(ARGS) $(SCENARIO)
 
 chaos: $(STAMP) ## Kill NATS nodes and processes under load, and look for losses (DURATION=90, SEED=1, ARGS="with-keys --verbose")
@@ -69,7 +69,7 @@ check: $(STAMP) ## Formatting, lint, types, import rules, Dockerfiles, licence h
 	@$(BIN)/hadolint Dockerfile.relay Dockerfile.tracker
 	@.ci/licence-headers
 
-format: $(STAMP) ## Format the code and mend what can be mended
+format: $(STAMP) ## Format the code and apply the lint rules that can be applied
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
@@ -80,7 +80,7 @@ run-tracker: .env $(STAMP) ## Run the tracker with the variables of .env, its pr
 	@set -a; . ./.env; set +a; PORT=$${TRACKER_PORT:-8081} exec $(BIN)/lfx-email-tracker serve --create-buckets
 
 .env:
-	@echo "There is no .env yet: cp .env.example .env, and change it to your liking." >&2; exit 1
+	@echo ".env does not exist. Copy it: cp .env.example .env, and change it as you need." >&2; exit 1
 
 docker-build: ## Build both images, tagged latest (needs Docker)
 	@for process in relay tracker; do \
@@ -92,7 +92,7 @@ helm-install-local: ## Install both charts with their values.local.yaml (needs H
 	@for process in relay tracker; do \
 		chart=charts/lfx-v2-email-$$process; \
 		test -f $$chart/values.local.yaml || \
-			{ echo "There is no $$chart/values.local.yaml yet: copy values.local.example.yaml beside it." >&2; exit 1; }; \
+			{ echo "$$chart/values.local.yaml does not exist. Copy values.local.example.yaml in the same folder." >&2; exit 1; }; \
 		helm upgrade --install --create-namespace --namespace $(NAMESPACE) lfx-v2-email-$$process $$chart \
 			--values $$chart/values.local.yaml || exit 1; \
 	done
@@ -100,19 +100,19 @@ helm-install-local: ## Install both charts with their values.local.yaml (needs H
 chart-docs: $(STAMP) ## Write the tables of values into the READMEs of the charts
 	@$(BIN)/python -m tests.charts.readme
 
-version: # Of code, images and charts: it is written in shared/__init__.py, and tests hold the charts to it
+version: # Of code, images and charts; shared/__init__.py has it, and tests compare the charts with it
 	@echo $(VERSION)
 
-image: # That docker-build makes of PROCESS
+image: # Name of the image of PROCESS that docker-build builds
 	@echo $(IMAGES)/email-$(PROCESS):latest
 
-lock: $(STAMP) ## Resolve the requirements anew, pinned by hash (with Python 3.11, so that they hold for all newer ones)
+lock: $(STAMP) ## Resolve the requirements again, pinned by hash (with Python 3.11, so that they fit all newer ones)
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
-		{ echo "Lock with the oldest Python: make clean, then make lock PYTHON=python3.11" >&2; exit 1; }
+		{ echo "Use the oldest Python: make clean, then make lock PYTHON=python3.11" >&2; exit 1; }
 	@$(COMPILE) --output-file requirements-build.txt requirements-build.in
 	@$(COMPILE) --extra relay --extra otel --output-file requirements-relay.txt pyproject.toml
 	@$(COMPILE) --extra tracker --extra otel --output-file requirements-tracker.txt pyproject.toml
 	@$(COMPILE) --all-extras --output-file requirements-dev.txt pyproject.toml requirements-dev.in
 
-clean: ## Remove what was made
+clean: ## Remove the environment, builds and caches
 	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info

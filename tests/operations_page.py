@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""What docs/operations.md says of metrics, labels, alerts and log lines, for the tests that hold it to the code."""
+"""Reads docs/operations.md (metrics, labels, alerts, log events) for the tests that compare it with the code."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ERRORS: Final = {value for name, value in vars(contract).items() if name.isupper
 
 
 def metrics(process: str) -> dict[str, tuple[str, set[str]]]:
-    """Return type and labels of each metric of a process, by its name as Prometheus has it."""
+    """Return type and labels of each metric of a process, by its name in Prometheus."""
     found = {}
     for name, kind, *_ in rows("Metric"):
         match = re.fullmatch(rf"`(email_{process}_\w+)(?:\{{(.+)\}})?`", name)
@@ -30,19 +30,19 @@ def metrics(process: str) -> dict[str, tuple[str, set[str]]]:
 
 def values(metric: str, label: str) -> set[str]:
     """Return the values that a label of a metric may have."""
-    for name, of, said in rows("Label"):
+    for name, of, listed in rows("Label"):
         if spans(name) == [label] and metric in spans(of):
-            return set(spans(said)) | (ERRORS if "contract.md" in said else set())
+            return set(spans(listed)) | (ERRORS if "contract.md" in listed else set())
     return set()
 
 
 def alerts() -> list[str]:
-    """Return the alerts that are listed."""
+    """Return the listed alerts."""
     return [name for cell, *_ in rows("Alert") for name in spans(cell)]
 
 
 def events(*headings: str) -> dict[str, set[str]]:
-    """Return the levels of each log event under these headings, all unless given."""
+    """Return the levels of each log event under these headings, by default under all."""
     found: dict[str, set[str]] = {}
     for heading in headings or ("Of both", "Of the relay", "Of the tracker"):
         section = TEXT.partition(f"\n### {heading}\n")[2].partition("\n## ")[0].partition("\n### ")[0]
@@ -53,7 +53,7 @@ def events(*headings: str) -> dict[str, set[str]]:
 
 
 def rows(first_column: str, text: str = TEXT) -> Iterator[list[str]]:
-    """Yield the cells of each row of the tables whose first column is called so."""
+    """Yield the cells of each row of the tables that begin with this column."""
     for lines in re.findall(r"(?:^\|.*\|$\n)+", text, re.MULTILINE):
         head, _, *body = [[cell.strip() for cell in line[1:-1].split("|")] for line in lines.splitlines()]
         if head[0] == first_column:
@@ -61,5 +61,5 @@ def rows(first_column: str, text: str = TEXT) -> Iterator[list[str]]:
 
 
 def spans(text: str) -> list[str]:
-    """Return what is in backticks."""
+    """Return the texts in backticks."""
     return re.findall(r"`([^`]+)`", text)

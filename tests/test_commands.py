@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""The page on the commands and their help say the same, and the shell completes them."""
+"""The page on the commands matches their help, and the shell completes them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PAGE: Final = "docs/commands.md"
 
 
 def leaves(name: str, group: click.Group) -> dict[str, click.Command]:
-    """Return each command by all the words that it takes to call it."""
+    """Return each command by the words that call it."""
     found: dict[str, click.Command] = {}
     for word in group.list_commands(click.Context(group)):
         one = group.get_command(click.Context(group), word)
@@ -46,7 +46,7 @@ def test_the_page_has_a_section_for_each_command_with_the_options_of_its_help(na
     assert listed == options
 
 
-def test_the_page_has_no_section_of_a_command_that_is_not_there() -> None:
+def test_each_section_of_the_page_has_a_command() -> None:
     headings = re.findall(r"^## (lfx-\S+(?: [a-z-]+)+)", page(PAGE), re.MULTILINE)
     assert set(headings) == set(COMMANDS)
 
@@ -61,7 +61,7 @@ def test_the_page_and_the_help_have_the_same_exit_statuses() -> None:
 def test_bash_completes_commands_and_options(name: str) -> None:
     bash = shutil.which("bash")
     if not bash:
-        pytest.skip("there is no bash here")
+        pytest.skip("bash is missing")
     variable = f"_{name.replace('-', '_').upper()}_COMPLETE"
     assert variable in page(PAGE)
     script = f"""
@@ -71,7 +71,7 @@ def test_bash_completes_commands_and_options(name: str) -> None:
         echo "${{COMPREPLY[@]}}"
     """
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    done = subprocess.run(  # noqa: S603 - our own words
+    done = subprocess.run(  # noqa: S603 - our own script
         [bash, "--norc", "-c", script], env={"PATH": path}, capture_output=True, text=True, check=True, timeout=30
     )
     assert (done.stdout, done.stderr) == ("--json\n", "")

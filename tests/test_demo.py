@@ -59,7 +59,7 @@ FACTS = (
 def demo(
     home: Path, command: tuple[str, ...] = DEMO, *, stdout: int = subprocess.PIPE, keep: str = ""
 ) -> Iterator[subprocess.Popen[str]]:
-    """Run it in a session of its own; afterwards none of its processes and none of its files may be left."""
+    """Run it in its own session; afterwards none of its processes and files may be left."""
     environment = {**os.environ, "TMPDIR": str(home), "KEEP": keep, "TERM": "xterm-256color", "PYTHONUTF8": "1"}
     with subprocess.Popen(  # noqa: S603 - our own code
         [sys.executable, *command],
@@ -79,7 +79,7 @@ def demo(
         os.killpg(process.pid, 0)
 
 
-def test_demo_shows_what_came_back_and_that_all_of_it_is_right(tmp_path: Path) -> None:
+def test_the_demo_shows_all_results_and_each_check_holds(tmp_path: Path) -> None:
     with demo(tmp_path) as process:
         output, errors = process.communicate(timeout=SECONDS)
         assert process.returncode == 0, output + errors
@@ -88,9 +88,20 @@ def test_demo_shows_what_came_back_and_that_all_of_it_is_right(tmp_path: Path) -
     assert "✗" not in output
     assert ESCAPE not in output
     assert max(map(len, output.splitlines())) <= screen.WIDTH
+    assert without_time(output).endswith(without_time(end_in_readme()))
 
 
-def test_demo_says_what_was_expected_and_what_came_and_shows_the_logs(tmp_path: Path) -> None:
+def end_in_readme() -> str:
+    """Return the end of the demo as the README shows it."""
+    text = (ROOT / "README.md").read_text()
+    return text.partition("The end of `make demo`:\n\n```\n")[2].partition("```")[0]
+
+
+def without_time(text: str) -> str:
+    return re.sub(r"[\d.]+ s in all", "", text)
+
+
+def test_a_failed_check_shows_the_expected_and_the_actual_value_and_the_logs(tmp_path: Path) -> None:
     with demo(tmp_path, ("-c", EXPECT_ANOTHER_COUNT)) as process:
         output, _ = process.communicate(timeout=SECONDS)
         assert process.returncode == 1
@@ -100,7 +111,7 @@ def test_demo_says_what_was_expected_and_what_came_and_shows_the_logs(tmp_path: 
 
 
 @pytest.mark.parametrize("moment", ["Start", "Send", "Play"])
-def test_demo_interrupted_leaves_nothing_behind(tmp_path: Path, moment: str) -> None:
+def test_an_interrupted_demo_leaves_nothing_behind(tmp_path: Path, moment: str) -> None:
     with demo(tmp_path) as process:
         assert process.stdout
         assert any(line.startswith(moment) for line in process.stdout)
@@ -111,7 +122,7 @@ def test_demo_interrupted_leaves_nothing_behind(tmp_path: Path, moment: str) -> 
     assert output.endswith("Interrupted. Everything is stopped.\n")
 
 
-async def test_demo_kept_running_on_a_terminal_is_there_to_be_tried_until_ctrl_c(tmp_path: Path) -> None:
+async def test_a_kept_demo_runs_until_ctrl_c_and_its_printed_commands_work(tmp_path: Path) -> None:
     terminal, stdout = pty.openpty()
     with os.fdopen(terminal, "rb", buffering=0) as printed, demo(tmp_path, stdout=stdout, keep="1") as process:
         os.close(stdout)
@@ -124,7 +135,7 @@ async def test_demo_kept_running_on_a_terminal_is_there_to_be_tried_until_ctrl_c
 
 
 def read_until(terminal: io.RawIOBase | io.FileIO, end: str) -> str:
-    """Return what a terminal has shown as soon as this is part of it."""
+    """Return the output of a terminal as soon as it contains `end`."""
     shown = b""
     while end.encode() not in shown:
         chunk = terminal.read(65_536)
@@ -134,7 +145,7 @@ def read_until(terminal: io.RawIOBase | io.FileIO, end: str) -> str:
 
 
 async def try_what_is_shown(shown: str) -> None:
-    """Do what the printed lines do: ask by command and over NATS, send, and look at the probes."""
+    """Run the printed lines: a query by command and over NATS, a send, and the probes."""
     request = re.search(r"nats req --server (\S+) (\S+get_email_status) \\\s+'(.*)'", shown)
     assert request
     client = await nats.connect(request[1])
@@ -154,15 +165,15 @@ async def try_what_is_shown(shown: str) -> None:
 
 
 def run(line: str, **variables: str) -> str:
-    """Run a command of this environment, as typed; return what it prints."""
+    """Run a command of this environment; return its output."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    done = subprocess.run(  # noqa: S603 - our own words
+    done = subprocess.run(  # noqa: S603 - our own commands
         shlex.split(line), env={"PATH": path, **variables}, capture_output=True, text=True, check=True, timeout=SECONDS
     )
     return done.stdout
 
 
-def test_screen_shows_where_long_texts_differ_and_needs_no_utf_8() -> None:
+def test_the_screen_shows_where_long_texts_differ_and_needs_no_utf_8() -> None:
     file = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     screen.on(file).check(Check("the body is whole", "x" * 5000 + "end", "x" * 5000 + "END"))
     file.seek(0)

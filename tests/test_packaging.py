@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""The wheel in two empty environments, each with the locked requirements of one process, as in that process's image."""
+"""The wheel works in two new environments, each with the locked requirements of one process, as in its image."""
 
 from __future__ import annotations
 
@@ -90,14 +90,14 @@ def test_the_wheel_holds_the_three_typed_packages_and_nothing_else(wheel: Path) 
     assert {"relay/py.typed", "tracker/py.typed", "shared/py.typed", f"{metadata}/licenses/LICENSE"} <= names
 
 
-def test_console_script_tells_its_version_and_its_commands(installed: Installed) -> None:
+def test_the_console_script_prints_its_version_and_its_commands(installed: Installed) -> None:
     assert run(installed.script, "--version") == f"{installed.script.name}, version {__version__}\n"
     assert re.search(r"^  serve +\w+", run(installed.script, "--help"), re.MULTILINE)
     assert "--create-buckets" in run(installed.script, "serve", "--help")
     assert "--json" in run(installed.script, "check", "--help")
 
 
-def test_the_lock_holds_all_that_the_extra_asks_for(installed: Installed) -> None:
+def test_the_lock_holds_all_requirements_of_the_extra(installed: Installed) -> None:
     pip("--python", installed.python, "check")
     wanted = f"{installed.wheel}[{installed.extra},otel]"
     report = json.loads(
@@ -106,7 +106,7 @@ def test_the_lock_holds_all_that_the_extra_asks_for(installed: Installed) -> Non
     assert {item["metadata"]["name"] for item in report["install"]} <= {"lfx-v2-email-service"}
 
 
-def test_neither_process_brings_what_only_the_other_needs(installed: Installed) -> None:
+def test_neither_process_brings_the_requirements_of_the_other(installed: Installed) -> None:
     for module in FOREIGN[installed.extra]:
         looked_for = f"import importlib.util; print(importlib.util.find_spec({module!r}))"
         assert run(installed.python, "-I", "-c", looked_for) == "None\n", module
@@ -141,7 +141,7 @@ async def test_the_tracker_applies_events_with_its_own_extra_alone(environments:
 
 
 async def check(script: str, environment: Mapping[str, str]) -> None:
-    """Let the process check itself; everything it needs is there."""
+    """Run `check`; it must find everything."""
     async with console.running(script, "check", env=environment) as checking:
         assert await checking.wait() == 0, checking.output
         assert "failed  " not in checking.output
@@ -149,7 +149,7 @@ async def check(script: str, environment: Mapping[str, str]) -> None:
 
 
 def install(target: Installed) -> None:
-    """Make the environment: first what the lock says, by its hashes, then the wheel."""
+    """Create the environment: first the locked requirements, by their hashes, then the wheel."""
     run(sys.executable, "-m", "venv", "--without-pip", target.home)
     lock = ROOT / f"requirements-{target.extra}.txt"
     pip("--python", target.python, "install", "--require-hashes", "--requirement", lock)
@@ -162,5 +162,5 @@ def pip(*arguments: str | Path) -> str:
 
 
 def run(*command: str | Path) -> str:
-    """Return what a command printed; what it says to standard error is shown with a test that fails."""
+    """Return the output of a command; a failing test shows its standard error."""
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout  # noqa: S603 - our own commands

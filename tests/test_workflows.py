@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""The workflows take nothing that may change under them, may do no more than they must, and ask for what there is."""
+"""Workflows pin their actions, have the least permissions, and use existing targets of make."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAY_WRITE: Final = {
 
 
 @EACH
-def test_each_action_is_pinned_by_its_commit_and_says_its_version(file: Path) -> None:
+def test_each_action_is_pinned_by_its_commit_and_names_its_version(file: Path) -> None:
     uses = [line.strip() for line in file.read_text().splitlines() if "uses:" in line]
     assert uses
     assert [line for line in uses if not re.search(r"uses: [\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$", line)] == []
@@ -36,7 +36,7 @@ def test_one_action_has_one_version_everywhere() -> None:
 
 
 @EACH
-def test_each_job_may_do_no_more_than_it_must(file: Path) -> None:
+def test_each_job_has_the_least_permissions(file: Path) -> None:
     workflow = read(file)
     assert workflow["permissions"] == {"contents": "read"}
     for name, job in workflow["jobs"].items():
@@ -45,7 +45,7 @@ def test_each_job_may_do_no_more_than_it_must(file: Path) -> None:
 
 
 @EACH
-def test_each_job_ends_in_time_and_leaves_no_token_in_the_checkout(file: Path) -> None:
+def test_each_job_has_a_timeout_and_leaves_no_token_in_the_checkout(file: Path) -> None:
     for job in read(file)["jobs"].values():
         assert job["timeout-minutes"] <= 60
         (checkout,) = [step for step in job["steps"] if step.get("uses", "").startswith("actions/checkout@")]
@@ -53,13 +53,13 @@ def test_each_job_ends_in_time_and_leaves_no_token_in_the_checkout(file: Path) -
 
 
 @EACH
-def test_no_script_contains_what_comes_from_outside(file: Path) -> None:
+def test_no_script_contains_an_expression(file: Path) -> None:
     for job in read(file)["jobs"].values():
         assert [step["run"] for step in job["steps"] if "${{" in step.get("run", "")] == []
 
 
 @EACH
-def test_each_target_of_make_that_is_asked_for_exists(file: Path) -> None:
+def test_each_target_of_make_exists(file: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     asked = set(re.findall(r"\bmake (?:--silent )?([a-z-]+)", file.read_text()))
     assert asked
@@ -72,7 +72,7 @@ def test_a_change_is_checked_and_tested_with_every_python_that_the_package_names
     assert jobs["test"]["strategy"]["matrix"]["python"][0] == "3.11"
 
 
-def test_the_changelog_is_ready_for_the_version() -> None:
+def test_the_changelog_begins_with_unreleased_or_the_version() -> None:
     headings = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert headings[0] in {"Unreleased", __version__}
 

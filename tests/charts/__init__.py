@@ -1,3 +1,3 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""The two Helm charts: what they render, and that it fits Kubernetes, the code and the words about them."""
+"""Tests of the two Helm charts: what they render is valid for Kubernetes and matches the code and the documentation."""

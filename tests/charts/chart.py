@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""One of the charts, rendered by Helm's own engine, as `helm template` would."""
+"""Render a chart with Helm's own engine, as `helm template` does."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import yaml
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-ROOT: Final = Path(__file__).parent.parent.parent
+ROOT: Final = Path(__file__).parents[2]
 PROCESSES: Final = ("relay", "tracker")
 NAMESPACE: Final = "lfx"
 
@@ -23,7 +23,7 @@ Object: TypeAlias = dict[str, Any]
 """A Kubernetes object."""
 
 Refused: Final = (helm_python.HelmValuesError, helm_python.HelmRenderError)
-"""What a person sees of `helm install` instead of a release."""
+"""Errors that `helm install` would show."""
 
 
 def path(process: str) -> Path:
@@ -38,7 +38,7 @@ def load(process: str) -> helm_python.Chart:
 
 
 def values(process: str) -> dict[str, Any]:
-    """Return the values that the chart comes with."""
+    """Return the default values of the chart."""
     return read(path(process) / "values.yaml")
 
 
@@ -49,16 +49,16 @@ def schema(process: str) -> dict[str, Any]:
 
 
 def read(file: Path) -> dict[str, Any]:
-    """Return what a YAML file says."""
+    """Return the content of a YAML file."""
     content: dict[str, Any] = yaml.safe_load(file.read_text())
     return content
 
 
 def texts(process: str, given: Mapping[str, Any] | None = None) -> dict[str, str]:
-    """Return what each template of a release becomes with these values.
+    """Return the text of each template of a release with these values.
 
     Raises:
-        Refused: the schema or a template does not take them.
+        Refused: the schema or a template does not accept them.
     """
     return _texts(process, json.dumps(given or {}))
 
@@ -67,7 +67,7 @@ def render(process: str, given: Mapping[str, Any] | None = None) -> list[Object]
     """Return all objects of a release with these values.
 
     Raises:
-        Refused: the schema or a template does not take them.
+        Refused: the schema or a template does not accept them.
     """
     return [
         document
@@ -79,7 +79,7 @@ def render(process: str, given: Mapping[str, Any] | None = None) -> list[Object]
 
 
 def notes(process: str, given: Mapping[str, Any] | None = None) -> str:
-    """Return what `helm install` says at its end."""
+    """Return the notes that `helm install` prints."""
     return texts(process, given)[f"lfx-v2-email-{process}/templates/NOTES.txt"]
 
 

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""What the operators' resources may hold: as much of their definitions as the charts use, and no more."""
+"""Schemas of the operators' resources, only with the fields that the charts use."""
 
 from __future__ import annotations
 

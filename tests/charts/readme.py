@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""The table of values in a chart's README, from the comments that helm-docs reads; `make chart-docs` writes it."""
+"""Write the table of values into a chart's README, from the comments that helm-docs reads; run by `make chart-docs`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TYPES: Final[dict[type, str]] = {bool: "bool", int: "int", float: "float", str:
 
 
 class Value(NamedTuple):
-    """A value and what its comment says of it."""
+    """A value and its comment."""
 
     path: tuple[str, ...]
     default: Any
@@ -28,19 +28,19 @@ class Value(NamedTuple):
 
 
 def documented(process: str) -> list[Value]:
-    """Return every value that has a comment `# -- …` right above it."""
+    """Return every value with a comment `# -- …` directly above it."""
     lines = (chart.path(process) / "values.yaml").read_text().splitlines()
     defaults = chart.values(process)
     return [Value(path, _at(defaults, path), description) for path, description in _comments(lines) if description]
 
 
 def page(process: str) -> Path:
-    """Return where the README lies."""
+    """Return the path of the README."""
     return chart.path(process) / "README.md"
 
 
 def with_table(process: str) -> str:
-    """Return the README with the table as it has to be."""
+    """Return the README with the current table."""
     before, _, rest = page(process).read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
     rows = [
@@ -56,8 +56,8 @@ def _comments(lines: list[str]) -> Iterator[tuple[tuple[str, ...], str]]:
     open_keys: list[tuple[int, str]] = []
     comment: list[str] = []
     for line in lines:
-        if said := re.match(r" *# (?:-- )?(.*)", line):
-            comment = [said[1]] if "# -- " in line else comment and [*comment, said[1]]
+        if found := re.match(r" *# (?:-- )?(.*)", line):
+            comment = [found[1]] if "# -- " in line else comment and [*comment, found[1]]
         elif key := re.match(r"( *)([\w-]+):", line):
             open_keys = [one for one in open_keys if one[0] < len(key[1])] + [(len(key[1]), key[2])]
             yield tuple(name for _, name in open_keys), " ".join(comment)

@@ -1,8 +1,8 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""What each feature adds to, or changes in, the objects of a release.
+"""Objects that each feature adds to a release, or changes in it.
 
-`python -m tests.charts.snapshots` writes it down.
+`python -m tests.charts.snapshots` writes them into the snapshots.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ HEADER: Final = """\
 
 
 def file(process: str, case: str) -> Path:
-    """Return where the snapshot of a case lies."""
+    """Return the path of the snapshot of a case."""
     return FOLDER / f"{process}-{case}.yaml"
 
 
 def take(process: str, case: str) -> str:
-    """Return all objects of the default case; of any other only those that the default does not have like that."""
+    """Return all objects of the default case, and those of another case that differ from it."""
     default = chart.render(process)
     objects = chart.render(process, features.CASES[process][case])
     shown = objects if case == "default" else [one for one in objects if one not in default]
@@ -48,7 +48,7 @@ def take(process: str, case: str) -> str:
 
 
 def _without_dashboard(one: chart.Object) -> chart.Object:
-    """Leave out what nobody reads; it lies in dashboard.json, and test_monitoring.py compares."""
+    """Leave out the dashboard; test_monitoring.py compares it with dashboard.json."""
     return one | {"data": dict.fromkeys(one["data"], "…")} if one["kind"] == "ConfigMap" else one
 
 
@@ -57,7 +57,7 @@ def _name(one: chart.Object) -> tuple[str, str]:
 
 
 def main() -> None:
-    """Write all snapshots anew."""
+    """Write all snapshots."""
     for old in FOLDER.glob("*.yaml"):
         old.unlink()
     for process, case in features.ALL:

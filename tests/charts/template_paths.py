@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Which values a template asks for, also by their last name alone, inside of `with .Values.…`."""
+"""Find the values that a template uses, also inside `with .Values.…`, by their last name."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _RELATIVE: Final = re.compile(r"(?<![\w$)\"])((?:\.[a-z]\w*)+)")
 _QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 
-def asked(template: str) -> Iterator[tuple[str, ...]]:
-    """Yield the path of each value that is asked for."""
-    scopes: list[tuple[str, ...] | None] = [None]  # what the dot is: a value, or something else
+def used(template: str) -> Iterator[tuple[str, ...]]:
+    """Yield the path of each used value."""
+    scopes: list[tuple[str, ...] | None] = [None]  # the value that the dot stands for, None if it is not a value
     for action in _ACTION.findall(template):
         words = _QUOTED.sub('""', action)
         for found in _VALUE.findall(words):

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""The buckets come from the relay's chart alone, are those of the code, and outlive everything."""
+"""Only the relay's chart declares the buckets, they match the code, and nothing deletes them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def test_the_relays_chart_declares_the_buckets_of_the_code() -> None:
     assert {name: spec["bucket"] for name, spec in found.items()} == {name: name for name in found}
 
 
-def test_the_buckets_are_by_default_what_the_chart_before_declared() -> None:
+def test_the_first_two_buckets_are_by_default_those_of_the_old_chart() -> None:
     found = {one["metadata"]["name"]: one["spec"] for one in chart.of_kind(chart.render("relay"), "KeyValue")}
     common = {"history": 1, "storage": "file", "replicas": 1, "preventDelete": True}
     records, index = contract.EMAIL_RECIPIENTS_BUCKET, contract.EMAIL_GROUP_INDEX_BUCKET
@@ -22,7 +22,7 @@ def test_the_buckets_are_by_default_what_the_chart_before_declared() -> None:
     assert found[index] == {"bucket": index, "maxValueSize": 1048576, **common}
 
 
-def test_the_buckets_of_what_the_chart_before_could_not_do_are_small_and_keys_are_remembered_for_a_day() -> None:
+def test_the_new_buckets_have_small_values_and_keys_expire_after_a_day() -> None:
     found = {one["metadata"]["name"]: one["spec"] for one in chart.of_kind(chart.render("relay"), "KeyValue")}
     keys, suppressions = contract.EMAIL_IDEMPOTENCY_BUCKET, contract.EMAIL_SUPPRESSIONS_BUCKET
     assert found[keys]["ttl"] == f"{contract.BUCKET_TTL_SECONDS[keys] // 3600}h"
@@ -35,7 +35,7 @@ def test_no_case_of_the_trackers_chart_declares_a_bucket() -> None:
         assert chart.of_kind(chart.render("tracker", case), "KeyValue") == []
 
 
-def test_neither_helm_nor_argo_cd_nor_nack_takes_a_bucket_away() -> None:
+def test_neither_helm_nor_argo_cd_nor_nack_deletes_a_bucket() -> None:
     for bucket in chart.of_kind(chart.render("relay"), "KeyValue"):
         assert bucket["metadata"]["annotations"] == {
             "helm.sh/resource-policy": "keep",
@@ -44,7 +44,7 @@ def test_neither_helm_nor_argo_cd_nor_nack_takes_a_bucket_away() -> None:
         assert bucket["spec"]["preventDelete"] is True
 
 
-def test_copies_and_sizes_are_values() -> None:
+def test_replicas_and_sizes_are_values() -> None:
     given = {"replicas": 3, "buckets": {"email-recipients": {"maxBytes": 1 << 40}}}
     found = {
         one["metadata"]["name"]: one["spec"]
@@ -65,5 +65,5 @@ def test_records_stay_unless_a_time_to_live_is_given() -> None:
     assert (found["email-recipients"], found["email-group-index"]) == ("8760h", None)
 
 
-def test_the_buckets_may_be_somebody_elses() -> None:
+def test_the_chart_can_leave_the_buckets_to_others() -> None:
     assert chart.of_kind(chart.render("relay", {"natsKVBuckets": {"enabled": False}}), "KeyValue") == []

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Alerts and dashboards ask for metrics that there are, and in words that Prometheus knows."""
+"""Alerts and dashboards use existing metrics, in expressions that Prometheus can parse."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 EACH: Final = pytest.mark.parametrize("process", chart.PROCESSES)
 GRAFANA: Final = {"$__rate_interval": "5m", "$namespace": "lfx"}
-FROM_PROMETHEUS: Final = {"namespace", "pod", "le"}  # which it adds itself, or every histogram has
+FROM_PROMETHEUS: Final = {"namespace", "pod", "le"}  # Prometheus adds the first two; every histogram has the last
 ENABLED: Final = {"metrics": {name: {"enabled": True} for name in ("podMonitor", "prometheusRule", "grafanaDashboard")}}
 
 
 @EACH
-def test_the_pods_are_read_where_they_listen(process: str) -> None:
+def test_prometheus_scrapes_the_port_of_the_pods(process: str) -> None:
     objects = chart.render(process, ENABLED)
     (monitor,) = chart.of_kind(objects, "PodMonitor")
     (deployment,) = chart.of_kind(objects, "Deployment")
@@ -36,7 +36,7 @@ def test_the_pods_are_read_where_they_listen(process: str) -> None:
 
 
 @EACH
-def test_the_dashboard_is_handed_to_grafana_as_it_is(process: str) -> None:
+def test_grafana_gets_the_dashboard_unchanged(process: str) -> None:
     (dashboard,) = chart.of_kind(chart.render(process, ENABLED), "ConfigMap")
     assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
     ((name, text),) = dashboard["data"].items()
@@ -45,13 +45,13 @@ def test_the_dashboard_is_handed_to_grafana_as_it_is(process: str) -> None:
 
 
 @EACH
-def test_prometheus_can_read_each_expression(process: str) -> None:
+def test_prometheus_can_parse_each_expression(process: str) -> None:
     for expression in expressions(process):
         promql_parser.parse(expression)
 
 
 @EACH
-def test_each_alert_says_how_urgent_it_is_and_what_to_do(process: str) -> None:
+def test_each_alert_has_a_severity_a_summary_and_a_description(process: str) -> None:
     (rule,) = chart.of_kind(chart.render(process, ENABLED), "PrometheusRule")
     (group,) = rule["spec"]["groups"]
     assert len({alert["alert"] for alert in group["rules"]}) == len(group["rules"])
@@ -61,24 +61,24 @@ def test_each_alert_says_how_urgent_it_is_and_what_to_do(process: str) -> None:
 
 
 @EACH
-def test_alerts_and_dashboard_ask_for_metrics_labels_and_values_that_there_are(process: str) -> None:
-    """tests/test_operations.py holds the page to what the running processes say."""
+def test_alerts_and_dashboard_use_existing_metrics_labels_and_values(process: str) -> None:
+    """tests/test_operations.py compares the page with the running processes."""
     known = page.metrics(process)
     for expression in expressions(process):
-        for name, matchers in asked(expression):
+        for name, matchers in used(expression):
             _, labels = known[re.sub(r"_bucket$", "", name)]
             for label, value in re.findall(r'(\w+)="([^"]*)"', matchers):
                 assert label in labels | FROM_PROMETHEUS, expression
                 assert label in FROM_PROMETHEUS or value in page.values(name, label), expression
         for label in re.findall(r"\w+", " ".join(re.findall(r"by \(([^)]+)\)", expression))):
             assert label in FROM_PROMETHEUS.union(
-                *(known[re.sub(r"_bucket$", "", name)][1] for name, _ in asked(expression))
+                *(known[re.sub(r"_bucket$", "", name)][1] for name, _ in used(expression))
             )
 
 
 @EACH
 def test_the_dashboard_shows_each_metric(process: str) -> None:
-    shown = {re.sub(r"_bucket$", "", name) for expression in expressions(process) for name, _ in asked(expression)}
+    shown = {re.sub(r"_bucket$", "", name) for expression in expressions(process) for name, _ in used(expression)}
     assert shown == set(page.metrics(process))
 
 
@@ -96,7 +96,7 @@ def expressions(process: str) -> Iterator[str]:
         yield expression
 
 
-def asked(expression: str) -> list[tuple[str, str]]:
+def used(expression: str) -> list[tuple[str, str]]:
     """Return each metric of an expression with its matchers."""
     found: list[tuple[str, str]] = re.findall(r"(email_(?:relay|tracker)_\w+)(\{[^}]*\})?", expression)
     assert found

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""The pods are restricted, stop in peace, are probed for what they can help, and are as many as one instance says."""
+"""Pods are restricted, have time to stop, are restarted only where that helps, and one scaler sets their number."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 
 from relay.settings import RelaySettings
 from tests.charts import chart, features
-from tracker.events import poller
 
 MEBIBYTE: Final = 1 << 20
 SCALED: Final[dict[str, dict[str, Any]]] = {
@@ -45,10 +44,9 @@ def test_services_of_the_namespace_do_not_leak_into_the_variables(process: str) 
 def test_the_grace_period_is_longer_than_the_stop_and_the_longest_wait(process: str, longest: float) -> None:
     objects = chart.render(process)
     grace = chart.pod(objects)["terminationGracePeriodSeconds"]
-    assert "lifecycle" not in chart.container(objects)  # no preStop eats of it
+    assert "lifecycle" not in chart.container(objects)  # no preStop uses part of it
     assert grace > longest
     assert grace > float(chart.variables(objects)["SHUTDOWN_TIMEOUT_SECONDS"]["value"])
-    assert grace > poller.LAST_POLL_SECONDS
 
 
 @pytest.mark.parametrize("process", chart.PROCESSES)
@@ -61,8 +59,8 @@ def test_a_grace_period_shorter_than_the_stop_is_refused(process: str, given: di
 @pytest.mark.parametrize("process", chart.PROCESSES)
 def test_only_readiness_depends_on_nats(process: str) -> None:
     container = chart.container(chart.render(process))
-    asked = {name: container[name]["httpGet"] for name in ("startupProbe", "livenessProbe", "readinessProbe")}
-    assert asked == {
+    probes = {name: container[name]["httpGet"] for name in ("startupProbe", "livenessProbe", "readinessProbe")}
+    assert probes == {
         "startupProbe": {"path": "/livez", "port": "web"},
         "livenessProbe": {"path": "/livez", "port": "web"},
         "readinessProbe": {"path": "/readyz", "port": "web"},
@@ -70,7 +68,7 @@ def test_only_readiness_depends_on_nats(process: str) -> None:
 
 
 @pytest.mark.parametrize("process", chart.PROCESSES)
-def test_the_process_listens_where_the_probes_and_the_service_ask(process: str) -> None:
+def test_the_process_listens_on_the_port_of_probes_and_service(process: str) -> None:
     objects = chart.render(process, {"service": {"port": 9090}})
     assert chart.variables(objects)["PORT"]["value"] == "9090"
     assert [(port["name"], port["containerPort"]) for port in chart.container(objects)["ports"]] == [("web", 9090)]
@@ -79,7 +77,7 @@ def test_the_process_listens_where_the_probes_and_the_service_ask(process: str) 
 
 
 @pytest.mark.parametrize("process", chart.PROCESSES)
-def test_everything_that_selects_pods_selects_these(process: str) -> None:
+def test_all_selectors_match_the_labels_of_the_pods(process: str) -> None:
     objects = chart.render(process, features.CASES[process]["full"] | {"podLabels": {"app.kubernetes.io/name": "x"}})
     (deployment,) = chart.of_kind(objects, "Deployment")
     labels = deployment["spec"]["template"]["metadata"]["labels"].items()
@@ -96,9 +94,9 @@ def test_everything_that_selects_pods_selects_these(process: str) -> None:
 
 
 @pytest.mark.parametrize("process", chart.PROCESSES)
-def test_no_number_of_pods_is_said_where_a_scaler_says_it(process: str) -> None:
-    (fixed,) = chart.of_kind(chart.render(process, {"replicaCount": 3}), "Deployment")
-    assert fixed["spec"]["replicas"] == 3
+def test_the_deployment_sets_no_number_of_pods_if_a_scaler_does(process: str) -> None:
+    (unscaled,) = chart.of_kind(chart.render(process, {"replicaCount": 3}), "Deployment")
+    assert unscaled["spec"]["replicas"] == 3
     objects = chart.render(process, SCALED[process])
     (scaled,) = chart.of_kind(objects, "Deployment")
     assert "replicas" not in scaled["spec"]
@@ -108,7 +106,7 @@ def test_no_number_of_pods_is_said_where_a_scaler_says_it(process: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("process", "given", "said"),
+    ("process", "given", "message"),
     [
         ("relay", {"autoscaling": {"enabled": True, "minReplicas": 9}}, "minReplicas"),
         ("tracker", SCALED["tracker"] | {"keda": {"enabled": True, "minReplicaCount": 11}}, "minReplicaCount"),
@@ -116,8 +114,8 @@ def test_no_number_of_pods_is_said_where_a_scaler_says_it(process: str) -> None:
         ("tracker", SCALED["tracker"] | {"app": {}}, "app.ses.eventingEnabled"),
     ],
 )
-def test_a_scaler_that_could_not_work_is_refused(process: str, given: dict[str, Any], said: str) -> None:
-    with pytest.raises(chart.Refused, match=said):
+def test_a_scaler_that_cannot_work_is_refused(process: str, given: dict[str, Any], message: str) -> None:
+    with pytest.raises(chart.Refused, match=message):
         chart.render(process, given)
 
 
@@ -138,7 +136,7 @@ def test_keda_reads_the_queue_from_a_variable_that_the_container_has() -> None:
         ({"maxUnavailable": 2}, {"maxUnavailable": 2}),
     ],
 )
-def test_the_budget_has_the_one_limit_that_was_given(given: dict[str, Any], budget: dict[str, Any]) -> None:
+def test_the_budget_has_the_given_limit(given: dict[str, Any], budget: dict[str, Any]) -> None:
     (one,) = chart.of_kind(chart.render("relay", {"podDisruptionBudget": given}), "PodDisruptionBudget")
     assert {key: value for key, value in one["spec"].items() if key.endswith("vailable")} == budget
 
@@ -148,7 +146,7 @@ def test_a_budget_with_both_limits_is_refused() -> None:
         chart.render("tracker", {"podDisruptionBudget": {"minAvailable": 1, "maxUnavailable": 1}})
 
 
-def test_a_spread_of_ones_own_keeps_its_selector() -> None:
+def test_a_custom_topology_spread_keeps_its_selector() -> None:
     own = {
         "maxSkew": 1,
         "topologyKey": "rack",
@@ -176,7 +174,7 @@ def test_a_spread_of_ones_own_keeps_its_selector() -> None:
         ("tracker", {"app": {"otel": {"endpoint": "http://collector:4318/otlp"}}}, [4222, 4318]),
     ],
 )
-def test_the_network_policy_lets_out_what_the_process_connects_to(
+def test_the_network_policy_allows_the_ports_that_the_process_connects_to(
     process: str, given: dict[str, Any], ports: list[int]
 ) -> None:
     (policy,) = chart.of_kind(chart.render(process, given | {"networkPolicy": {"enabled": True}}), "NetworkPolicy")
@@ -186,7 +184,7 @@ def test_the_network_policy_lets_out_what_the_process_connects_to(
     assert policy["spec"]["ingress"] == [{"ports": [{"port": "web", "protocol": "TCP"}]}]
 
 
-def test_the_credentials_file_of_nats_is_mounted_where_the_process_looks_for_it() -> None:
+def test_the_credentials_file_of_nats_is_mounted_at_the_path_of_its_variable() -> None:
     for process in chart.PROCESSES:
         objects = chart.render(process, features.CASES[process]["credentials"])
         (mount,) = chart.container(objects)["volumeMounts"]
@@ -197,7 +195,7 @@ def test_the_credentials_file_of_nats_is_mounted_where_the_process_looks_for_it(
         assert volume["secret"]["defaultMode"] == 0o440  # for the group, which is the pod's fsGroup
 
 
-def test_memory_suffices_for_the_process() -> None:
+def test_requests_and_limits_have_enough_memory() -> None:
     for process in chart.PROCESSES:  # 33 MiB and 52 MiB idle, 135 MiB for a relay with 300 emails of 100 kB at once
         resources = chart.container(chart.render(process))["resources"]
         assert int(resources["requests"]["memory"].removesuffix("Mi")) >= 64

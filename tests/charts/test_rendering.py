@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Whatever the values, Helm, Kubernetes and the operators take what comes out, and it is what was looked at before."""
+"""Helm, Kubernetes and the operators accept the objects of every case, and these match their snapshots."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SHARED_TEMPLATES: Final = (
 
 @pytest.fixture(scope="module")
 def objects() -> list[chart.Object]:
-    """Every object of every case, once."""
+    """Every different object of all cases."""
     found = {
         json.dumps(one, sort_keys=True): one
         for process, case in features.ALL
@@ -48,7 +48,7 @@ def objects() -> list[chart.Object]:
 
 
 @pytest.mark.parametrize(("process", "case"), features.ALL)
-def test_helm_finds_nothing_to_complain_of(process: str, case: str) -> None:
+def test_helm_lint_has_no_warnings(process: str, case: str) -> None:
     report = helm_python.lint(chart.path(process), features.CASES[process][case], strict=True)
     assert [message for message in report["messages"] if message["severity"] >= WARNING] == []
     assert report["errors"] == []
@@ -61,7 +61,7 @@ def test_kubernetes_knows_every_field(objects: list[chart.Object], version: str)
             kubernetes_validate.validate(one, version, strict=True)
 
 
-def test_the_charts_ask_for_the_oldest_kubernetes_that_is_tried() -> None:
+def test_the_charts_require_the_oldest_tested_kubernetes() -> None:
     for process in chart.PROCESSES:
         assert chart.load(process).metadata["kubeVersion"] == f">={OLDEST}.0-0"
 
@@ -74,41 +74,41 @@ def test_the_operators_know_every_field(objects: list[chart.Object]) -> None:
 
 
 @pytest.mark.parametrize(("process", "case"), features.ALL)
-def test_each_feature_renders_what_its_snapshot_shows(process: str, case: str) -> None:
+def test_each_feature_renders_its_snapshot(process: str, case: str) -> None:
     assert snapshots.take(process, case) == snapshots.file(process, case).read_text()
 
 
-def test_there_is_no_snapshot_of_a_feature_that_is_gone() -> None:
+def test_each_snapshot_has_a_feature() -> None:
     assert {snapshots.file(process, case) for process, case in features.ALL} == set(snapshots.FOLDER.glob("*"))
 
 
 @pytest.mark.parametrize("template", SHARED_TEMPLATES)
-def test_what_both_charts_have_in_common_is_the_same_in_both(template: str) -> None:
+def test_the_shared_templates_are_the_same_in_both_charts(template: str) -> None:
     relay, tracker = ((chart.path(process) / "templates" / template).read_text() for process in chart.PROCESSES)
     assert relay.replace("email-relay", "email-tracker") == tracker
 
 
 @pytest.mark.parametrize("process", chart.PROCESSES)
-def test_a_chart_defines_no_template_that_another_chart_of_an_umbrella_may_have(process: str) -> None:
+def test_each_template_name_begins_with_the_name_of_its_chart(process: str) -> None:
     for template in chart.load(process).templates:
         for line in template["data"].splitlines():
             assert "define " not in line or f'define "lfx-v2-email-{process}.' in line
 
 
 @pytest.mark.parametrize("process", chart.PROCESSES)
-def test_the_charts_bear_the_version_of_the_code(process: str) -> None:
+def test_the_charts_have_the_version_of_the_code(process: str) -> None:
     metadata = chart.load(process).metadata
     assert (metadata["version"], metadata["appVersion"]) == (__version__, __version__)
 
 
 @pytest.mark.parametrize("process", chart.PROCESSES)
 def test_the_notes_show_no_password(process: str) -> None:
-    said = chart.notes(process, {"nats": {"url": "nats://user:s3cret@nats:4222,nats://user:s3cret@other:4222"}})
-    assert "nats://nats:4222,nats://other:4222" in said
-    assert "s3cret" not in said
+    notes = chart.notes(process, {"nats": {"url": "nats://user:s3cret@nats:4222,nats://user:s3cret@other:4222"}})
+    assert "nats://nats:4222,nats://other:4222" in notes
+    assert "s3cret" not in notes
 
 
-def test_in_an_umbrella_chart_each_renders_what_it_renders_alone(tmp_path: Path) -> None:
+def test_each_chart_renders_the_same_inside_an_umbrella_chart(tmp_path: Path) -> None:
     dependencies = [{"name": f"lfx-v2-email-{process}", "version": __version__} for process in chart.PROCESSES]
     umbrella = {"apiVersion": "v2", "name": "lfx-platform", "version": "1.0.0", "dependencies": dependencies}
     (tmp_path / "Chart.yaml").write_text(yaml.safe_dump(umbrella))

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Each process gets its own secrets and not the other's; one that it needs and that is missing, a person sees."""
+"""Each process gets its own secrets and not the other's; a missing one is an error that names it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KEYS: Final = {
 
 
 @pytest.mark.parametrize(("process", "case"), features.ALL)
-def test_no_process_is_given_what_only_the_other_needs(process: str, case: str) -> None:
+def test_no_process_gets_the_secrets_of_the_other(process: str, case: str) -> None:
     keys = {key for _, key, _ in chart.secret_keys(chart.render(process, features.CASES[process][case]))}
     assert keys <= KEYS[process]
 
@@ -34,7 +34,7 @@ def test_a_relay_with_eventing_does_not_start_without_login_and_configuration_se
     assert found == LOGIN | {(ENGAGEMENT, "ses_configuration_set_name", False)}
 
 
-def test_a_relay_without_eventing_takes_the_configuration_set_if_it_is_there() -> None:
+def test_a_relay_without_eventing_uses_an_existing_configuration_set() -> None:
     found = chart.secret_keys(chart.render("relay"))
     assert found == LOGIN | {(ENGAGEMENT, "ses_configuration_set_name", True)}
 
@@ -44,7 +44,7 @@ def test_a_relay_that_sends_nothing_needs_no_login() -> None:
     assert {key for _, key, optional in found if not optional} == set()
 
 
-def test_a_server_of_ones_own_may_want_no_login() -> None:
+def test_another_smtp_server_needs_no_login() -> None:
     given = {"app": {"email": {"smtpSecretName": "", "smtpHost": "mailpit"}, "ses": {"engagementSecretName": ""}}}
     assert chart.secret_keys(chart.render("relay", given)) == set()
 
@@ -58,7 +58,7 @@ def test_a_tracker_without_eventing_needs_no_secret() -> None:
 
 
 @pytest.mark.parametrize(
-    ("process", "given", "said"),
+    ("process", "given", "message"),
     [
         ("relay", {"app": {"email": {"smtpSecretName": ""}}}, "app.email.smtpSecretName must be set"),
         ("relay", {"app": {"ses": {"eventingEnabled": True, "engagementSecretName": ""}}}, "engagementSecretName"),
@@ -67,13 +67,13 @@ def test_a_tracker_without_eventing_needs_no_secret() -> None:
         ("tracker", OPERATOR | {"global": {}}, "global.awsRegion must be set"),
     ],
 )
-def test_a_secret_that_nobody_names_is_an_error_at_once(process: str, given: dict[str, Any], said: str) -> None:
-    with pytest.raises(chart.Refused, match=said):
+def test_a_required_secret_without_a_name_is_an_error(process: str, given: dict[str, Any], message: str) -> None:
+    with pytest.raises(chart.Refused, match=message):
         chart.render(process, given)
 
 
 @pytest.mark.parametrize("process", chart.PROCESSES)
-def test_the_operator_makes_the_secret_that_the_pods_read(process: str) -> None:
+def test_the_operator_creates_the_secret_that_the_pods_read(process: str) -> None:
     objects = chart.render(process, OPERATOR | EVENTING)
     (external,) = chart.of_kind(objects, "ExternalSecret")
     (store,) = chart.of_kind(objects, "SecretStore")
@@ -86,7 +86,7 @@ def test_the_operator_makes_the_secret_that_the_pods_read(process: str) -> None:
 
 
 @pytest.mark.parametrize("process", chart.PROCESSES)
-def test_a_key_that_the_operator_was_not_told_of_is_an_error_at_once(process: str) -> None:
+def test_a_required_key_without_a_source_is_an_error(process: str) -> None:
     data = [{"secretKey": "other", "remoteRef": {"key": "path"}}]
     operator = {"enabled": True, "externalSecret": {"data": data}}
     with pytest.raises(chart.Refused, match=r"externalSecret\.data must have an entry for"):
@@ -101,7 +101,7 @@ def test_two_releases_in_one_namespace_share_no_name() -> None:
     assert names[0] & names[1] == set()
 
 
-def test_the_role_is_the_trackers_own() -> None:
+def test_only_the_tracker_gets_the_role() -> None:
     role = {"eks.amazonaws.com/role-arn": "arn:aws:iam::111122223333:role/email"}
     objects = chart.render("tracker", EVENTING | {"serviceAccount": {"annotations": role}})
     (account,) = chart.of_kind(objects, "ServiceAccount")
@@ -111,7 +111,7 @@ def test_the_role_is_the_trackers_own() -> None:
     assert "CANNOT READ THE QUEUE" in chart.notes("tracker", EVENTING)
 
 
-def test_a_service_account_of_somebody_else_is_only_named() -> None:
+def test_an_existing_service_account_is_only_named() -> None:
     objects = chart.render("tracker", {"serviceAccount": {"create": False, "name": "theirs"}})
     assert chart.of_kind(objects, "ServiceAccount") == []
     assert chart.pod(objects)["serviceAccountName"] == "theirs"

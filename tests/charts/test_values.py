@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Each value is declared, explained, checked and used; what reaches the process is what its settings know."""
+"""Each value is declared, explained, checked and used, and the process gets exactly the variables of its settings."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ SETTINGS: Final[dict[str, type[ProcessSettings]]] = {"relay": RelaySettings, "tr
 # Read by libraries inside the process, not by its settings: OpenTelemetry's own variables, and boto3's for the region.
 LIBRARIES: Final = {"relay": r"OTEL_\w+", "tracker": r"OTEL_\w+|AWS_REGION"}
 QUEUE_URL: Final = "https://sqs.us-west-2.amazonaws.com/1/q"
-# SMTP_FROM says the same and is app.email.smtpFrom.
+# SMTP_FROM has the same meaning and is app.email.smtpFrom.
 NOT_OFFERED: Final = {"DEFAULT_SMTP_FROM"}
 
-# Where the chart, made for a cluster, says something else than the code, made for any place.
+# Settings whose default in the chart, for a cluster, differs from that of the code.
 OTHERWISE: Final = {
     "nats_url": "the platform's NATS, not that of this machine",
-    "log_add_source": "as in the chart before",
-    "email_enabled": "a release is there to send",
+    "log_add_source": "as in the old chart",
+    "email_enabled": "a release is meant to send",
     "smtp_host": "SES",
     "smtp_username": "from the Secret",
     "smtp_password": "from the Secret",
     "ses_configuration_set": "from the Secret",
 }
 
-# Values of every kind, one of which is another valid one wherever something may be said.
+# Values of every kind: for each key at least one is valid and differs from the default.
 OTHERS: Final[tuple[Any, ...]] = (
     "other",
     "7",
@@ -80,7 +80,7 @@ def leaves(values: Any, path: Path = ()) -> Iterator[Path]:
 
 
 def meets(path: Path, other: Path) -> bool:
-    """Tell whether one is, or lies within, the other."""
+    """Return whether the paths are equal or one lies within the other."""
     length = min(len(path), len(other))
     return path[:length] == other[:length]
 
@@ -106,12 +106,12 @@ def test_each_declared_value_changes_what_is_rendered(process: str, path: Path) 
 
 
 @pytest.mark.parametrize("process", chart.PROCESSES)
-def test_each_value_that_a_template_asks_for_is_declared(process: str) -> None:
+def test_each_value_that_a_template_uses_is_declared(process: str) -> None:
     declared = {path[:length] for path in leaves(chart.values(process)) for length in range(1, len(path) + 1)}
     texts = {template["name"]: template["data"] for template in chart.load(process).templates}
-    asked = {path for text in texts.values() for path in template_paths.asked(text)}
-    assert len(asked) > 20
-    assert asked - declared == set()
+    used = {path for text in texts.values() for path in template_paths.used(text)}
+    assert len(used) > 20
+    assert used - declared == set()
 
 
 @pytest.mark.parametrize("process", chart.PROCESSES)
@@ -127,7 +127,7 @@ def test_the_readme_of_a_chart_has_the_table_of_its_values(process: str) -> None
 
 
 @pytest.mark.parametrize("process", chart.PROCESSES)
-def test_the_schema_knows_each_value_and_no_other(process: str) -> None:
+def test_the_schema_has_each_value_and_no_other(process: str) -> None:
     known = set(leaves_of_schema(chart.schema(process)))
     declared = set(leaves(chart.values(process)))
     assert {path for path in declared if not any(meets(path, other) for other in known)} == set()
@@ -140,7 +140,7 @@ def test_the_schema_knows_each_value_and_no_other(process: str) -> None:
         ("relay", {"image": {"tga": "1"}}),
         ("relay", {"app": {"email": {"smtphost": "mail"}}}),
         ("relay", {"app": {"settings": {"SMTP_MAX_CONECTIONS": 1}}}),
-        ("relay", {"app": {"settings": {"SMTP_HOST": "has a value of its own"}}}),
+        ("relay", {"app": {"settings": {"SMTP_HOST": "has its own value"}}}),
         ("relay", {"app": {"logLevel": "verbose"}}),
         ("relay", {"app": {"otel": {"propagators": "b3"}}}),
         ("relay", {"natsKVBuckets": {"buckets": {"another": {"maxValueSize": 1}}}}),
@@ -152,19 +152,19 @@ def test_the_schema_knows_each_value_and_no_other(process: str) -> None:
         ("tracker", {"nats": {"url": ""}}),
     ],
 )
-def test_a_value_that_no_template_takes_is_refused(process: str, given: dict[str, Any]) -> None:
+def test_a_value_that_no_template_uses_is_refused(process: str, given: dict[str, Any]) -> None:
     with pytest.raises(chart.Refused):
         chart.render(process, given)
 
 
 @pytest.mark.parametrize("process", chart.PROCESSES)
-def test_an_umbrella_chart_may_add_its_own_at_the_top(process: str) -> None:
+def test_an_umbrella_chart_may_add_values_at_the_top_level(process: str) -> None:
     umbrella = {"lfx": {"domain": "example.org"}, "enabled": True, "global": {"imageRegistry": "example.org"}}
     assert chart.render(process, umbrella) == chart.render(process)
 
 
 @pytest.mark.parametrize("process", chart.PROCESSES)
-def test_the_pods_get_exactly_the_variables_that_the_settings_know(process: str) -> None:
+def test_the_pods_get_exactly_the_variables_of_the_settings(process: str) -> None:
     known = {name.upper() for name in SETTINGS[process].__struct_fields__}
     named = set(chart.schema(process)["properties"]["app"]["properties"]["settings"]["properties"])
     own = {name for case in features.CASES[process].values() for name in chart.variables(chart.render(process, case))}
@@ -183,7 +183,7 @@ def test_the_defaults_are_those_of_the_code(process: str) -> None:
 
 
 @pytest.mark.parametrize(("process", "case"), features.ALL)
-def test_the_process_takes_the_variables(process: str, case: str) -> None:
+def test_the_settings_accept_the_variables(process: str, case: str) -> None:
     environment = _environment(chart.render(process, features.CASES[process][case]))
     if process == "relay":
         relay_settings.policy(settings.load(environment, RelaySettings))
@@ -191,7 +191,7 @@ def test_the_process_takes_the_variables(process: str, case: str) -> None:
         tracker_settings.check(settings.load(environment, TrackerSettings))
 
 
-def test_a_whole_number_stays_one_however_large() -> None:
+def test_a_large_whole_number_stays_a_whole_number() -> None:
     given = chart.render("relay", {"app": {"settings": {"MAX_IN_FLIGHT": 10_000_000, "SMTP_MAX_IDLE_SECONDS": 2.5}}})
     variables = chart.variables(given)
     assert variables["MAX_IN_FLIGHT"]["value"] == "10000000"
@@ -216,7 +216,7 @@ def test_a_variable_that_is_given_twice_is_refused() -> None:
         ({"protocol": "http", "endpoint": "https://collector"}, "https://collector", "http/protobuf"),
     ],
 )
-def test_the_old_words_for_telemetry_become_those_of_opentelemetry(
+def test_the_old_values_for_telemetry_become_those_of_opentelemetry(
     given: dict[str, Any], endpoint: str, protocol: str
 ) -> None:
     for process in chart.PROCESSES:
@@ -226,7 +226,7 @@ def test_the_old_words_for_telemetry_become_those_of_opentelemetry(
 
 
 def _renders(process: str, case: dict[str, Any], path: Path) -> bool:
-    """Tell whether some other value at this place changes what is rendered."""
+    """Return whether another value at this path changes a rendered text."""
     before = chart.texts(process, case)
     now = chart.load(process).merge_values(case)
     for name in path:
@@ -253,7 +253,7 @@ def _extra(case: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _environment(objects: list[chart.Object]) -> dict[str, str]:
-    """Return the variables as the container gets them, those from Secrets with some text that fits."""
+    """Return the variables of the container, those from Secrets with a valid text."""
     return {
         name: variable.get("value", QUEUE_URL if name.endswith("_URL") else "some-text")
         for name, variable in chart.variables(objects).items()

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""As much of a container as a machine allows without an engine: PID 1, a numeric user, a read-only root."""
+"""Run a process like a container without an engine: PID 1, a numeric user, a read-only root."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tests.stack.console import Console
 
 UID: Final = 65532
-# Inside of a user namespace of its own a process may mount, and then give up every right in a second one.
+# Inside its own user namespace a process may mount, and then drops all permissions in a second one.
 _READ_ONLY: Final = 'for place in "$1" /; do mount -o remount,bind,ro "$place" || exit 70; done; cd /; shift; exec "$@"'
 _AS_PID_1: Final = (
     *("unshare", "--user", f"--map-user={UID}", f"--map-group={UID}"),
@@ -31,22 +31,22 @@ _AS_PID_1: Final = (
 
 
 class Container:
-    """A process that believes to be alone."""
+    """A process in its own namespaces."""
 
     def __init__(self, outside: Console) -> None:
-        """Watch it from outside."""
+        """Watch the process that `unshare` runs."""
         self.console = outside
 
     async def pid(self) -> int:
-        """Return the number that the process has outside, once it is there."""
+        """Return the id of the process outside, once it runs."""
         return await waiting.until(self._started, lambda pid: pid != 0)
 
     async def send(self, number: signal.Signals) -> None:
-        """Send a signal, as an engine does: the kernel drops what PID 1 has no handler for."""
+        """Send a signal, as an engine does: the kernel drops signals for which PID 1 has no handler."""
         os.kill(await self.pid(), number)
 
     async def until_caught(self, number: signal.Signals) -> None:
-        """Return once the process has a handler for a signal: until the interpreter runs its first line it has none."""
+        """Wait until the process has a handler for a signal: it has none before the interpreter runs its first line."""
         pid = await self.pid()
         await waiting.until(lambda: _caught(pid, number))
 
@@ -58,9 +58,9 @@ class Container:
 
 
 def why_not(image: Image) -> str:
-    """Return why this machine cannot run one, or nothing."""
+    """Return why this machine cannot run a container, or an empty text."""
     if not shutil.which("unshare"):
-        return "there is no unshare"
+        return "unshare is missing"
     command = ["/bin/sh", "-c", f'! touch "{image.root}/written" 2>&1 && exit 71; exit 0']
     tried = subprocess.run(  # noqa: S603 - our own command
         [*_inside(image), *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
@@ -72,7 +72,7 @@ def why_not(image: Image) -> str:
 
 @asynccontextmanager
 async def running(image: Image, variables: Mapping[str, str]) -> AsyncIterator[Container]:
-    """Start the image's command with its own variables and these, and no HOME."""
+    """Start the image's command with its variables, these variables and no HOME."""
     program, *arguments = [*_inside(image), *image.command]
     found = shutil.which(program)
     assert found
@@ -107,7 +107,7 @@ def _catches(pid: int, number: signal.Signals) -> bool:
 
 
 def _number_inside(pid: int) -> int:
-    """Return the number that a process has in its own namespace."""
+    """Return the id of a process in its own namespace."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:

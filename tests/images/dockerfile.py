@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""A Dockerfile as what it says: its stages and their instructions."""
+"""Read the stages of a Dockerfile and their instructions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Instruction(NamedTuple):
 
     @property
     def words(self) -> list[str]:
-        """What follows the keyword, in the exec form or split as a shell would."""
+        """The words after the keyword, in the exec form or split as by a shell."""
         if self.rest.startswith("["):
             parsed: list[str] = json.loads(self.rest)
             return parsed
@@ -36,7 +36,7 @@ class Instruction(NamedTuple):
 
 
 class Dockerfile(NamedTuple):
-    """What comes before the first FROM, and then a list of instructions for each stage."""
+    """The instructions before the first FROM, and those of each stage."""
 
     arguments: list[Instruction]
     stages: list[list[Instruction]]
@@ -58,12 +58,12 @@ class Dockerfile(NamedTuple):
 
 
 def path(process: str) -> Path:
-    """Return where the Dockerfile lies."""
+    """Return the path of the Dockerfile."""
     return chart.ROOT / f"Dockerfile.{process}"
 
 
 def read(process: str) -> Dockerfile:
-    """Return what the Dockerfile of a process says."""
+    """Return the Dockerfile of a process."""
     lines = [line for line in path(process).read_text().splitlines() if not line.lstrip().startswith("#")]
     joined = re.sub(r"\s*\\\n\s*", " ", "\n".join(lines))
     instructions = [Instruction(*line.split(maxsplit=1)) for line in joined.splitlines() if line.strip()]
@@ -74,7 +74,7 @@ def read(process: str) -> Dockerfile:
 
 
 def context() -> set[str]:
-    """Return the names at the top of the build's context, which .dockerignore counts one by one."""
+    """Return the top-level names of the build's context, which .dockerignore lists."""
     first, *others = _ignored()
     assert first == "*"
     return {other.removeprefix("!") for other in others if other.startswith("!")}

@@ -1,9 +1,9 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Does in an empty folder what an engine would do in an empty image, from the first COPY to the last.
+"""Replay the steps of a Dockerfile in an empty folder, from the first COPY to the last.
 
-The folder takes the place of the image's root: `/opt` becomes `FOLDER/opt`.
-The Python of this machine takes that of the base image.
+The folder replaces the image's root: `/opt` becomes `FOLDER/opt`.
+The Python of this machine replaces that of the base image.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from tests.images.dockerfile import Dockerfile, Instruction
 
 PYTHON: Final = Path(sys.base_prefix) / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}"
-NOT_REPLAYED: Final = {"PIP_NO_CACHE_DIR"}  # the developer's cache saves downloads, and is no part of the image
+NOT_REPLAYED: Final = {"PIP_NO_CACHE_DIR"}  # the developer's cache saves downloads, and is not part of the image
 
 
 class Image(NamedTuple):
-    """What the final stage left, and how it is started."""
+    """The files of the final stage, and the command that starts it."""
 
     root: Path
     command: list[str]
@@ -79,7 +79,7 @@ def _copy(sources: list[str], target: Path) -> None:
 
 
 def _run(command: str, directory: Path, variables: dict[str, str]) -> None:
-    """Run a command as the shell form does, with nothing of this environment but what finds programs and packages."""
+    """Run a command as the shell form does, with only the variables that find programs and packages."""
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(Path.home()), **_registry(), **variables}
     done = subprocess.run(  # noqa: S603 - our own command
         ["/bin/sh", "-c", command],
@@ -94,8 +94,8 @@ def _run(command: str, directory: Path, variables: dict[str, str]) -> None:
 
 
 def _registry() -> dict[str, str]:
-    """Return the variables that tell pip where packages are, if the machine needs any."""
-    import os  # noqa: PLC0415 - here and nowhere else
+    """Return the variables by which pip finds packages, if this machine has any."""
+    import os  # noqa: PLC0415 - nothing else here uses it
 
     known = re.compile(
         r"(PIP_(INDEX|EXTRA|FIND|CERT|CONFIG|PROXY|TRUSTED)\w*|\w+_proxy|SSL_CERT\w+|REQUESTS_CA\w+)", re.IGNORECASE

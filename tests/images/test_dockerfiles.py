@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""What each Dockerfile says: no shell, no root, no more than is needed."""
+"""Each Dockerfile has no shell before the process, no root user, and only the required files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EACH = pytest.mark.parametrize("process", chart.PROCESSES)
 
 
 @EACH
-def test_no_shell_is_between_a_signal_and_the_process(process: str) -> None:
+def test_the_process_gets_signals_without_a_shell_in_between(process: str) -> None:
     read = dockerfile.read(process)
     entry, command = read.the("ENTRYPOINT"), read.the("CMD")
     assert (entry.is_exec_form, command.is_exec_form) == (True, True)
@@ -22,7 +22,7 @@ def test_no_shell_is_between_a_signal_and_the_process(process: str) -> None:
 
 
 @EACH
-def test_the_user_is_a_number_that_kubernetes_can_tell_from_root(process: str) -> None:
+def test_the_user_is_a_number_so_that_kubernetes_can_refuse_root(process: str) -> None:
     assert dockerfile.read(process).the("USER").words == [f"{container.UID}:{container.UID}"]
     assert chart.pod(chart.render(process))["securityContext"]["runAsUser"] == container.UID
 
@@ -37,7 +37,7 @@ def test_both_stages_have_one_base_that_a_build_can_pin(process: str) -> None:
 
 
 @EACH
-def test_the_image_says_what_it_is(process: str) -> None:
+def test_the_image_has_its_labels(process: str) -> None:
     read = dockerfile.read(process)
     assert read.pairs("ARG") == {"VERSION": "0.0.0", "COMMIT": "unknown"}
     labels = {name.removeprefix("org.opencontainers.image."): value for name, value in read.pairs("LABEL").items()}
@@ -65,14 +65,14 @@ def test_the_port_is_that_of_the_probes(process: str) -> None:
     assert dockerfile.read(process).the("EXPOSE").words == [str(chart.values(process)["service"]["port"])]
 
 
-def test_both_dockerfiles_differ_in_the_process_alone() -> None:
+def test_the_dockerfiles_differ_only_in_the_process() -> None:
     relay, tracker = (dockerfile.path(process).read_text().splitlines() for process in chart.PROCESSES)
     different = [(one, other) for one, other in zip(relay, tracker, strict=True) if one != other]
     for one, other in different:
         assert one.replace("relay", "tracker") == other or "image.description" in one
 
 
-def test_the_context_holds_what_is_copied_and_nothing_else() -> None:
+def test_the_context_holds_exactly_the_copied_files() -> None:
     copied = {
         word
         for process in chart.PROCESSES

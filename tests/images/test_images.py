@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Each image, made by its Dockerfile's own steps, works and stops as PID 1, as nobody, where nothing can be written."""
+"""Each image, built by its Dockerfile's steps, works and stops as PID 1, unprivileged, on a read-only root."""
 
 from __future__ import annotations
 
@@ -43,21 +43,21 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Image]:
 
 @pytest.fixture
 def contained(images: Mapping[str, Image]) -> Mapping[str, Image]:
-    """Both images, on a machine that can contain them."""
+    """Both images, on a machine with namespaces."""
     if reason := container.why_not(images["relay"]):
         pytest.skip(reason)
     return images
 
 
 @pytest.mark.parametrize("process", chart.PROCESSES)
-def test_the_image_tells_its_version(images: Mapping[str, Image], process: str) -> None:
+def test_the_image_prints_its_version(images: Mapping[str, Image], process: str) -> None:
     entry = images[process].command[0]
-    said = subprocess.run([entry, "--version"], check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603 - ours
-    assert said.stdout == f"lfx-email-{process}, version {__version__}\n"
+    done = subprocess.run([entry, "--version"], check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603 - ours
+    assert done.stdout == f"lfx-email-{process}, version {__version__}\n"
 
 
 @pytest.mark.parametrize("process", chart.PROCESSES)
-def test_the_image_holds_its_own_requirements_and_neither_pip_nor_what_only_the_other_needs(
+def test_the_image_holds_its_own_requirements_without_pip_and_those_of_the_other(
     images: Mapping[str, Image], process: str
 ) -> None:
     home = images[process].home
@@ -97,9 +97,7 @@ async def test_f108_the_tracker_in_its_container_applies_an_event_and_stops(cont
 
 
 @pytest.mark.parametrize("process", chart.PROCESSES)
-async def test_f104_sigterm_ends_the_first_process_however_early_it_comes(
-    contained: Mapping[str, Image], process: str
-) -> None:
+async def test_f104_sigterm_ends_pid_1_also_during_start_up(contained: Mapping[str, Image], process: str) -> None:
     async with nats_server.running() as nats:
         await asyncio.gather(*[_stop_after(contained[process], {"NATS_URL": nats.url}, delay) for delay in DELAYS])
 
@@ -107,7 +105,7 @@ async def test_f104_sigterm_ends_the_first_process_however_early_it_comes(
 async def _stop_after(image: Image, variables: Mapping[str, str], delay: float) -> None:
     async with container.running(image, variables) as started:
         await started.pid()
-        await asyncio.sleep(delay)  # the point is the moment, whatever the process does in it
-        await started.until_caught(signal.SIGTERM)  # the kernel keeps none for a first process without a handler
+        await asyncio.sleep(delay)  # the test is about this moment of the start-up
+        await started.until_caught(signal.SIGTERM)  # the kernel drops signals for a PID 1 without a handler
         await started.send(signal.SIGTERM)
         assert await started.console.wait(STOP_SECONDS) == 0

@@ -2,15 +2,15 @@
 Copyright The Linux Foundation and each contributor to LFX.
 SPDX-License-Identifier: MIT
 
-What only the relay has.
+Templates of the relay only.
 */}}
 
-{{/* Whether something else than the chart says how many pods there are. */}}
+{{/* True if a scaler sets the number of pods. */}}
 {{- define "lfx-v2-email-relay.isScaled" -}}
 {{- if .Values.autoscaling.enabled }}true{{ end -}}
 {{- end }}
 
-{{/* The Secret with the login, made by the chart or by somebody else; empty where no login is needed. */}}
+{{/* The Secret with the login, created by the chart or outside; empty if no login is needed. */}}
 {{- define "lfx-v2-email-relay.smtpSecretName" -}}
 {{- if and .Values.app.email.enabled .Values.app.email.smtpSecretName -}}
 {{- ternary (include "lfx-v2-email-relay.name" .) .Values.app.email.smtpSecretName .Values.externalSecretsOperator.enabled -}}
@@ -24,7 +24,7 @@ What only the relay has.
 {{- end -}}
 {{- end }}
 
-{{/* The keys that the chart's own Secret must have. */}}
+{{/* The required keys of the chart's own Secret. */}}
 {{- define "lfx-v2-email-relay.secretKeys" -}}
 {{- if include "lfx-v2-email-relay.smtpSecretName" . }}smtp-username smtp-password{{ end -}}
 {{- if and .Values.app.ses.eventingEnabled (include "lfx-v2-email-relay.engagementSecretName" .) }} ses_configuration_set_name{{ end -}}
@@ -73,7 +73,7 @@ What only the relay has.
 {{ include "lfx-v2-email-relay.furtherEnv" . | trim }}
 {{- end }}
 
-{{/* The ports of others that it connects to, besides those of NATS and DNS. */}}
+{{/* The ports for outgoing connections, besides those of NATS and DNS. */}}
 {{- define "lfx-v2-email-relay.egressPorts" -}}
 {{- list (include "lfx-v2-email-relay.text" .Values.app.email.smtpPort) | toJson -}}
 {{- end }}

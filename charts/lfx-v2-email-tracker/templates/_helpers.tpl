@@ -2,7 +2,7 @@
 Copyright The Linux Foundation and each contributor to LFX.
 SPDX-License-Identifier: MIT
 
-What both charts have in common. Every name begins with the chart's, since an umbrella chart has one name space for all.
+Templates of both charts. Every name begins with the chart's, since an umbrella chart has one name space for all.
 */}}
 
 {{- define "lfx-v2-email-tracker.name" -}}
@@ -39,7 +39,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- end }}
 
-{{/* A value as the text of a variable. Whole numbers come as floats, which from a million on would be written 1e+06. */}}
+{{/* The text of a variable. Whole numbers come as floats, which from a million on would be written 1e+06. */}}
 {{- define "lfx-v2-email-tracker.text" -}}
 {{- if and (kindIs "float64" .) (eq (floor .) .) -}}
 {{- printf "%.0f" . -}}
@@ -48,7 +48,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- end }}
 
-{{/* The ports that one or more URLs with commas between them lead to, as a list; takes (urls, port where none is named). */}}
+{{/* The ports of one or more URLs, separated by commas, as a list; takes (urls, port of a URL without one). */}}
 {{- define "lfx-v2-email-tracker.ports" -}}
 {{- $ports := list -}}
 {{- range splitList "," (index . 0) -}}
@@ -57,7 +57,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- $ports | uniq | toJson -}}
 {{- end }}
 
-{{/* Where the collector is, as a URL: without a scheme the process could not tell TLS from plain text. */}}
+{{/* The URL of the collector. Without a scheme the process could not distinguish TLS from plain text. */}}
 {{- define "lfx-v2-email-tracker.otlpEndpoint" -}}
 {{- $endpoint := .Values.app.otel.endpoint | trim -}}
 {{- if or (not $endpoint) (contains "://" $endpoint) -}}
@@ -87,7 +87,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
   value: {{ .Values.app.suppression.enabled | quote }}
 {{- end }}
 
-{{/* What the caller of the chart adds: settings by their names, further variables, and OpenTelemetry's, which may refer to those. */}}
+{{/* The variables of app.settings, app.extraEnv and OpenTelemetry. The last may refer to the others. */}}
 {{- define "lfx-v2-email-tracker.furtherEnv" -}}
 {{- range $name, $value := .Values.app.settings }}
 - name: {{ $name }}
@@ -132,7 +132,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- end }}
 
-{{/* Stop the rendering where Kubernetes would take what cannot work. */}}
+{{/* Refuse values that Kubernetes would accept, but that cannot work. */}}
 {{- define "lfx-v2-email-tracker.check" -}}
 {{- $grace := float64 .Values.terminationGracePeriodSeconds -}}
 {{- if le $grace (float64 .Values.app.shutdownTimeoutSeconds) -}}

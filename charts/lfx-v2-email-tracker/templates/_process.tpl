@@ -2,22 +2,22 @@
 Copyright The Linux Foundation and each contributor to LFX.
 SPDX-License-Identifier: MIT
 
-What only the tracker has.
+Templates of the tracker only.
 */}}
 
-{{/* Whether something else than the chart says how many pods there are. */}}
+{{/* True if a scaler sets the number of pods. */}}
 {{- define "lfx-v2-email-tracker.isScaled" -}}
 {{- if .Values.keda.enabled }}true{{ end -}}
 {{- end }}
 
-{{/* The Secret with the queue's URL, made by the chart or by somebody else; empty where no queue is read. */}}
+{{/* The Secret with the queue's URL, created by the chart or outside; empty if no queue is read. */}}
 {{- define "lfx-v2-email-tracker.engagementSecretName" -}}
 {{- if and .Values.app.ses.eventingEnabled .Values.app.ses.engagementSecretName -}}
 {{- ternary (include "lfx-v2-email-tracker.name" .) .Values.app.ses.engagementSecretName .Values.externalSecretsOperator.enabled -}}
 {{- end -}}
 {{- end }}
 
-{{/* The keys that the chart's own Secret must have. */}}
+{{/* The required keys of the chart's own Secret. */}}
 {{- define "lfx-v2-email-tracker.secretKeys" -}}
 {{- if include "lfx-v2-email-tracker.engagementSecretName" . }}sqs_queue_url{{ end -}}
 {{- end }}
@@ -40,7 +40,7 @@ What only the tracker has.
 {{ include "lfx-v2-email-tracker.furtherEnv" . | trim }}
 {{- end }}
 
-{{/* The ports of others that it connects to, besides those of NATS and DNS. */}}
+{{/* The ports for outgoing connections, besides those of NATS and DNS. */}}
 {{- define "lfx-v2-email-tracker.egressPorts" -}}
 {{- if .Values.app.ses.eventingEnabled }}["443"]{{ else }}[]{{ end -}}
 {{- end }}
