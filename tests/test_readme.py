@@ -63,7 +63,7 @@ NUMBERS: Final = (
     ("docs/decisions.md", f"At most {live_counts.MAX_EMAILS:,} emails are remembered"),
     ("docs/decisions.md", f"### Visibility of {poller.VISIBILITY_SECONDS} seconds"),
     ("docs/delivery.md", f"{record_writer.MAX_KEPT:,} records are kept"),
-    ("docs/delivery.md", f"Requests that come within the next {delivery.BARRED_SECONDS:g} seconds"),
+    ("docs/delivery.md", f"Requests that come within the next {delivery.CIRCUIT_OPEN_SECONDS:g} seconds"),
     ("docs/engagement.md", f"{poller.MAX_HELD:,} messages are held already"),
     ("docs/engagement.md", f"with pauses of {poller.FIRST_PAUSE_SECONDS} to {poller.LONGEST_PAUSE_SECONDS:g} seconds"),
 )

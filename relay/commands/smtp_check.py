@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import aiosmtplib
 
-from relay.errors import Barred, DeliveryError
+from relay.errors import AccountRefused, DeliveryError
 from relay.settings import IMPLICIT_TLS_PORTS, is_loopback
 from relay.smtp.connection import HANDSHAKE_SECONDS, Connector
 from shared import redaction
@@ -150,7 +150,7 @@ def _cause(error: BaseException | None, kind: type[Exception]) -> BaseException 
 async def _logged_in(settings: RelaySettings) -> Finding:
     try:
         connected = await Connector(settings).connect()
-    except Barred as error:
+    except AccountRefused as error:
         return Finding(
             "failed", LOGIN, str(error), "check SMTP_USERNAME and SMTP_PASSWORD; SES: they are of one region"
         )

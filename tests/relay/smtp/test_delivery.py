@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from relay.errors import Barred, Deferred, DeliveryError, Rejected, Uncertain
+from relay.errors import AccountRefused, Deferred, DeliveryError, Rejected, Uncertain
 from relay.smtp import delivery
-from relay.smtp.delivery import Delivery, Disabled
-from relay.smtp.pool import OPENINGS_UNTIL_ONE_SUCCEEDS, Limits, Pool
+from relay.smtp.delivery import Delivery, DisabledDelivery
+from relay.smtp.pool import OPENINGS_UNTIL_ONE_SUCCEEDS, Pool, PoolLimits
 from tests.relay.inputs import ENVELOPE, connector, mail, numbers
 from tests.relay.waiting import until
 from tests.stack import scripted_smtp
@@ -85,8 +85,8 @@ async def sending(
     smtp: ScriptedSmtp, *, connections: int = 4, messages: int = 1000, rate: float = 0, **changes: Any
 ) -> AsyncIterator[Sender]:
     """A sender to this server."""
-    limits = Limits(connections, messages=messages, idle_seconds=5, age_seconds=300)
-    async with Pool(connector(smtp, **changes).connect, limits, for_all=Barred) as pool:
+    limits = PoolLimits(connections, messages=messages, idle_seconds=5, age_seconds=300)
+    async with Pool(connector(smtp, **changes).connect, limits, errors_for_all=AccountRefused) as pool:
         yield Sender(pool, rate)
 
 
@@ -365,7 +365,7 @@ async def test_a_refused_login_is_tried_for_all_not_for_each(
     async with sending(smtp, connections=32, **ACCOUNT) as sender:
         outcomes = await sender.try_all(range(50))
         outcomes += await sender.try_all(range(50))
-    assert all(type(outcome) is Barred for outcome in outcomes)
+    assert all(type(outcome) is AccountRefused for outcome in outcomes)
     assert 1 <= count(smtp, "AUTH") <= OPENINGS_UNTIL_ONE_SUCCEEDS
     [line] = [record for record in caplog.records if record.message == "smtp.barred"]
     assert line.__dict__["code"] == 535
@@ -379,7 +379,7 @@ async def test_a_login_refused_while_others_are_logged_in_is_not_tried_for_each(
         await until(lambda: count(smtp, "DATA") == 1)
         smtp.options.password = "other"  # noqa: S105 - of a server that lives for a second
         outcomes = await sender.try_all(range(1, 50))
-        assert all(type(outcome) is Barred for outcome in outcomes)
+        assert all(type(outcome) is AccountRefused for outcome in outcomes)
         await slow
     assert count(smtp, "AUTH") <= 8
 
@@ -390,7 +390,7 @@ async def test_a_used_up_quota_stops_those_who_wait_too(smtp: ScriptedSmtp, stag
     async with sending(smtp, connections=2) as sender:
         outcomes = await sender.try_all(range(30))
         outcomes += await sender.try_all(range(30))
-    assert all(type(outcome) is Barred for outcome in outcomes)
+    assert all(type(outcome) is AccountRefused for outcome in outcomes)
     assert count(smtp, "MAIL") <= 2
     assert +sender.deliver.transactions == {("barred", "4xx"): count(smtp, "MAIL")}
 
@@ -399,21 +399,21 @@ async def test_those_who_wait_for_their_turn_under_a_rate_are_stopped_too(smtp: 
     smtp.options = scripted_smtp.Options(username="u", password="other")
     async with sending(smtp, rate=100, **ACCOUNT) as sender:
         outcomes = await sender.try_all(range(20))
-    assert all(type(outcome) is Barred for outcome in outcomes)
+    assert all(type(outcome) is AccountRefused for outcome in outcomes)
     assert count(smtp, "AUTH") <= OPENINGS_UNTIL_ONE_SUCCEEDS
 
 
 async def test_the_pause_ends_in_time_however_many_ask_meanwhile(
     smtp: ScriptedSmtp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delivery, "BARRED_SECONDS", 0.2)
+    monkeypatch.setattr(delivery, "CIRCUIT_OPEN_SECONDS", 0.2)
     smtp.script = first(1, "mail", QUOTA)
     async with sending(smtp) as sender:
-        with pytest.raises(Barred):
+        with pytest.raises(AccountRefused):
             await sender.send(0)
         barred_at = now()
         async with asyncio.timeout(5):
-            while isinstance((await sender.try_all([1]))[0], Barred):
+            while isinstance((await sender.try_all([1]))[0], AccountRefused):
                 await asyncio.sleep(0.01)
         assert now() - barred_at >= 0.19
     assert numbers(smtp) == [1]
@@ -496,4 +496,4 @@ async def test_whatever_happens_a_mail_is_sent_once_or_its_failure_is_told(smtp:
 
 
 async def test_disabled_delivers_nothing_and_complains_about_nothing() -> None:
-    await Disabled()(ENVELOPE, mail(1), deadline=0)
+    await DisabledDelivery()(ENVELOPE, mail(1), deadline=0)

@@ -96,7 +96,7 @@ async def test_each_reply_answers_its_command_however_it_is_cut(replies: list[Sp
             command = await asked(dialogue)
             feed(dialogue, chunks)
             assert await command == reply
-        assert dialogue.is_quiet
+        assert dialogue.is_usable
 
 
 @st.composite
@@ -113,7 +113,7 @@ async def test_a_reply_too_many_ends_the_dialogue_and_answers_nothing(replies: S
         command = await asked(dialogue)
         feed(dialogue, replies.chunks)
         assert await command == replies.reply
-        assert not dialogue.is_quiet
+        assert not dialogue.is_usable
         with pytest.raises(DialogueLost):
             await dialogue.command(b"NOOP\r\n")
 
@@ -147,7 +147,7 @@ async def test_whatever_comes_in_is_a_reply_or_the_end(noise: list[bytes]) -> No
 async def test_what_comes_unasked_ends_the_quiet_even_if_it_is_only_a_piece(wire: bytes) -> None:
     async with connected() as (dialogue, reader, _):
         feed(dialogue, [wire])
-        assert not dialogue.is_quiet
+        assert not dialogue.is_usable
         with pytest.raises(DialogueLost):
             await dialogue.command(b"MAIL\r\n")
         dialogue.close()
@@ -185,9 +185,9 @@ async def test_a_line_that_is_no_reply_ends_the_dialogue(wire: bytes) -> None:
     async with connected() as (dialogue, _, _):
         command = await asked(dialogue)
         feed(dialogue, [wire])
-        with pytest.raises(DialogueLost, match="no SMTP reply"):
+        with pytest.raises(DialogueLost, match="not an SMTP reply"):
             await command
-        assert not dialogue.is_quiet
+        assert not dialogue.is_usable
 
 
 @pytest.mark.parametrize("piece", [b"2" * 1024, b"250-" + b"x" * 1020 + b"\r\n", b"250-\r\n" * 256, b"250-\n" * 256])
@@ -195,14 +195,14 @@ async def test_an_endless_reply_ends_the_dialogue(piece: bytes) -> None:
     async with connected() as (dialogue, _, _):
         command = await asked(dialogue)
         feed(dialogue, [piece] * (MAX_REPLY_BYTES // len(piece) + 2))
-        with pytest.raises(DialogueLost, match="endless"):
+        with pytest.raises(DialogueLost, match="a reply of more than"):
             await command
 
 
 async def test_a_flood_after_the_end_of_the_dialogue_is_not_kept() -> None:
     async with connected() as (dialogue, _, _):
         feed(dialogue, [b"x" * 2**20] * 2**12)  # 4 GB, if it were
-        assert not dialogue.is_quiet
+        assert not dialogue.is_usable
 
 
 async def test_many_replies_are_no_endless_one() -> None:
@@ -211,7 +211,7 @@ async def test_many_replies_are_no_endless_one() -> None:
             command = await asked(dialogue)
             feed(dialogue, [b"250 " + b"x" * (MAX_REPLY_BYTES // 50) + b"\r\n"])
             assert (await command).code == 250
-        assert dialogue.is_quiet
+        assert dialogue.is_usable
 
 
 @pytest.mark.parametrize(("wire", "text"), [(b"250\r\n", ""), (b"250 \r\n", ""), (b"250 caf\xe9\r\n", "caf\ufffd")])
@@ -238,14 +238,14 @@ async def test_the_servers_end_ends_the_dialogue_in_the_middle_of_a_reply(end: s
         getattr(writer.transport, end)()
         with pytest.raises(DialogueLost):
             await command
-        assert not dialogue.is_quiet
+        assert not dialogue.is_usable
 
 
 async def test_a_server_that_hangs_up_while_nobody_asks_is_noticed() -> None:
     async with connected() as (dialogue, _, writer):
         writer.close()
         async with asyncio.timeout(5):
-            while dialogue.is_quiet:
+            while dialogue.is_usable:
                 await asyncio.sleep(0)
         with pytest.raises(DialogueLost, match="closed the connection"):
             await dialogue.command(b"NOOP\r\n")

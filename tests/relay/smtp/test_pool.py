@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.smtp import pool as smtp_pool
-from relay.smtp.pool import OPENINGS_UNTIL_ONE_SUCCEEDS, Limits, Pool
+from relay.smtp.pool import OPENINGS_UNTIL_ONE_SUCCEEDS, Pool, PoolLimits
 from tests.relay.waiting import until
 
 if TYPE_CHECKING:
@@ -84,9 +84,9 @@ class Server:
             queue.remove(future)
 
 
-def limits(connections: int = 2, **changes: Any) -> Limits:
-    """Limits that play no part unless they are named."""
-    return Limits(connections, messages=1000, idle_seconds=LONG, age_seconds=LONG)._replace(**changes)
+def limits(connections: int = 2, **changes: Any) -> PoolLimits:
+    """PoolLimits that play no part unless they are named."""
+    return PoolLimits(connections, messages=1000, idle_seconds=LONG, age_seconds=LONG)._replace(**changes)
 
 
 def task(coroutine: Coroutine[Any, Any, Connection]) -> asyncio.Task[Connection]:
@@ -285,7 +285,7 @@ async def test_an_opening_that_fails_where_nothing_is_open_is_told_to_all_and_tr
 
 async def test_what_concerns_all_is_told_to_all_even_while_others_could_be_served() -> None:
     server = Server()
-    async with Pool(server.connect, limits(2), for_all=BarredError) as pool:
+    async with Pool(server.connect, limits(2), errors_for_all=BarredError) as pool:
         connection = await pool.acquire()
         server.opens_slowly = True
         users = [task(pool.acquire()) for _ in range(20)]
@@ -531,7 +531,7 @@ class Schedule:
     def __init__(self, bound: int) -> None:
         self._server = Server(opens_slowly=True, closes_slowly=True)
         self._bound = bound
-        self.pool = Pool(self._server.connect, limits(bound), for_all=BarredError)
+        self.pool = Pool(self._server.connect, limits(bound), errors_for_all=BarredError)
         self._users: list[asyncio.Task[Connection]] = []
         self._leased: list[Connection] = []
 
