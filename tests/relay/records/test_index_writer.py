@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Appends to group indexes in a real bucket, beside other writers, through a proxy that loses and lies."""
+"""Appends to group indexes in a real bucket, with other writers at work, through a proxy that makes faults."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import pytest
 
-from relay.records import index_writer as rooms
+from relay.records import index_writer as index_writers
 from relay.records.index_writer import IndexWriter
 from shared import group_index
 from shared.errors import StoreUnavailable, ValueTooLarge
@@ -37,13 +37,13 @@ CONFLICT = js_error(400, 10071, "wrong last sequence: 1")
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A reply that is lost is missed soon."""
+    """Wait for a lost reply only for a short time."""
     monkeypatch.setattr(inboxes, "TIMEOUT_SECONDS", 0.4)
 
 
 @asynccontextmanager
 async def another_writer(nats_server: NatsServer, buckets: Buckets) -> AsyncIterator[IndexWriter]:
-    """A writer as another relay has one, with a connection of its own."""
+    """The writer of another relay, with a connection of its own."""
     async with (
         connection.opened(ProcessSettings(nats_url=nats_server.url), "another") as opened,
         Inbox(opened) as inbox,
@@ -78,14 +78,14 @@ async def append_until_done(writer: IndexWriter, group_id: str, email_id: str) -
 
 
 def writes(proxy: NatsProxy, buckets: Buckets) -> int:
-    """How often a segment was written, in vain or not."""
+    """How often a write of a segment was tried."""
     return sum(subject.startswith(f"$KV.{buckets.group_index_name}.") for subject in proxy.published)
 
 
 # Appending
 
 
-async def test_the_first_id_makes_the_index_in_the_layout_of_the_go_service(
+async def test_the_first_id_creates_the_index_in_the_layout_of_the_go_service(
     index_writer: IndexWriter, buckets: Buckets, nats_proxy: NatsProxy
 ) -> None:
     [one, two] = new_ids(2)
@@ -102,7 +102,7 @@ async def test_two_appends_at_once_keep_both_ids(index_writer: IndexWriter, buck
     assert await buckets.ids("g") == ids
 
 
-async def test_appends_that_wait_go_out_together_in_order(
+async def test_waiting_appends_are_written_together_in_order(
     index_writer: IndexWriter, buckets: Buckets, nats_proxy: NatsProxy
 ) -> None:
     ids = new_ids(200)
@@ -111,7 +111,7 @@ async def test_appends_that_wait_go_out_together_in_order(
     assert writes(nats_proxy, buckets) <= 3
 
 
-async def test_an_index_that_go_has_written_is_gone_on_with(index_writer: IndexWriter, buckets: Buckets) -> None:
+async def test_an_index_of_the_go_service_is_continued(index_writer: IndexWriter, buckets: Buckets) -> None:
     [old, new] = new_ids(2)
     await buckets.put_segment("g", 0, f'[ "{old}" ]\n'.encode())
     await index_writer.append("g", new)
@@ -119,7 +119,7 @@ async def test_an_index_that_go_has_written_is_gone_on_with(index_writer: IndexW
 
 
 @pytest.mark.parametrize("empty", [b"[]", b"null", b" [ ] ", b""])
-async def test_an_empty_index_is_gone_on_with(index_writer: IndexWriter, buckets: Buckets, empty: bytes) -> None:
+async def test_an_empty_index_is_continued(index_writer: IndexWriter, buckets: Buckets, empty: bytes) -> None:
     await buckets.put_segment("g", 0, empty)
     [email_id] = new_ids(1)
     await index_writer.append("g", email_id)
@@ -139,7 +139,7 @@ async def test_groups_do_not_wait_for_each_other(
     assert [await buckets.ids(f"g{number}") for number in range(10)] == [[one] for one in ids]
 
 
-async def test_f77_group_ids_that_are_no_keys_are_escaped_and_written_at_once(
+async def test_group_ids_that_are_not_legal_keys_are_escaped_and_cost_one_write(
     index_writer: IndexWriter, buckets: Buckets, nats_proxy: NatsProxy
 ) -> None:
     groups = ["a..b", ".", "..", ".a", "a.", "*", ">", "a.>", "a b", "=", "=.1.g", "ü", "a/b", "%", "\t", "x" * 255]
@@ -149,10 +149,10 @@ async def test_f77_group_ids_that_are_no_keys_are_escaped_and_written_at_once(
     assert writes(nats_proxy, buckets) == len(groups)
 
 
-async def test_no_group_is_forgotten_that_is_being_written(
+async def test_a_group_that_is_being_written_is_not_evicted(
     index_writer: IndexWriter, buckets: Buckets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rooms, "MAX_TAILS", 2)
+    monkeypatch.setattr(index_writers, "MAX_CACHED_GROUPS", 2)
     ids = {group: new_ids(20) for group in "abcdefgh"}
     await asyncio.gather(*(append_all(index_writer, group, some) for group, some in ids.items()))
     await asyncio.gather(*(append_all(index_writer, group, new_ids(1)) for group in "abc"))
@@ -206,7 +206,7 @@ async def test_the_last_segment_of_a_large_group_is_found_in_few_steps(
 
 
 @pytest.mark.parametrize("segments", [3, 60])
-async def test_a_small_bucket_rolls_over_earlier_and_is_still_gone_on_with_by_others(
+async def test_a_small_bucket_rolls_over_earlier_and_other_writers_continue_it(
     nats_server: NatsServer, index_writer: IndexWriter, buckets: Buckets, segments: int
 ) -> None:
     await buckets.delete()
@@ -222,7 +222,7 @@ async def test_a_small_bucket_rolls_over_earlier_and_is_still_gone_on_with_by_ot
     assert await buckets.ids("g") == [*ids, *late]
 
 
-async def test_a_bucket_whose_limit_is_lowered_takes_the_next_ids_into_further_segments(
+async def test_after_a_lower_limit_the_next_ids_go_into_further_segments(
     index_writer: IndexWriter, buckets: Buckets
 ) -> None:
     ids = new_ids(30)
@@ -232,7 +232,7 @@ async def test_a_bucket_whose_limit_is_lowered_takes_the_next_ids_into_further_s
     assert await buckets.ids("g") == ids
 
 
-async def test_a_bucket_too_small_for_one_id_is_told_apart_from_one_that_is_away(
+async def test_a_bucket_too_small_for_one_id_is_not_reported_as_unavailable(
     index_writer: IndexWriter, buckets: Buckets
 ) -> None:
     await buckets.delete()
@@ -241,10 +241,10 @@ async def test_a_bucket_too_small_for_one_id_is_told_apart_from_one_that_is_away
         await index_writer.append("g", new_ids(1)[0])
 
 
-# Beside others
+# Several writers
 
 
-async def test_several_writers_lose_nothing_and_double_nothing(nats_server: NatsServer, buckets: Buckets) -> None:
+async def test_several_writers_lose_no_id_and_write_none_twice(nats_server: NatsServer, buckets: Buckets) -> None:
     ids = [new_ids(60) for _ in range(4)]
     async with AsyncExitStack() as stack:
         writers = [await stack.enter_async_context(another_writer(nats_server, buckets)) for _ in ids]
@@ -273,7 +273,7 @@ async def test_writers_that_roll_over_at_once_agree_on_the_next_segment(
     assert sorted(found[len(first) :]) == sorted(one for some in ids for one in some)
 
 
-async def test_what_another_has_written_meanwhile_is_kept(
+async def test_ids_that_another_writer_adds_are_kept(
     nats_server: NatsServer, index_writer: IndexWriter, buckets: Buckets
 ) -> None:
     ids = new_ids(6)
@@ -284,14 +284,14 @@ async def test_what_another_has_written_meanwhile_is_kept(
     assert await buckets.ids("g") == ids
 
 
-async def test_f71_an_index_deleted_meanwhile_is_made_again(index_writer: IndexWriter, buckets: Buckets) -> None:
+async def test_a_deleted_index_is_created_again(index_writer: IndexWriter, buckets: Buckets) -> None:
     for email_id in new_ids(3):
         await index_writer.append("g", email_id)
         assert await buckets.ids("g") == [email_id]
         await buckets.delete_segment("g", 0)
 
 
-async def test_f71_an_index_of_several_segments_deleted_meanwhile_begins_with_the_first(
+async def test_a_deleted_index_of_several_segments_begins_again_with_the_first(
     index_writer: IndexWriter, buckets: Buckets
 ) -> None:
     await buckets.put_segment("g", 0, group_index.encode(full(0)))
@@ -304,8 +304,8 @@ async def test_f71_an_index_of_several_segments_deleted_meanwhile_begins_with_th
     assert await buckets.ids("g") == [new]
 
 
-@pytest.mark.parametrize("corrupt", [b"{", b'["a"', b"[1, 2]", b'"a"', b"\xff", b'["\xff"]', b"[" * 100_000])
-async def test_a_corrupt_index_is_left_as_it_is_and_gone_on_with_behind_it(
+@pytest.mark.parametrize("corrupt", [b"{", b"[1, 2]", b'["\xff"]', b"[" * 100_000])
+async def test_a_corrupt_segment_stays_unchanged_and_the_next_segment_gets_the_ids(
     index_writer: IndexWriter, buckets: Buckets, corrupt: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     await buckets.put_segment("g", 0, corrupt)
@@ -317,12 +317,12 @@ async def test_a_corrupt_index_is_left_as_it_is_and_gone_on_with_behind_it(
     assert "group_index.corrupt" in caplog.messages
 
 
-# Servers that lie, lose and vanish
+# Faults of the server
 
 
 @pytest.mark.parametrize("err_code", WRONG_LAST_SEQUENCE)
 @pytest.mark.parametrize("times", [1, 3])
-async def test_f69_a_conflict_that_is_none_is_overcome(
+async def test_conflicts_without_cause_are_retried(
     index_writer: IndexWriter, buckets: Buckets, nats_proxy: NatsProxy, err_code: int, times: int
 ) -> None:
     [one, two] = new_ids(2)
@@ -333,7 +333,7 @@ async def test_f69_a_conflict_that_is_none_is_overcome(
     assert writes(nats_proxy, buckets) == 2 * (times + 1)
 
 
-async def test_conflicts_without_end_are_given_up(
+async def test_endless_conflicts_end_in_an_error(
     index_writer: IndexWriter, buckets: Buckets, nats_proxy: NatsProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bucket, "CONFLICT_PATIENCE_SECONDS", 0.2)
@@ -343,7 +343,7 @@ async def test_conflicts_without_end_are_given_up(
     assert writes(nats_proxy, buckets) < 100, "with pauses"
 
 
-async def test_f85_no_responders_twice_is_told_and_overcome(
+async def test_two_writes_without_responders_fail_and_the_third_succeeds(
     index_writer: IndexWriter, buckets: Buckets, nats_proxy: NatsProxy
 ) -> None:
     nats_proxy.answer(f"$KV.{buckets.group_index_name}.", 2, no_responders())
@@ -355,7 +355,7 @@ async def test_f85_no_responders_twice_is_told_and_overcome(
     assert await buckets.ids("g") == [email_id]
 
 
-async def test_a_lost_reply_neither_loses_nor_doubles_an_id(
+async def test_after_a_lost_reply_each_id_is_there_once(
     index_writer: IndexWriter, buckets: Buckets, nats_proxy: NatsProxy
 ) -> None:
     ids = new_ids(4)
@@ -371,7 +371,7 @@ async def test_a_lost_reply_neither_loses_nor_doubles_an_id(
     assert sorted(await buckets.ids("g")) == sorted(ids)
 
 
-async def test_a_lost_reply_is_remembered_over_a_roll_over(
+async def test_after_a_lost_reply_and_a_roll_over_each_id_is_there_once(
     index_writer: IndexWriter, buckets: Buckets, nats_proxy: NatsProxy
 ) -> None:
     first, [known, uncertain, further] = full(0)[:-2], new_ids(3)
@@ -385,7 +385,7 @@ async def test_a_lost_reply_is_remembered_over_a_roll_over(
     assert await buckets.ids("g") == [*first, known, uncertain, further]
 
 
-async def test_a_lost_reply_fails_all_that_went_out_together_and_each_may_come_again(
+async def test_a_lost_reply_fails_all_ids_of_the_write_and_each_can_be_appended_again(
     index_writer: IndexWriter, buckets: Buckets, nats_proxy: NatsProxy
 ) -> None:
     ids = new_ids(20)
@@ -394,7 +394,7 @@ async def test_a_lost_reply_fails_all_that_went_out_together_and_each_may_come_a
     assert sorted(await buckets.ids("g")) == sorted(ids)
 
 
-async def test_a_write_that_lands_late_is_not_repeated(
+async def test_a_write_that_arrives_late_is_not_repeated(
     index_writer: IndexWriter, buckets: Buckets, nats_proxy: NatsProxy
 ) -> None:
     ids = new_ids(3)
@@ -407,7 +407,7 @@ async def test_a_write_that_lands_late_is_not_repeated(
     assert sorted(await buckets.ids("g")) == sorted(ids)
 
 
-async def test_f75_a_bucket_deleted_and_made_again_is_picked_up(index_writer: IndexWriter, buckets: Buckets) -> None:
+async def test_a_bucket_that_is_deleted_and_created_again_is_used(index_writer: IndexWriter, buckets: Buckets) -> None:
     ids = new_ids(4)
     await index_writer.append("g", ids[0])
     await buckets.delete()
@@ -420,10 +420,10 @@ async def test_f75_a_bucket_deleted_and_made_again_is_picked_up(index_writer: In
     await buckets.delete()
     await buckets.make()
     await index_writer.append("g", ids[3])
-    assert await buckets.ids("g") == ids[3:], "also if it was away unnoticed"
+    assert await buckets.ids("g") == ids[3:], "also if no append failed in between"
 
 
-async def test_a_connection_cut_in_the_middle_is_told(
+async def test_a_lost_connection_ends_an_append_with_an_error(
     index_writer: IndexWriter, buckets: Buckets, nats_proxy: NatsProxy
 ) -> None:
     nats_proxy.lose_request(f"$KV.{buckets.group_index_name}.", 1)
@@ -436,7 +436,7 @@ async def test_a_connection_cut_in_the_middle_is_told(
         await task
 
 
-async def test_whoever_gives_up_leaves_the_others_alone(
+async def test_a_cancelled_append_does_not_affect_the_others(
     index_writer: IndexWriter, buckets: Buckets, nats_proxy: NatsProxy
 ) -> None:
     ids = new_ids(10)
@@ -452,7 +452,7 @@ async def test_whoever_gives_up_leaves_the_others_alone(
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_whatever_happens_every_id_is_there_once(
+async def test_with_random_faults_every_id_is_there_once(
     nats_server: NatsServer, index_writer: IndexWriter, buckets: Buckets, nats_proxy: NatsProxy, seed: int
 ) -> None:
     chance = random.Random(seed)  # noqa: S311 - a schedule of faults
