@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Pure: the rules of idempotency keys: which requests are the same, what is stored, and how a repeat is answered.
+"""Pure: the rules of idempotency keys: which requests are the same, what KV stores, and how a repeat is answered.
 
 They follow draft-ietf-httpapi-idempotency-key-header: one key never sends two emails.
 """

@@ -116,7 +116,7 @@ async def test_a_transaction_counts_by_its_outcome(  # noqa: PLR0913, PLR0917 - 
     assert samples["email_relay_kv_conflicts_total", bucket.name] == 4
 
 
-async def test_the_first_uncertain_mail_is_an_increase(bucket: Bucket) -> None:
+async def test_the_uncertain_series_begins_with_0(bucket: Bucket) -> None:
     """Prometheus sees no increase in a series that begins with 1."""
     pool = Pool[Any](lambda: asyncio.sleep(0), PoolLimits(connections=1, messages=1, idle_seconds=1, age_seconds=1))
     delivery = Delivery(pool, max_send_rate=0, server=("localhost", 25))
