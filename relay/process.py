@@ -73,6 +73,7 @@ def prepare(config: RelaySettings, *, create_buckets: bool) -> Serve:
 
 @asynccontextmanager
 async def _sending(life: Life, connection: Connection, config: RelaySettings) -> AsyncIterator[Steps]:
+    """Open the parts that exist only with EMAIL_ENABLED=true."""
     async with Inbox(connection) as inbox:
         bucket = partial(Bucket, inbox, connection, spans=life.spans)
         recipients, index = bucket(contract.EMAIL_RECIPIENTS_BUCKET), bucket(contract.EMAIL_GROUP_INDEX_BUCKET)

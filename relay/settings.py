@@ -40,9 +40,7 @@ class RelaySettings(ProcessSettings, frozen=True, kw_only=True):
     smtp_max_age_seconds: Seconds = 300.0
     smtp_timeout_seconds: Seconds = 30.0
     send_retry_seconds: Seconds = 8.0
-    ses_configuration_set: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]{0,64}$")] = (
-        ""  # the form that SES accepts
-    )
+    ses_configuration_set: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]{0,64}$")] = ""  # as SES accepts it
     ses_max_send_rate: Annotated[float, msgspec.Meta(ge=0, le=1_000_000)] = 0.0
 
 

@@ -1,22 +1,19 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Delivery over a pool of real connections to a server that throttles, stalls and closes connections."""
+"""Delivery to a server that throttles, stalls and closes connections: retries and final failures."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-import traceback
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from relay.errors import AccountRefused, Deferred, DeliveryError, Rejected, Uncertain
-from relay.smtp import delivery
-from relay.smtp.delivery import Delivery, DisabledDelivery
-from relay.smtp.pool import OPENINGS_UNTIL_ONE_SUCCEEDS, Pool, PoolLimits
-from tests.relay.inputs import ENVELOPE, connector, mail, numbers
+from relay.errors import Deferred, DeliveryError, Rejected, Uncertain
+from relay.smtp.delivery import DisabledDelivery
+from tests.relay.inputs import ENVELOPE, mail, numbers
+from tests.relay.smtp.senders import ACCOUNT, THROTTLED, TRANSACTION, Clock, count, now, sending
 from tests.relay.waiting import until
 from tests.stack import scripted_smtp
 from tests.stack.smtp_scripts import (
@@ -37,78 +34,9 @@ from tests.stack.smtp_scripts import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
-
-    from relay.smtp.connection import SmtpConnection
     from tests.stack.certificates import Certificates
     from tests.stack.scripted_smtp import ScriptedSmtp
     from tests.stack.smtp_scripts import Action, Stage
-
-ACCOUNT: dict[str, Any] = {"smtp_username": "u", "smtp_password": "p"}
-THROTTLED = Reply("454 Throttling failure: Maximum sending rate exceeded.")
-QUOTA = Reply("454 Throttling failure: Daily message quota exceeded.")
-TRANSACTION: tuple[Stage, ...] = ("mail", "rcpt", "data", "dot")
-
-
-class Sender:
-    """Delivery with its pool."""
-
-    def __init__(self, pool: Pool[SmtpConnection], rate: float) -> None:
-        self.pool = pool
-        self.deliver = Delivery(pool, max_send_rate=rate, server=("localhost", 25))
-
-    async def send(self, number: int, *, within: float = 8.0) -> None:
-        """Deliver one email within a time."""
-        await self.deliver(ENVELOPE, mail(number), deadline=now() + within)
-
-    async def try_all(self, mails: Iterable[int], *, within: float = 8.0) -> list[BaseException | None]:
-        """Deliver many at once; return the outcome of each."""
-        return await asyncio.gather(*(self.send(number, within=within) for number in mails), return_exceptions=True)
-
-    async def send_all(self, mails: Iterable[int], *, at_once: int = 1000) -> None:
-        """Deliver many; none may fail."""
-        places = asyncio.Semaphore(at_once)
-
-        async def one(number: int) -> None:
-            async with places:
-                await self.send(number)
-
-        await asyncio.gather(*map(one, mails))
-
-
-def now() -> float:
-    return asyncio.get_running_loop().time()
-
-
-@asynccontextmanager
-async def sending(
-    smtp: ScriptedSmtp, *, connections: int = 4, messages: int = 1000, rate: float = 0, **changes: Any
-) -> AsyncIterator[Sender]:
-    """A sender to this server."""
-    limits = PoolLimits(connections, messages=messages, idle_seconds=5, age_seconds=300)
-    async with Pool(connector(smtp, **changes).connect, limits, errors_for_all=AccountRefused) as pool:
-        yield Sender(pool, rate)
-
-
-def count(smtp: ScriptedSmtp, verb: str) -> int:
-    """How often all sessions received a command."""
-    return sum(line.split()[0] == verb for commands in smtp.commands for line in commands)
-
-
-class Clock:
-    """A script that notes the times at which a stage is reached."""
-
-    def __init__(self, stage: Stage, action: Action | None = None) -> None:
-        self.times: list[float] = []
-        self._stage = stage
-        self._action = action
-
-    def __call__(self, moment: Moment) -> Action | None:
-        """Note the time and return the action."""
-        if moment.stage != self._stage:
-            return None
-        self.times.append(now())
-        return self._action
 
 
 # Failures that are retried
@@ -351,102 +279,6 @@ async def test_a_cancelled_delivery_returns_its_connection(smtp: ScriptedSmtp) -
         await sender.send(3)
         assert repr(sender.pool) == "<Pool 0 leased, 1 idle, 0 opening, 0 closing, 0 waiting>"
     assert numbers(smtp) == [3]
-
-
-# The account
-
-
-async def test_a_refused_login_is_not_tried_for_each_mail(smtp: ScriptedSmtp, caplog: pytest.LogCaptureFixture) -> None:
-    smtp.options = scripted_smtp.Options(username="u", password="other")
-    async with sending(smtp, connections=32, **ACCOUNT) as sender:
-        outcomes = await sender.try_all(range(50))
-        outcomes += await sender.try_all(range(50))
-    assert all(type(outcome) is AccountRefused for outcome in outcomes)
-    assert 1 <= count(smtp, "AUTH") <= OPENINGS_UNTIL_ONE_SUCCEEDS
-    [line] = [record for record in caplog.records if record.message == "smtp.barred"]
-    assert line.__dict__["code"] == 535
-
-
-async def test_a_login_refused_beside_open_connections_is_not_tried_for_each_mail(smtp: ScriptedSmtp) -> None:
-    smtp.options = scripted_smtp.Options(username="u", password="p")
-    smtp.script = first(1, "dot", Delay(0.3))
-    async with sending(smtp, connections=8, **ACCOUNT) as sender:
-        slow = asyncio.create_task(sender.send(0))
-        await until(lambda: count(smtp, "DATA") == 1)
-        smtp.options.password = "other"  # noqa: S105 - of a server that lives for a second
-        outcomes = await sender.try_all(range(1, 50))
-        assert all(type(outcome) is AccountRefused for outcome in outcomes)
-        await slow
-    assert count(smtp, "AUTH") <= 8
-
-
-@pytest.mark.parametrize("stage", TRANSACTION)
-async def test_a_used_up_quota_refuses_the_waiting_mails_too(smtp: ScriptedSmtp, stage: Stage) -> None:
-    smtp.script = always(stage, QUOTA)
-    async with sending(smtp, connections=2) as sender:
-        outcomes = await sender.try_all(range(30))
-        outcomes += await sender.try_all(range(30))
-    assert all(type(outcome) is AccountRefused for outcome in outcomes)
-    assert count(smtp, "MAIL") <= 2
-    assert +sender.deliver.transactions == {("barred", "4xx"): count(smtp, "MAIL")}
-
-
-async def test_a_refused_login_refuses_the_mails_that_wait_for_the_rate_too(smtp: ScriptedSmtp) -> None:
-    smtp.options = scripted_smtp.Options(username="u", password="other")
-    async with sending(smtp, rate=100, **ACCOUNT) as sender:
-        outcomes = await sender.try_all(range(20))
-    assert all(type(outcome) is AccountRefused for outcome in outcomes)
-    assert count(smtp, "AUTH") <= OPENINGS_UNTIL_ONE_SUCCEEDS
-
-
-async def test_the_circuit_closes_in_time_though_more_mails_come(
-    smtp: ScriptedSmtp, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(delivery, "CIRCUIT_OPEN_SECONDS", 0.2)
-    smtp.script = first(1, "mail", QUOTA)
-    async with sending(smtp) as sender:
-        with pytest.raises(AccountRefused):
-            await sender.send(0)
-        opened_at = now()
-        async with asyncio.timeout(5):
-            while isinstance((await sender.try_all([1]))[0], AccountRefused):
-                await asyncio.sleep(0.01)
-        assert now() - opened_at >= 0.19
-    assert numbers(smtp) == [1]
-
-
-async def test_each_mail_gets_an_error_of_its_own(smtp: ScriptedSmtp) -> None:
-    smtp.script = always("mail", QUOTA)
-    async with sending(smtp) as sender:
-        await sender.try_all([0])
-        errors = await sender.try_all(range(100))
-    assert len({id(error) for error in errors}) == 100
-    assert max(len(traceback.extract_tb(error.__traceback__)) for error in errors if error) < 10
-
-
-# The rate
-
-
-async def test_a_rate_smooths_a_burst(smtp: ScriptedSmtp) -> None:
-    smtp.script = clock = Clock("mail")
-    async with sending(smtp, rate=50) as sender:
-        await sender.send_all(range(20))
-    assert numbers(smtp) == list(range(20))
-    assert clock.times[-1] - clock.times[0] >= 19 / 50 * 0.9
-    for start in range(15):
-        assert clock.times[start + 5] - clock.times[start] > 0.04, "never five at once"
-
-
-async def test_a_mail_that_the_rate_holds_back_past_its_time_is_not_sent(smtp: ScriptedSmtp) -> None:
-    async with sending(smtp, rate=10) as sender:
-        outcomes = await sender.try_all(range(20), within=0.5)
-        await asyncio.sleep(0.15)
-    sent = [number for number, outcome in enumerate(outcomes) if outcome is None]
-    assert 1 <= len(sent) <= 7
-    assert numbers(smtp) == sent
-    unsent = [outcome for outcome in outcomes if outcome is not None]
-    assert {type(outcome) for outcome in unsent} == {Deferred}
-    assert {str(outcome) for outcome in unsent} == {"held back by SES_MAX_SEND_RATE for longer than the request's time"}
 
 
 # Random faults
