@@ -1,48 +1,52 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""What delivery can end in, sorted by what may be done about it. Nothing may be imported here."""
+"""Pure: the ways in which a delivery can fail, sorted by what the relay does about them."""
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 
 class DeliveryError(Exception):
-    """The mail is not known to be accepted. `code` is the SMTP reply code, 0 where there was no reply."""
+    """The mail server is not known to have accepted the email.
+
+    `code` is the SMTP reply code, 0 if there was no reply. `outcome` names the kind in metrics, spans and logs.
+    """
+
+    outcome: ClassVar[str]
 
     def __init__(self, text: str, code: int = 0) -> None:
-        """Keep the server's words, or ours where it had none."""
+        """Keep the text of the reply, or our own if there was no reply."""
         super().__init__(f"{code} {text}" if code else text)
         self.code = code
         self.text = text
 
 
 class Deferred(DeliveryError):
-    """Not accepted, for a passing reason (RFC 5321, 4.2.1: 4yz; no connection). May be tried again."""
+    """Not accepted, for a temporary reason: a reply 4yz (RFC 5321, 4.2.1) or no connection. May be tried again."""
+
+    outcome = "deferred"
 
 
 class ConnectionStale(Deferred):
-    """A kept connection turned out to be closing before the mail was handed over. Try another at once."""
+    """A kept connection was closing before the email was handed over. May be tried again at once on another one."""
+
+    outcome = "connectionstale"
 
 
 class Rejected(DeliveryError):
-    """Refused for good (RFC 5321, 4.2.1: 5yz). Will not be tried again."""
+    """Refused permanently: a reply 5yz (RFC 5321, 4.2.1). Is not tried again."""
+
+    outcome = "rejected"
 
 
-class Barred(DeliveryError):
-    """The account cannot send at all for now: wrong credentials, daily quota used up. Nobody should try for a while."""
+class AccountRefused(DeliveryError):
+    """The account cannot send now: wrong credentials, or its daily quota is used up. No email is tried for a while."""
+
+    outcome = "barred"
 
 
 class Uncertain(DeliveryError):
-    """The mail was handed over and no answer came: accepted or not, nobody knows. Must never be sent again."""
+    """The email was handed over and no reply came: it may have been accepted. Must never be sent again."""
 
-
-class Suppressed(DeliveryError):
-    """The recipient is in the suppression list, for `reason`; nothing was sent."""
-
-    def __init__(self, detail: str, *, reason: str) -> None:
-        """Keep why it is in the list."""
-        super().__init__(detail)
-        self.reason = reason
-
-
-class Unscreened(DeliveryError):
-    """Nobody knows whether the recipient is in the suppression list; nothing was sent."""
+    outcome = "uncertain"

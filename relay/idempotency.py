@@ -1,8 +1,8 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Pure: what makes two requests the same, what is stored under their key, and what a repeat is answered.
+"""Pure: the rules of idempotency keys: which requests are the same, what KV stores, and how a repeat is answered.
 
-The idea is that of draft-ietf-httpapi-idempotency-key-header; the promise is that one key never sends two mails.
+They follow draft-ietf-httpapi-idempotency-key-header: one key never sends two emails.
 """
 
 from __future__ import annotations
@@ -21,33 +21,42 @@ if TYPE_CHECKING:
 
 MAX_KEY_CHARACTERS: Final = 256
 
-State = Literal["started", "sent", "unknown"]
+KeyState = Literal["started", "sent", "unknown"]
 
 _encode_sorted = msgspec.json.Encoder(order="sorted").encode
 
 
 class Malformed(Exception):
-    """The key has not 1 to 256 characters, or is not UTF-8."""
+    """The key does not have 1 to 256 characters, or is not UTF-8."""
 
 
-class Claim(msgspec.Struct, frozen=True, kw_only=True):
-    """What is stored under a key: whose email it stands for, and how far that has come.
+class StoredKey(msgspec.Struct, frozen=True, kw_only=True):
+    """The value that is stored under a key: the email that the key stands for, and its state.
 
-    `started`: under way, or its relay died. `sent`: the mail server has it. `unknown`: the mail server did not say.
+    `started`: being sent, or the relay died before the outcome was known. `sent`: the mail server accepted it.
+    `unknown`: the mail server did not answer.
     """
 
     fingerprint: str
     email_id: str
     group_id: str
     started_at: datetime
-    state: State = "started"
+    state: KeyState = "started"
+
+
+class Repeat(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to a request whose key is already used: the ids of the first email, unless `error` is set."""
+
+    email_id: str
+    group_id: str
+    error: str = ""
 
 
 def key_in(request: contract.SendEmailRequest, headers: Mapping[str, str] | None) -> str | None:
-    """Return the key of a request, if it has one; its field counts before the header, whose case does not matter.
+    """Return the key of a request, None if it has no key. The field wins over the header; header names ignore case.
 
     Raises:
-        Malformed: it has none that could be kept.
+        Malformed: the key cannot be stored.
     """
     key = request.idempotency_key or _header(headers)
     if key is not None and not (0 < len(key) <= MAX_KEY_CHARACTERS and _is_utf_8(key)):
@@ -56,30 +65,36 @@ def key_in(request: contract.SendEmailRequest, headers: Mapping[str, str] | None
 
 
 def store_key(key: str) -> str:
-    """Return the KV key, which holds any key and shows none."""
+    """Return the KV key for any idempotency key: its SHA-256 in hexadecimal, which does not show the original."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 
 def fingerprint(request: contract.SendEmailRequest) -> str:
-    """Return a digest of what is asked for, however it was written: absent, null and empty are the same.
+    """Return a digest of the content of a request; absent, null and empty fields count as the same.
 
-    SHA-256 of the fields that are set, as compact JSON in UTF-8, sorted by name.
+    It is the SHA-256 of the fields that are set, as compact JSON in UTF-8, sorted by name.
     """
     fields = {name: value for name, value in msgspec.to_builtins(request).items() if value}
     fields.pop("idempotency_key", None)
     return hashlib.sha256(_encode_sorted(fields)).hexdigest()
 
 
-def answer(known: Claim, wanted: str, *, now: datetime, longest: timedelta) -> contract.SendEmailResponse | str:
-    """Return the reply of the first request, or the error string for a repeat with the fingerprint `wanted`.
+def answer(stored: StoredKey, wanted: str, *, now: datetime, longest_request: timedelta) -> Repeat:
+    """Return the answer to a repeat with the fingerprint `wanted`.
 
-    `longest` is how long a request may be under way; after it the relay that had it must have died.
+    After `longest_request` the relay that had the first request must have died.
     """
-    if known.fingerprint != wanted:
+    return Repeat(
+        email_id=stored.email_id, group_id=stored.group_id, error=_error(stored, wanted, now - longest_request)
+    )
+
+
+def _error(stored: StoredKey, wanted: str, oldest_running: datetime) -> str:
+    if stored.fingerprint != wanted:
         return contract.IDEMPOTENCY_KEY_REUSED
-    if known.state == "sent":
-        return contract.SendEmailResponse(email_id=known.email_id, group_id=known.group_id)
-    if known.state == "started" and now - known.started_at <= longest:
+    if stored.state == "sent":
+        return ""
+    if stored.state == "started" and stored.started_at >= oldest_running:
         return contract.REQUEST_IN_PROGRESS
     return contract.OUTCOME_UNKNOWN
 
@@ -92,7 +107,7 @@ def _header(headers: Mapping[str, str] | None) -> str | None:
 
 
 def _is_utf_8(text: str) -> bool:
-    """Tell whether a text is what was sent; a header's bytes that are not UTF-8 have become lone surrogates."""
+    """Return whether the text can be encoded: header bytes that are not UTF-8 have become lone surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:

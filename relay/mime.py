@@ -1,9 +1,9 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Pure: a submission becomes the bytes of its message: multipart/alternative, text first, lines of at most 998 bytes.
+"""Pure: builds the message of a submission: multipart/alternative, text first, lines of at most 998 bytes.
 
-Replaces `email.message.EmailMessage`, which takes 1.2 ms where this takes 0.04, folds identifiers over two lines and
-drops blanks (python/cpython#85725, #121747). `tests/relay/test_mime.py` reads every message back with that library.
+Replaces `email.message.EmailMessage`, which takes 1.2 ms instead of 0.04 ms, folds identifiers over two lines and drops
+blanks (python/cpython#85725, #121747). `tests/relay/test_mime.py` reads messages with that library.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 MAX_LINE_BYTES: Final = 998  # RFC 5322, 2.1.1, without the line end
 PREFERRED_LINE_BYTES: Final = 76  # RFC 2047, 2, for lines with encoded words
 ENCODED_WORD_OVERHEAD: Final = len("=?utf-8?b??=")
-BOUNDARY_MARK: Final = b"=_"  # RFC 2045, 6.7: can never be in an encoded body
+BOUNDARY_MARK: Final = b"=_"  # RFC 2045, 6.7: does not occur in an encoded body
 
 _PLAIN_TEXT = (string.printable.rstrip("\r\n\x0b\x0c") + "\r\n").replace("\x0b", "").replace("\x0c", "").encode()
 _ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
 _PRINTABLE = re.compile(r"[\x20-\x7e]*")
-_LOST_BLANKS = re.compile(r"^ | $|  ")  # what some readers drop when they unfold or unquote
+_LOST_BLANKS = re.compile(r"^ | $|  ")  # some mail programs drop these when they unfold or unquote
 _FOLDING_POINT = re.compile(r"(?<=[^ ]) (?=[^ ])")
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -39,7 +39,7 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 def build(submission: Submission, *, configuration_set: str, now: datetime, traceparent: str = "") -> bytes:
     """Return the message with CRLF line ends, 7-bit throughout; `now` (UTC) becomes its Date.
 
-    A `traceparent` becomes one more tag, by which the events of the mail find the span that sent it.
+    A `traceparent` becomes one more tag, which links the events of the email to the span that sent it.
     """
     boundary = BOUNDARY_MARK.decode() + submission.email_id
     headers = [
@@ -70,7 +70,7 @@ def build(submission: Submission, *, configuration_set: str, now: datetime, trac
 
 
 def _further_tags(tags: Mapping[str, str] | None, traceparent: str) -> str:
-    """Return what follows the first tag; folded at its commas only where a line would be too long."""
+    """Return the tags after the first, folded at their commas only if the line would be too long."""
     line = "".join(f", {name}={value}" for name, value in tags.items()) if tags else ""
     if traceparent and "traceparent" not in (tags or {}):
         line += f", traceparent={traceparent}"
@@ -87,11 +87,11 @@ def _part(subtype: bytes, content: bytes) -> bytes:
 
 
 def _encoded(content: bytes) -> tuple[bytes, bytes]:
-    """Choose the transfer encoding that keeps every byte and costs least."""
+    """Return the transfer encoding that keeps every byte at the least cost, and the encoded content."""
     unusual = len(content.translate(None, _PLAIN_TEXT))
     if not unusual and _is_wire_text(content):
         return b"7bit", content
-    if unusual > len(content) // 6:  # quoted-printable triples each of them, base64 adds a third to everything
+    if unusual > len(content) // 6:  # quoted-printable triples each of these, base64 adds a third to every byte
         return b"base64", _base64(content)
     quoted = _quoted_printable(content)
     return (b"base64", _base64(content)) if _has_mbox_from(quoted) else (b"quoted-printable", quoted)
@@ -110,14 +110,14 @@ def _is_wire_text(content: bytes) -> bool:
 
 
 def _has_mbox_from(content: bytes) -> bool:
-    """Tell whether a line looks like the separator of mailbox files: they quote it, and it is no longer exact."""
+    """Return whether a line looks like the separator of mailbox files: mail servers may quote such a line."""
     return content.startswith(b"From ") or b"\r\nFrom " in content
 
 
 def _quoted_printable(content: bytes) -> bytes:
-    """Encode line ends as content: a lone LF would come back as CRLF. A soft break after each keeps it readable."""
+    """Encode line ends as content, or a lone LF would become CRLF. A soft break after each keeps it readable."""
     quoted = binascii.b2a_qp(content, istext=False)
-    quoted = quoted.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")  # it breaks lines as the content does
+    quoted = quoted.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")  # soft breaks end as the lines of the content
     quoted = quoted.replace(b"=0A", b"=0A=\r\n").replace(b"=0A=\r\n=\r\n", b"=0A=\r\n")
     return quoted.removesuffix(b"=\r\n")
 
@@ -155,11 +155,11 @@ def _unstructured(text: str, used: int) -> str:
 
 
 def _folded(text: str, used: int) -> list[str]:
-    """Break before single blanks: unfolding takes the line end away and leaves the blank."""
+    """Break before single blanks: unfolding removes the line end and keeps the blank."""
     lines = [""]
     for word in _FOLDING_POINT.split(text):
-        room = PREFERRED_LINE_BYTES - (used if len(lines) == 1 else 0)
-        if lines[-1] and len(lines[-1]) + 1 + len(word) > room:
+        limit = PREFERRED_LINE_BYTES - (used if len(lines) == 1 else 0)
+        if lines[-1] and len(lines[-1]) + 1 + len(word) > limit:
             lines.append(f" {word}")
         else:
             lines[-1] += f" {word}" if lines[-1] else word
@@ -167,15 +167,15 @@ def _folded(text: str, used: int) -> list[str]:
 
 
 def _encoded_words(text: str, used: int) -> str:
-    """Encode as RFC 2047 words of at most 75 characters, none of which ends inside a character."""
+    """Encode as RFC 2047 words of at most 75 characters, each a whole number of characters."""
     words: list[str] = []
-    room = _word_bytes(PREFERRED_LINE_BYTES - used)
+    limit = _word_bytes(PREFERRED_LINE_BYTES - used)
     chunk = b""
     for character in text:
         octets = character.encode()
-        if len(chunk) + len(octets) > room:
+        if len(chunk) + len(octets) > limit:
             words.append(_encoded_word(chunk))
-            chunk, room = b"", _word_bytes(PREFERRED_LINE_BYTES - 1)
+            chunk, limit = b"", _word_bytes(PREFERRED_LINE_BYTES - 1)
         chunk += octets
     words.append(_encoded_word(chunk))
     return "\r\n ".join(words)
@@ -190,6 +190,6 @@ def _encoded_word(chunk: bytes) -> str:
 
 
 def _date(now: datetime) -> str:
-    """Format as RFC 5322, 3.3, whatever the locale."""
+    """Format as in RFC 5322, 3.3, independent of the locale."""
     day = f"{_DAYS[now.weekday()]}, {now.day:02d} {_MONTHS[now.month - 1]} {now.year}"
     return f"{day} {now.hour:02d}:{now.minute:02d}:{now.second:02d} +0000"

@@ -1,67 +1,60 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""The life of the relay, wired in one place: what is started last is stopped first."""
+"""The life of the relay: its parts are opened in this order, and closed in the opposite order."""
 
 from __future__ import annotations
 
 import logging
-from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from contextlib import asynccontextmanager, nullcontext
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 from relay import settings
-from relay.errors import Barred
-from relay.records import idempotency_store as claims
-from relay.records import record_writer
+from relay.errors import AccountRefused
+from relay.records.idempotency_store import DisabledIdempotencyStore, IdempotencyStore
 from relay.records.index_writer import IndexWriter
-from relay.screening import Screening
-from relay.send_email_handler import Options, SendEmailHandler
-from relay.smtp import delivery
+from relay.records.record_writer import DisabledRecordWriter, RecordWriter
+from relay.send_email_handler import Options, SendEmailHandler, Steps
 from relay.smtp.connection import Connector
-from relay.smtp.pool import Limits, Pool
+from relay.smtp.delivery import Delivery, DisabledDelivery
+from relay.smtp.pool import Pool, PoolLimits
 from shared import contract
-from shared.kv import setup as missing_buckets
+from shared.kv import setup
 from shared.kv.bucket import Bucket
 from shared.nats.endpoint import Endpoint
 from shared.nats.inbox import Inbox
 from shared.nats.micro import Discovery
 from shared.service.tasks import Tasks
+from shared.suppression_list import SuppressionList
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Coroutine
     from types import ModuleType
 
-    from relay.screening import Deliver
-    from relay.send_email_handler import Claims, Records
     from relay.settings import RelaySettings
     from shared.lifecycle import Life, Serve
     from shared.nats.connection import Connection
 
 log = logging.getLogger(__name__)
 
-NAME = "lfx-email-relay"
-DESCRIPTION = "Delivers the platform's email over SMTP and writes the first tracking record"
+NAME: Final = "lfx-email-relay"
+DESCRIPTION: Final = "Delivers the platform's email over SMTP and writes the first tracking record"
+DISABLED: Final = Steps(DisabledDelivery(), DisabledRecordWriter(), DisabledIdempotencyStore())
 
 
 def prepare(config: RelaySettings, *, create_buckets: bool) -> Serve:
-    """Return what serves `send_email` until told to stop.
+    """Check the settings, and return the coroutine function that serves `send_email` until the process stops.
 
     Raises:
-        SettingsError: settings that do not fit each other.
+        SettingsError: a setting is wrong, or two settings contradict each other.
     """
-    options = Options(
-        policy=settings.policy(config),
-        configuration_set=config.ses_configuration_set,
-        send_retry_seconds=config.send_retry_seconds,
-        longest_request=settings.longest_request(config),
-    )
+    options = Options(settings.policy(config), config.ses_configuration_set, config.send_retry_seconds)
 
     async def serve(life: Life, connection: Connection) -> None:
         if create_buckets:
-            await missing_buckets.create_missing(connection, contract.BUCKETS)
-        async with AsyncExitStack() as stack:
-            rooms = _disabled()
-            if config.email_enabled:
-                rooms = await _enabled(stack, life, connection, config)
-            handler = SendEmailHandler(*rooms, options._replace(traceparent=life.spans.traceparent))
+            await setup.create_missing(connection, contract.BUCKETS)
+        async with _sending(life, connection, config) if config.email_enabled else nullcontext(DISABLED) as steps:
+            handler = SendEmailHandler(options, steps, life.spans)
             endpoint = Endpoint(
                 connection,
                 contract.SEND_EMAIL_SUBJECT,
@@ -69,53 +62,59 @@ def prepare(config: RelaySettings, *, create_buckets: bool) -> Serve:
                 max_in_flight=config.max_in_flight,
                 spans=life.spans,
             )
-            await stack.enter_async_context(endpoint)
-            await stack.enter_async_context(Discovery(connection, NAME, DESCRIPTION, [endpoint]))
-            life.expose(lambda: _metrics().requests(endpoint, handler))
-            life.serving()
-            log.info("relay.serving", extra={"email_enabled": config.email_enabled, "smtp_host": config.smtp_host})
-            await life.stopping.wait()
+            async with endpoint, Discovery(connection, NAME, DESCRIPTION, [endpoint]):
+                life.expose(lambda: _metrics().requests(endpoint, handler))
+                life.serving()
+                log.info("relay.serving", extra={"email_enabled": config.email_enabled, "smtp_host": config.smtp_host})
+                await life.stopping.wait()
 
     return serve
 
 
-def _disabled() -> tuple[Deliver, Records, Claims]:
-    return delivery.Disabled(), record_writer.NoRecords(), claims.NoClaims()
+@asynccontextmanager
+async def _sending(life: Life, connection: Connection, config: RelaySettings) -> AsyncIterator[Steps]:
+    """Open the parts that exist only with EMAIL_ENABLED=true."""
+    async with Inbox(connection) as inbox:
+        bucket = partial(Bucket, inbox, connection, spans=life.spans)
+        recipients, index = bucket(contract.EMAIL_RECIPIENTS_BUCKET), bucket(contract.EMAIL_GROUP_INDEX_BUCKET)
+        keys = bucket(contract.EMAIL_IDEMPOTENCY_BUCKET)
+        suppressions = bucket(contract.EMAIL_SUPPRESSIONS_BUCKET) if config.suppression_enabled else None
+        needed = [one.name for one in (recipients, index, suppressions) if one]
+        async with (
+            IdempotencyStore(keys, settings.longest_request(config)) as idempotency_store,
+            RecordWriter(recipients, IndexWriter(index)) as records,
+            Pool(Connector(config).connect, _limits(config), errors_for_all=AccountRefused) as pool,
+            _task(setup.report_unusable(inbox, connection, needed)),
+        ):
+            server = (config.smtp_host, config.smtp_port)
+            deliver = Delivery(pool, max_send_rate=config.ses_max_send_rate, server=server, spans=life.spans)
+            buckets = (recipients, index, keys)
+            life.expose(lambda: _metrics().sending(deliver, pool, records, idempotency_store, buckets))
+            suppression_list = SuppressionList(suppressions) if suppressions else None
+            yield Steps(deliver, records, idempotency_store, suppression_list)
 
 
-async def _enabled(
-    stack: AsyncExitStack, life: Life, connection: Connection, config: RelaySettings
-) -> tuple[Deliver, Records, Claims]:
-    inbox = await stack.enter_async_context(Inbox(connection))
-    recipients = Bucket(inbox, connection, contract.EMAIL_RECIPIENTS_BUCKET, life.spans)
-    index = Bucket(inbox, connection, contract.EMAIL_GROUP_INDEX_BUCKET, life.spans)
-    idempotency = Bucket(inbox, connection, contract.EMAIL_IDEMPOTENCY_BUCKET, life.spans)
-    once = await stack.enter_async_context(claims.Claims(idempotency))
-    records = await stack.enter_async_context(record_writer.RecordWriter(recipients, IndexWriter(index)))
-    pool = await stack.enter_async_context(Pool(Connector(config).connect, _limits(config), for_all=Barred))
-    deliver = delivery.Delivery(
-        pool,
-        max_send_rate=config.ses_max_send_rate,
-        server=(config.smtp_host, config.smtp_port),
-        spans=life.spans,
-    )
-    life.expose(lambda: _metrics().sending(deliver, pool, records, once, (recipients, index, idempotency)))
-    suppressions = Bucket(inbox, connection, contract.EMAIL_SUPPRESSIONS_BUCKET, life.spans)
-    needed = [recipients.name, index.name, *([suppressions.name] if config.suppression_enabled else [])]
-    stack.callback(Tasks().start(missing_buckets.report_unusable(inbox, connection, needed)).cancel)
-    return Screening(deliver, suppressions) if config.suppression_enabled else deliver, records, once
+@asynccontextmanager
+async def _task(work: Coroutine[object, object, None]) -> AsyncIterator[None]:
+    """Run `work` beside the context, at most until its end."""
+    tasks = Tasks()
+    tasks.start(work)
+    try:
+        yield
+    finally:
+        tasks.cancel()
 
 
-def _metrics() -> ModuleType:
-    from relay import metrics  # noqa: PLC0415 - brings the Prometheus client, which nobody may ever ask for
-
-    return metrics
-
-
-def _limits(config: RelaySettings) -> Limits:
-    return Limits(
+def _limits(config: RelaySettings) -> PoolLimits:
+    return PoolLimits(
         connections=config.smtp_max_connections,
         messages=config.smtp_max_messages_per_connection,
         idle_seconds=config.smtp_max_idle_seconds,
         age_seconds=config.smtp_max_age_seconds,
     )
+
+
+def _metrics() -> ModuleType:
+    from relay import metrics  # noqa: PLC0415 - loads the Prometheus client only when /metrics is read
+
+    return metrics

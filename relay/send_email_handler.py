@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Request bytes to reply bytes for `send_email`: the conductor of the relay, and the table error -> wire string."""
+"""Answers `send_email`: request bytes to reply bytes, and the table from errors to the contract's error strings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 from uuid import uuid4
 
@@ -16,31 +16,30 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from relay import idempotency, mime, submission
-from relay.errors import Barred, ConnectionStale, Deferred, DeliveryError, Rejected, Suppressed, Uncertain, Unscreened
-from relay.records import idempotency_store as claims
-from relay.smtp.connection import Envelope
+from relay.envelope import Envelope
+from relay.errors import DeliveryError, Uncertain
 from relay.submission import Filtered, Refused, Submission
 from shared import contract, decoding, redaction
-from shared.errors import StoreUnavailable
+from shared.errors import StoreError
+from shared.suppression_list import EntryCorrupt
+from shared.telemetry.spans import NO_SPANS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
-    from relay.idempotency import Claim, State
-    from relay.records.idempotency_store import Held
-    from relay.screening import Deliver
+    from relay.idempotency import KeyState, Repeat
     from relay.submission import Policy
+    from shared.contract import EmailRecipientRecord, SendEmailRequest, Suppression
+    from shared.telemetry.spans import Spans
 
 log = logging.getLogger(__name__)
 
-REASONS: Final[dict[type[DeliveryError], str]] = {
-    Deferred: contract.DELIVERY_FAILED,
-    ConnectionStale: contract.DELIVERY_FAILED,
-    Rejected: contract.DELIVERY_FAILED,
-    Barred: contract.DELIVERY_FAILED,
-    Uncertain: contract.DELIVERY_FAILED,
-    Suppressed: contract.RECIPIENT_SUPPRESSED,
-    Unscreened: contract.INTERNAL_ERROR,
+ERROR_STRINGS: Final[dict[type[Exception], str]] = {
+    decoding.Malformed: contract.INVALID_REQUEST_PAYLOAD,
+    idempotency.Malformed: contract.INVALID_IDEMPOTENCY_KEY,
+    DeliveryError: contract.DELIVERY_FAILED,
+    StoreError: contract.INTERNAL_ERROR,
+    EntryCorrupt: contract.INTERNAL_ERROR,
 }
 
 _read = decoding.decoder(contract.SendEmailRequest)
@@ -48,42 +47,68 @@ _encode = msgspec.json.Encoder().encode
 _NOTHING_SENT: Final = _encode(contract.SendEmailResponse(email_id="", group_id=""))
 
 
+class Deliver(Protocol):
+    """Hands a message to the mail server, or raises DeliveryError; `event` is the log event of a success."""
+
+    event: str
+
+    async def __call__(self, envelope: Envelope, message: bytes, *, deadline: float) -> None: ...  # noqa: D102
+
+
 class Records(Protocol):
     """Stores the record of a sent email, now or later."""
 
     @property
-    def has_room(self) -> bool: ...  # noqa: D102
+    def is_full(self) -> bool: ...  # noqa: D102
 
-    async def write(self, record: contract.EmailRecipientRecord, *, deadline: float) -> None: ...  # noqa: D102
+    async def write(self, record: EmailRecipientRecord, *, deadline: float) -> None: ...  # noqa: D102
 
 
-class Claims(Protocol):
-    """Keeps the promise that a key sends one mail."""
+class HeldKey(Protocol):
+    """An idempotency key that the request holds until it settles it."""
 
-    async def make(self, key: str, claim: Claim) -> Held | Claim: ...  # noqa: D102
+    async def settle(self, state: KeyState | None, *, deadline: float) -> None: ...  # noqa: D102
 
-    async def settle(self, held: Held, state: State | None, *, deadline: float) -> None: ...  # noqa: D102
+
+class IdempotencyStore(Protocol):
+    """Gives each idempotency key to one request; see `relay.records.idempotency_store`."""
+
+    async def begin(  # noqa: D102
+        self, request: SendEmailRequest, headers: Mapping[str, str] | None, *, email_id: str, group_id: str
+    ) -> HeldKey | Repeat | None: ...
+
+
+class SuppressionList(Protocol):
+    """Finds the entry of an address in lower case."""
+
+    async def find(self, address: str) -> Suppression | None: ...  # noqa: D102
+
+
+class Steps(NamedTuple):
+    """What a request passes through; without a suppression list nothing is looked up."""
+
+    deliver: Deliver
+    records: Records
+    idempotency_store: IdempotencyStore
+    suppression_list: SuppressionList | None = None
 
 
 class Options(NamedTuple):
-    """What the operator decides about sending."""
+    """The settings of the operator that concern a request."""
 
     policy: Policy
     configuration_set: str
     send_retry_seconds: float
-    longest_request: timedelta
-    traceparent: Callable[[], str] = str  # of the span of the request, where traces are on
 
 
 class SendEmailHandler:
-    """Checks, claims the key if there is one, sends, records, answers; in this order."""
+    """Checks a request, takes its idempotency key, looks up the suppression list, delivers, records, answers."""
 
-    def __init__(self, deliver: Deliver, records: Records, claims_: Claims, options: Options) -> None:
-        """Send through `deliver`, then record in `records`; once for each key in `claims_`."""
-        self._deliver = deliver
-        self._records = records
-        self._claims = claims_
+    def __init__(self, options: Options, steps: Steps, spans: Spans = NO_SPANS) -> None:
+        """Answer requests by these steps; an email carries the id of its span in `spans`."""
         self._options = options
+        self._steps = steps
+        self._spans = spans
         self.results: Counter[str] = Counter()
 
     async def __call__(self, data: bytes, headers: Mapping[str, str] | None = None) -> bytes:
@@ -92,105 +117,105 @@ class SendEmailHandler:
         try:
             request = _read(data)
         except decoding.Malformed as error:
-            log.warning("email.refused", extra={"reason": contract.INVALID_REQUEST_PAYLOAD, "error": str(error)})
-            return self._refusal(contract.INVALID_REQUEST_PAYLOAD)
+            return self._refuse(error_string(error), error=str(error))
         new_group_id = "" if request.group_id else str(uuid4())
         match submission.accept(request, self._options.policy, email_id=str(uuid4()), new_group_id=new_group_id):
             case Refused(reason):
-                log.warning("email.refused", extra={"reason": reason, "to": redaction.address(request.to or "")})
-                return self._refusal(reason)
+                return self._refuse(reason, to=redaction.address(request.to or ""))
             case Filtered(recipient):
                 log.info("email.filtered", extra={"to": redaction.address(recipient.address)})
                 self.results["filtered"] += 1
                 return _NOTHING_SENT
             case Submission() as accepted:
-                return await self._accepted(accepted, request, headers, deadline)
+                return await self._send_once(accepted, request, headers, deadline)
 
-    async def _accepted(
-        self,
-        accepted: Submission,
-        request: contract.SendEmailRequest,
-        headers: Mapping[str, str] | None,
-        deadline: float,
+    async def _send_once(
+        self, accepted: Submission, request: SendEmailRequest, headers: Mapping[str, str] | None, deadline: float
     ) -> bytes:
-        if not self._records.has_room:
-            log.error("email.refused", extra={"reason": contract.SERVICE_BUSY, "error": "too many records are kept"})
-            return self._refusal(contract.SERVICE_BUSY)
+        if self._steps.records.is_full:
+            return self._refuse(contract.SERVICE_BUSY, logging.ERROR, error="too many records are kept")
         try:
-            key = idempotency.key_in(request, headers)
-        except idempotency.Malformed:
-            log.warning("email.refused", extra={"reason": contract.INVALID_IDEMPOTENCY_KEY})
-            return self._refusal(contract.INVALID_IDEMPOTENCY_KEY)
-        if key is None:
-            return await self._send(accepted, deadline)
-        return await self._send_once(key, idempotency.fingerprint(request), accepted, deadline)
+            key = await self._steps.idempotency_store.begin(
+                request, headers, email_id=accepted.email_id, group_id=accepted.group_id
+            )
+        except idempotency.Malformed as error:
+            return self._refuse(error_string(error))
+        except StoreError as error:
+            return self._refuse(error_string(error), logging.ERROR, error=str(error))
+        if isinstance(key, idempotency.Repeat):
+            return self._answer_repeat(key)
+        return await self._send(accepted, key, deadline)
 
-    async def _send_once(self, key: str, fingerprint: str, accepted: Submission, deadline: float) -> bytes:
-        claim = claims.started(fingerprint, email_id=accepted.email_id, group_id=accepted.group_id)
-        try:
-            held = await self._claims.make(key, claim)
-        except StoreUnavailable as error:
-            log.error("email.refused", extra={"reason": contract.INTERNAL_ERROR, "error": str(error)})
-            return self._refusal(contract.INTERNAL_ERROR)
-        if isinstance(held, idempotency.Claim):
-            return self._repeat(held, claim)
-        return await self._send(accepted, deadline, held)
-
-    def _repeat(self, known: Claim, claim: Claim) -> bytes:
-        longest = self._options.longest_request
-        answer = idempotency.answer(known, claim.fingerprint, now=claim.started_at, longest=longest)
-        if isinstance(answer, str):
-            log.warning("email.refused", extra={"reason": answer, "email_id": known.email_id})
-            return self._refusal(answer)
-        log.info("email.repeated", extra={"email_id": known.email_id, "group_id": redaction.identifier(known.group_id)})
+    def _answer_repeat(self, repeat: Repeat) -> bytes:
+        if repeat.error:
+            return self._refuse(repeat.error, email_id=repeat.email_id)
+        group_id = redaction.identifier(repeat.group_id)
+        log.info("email.repeated", extra={"email_id": repeat.email_id, "group_id": group_id})
         self.results["repeated"] += 1
-        return _encode(answer)
+        return _encode(contract.SendEmailResponse(email_id=repeat.email_id, group_id=repeat.group_id))
 
-    async def _send(self, accepted: Submission, deadline: float, held: Held | None = None) -> bytes:
-        now = datetime.now(UTC)
-        message = mime.build(
-            accepted,
-            configuration_set=self._options.configuration_set,
-            now=now,
-            traceparent=self._options.traceparent(),
-        )
-        envelope = Envelope(accepted.sender.address, accepted.recipient.address)
+    async def _send(self, accepted: Submission, key: HeldKey | None, deadline: float) -> bytes:
         try:
-            await self._deliver(envelope, message, deadline=deadline)
-        except (DeliveryError, asyncio.CancelledError) as error:
-            if held:
-                await self._claims.settle(held, "unknown" if isinstance(error, Uncertain) else None, deadline=deadline)
+            suppression = await self._find_suppression(accepted)
+            if suppression is None:
+                await self._deliver(accepted, deadline)
+        except (DeliveryError, StoreError, EntryCorrupt, asyncio.CancelledError) as error:
+            if key:
+                await key.settle("unknown" if isinstance(error, Uncertain) else None, deadline=deadline)
             if isinstance(error, asyncio.CancelledError):
                 raise
             _log_failure(accepted, error)
-            why = error.reason if isinstance(error, Suppressed) else UNSET
-            return self._refusal(REASONS[type(error)], why)
-        log.info(
-            self._deliver.event,
-            extra={
-                "email_id": accepted.email_id,
-                "group_id": redaction.identifier(accepted.group_id),
-                "to": redaction.address(accepted.recipient.address),
-            },
-        )
-        with contextlib.suppress(asyncio.CancelledError):  # of a stop: the mail is sent, and the log names what is lost
-            await self._store(accepted, held, deadline)
+            return self._error(error_string(error))
+        if suppression:
+            if key:
+                await key.settle(None, deadline=deadline)
+            to = redaction.address(accepted.recipient.address)
+            log.info("email.suppressed", extra={"to": to, "reason": suppression.reason})
+            return self._error(contract.RECIPIENT_SUPPRESSED, suppression.reason)
+        log.info(self._steps.deliver.event, extra=_names(accepted))
+        with contextlib.suppress(
+            asyncio.CancelledError
+        ):  # at a stop: the email is sent, and the log names lost records
+            await self._store(accepted, key, deadline)
         self.results["sent"] += 1
         return _encode(contract.SendEmailResponse(email_id=accepted.email_id, group_id=accepted.group_id))
 
-    async def _store(self, accepted: Submission, held: Held | None, deadline: float) -> None:
-        recorded = self._records.write(_record(accepted), deadline=deadline)
-        if held:
-            await asyncio.gather(recorded, self._claims.settle(held, "sent", deadline=deadline))
-        else:
-            await recorded
+    async def _find_suppression(self, accepted: Submission) -> Suppression | None:
+        suppression_list = self._steps.suppression_list
+        return await suppression_list.find(accepted.recipient.address.lower()) if suppression_list else None
 
-    def _refusal(self, error: str, reason: str | UnsetType = UNSET) -> bytes:
+    async def _deliver(self, accepted: Submission, deadline: float) -> None:
+        message = mime.build(
+            accepted,
+            configuration_set=self._options.configuration_set,
+            now=datetime.now(UTC),
+            traceparent=self._spans.traceparent(),
+        )
+        envelope = Envelope(accepted.sender.address, accepted.recipient.address)
+        await self._steps.deliver(envelope, message, deadline=deadline)
+
+    async def _store(self, accepted: Submission, key: HeldKey | None, deadline: float) -> None:
+        recording = self._steps.records.write(_record(accepted), deadline=deadline)
+        if key:
+            await asyncio.gather(recording, key.settle("sent", deadline=deadline))
+        else:
+            await recording
+
+    def _refuse(self, reason: str, level: int = logging.WARNING, **fields: str) -> bytes:
+        log.log(level, "email.refused", extra={"reason": reason, **fields})
+        return self._error(reason)
+
+    def _error(self, error: str, reason: str | UnsetType = UNSET) -> bytes:
         self.results[error] += 1
         return _encode(contract.ErrorResponse(error, reason=reason))
 
 
-def _record(accepted: Submission) -> contract.EmailRecipientRecord:
+def error_string(error: Exception) -> str:
+    """Return the contract's string for an error."""
+    return next(string for kind, string in ERROR_STRINGS.items() if isinstance(error, kind))
+
+
+def _record(accepted: Submission) -> EmailRecipientRecord:
     return contract.EmailRecipientRecord(
         email_id=accepted.email_id,
         group_id=accepted.group_id,
@@ -201,19 +226,17 @@ def _record(accepted: Submission) -> contract.EmailRecipientRecord:
     )
 
 
-def _log_failure(accepted: Submission, error: DeliveryError) -> None:
-    if isinstance(error, Suppressed):
-        to = redaction.address(accepted.recipient.address)
-        log.info("email.suppressed", extra={"to": to, "reason": error.reason})
-        return
-    log.error(
-        "email.uncertain" if isinstance(error, Uncertain) else "email.failed",
-        extra={
-            "email_id": accepted.email_id,
-            "group_id": redaction.identifier(accepted.group_id),
-            "to": redaction.address(accepted.recipient.address),
-            "kind": type(error).__name__.lower(),
-            "code": error.code,
-            "error": error.text,
-        },
-    )
+def _log_failure(accepted: Submission, error: Exception) -> None:
+    if isinstance(error, DeliveryError):
+        why = {"kind": error.outcome, "code": error.code, "error": error.text}
+    else:
+        why = {"kind": "unscreened", "code": 0, "error": str(error)}
+    log.error("email.uncertain" if isinstance(error, Uncertain) else "email.failed", extra=_names(accepted) | why)
+
+
+def _names(accepted: Submission) -> dict[str, object]:
+    return {
+        "email_id": accepted.email_id,
+        "group_id": redaction.identifier(accepted.group_id),
+        "to": redaction.address(accepted.recipient.address),
+    }

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""What the relay reads from its environment; each field is the variable of the same name in capitals."""
+"""The settings of the relay; each field is read from the environment variable of the same name in capitals."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from relay.submission import MAX_DISPLAY_NAME_BYTES, Policy
 from shared import addresses
 from shared.service.settings import Count, Domains, Password, Port, ProcessSettings, Seconds, SettingsError
 
-SPARE_SECONDS: Final = 10.0  # for KV, and for clocks that differ
-LEAST_SEND_RATE: Final = 0.001  # a mail in a quarter of an hour; of far less there is no reciprocal
+SPARE_SECONDS: Final = 10.0  # for KV, and for differences between clocks
+LEAST_SEND_RATE: Final = 0.001  # an email in a quarter of an hour; the reciprocal of a tiny rate is infinite
 IMPLICIT_TLS_PORTS: Final = frozenset({465, 2465})  # SES's TLS wrapper ports
 
 
@@ -40,16 +40,16 @@ class RelaySettings(ProcessSettings, frozen=True, kw_only=True):
     smtp_max_age_seconds: Seconds = 300.0
     smtp_timeout_seconds: Seconds = 30.0
     send_retry_seconds: Seconds = 8.0
-    ses_configuration_set: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]{0,64}$")] = ""  # all that SES takes
+    ses_configuration_set: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]{0,64}$")] = ""  # as SES accepts it
     ses_max_send_rate: Annotated[float, msgspec.Meta(ge=0, le=1_000_000)] = 0.0
 
 
 def policy(settings: RelaySettings) -> Policy:
-    """Return what submissions are checked against.
+    """Return the policy that requests are checked against.
 
     Raises:
-        SettingsError: a domain, the default sender or its name is malformed, a rate is none, or credentials would
-            travel in the clear.
+        SettingsError: a domain, the default sender or its name is malformed, the send rate is too low, or credentials
+            would be sent without encryption.
     """
     _check_credentials(settings)
     _check_send_rate(settings)
@@ -63,12 +63,12 @@ def policy(settings: RelaySettings) -> Policy:
 
 
 def longest_request(settings: RelaySettings) -> timedelta:
-    """Return how long a request can be under way: the last attempt begins late, and takes all its time."""
+    """Return how long a request can take: its last attempt may begin as the retries end, and use its whole time."""
     return timedelta(seconds=settings.send_retry_seconds + settings.smtp_timeout_seconds + SPARE_SECONDS)
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host name or address is this machine by its very form."""
+    """Return whether a host name or address means this machine; names are not resolved."""
     if host == "localhost":
         return True
     try:
@@ -89,9 +89,9 @@ def _sender(settings: RelaySettings) -> addresses.Mailbox:
 
 def _display_name(settings: RelaySettings) -> str:
     name = settings.default_smtp_from_display_name
-    if len(name.encode()) > MAX_DISPLAY_NAME_BYTES or {"\r", "\n"} & set(name):  # as for that of a request
+    if len(name.encode()) > MAX_DISPLAY_NAME_BYTES or {"\r", "\n"} & set(name):  # the same rule as for a request
         raise SettingsError(
-            f"DEFAULT_SMTP_FROM_DISPLAY_NAME: is not one line of at most {MAX_DISPLAY_NAME_BYTES} bytes of UTF-8"
+            f"DEFAULT_SMTP_FROM_DISPLAY_NAME: must be one line of at most {MAX_DISPLAY_NAME_BYTES} bytes of UTF-8"
         )
     return name
 
@@ -105,14 +105,14 @@ def _wire(variable: str, domains: tuple[str, ...]) -> tuple[str, ...]:
 
 def _check_credentials(settings: RelaySettings) -> None:
     if bool(settings.smtp_username) != bool(settings.smtp_password):
-        missing = "SMTP_PASSWORD" if settings.smtp_username else "SMTP_USERNAME"
-        raise SettingsError(f"{missing}: must be set, since its counterpart is")
+        given, missing = ("USERNAME", "PASSWORD") if settings.smtp_username else ("PASSWORD", "USERNAME")
+        raise SettingsError(f"SMTP_{missing}: must be set, because SMTP_{given} is set")
     if settings.smtp_username and settings.smtp_tls == "off" and not is_loopback(settings.smtp_host):
-        raise SettingsError("SMTP_TLS: off would send SMTP_PASSWORD in the clear to another host")
+        raise SettingsError("SMTP_TLS: off would send SMTP_PASSWORD unencrypted to another host")
 
 
 def _check_send_rate(settings: RelaySettings) -> None:
     if 0 < settings.ses_max_send_rate < LEAST_SEND_RATE:
         raise SettingsError(
-            f"SES_MAX_SEND_RATE: {settings.ses_max_send_rate:g} is neither 0 nor at least {LEAST_SEND_RATE} a second"
+            f"SES_MAX_SEND_RATE: {settings.ses_max_send_rate:g} must be 0 or at least {LEAST_SEND_RATE} a second"
         )

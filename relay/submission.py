@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Pure: a request and the policy in, a submission (RFC 6409) or the word that refuses it out."""
+"""Pure: checks a request against the policy; the result is a submission (RFC 6409) or the error string of the reply."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 MAX_SUBJECT_BYTES: Final = 998
 MAX_DISPLAY_NAME_BYTES: Final = 256
 MAX_TAGS: Final = 10
-RESERVED_TAG: Final = "email_id"  # by it the tracker finds the record where SES leaves the headers out
+RESERVED_TAG: Final = "email_id"  # the tracker finds the record by this tag where SES leaves out the headers
 
 _LINE_BREAKS = re.compile(r"[\r\n\0]")
 _TAG = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
-    """What the operator allows, and what fills the fields that a caller leaves out."""
+    """The senders and recipients that the operator allows, and the defaults for fields that a caller leaves out."""
 
     sender: addresses.Mailbox
     display_name: str
@@ -52,7 +52,7 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """Nothing is sent; `reason` is the error string of the contract."""
+    """The request is refused; `reason` is the error string of the contract."""
 
     reason: str
 
@@ -70,7 +70,7 @@ class _Refusal(Exception):
 def accept(
     request: contract.SendEmailRequest, policy: Policy, *, email_id: str, new_group_id: str
 ) -> Submission | Refused | Filtered:
-    """Check a request; `email_id` becomes its id, `new_group_id` its group's if it names none."""
+    """Check a request; `email_id` becomes its id, and `new_group_id` its group if it does not name one."""
     to, subject, html, text = request.to, request.subject, request.html, request.text
     if not (to and subject and html and text):
         return Refused(contract.REQUIRED_FIELDS_MISSING)

@@ -1,8 +1,8 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Pure: the address of a one-click unsubscription (RFC 8058) as it stands in List-Unsubscribe (RFC 2369).
+"""Pure: the URL for a one-click unsubscription (RFC 8058) in the form for List-Unsubscribe (RFC 2369).
 
-Characters that no URI holds but people write are percent-encoded; what could end the header or its brackets is refused.
+Characters that a URI cannot hold are percent-encoded. Characters that could end the header or its brackets are refused.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from urllib.parse import quote, urlsplit
 
 from shared import addresses
 
-MAX_BYTES: Final = 998 - len("List-Unsubscribe: <>")  # one line, which no reader has to unfold: RFC 5322, 2.1.1
+MAX_BYTES: Final = 998 - len("List-Unsubscribe: <>")  # one line, without folding: RFC 5322, 2.1.1
 
-_NEVER = re.compile(r'[\0-\x20\x7f-\xa0"<>\\\u2028\u2029]')
+_REFUSED = re.compile(r'[\0-\x20\x7f-\xa0"<>\\\u2028\u2029]')
 _URI: Final = "%:/?#[]@!$&'()*+,;=~"  # RFC 3986, 2; letters, digits, `-`, `.` and `_` are safe anyway
 
 
 class Malformed(Exception):
-    """It is no https URL, or too long for a header."""
+    """The text is not an https URL, or it is too long for a header."""
 
 
 def parse(given: str) -> str:
     """Return the URL in ASCII.
 
     Raises:
-        Malformed: no receiver could ask it to unsubscribe.
+        Malformed: a mail program could not use the text to unsubscribe.
     """
-    if _NEVER.search(given):
+    if _REFUSED.search(given):
         raise Malformed(given)
     try:
         parts = urlsplit(given)

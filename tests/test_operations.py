@@ -58,13 +58,13 @@ EXAMPLE: Final = {
 }
 FIGURE: Final = re.compile(r"(\d+)(?: bytes)?(?=[ ,])")
 OUTCOMES: Final = {
-    kind.__name__.lower()
+    kind.outcome
     for kind in vars(errors).values()
-    if isinstance(kind, type) and issubclass(kind, errors.DeliveryError)
-} - {"deliveryerror", "suppressed", "unscreened"}
+    if isinstance(kind, type) and issubclass(kind, errors.DeliveryError) and kind is not errors.DeliveryError
+}
 ENUMERATED: Final = (
     ("email_relay_smtp_transactions_total", "outcome", OUTCOMES | {"accepted"}),
-    ("email_relay_smtp_connections", "state", set(smtp_pool.State._fields)),
+    ("email_relay_smtp_connections", "state", set(smtp_pool.PoolState._fields)),
     ("email_tracker_events_total", "kind", ses_event.KINDS | {"none"}),
     ("email_tracker_suppressions_total", "reason", set(contract.SUPPRESSION_REASONS)),
 )

@@ -66,7 +66,7 @@ NUMBERS: Final = (
     ("docs/performance.md", f"at most {live_counts.MAX_EMAILS:,} emails"),
     ("docs/failures.md", f"visibility of {poller.VISIBILITY_SECONDS} seconds"),
     ("docs/failures.md", f"{record_writer.MAX_KEPT:,} records are kept"),
-    ("docs/failures.md", f"Requests that arrive within the next {delivery.BARRED_SECONDS:g} seconds"),
+    ("docs/failures.md", f"Requests that arrive within the next {delivery.CIRCUIT_OPEN_SECONDS:g} seconds"),
     ("docs/failures.md", f"{poller.MAX_HELD:,} messages are held already"),
     ("docs/failures.md", f"with pauses of {poller.FIRST_PAUSE_SECONDS} to {poller.LONGEST_PAUSE_SECONDS:g} seconds"),
 )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import aiosmtplib
 
-from relay.errors import Barred, DeliveryError
+from relay.errors import AccountRefused, DeliveryError
 from relay.settings import IMPLICIT_TLS_PORTS, is_loopback
 from relay.smtp.connection import HANDSHAKE_SECONDS, Connector
 from shared import redaction
@@ -145,7 +145,7 @@ def _cause(error: BaseException | None, kind: type[Exception]) -> BaseException 
 async def _logged_in(settings: RelaySettings) -> Finding:
     try:
         connection = await Connector(settings).connect()
-    except Barred as error:
+    except AccountRefused as error:
         advice = "check SMTP_USERNAME and SMTP_PASSWORD; in SES they are valid in one region only"
         return Finding("failed", LOGIN, str(error), advice)
     except DeliveryError as error:

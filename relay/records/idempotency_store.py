@@ -1,10 +1,10 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Edge to the idempotency bucket: a key is claimed before its mail goes out, and settled once the outcome is known.
+"""The idempotency bucket: a request takes its key before its email is sent, and settles it when the outcome is known.
 
-Costs a request with a key two writes; a repeat costs the write that fails and the read that says why. A settlement
-that KV cannot take is tried again for as long as the process lives: until then repeats are told `request in progress`,
-later `delivery outcome unknown`, and nothing is ever sent twice.
+A request with a key costs two writes, a repeat one write that fails and one read.
+An outcome that KV cannot store is tried again while the process runs. Until it is stored, repeats are answered
+`request in progress`, later `delivery outcome unknown`; nothing is sent twice.
 """
 
 from __future__ import annotations
@@ -19,157 +19,188 @@ from msgspec.structs import replace
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, stop_never, wait_random_exponential
 
 from relay import idempotency
-from relay.idempotency import Claim
+from relay.idempotency import StoredKey
+from shared import contract, decoding
 from shared.errors import KeyMissing, KeyTaken, RevisionConflict, StoreError, StoreUnavailable
 from shared.service.tasks import Tasks
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import timedelta
+
     from tenacity import RetryCallState
     from tenacity.stop import StopBaseT
 
+    from relay.idempotency import KeyState, Repeat
     from shared.kv.bucket import Bucket
 
 log = logging.getLogger(__name__)
 
-FIRST_PAUSE_SECONDS: Final = 0.1
-LONGEST_PAUSE_SECONDS: Final = 5.0
-UNDO_SECONDS: Final = 60.0  # how long a claim is looked for whose write was not acknowledged
+UNDO_SECONDS: Final = 60.0  # how long a write without acknowledgement is searched for
 MAX_UNDONE_AT_ONCE: Final = 1000
 LEAST_PATIENCE_SECONDS: Final = 1.0
 FLUSH_SECONDS: Final = 10.0
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(Claim).decode
+_decode = decoding.decoder(StoredKey)
 
 
-class Held(msgspec.Struct):
-    """A key that is ours to settle."""
+class HeldKey:
+    """A key that one request holds until it settles it."""
 
-    key: str
-    claim: Claim
-    revision: int
+    def __init__(self, store: IdempotencyStore, name: str, stored: StoredKey, revision: int = 0) -> None:
+        """Hold the KV key `name`, whose value `stored` was written as `revision`."""
+        self.name = name
+        self.stored = stored
+        self.revision = revision
+        self._store = store
+
+    async def settle(self, state: KeyState | None, *, deadline: float) -> None:
+        """Store the outcome, or free the key if `state` is None; after `deadline` (loop time) in the background."""
+        outcome = replace(self.stored, state=state) if state else None
+        settling = self._store.start_settling(self, outcome)
+        seconds_left = deadline - asyncio.get_running_loop().time()
+        await asyncio.wait({settling}, timeout=max(LEAST_PATIENCE_SECONDS, seconds_left))
 
 
-class Claims:
-    """Claims keys, for as long as its context is open."""
+class IdempotencyStore:
+    """Gives each key to one request, for as long as its context is open."""
 
-    def __init__(self, bucket: Bucket) -> None:
-        """Keep the claims in `bucket`."""
+    def __init__(self, bucket: Bucket, longest_request: timedelta) -> None:
+        """Keep the keys in `bucket`; a request that is older than `longest_request` cannot be running any more."""
+        self.longest_request = longest_request
         self._bucket = bucket
         self._settling = Tasks()
         self._undoing = Tasks()
-        self._unsettled: dict[str, Held] = {}
+        self._unsettled: dict[str, HeldKey] = {}
 
     async def __aenter__(self) -> Self:
-        """Nothing has to be started."""
+        """Start nothing: tasks start with the first request."""
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Settle what is not settled yet, if KV takes it in time; log each email whose key is left in doubt."""
+        """Store the outcomes that are missing, if KV accepts them in time; log each email whose outcome is lost."""
         self._undoing.cancel()
         try:
             await self._settling.wait(FLUSH_SECONDS)
         finally:
             self._settling.cancel()
             for held in self._unsettled.values():
-                log.error("claim.lost", extra={"email_id": held.claim.email_id})
+                log.error("claim.lost", extra={"email_id": held.stored.email_id})
 
     @property
     def unsettled(self) -> int:
-        """How many keys KV does not know the outcome of yet, or may hold by mistake."""
+        """How many keys have an outcome that is not stored yet, or may be stored without a request that holds them."""
         return len(self._unsettled) + len(self._undoing)
 
-    async def make(self, key: str, claim: Claim) -> Held | Claim:
-        """Claim a key; return it as ours, or the claim that holds it.
+    async def begin(
+        self, request: contract.SendEmailRequest, headers: Mapping[str, str] | None, *, email_id: str, group_id: str
+    ) -> HeldKey | Repeat | None:
+        """Take the key of a request. Return None if it has no key, and the answer if the key is already used.
 
         Raises:
-            StoreUnavailable: the bucket is not there or does not answer; nothing may be sent.
+            Malformed: the key cannot be stored (of `relay.idempotency`).
+            StoreUnavailable: the bucket is missing or does not answer; nothing may be sent.
         """
-        key = idempotency.store_key(key)
+        key = idempotency.key_in(request, headers)
+        if key is None:
+            return None
+        started = StoredKey(
+            fingerprint=idempotency.fingerprint(request),
+            email_id=email_id,
+            group_id=group_id,
+            started_at=datetime.now(UTC),
+        )
+        return await self._take(idempotency.store_key(key), started)
+
+    async def _take(self, name: str, started: StoredKey) -> HeldKey | Repeat:
         try:
-            return Held(key, claim, await self._bucket.create(key, _encode(claim)))
+            return HeldKey(self, name, started, await self._bucket.create(name, _encode(started)))
         except KeyTaken as taken:
-            known = _decoded(taken.value)
-            return Held(key, claim, taken.revision) if known.email_id == claim.email_id else known
+            stored = _decoded(taken.value)
+            if stored.email_id == started.email_id:  # an earlier try of this write was stored after all
+                return HeldKey(self, name, started, taken.revision)
+            return idempotency.answer(
+                stored, started.fingerprint, now=started.started_at, longest_request=self.longest_request
+            )
         except StoreError as error:
-            if len(self._undoing) < MAX_UNDONE_AT_ONCE:  # it may have been written all the same
-                self._undoing.start(self._undo(Held(key, claim, 0)))
-            raise StoreUnavailable(f"claim: {error}") from error
+            if len(self._undoing) < MAX_UNDONE_AT_ONCE:  # the write may have been stored without an answer
+                self._undoing.start(self._undo(HeldKey(self, name, started)))
+            raise StoreUnavailable(f"idempotency key: {error}") from error
 
-    async def settle(self, held: Held, state: idempotency.State | None, *, deadline: float) -> None:
-        """Store the outcome, or free the key if there is none; after `deadline` (loop time) the rest is done later."""
-        self._unsettled[held.key] = held
-        task = self._settling.start(self._settle(held, replace(held.claim, state=state) if state else None))
-        await asyncio.wait({task}, timeout=max(LEAST_PATIENCE_SECONDS, deadline - asyncio.get_running_loop().time()))
+    def start_settling(self, held: HeldKey, outcome: StoredKey | None) -> asyncio.Task[None]:
+        """Store the outcome in a task of this store, as often as it takes."""
+        self._unsettled[held.name] = held
+        return self._settling.start(self._settle(held, outcome))
 
-    async def _settle(self, held: Held, outcome: Claim | None) -> None:
+    async def _settle(self, held: HeldKey, outcome: StoredKey | None) -> None:
         async for attempt in _retrying(stop_never):
             with attempt:
-                await self._write(held, outcome)
-        self._unsettled.pop(held.key, None)
+                try:
+                    await self._replace(held, outcome)
+                except RevisionConflict:  # an earlier try was stored, or the server reports a conflict without cause
+                    await self._find_and_replace(held, outcome)
+        self._unsettled.pop(held.name, None)
 
-    async def _undo(self, held: Held) -> None:
-        """Free a key whose claim was not acknowledged, if it was written."""
+    async def _undo(self, held: HeldKey) -> None:
+        """Free a key whose first write was not acknowledged, if it was stored."""
         try:
             async for attempt in _retrying(stop_after_delay(UNDO_SECONDS)):
                 with attempt:
-                    await self._find_and_write(held, None)
+                    await self._find_and_replace(held, None)
         except StoreError as error:
-            log.warning("claim.left", extra={"email_id": held.claim.email_id, "error": str(error)})
+            log.warning("claim.left", extra={"email_id": held.stored.email_id, "error": str(error)})
 
-    async def _write(self, held: Held, outcome: Claim | None) -> None:
+    async def _find_and_replace(self, held: HeldKey, outcome: StoredKey | None) -> None:
         try:
-            await self._replace(held, outcome)
-        except RevisionConflict:  # an earlier try got through, or the server says so without cause
-            await self._find_and_write(held, outcome)
-
-    async def _find_and_write(self, held: Held, outcome: Claim | None) -> None:
-        try:
-            entry = await self._bucket.get_from_leader(held.key)
+            entry = await self._bucket.get_from_leader(held.name)
         except KeyMissing as missing:
             if outcome:
                 held.revision = missing.revision
                 await self._replace(held, outcome)
             return
-        known = _decoded(entry.value)
-        if known.email_id == held.claim.email_id and known != outcome:
+        stored = _decoded(entry.value)
+        if stored.email_id == held.stored.email_id and stored != outcome:
             held.revision = entry.revision
             await self._replace(held, outcome)
 
-    async def _replace(self, held: Held, outcome: Claim | None) -> None:
+    async def _replace(self, held: HeldKey, outcome: StoredKey | None) -> None:
         if outcome:
-            await self._bucket.update(held.key, _encode(outcome), held.revision)
+            await self._bucket.update(held.name, _encode(outcome), held.revision)
         else:
-            await self._bucket.delete(held.key, held.revision)
+            await self._bucket.delete(held.name, held.revision)
 
 
-class NoClaims:
-    """The sibling for EMAIL_ENABLED=false: nothing is sent, so nothing can be sent twice."""
+class DisabledIdempotencyStore:
+    """Used with EMAIL_ENABLED=false: nothing is sent, so keys are checked but not stored."""
 
-    async def make(self, key: str, claim: Claim) -> Held | Claim:
-        """Let everybody have the key."""
-        return Held(key, claim, 0)
+    async def begin(
+        self,
+        request: contract.SendEmailRequest,
+        headers: Mapping[str, str] | None,
+        *,
+        email_id: str,  # noqa: ARG002 - part of the interface
+        group_id: str,  # noqa: ARG002
+    ) -> None:
+        """Check the key.
 
-    async def settle(self, held: Held, state: idempotency.State | None, *, deadline: float) -> None:
-        """Do nothing."""
+        Raises:
+            Malformed: it could not be stored (of `relay.idempotency`).
+        """
+        idempotency.key_in(request, headers)
 
 
-def started(fingerprint: str, *, email_id: str, group_id: str) -> Claim:
-    """Return the claim of a request that is about to be sent."""
-    return Claim(fingerprint=fingerprint, email_id=email_id, group_id=group_id, started_at=datetime.now(UTC))
-
-
-def _decoded(value: bytes) -> Claim:
+def _decoded(value: bytes) -> StoredKey:
     try:
         return _decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise StoreUnavailable(f"claim is corrupt: {error}") from error
+    except decoding.Malformed as error:
+        raise StoreUnavailable(f"idempotency key: the stored value is corrupt: {error}") from error
 
 
 def _retrying(stop: StopBaseT) -> AsyncRetrying:
     return AsyncRetrying(
         retry=retry_if_exception_type(StoreError),
-        wait=wait_random_exponential(multiplier=FIRST_PAUSE_SECONDS, max=LONGEST_PAUSE_SECONDS),
+        wait=wait_random_exponential(multiplier=0.1, max=5),
         stop=stop,
         before_sleep=_log_first,
         reraise=True,

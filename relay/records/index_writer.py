@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Appends email ids to their groups. Ids of one group that wait here go out together in one write."""
+"""Appends email ids to the group index. Ids that wait for the same group are written together."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-TAIL_SECONDS: Final = 10.0  # how long a segment is believed to be as we left it
-MAX_TAILS: Final = 1024
-MAX_TAIL_BYTES: Final = 32 * 1024 * 1024
+TAIL_SECONDS: Final = 10.0  # how long a segment is assumed to be unchanged
+MAX_CACHED_GROUPS: Final = 1024
+MAX_CACHED_BYTES: Final = 32 * 1024 * 1024
 
-_ANY_ID: Final = str(UUID(int=0))  # all are of one length
+_ANY_ID: Final = str(UUID(int=0))  # all ids have the same length
 
 
 class _Tail(NamedTuple):
-    """The last segment of a group as it was last seen; revision 0 where there is none."""
+    """The last segment of a group when it was last read or written; revision 0 if it does not exist."""
 
     segment: int = group_index.FIRST
     revision: int = 0
@@ -44,20 +44,20 @@ class _Waiting(NamedTuple):
 
 
 class _Group:
-    """What the writer knows of a group, and who waits for it."""
+    """The cached tail of a group, and the ids that wait to be appended to it."""
 
     def __init__(self, key: str) -> None:
         self.key = key
         self.tail = _Tail()
-        self.is_known = False  # then the first write tries to create it, without a look
-        self.believed_until = 0.0
+        self.is_known = False  # the first write tries to create the group without a read
+        self.fresh_until = 0.0
         self.waiting: list[_Waiting] = []
         self.writer: asyncio.Task[None] | None = None
         self.is_busy = False
 
 
 class IndexWriter:
-    """Appends to the groups of one bucket, beside any number of others who do the same."""
+    """Appends to the groups of one bucket, into which other relays may write at the same time."""
 
     def __init__(self, bucket: Bucket) -> None:
         """Write to `bucket`."""
@@ -66,11 +66,11 @@ class IndexWriter:
         self._bytes = 0
 
     async def append(self, group_id: str, email_id: str, *, again: bool = False) -> None:
-        """Return once the id is in the index; with `again`, look first whether an earlier try put it there.
+        """Return when the id is in the index; with `again`, check first whether an earlier try has written it.
 
         Raises:
-            StoreUnavailable: nobody knows whether it is. Try again.
-            ValueTooLarge: the bucket is too small for even one id.
+            StoreUnavailable: it is unknown whether the id was written. Try again.
+            ValueTooLarge: one id alone is over the limit of the bucket.
         """
         group = self._group(group_index.key_of(group_id))
         if group.is_busy:
@@ -82,15 +82,15 @@ class IndexWriter:
         try:
             await self._write(group, [email_id], again=again)
         finally:
-            self._go_on(group)
+            self._continue(group)
 
-    def _go_on(self, group: _Group) -> None:
-        """Write what has come to wait meanwhile, in a task: whoever wrote until now has a caller to answer."""
+    def _continue(self, group: _Group) -> None:
+        """Write the ids that have come meanwhile, in a task, so that the request that wrote first can be answered."""
         if group.waiting:
             group.writer = asyncio.get_running_loop().create_task(self._write_waiting(group))
         else:
             group.writer, group.is_busy = None, False
-            self._forget_some()
+            self._evict()
 
     async def _write_waiting(self, group: _Group) -> None:
         waiting, group.waiting = [one for one in group.waiting if not one.written.done()], []
@@ -99,28 +99,28 @@ class IndexWriter:
         except StoreError as error:
             _settle(waiting, error)
         except BaseException:
-            _settle(waiting, StoreUnavailable("the write of the group index broke off"))
+            _settle(waiting, StoreUnavailable("the write of the group index was interrupted"))
             raise
         else:
             _settle(waiting, None)
         finally:
-            self._go_on(group)
+            self._continue(group)
 
     async def _write(self, group: _Group, email_ids: list[str], *, again: bool) -> None:
         try:
             if again:
                 email_ids = await self._absent(group.key, email_ids)
-            if group.is_known and _now() >= group.believed_until:
+            if group.is_known and _now() >= group.fresh_until:
                 self._set_tail(group, await self._find_tail(group.key, group_index.FIRST))
             try:
                 await self._append(group, email_ids)
             except RevisionConflict:
-                await self._append_against_others(group, email_ids)
+                await self._append_after_conflict(group, email_ids)
         except BaseException:
-            group.believed_until = 0.0
+            group.fresh_until = 0.0
             raise
 
-    async def _append_against_others(self, group: _Group, email_ids: list[str]) -> None:
+    async def _append_after_conflict(self, group: _Group, email_ids: list[str]) -> None:
         try:
             async for attempt in while_conflicting():
                 with attempt:
@@ -129,10 +129,10 @@ class IndexWriter:
                     email_ids[:] = [one for one in email_ids if one.encode() not in tail.value]
                     await self._append(group, email_ids)
         except RevisionConflict as conflict:
-            raise StoreUnavailable(f"group index: {conflict} changes faster than we can write") from conflict
+            raise StoreUnavailable(f"group index: {conflict} changes faster than this relay can write") from conflict
 
     async def _append(self, group: _Group, email_ids: list[str]) -> None:
-        """Write what fits into the tail, the rest into further segments; take from the list what is written."""
+        """Write the ids into the tail, then into further segments; remove the written ids from the list."""
         max_bytes = await self._bucket.max_value_bytes()
         while email_ids:
             tail = group.tail
@@ -151,13 +151,13 @@ class IndexWriter:
         key = group_index.segment_key(group.key, tail.segment)
         try:
             revision = await self._bucket.update(key, value, tail.revision)
-        except ValueTooLarge as error:  # its limit was lowered since we asked, and is asked for anew
+        except ValueTooLarge as error:  # the limit was lowered since it was read; the next try reads it again
             raise RevisionConflict(key) from error
         self._set_tail(group, _Tail(tail.segment, revision, value, tail.ids + len(email_ids)))
-        group.believed_until = _now() + TAIL_SECONDS
+        group.fresh_until = _now() + TAIL_SECONDS
 
     async def _find_tail(self, key: str, segment: int) -> _Tail:
-        """Read the last segment, galloping from `segment`; from the first if that one is gone with the whole index."""
+        """Find the last segment by a galloping search from `segment`, or from the first if the index was deleted."""
         tail = await self._read_segment(key, segment)
         if not tail.ids and segment != group_index.FIRST:
             return await self._find_tail(key, group_index.FIRST)
@@ -186,7 +186,7 @@ class IndexWriter:
         return _Tail(segment, entry.revision, value, len(email_ids))
 
     async def _absent(self, key: str, email_ids: list[str]) -> list[str]:
-        """Leave out the ids that an earlier write of unknown outcome has put into the index after all."""
+        """Return the ids without those that an earlier write of unknown outcome did store."""
         segments = await self._bucket.get_matching(key, group_index.later_segments(key))
         values = await self._all_segments(key) if segments is None else [entry.value for entry in segments.values()]
         return [one for one in email_ids if not any(one.encode() in value for value in values)]
@@ -209,27 +209,27 @@ class IndexWriter:
             self._groups.move_to_end(key)
         return group
 
-    def _forget_some(self) -> None:
-        """Forget the oldest groups: those that would be read again anyway, and more where there are too many."""
+    def _evict(self) -> None:
+        """Drop the oldest groups from the cache: those that are not fresh, and more if there are too many."""
         now = _now()
         while self._groups:
             key, group = next(iter(self._groups.items()))
             if group.is_busy:
                 self._groups.move_to_end(key)
                 return
-            if now < group.believed_until and len(self._groups) <= MAX_TAILS and self._bytes <= MAX_TAIL_BYTES:
+            if now < group.fresh_until and len(self._groups) <= MAX_CACHED_GROUPS and self._bytes <= MAX_CACHED_BYTES:
                 return
             del self._groups[key]
             self._bytes -= len(group.tail.value)
 
 
 def _is_full(tail: _Tail, max_bytes: int) -> bool:
-    """Tell whether not one id more fits, so that there may be further segments."""
+    """Return whether no further id fits, so that later segments may exist."""
     return tail.ids > 0 and not group_index.fitting(len(tail.value), tail.ids, tail.segment, [_ANY_ID], max_bytes)
 
 
 def _settle(waiting: list[_Waiting], error: StoreError | None) -> None:
-    for written in (one.written for one in waiting if not one.written.done()):  # the others were given up
+    for written in (one.written for one in waiting if not one.written.done()):  # the others are no longer awaited
         if error:
             written.set_exception(error)
         else:

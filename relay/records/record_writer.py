@@ -1,15 +1,15 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Writes the record of a sent email, then its place in the group. Keeps and retries what KV could not take."""
+"""Writes the record of a sent email, then adds it to the group index. Keeps and retries what KV cannot store."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 import msgspec
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
 from shared import redaction
 from shared.errors import KeyTaken, StoreError, StoreUnavailable, ValueTooLarge
@@ -21,11 +21,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MAX_KEPT: Final = 20_000  # records of about 1 kB, kept while KV is away
+MAX_KEPT: Final = 20_000  # records of about 1 kB, kept while KV does not answer
 RETRIED_AT_ONCE: Final = 64
 LEAST_PATIENCE_SECONDS: Final = 1.0
-FIRST_PAUSE_SECONDS: Final = 0.1
-LONGEST_PAUSE_SECONDS: Final = 5.0
 FLUSH_SECONDS: Final = 10.0
 
 _encode = msgspec.json.Encoder().encode
@@ -37,24 +35,24 @@ class _Kept(NamedTuple):
 
 
 class RecordWriter:
-    """Stores records; what cannot be stored now is kept in memory and stored later."""
+    """Stores records; those that cannot be stored now are kept in memory and stored later."""
 
     def __init__(self, recipients: Bucket, index: IndexWriter) -> None:
         """Write records to `recipients` and their ids to `index`."""
         self._recipients = recipients
         self._index = index
         self._kept: dict[str, _Kept] = {}
-        self._something_kept = asyncio.Event()
+        self._any_kept = asyncio.Event()
         self.stored_late = self.lost = 0
         self._retrying: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        """Start to retry what is kept."""
-        self._retrying = asyncio.create_task(self._retry_for_ever())
+        """Start to retry kept records."""
+        self._retrying = asyncio.create_task(self._retry_kept())
         return self
 
     async def __aexit__(self, error: type[BaseException] | None, *_: object) -> None:
-        """Store what is still kept, if KV takes it in time (none is left after an error); log each id that is lost."""
+        """Store the kept records, if KV does so in time and no error ended the context; log the ids of the rest."""
         assert self._retrying, "entered"
         try:
             if self._kept and error is None:
@@ -67,16 +65,16 @@ class RecordWriter:
 
     @property
     def kept(self) -> int:
-        """How many records KV has not taken yet."""
+        """How many records are not stored yet."""
         return len(self._kept)
 
     @property
-    def has_room(self) -> bool:
-        """Whether one more record could be kept if KV did not take it."""
-        return len(self._kept) < MAX_KEPT
+    def is_full(self) -> bool:
+        """Whether one more record could not be kept if KV did not store it."""
+        return len(self._kept) >= MAX_KEPT
 
     async def write(self, record: EmailRecipientRecord, *, deadline: float) -> None:
-        """Return once the record is stored; at `deadline` (loop time) at the latest, and then it is kept."""
+        """Return when the record is stored, or at `deadline` (loop time): then it is kept and stored later."""
         deadline = max(deadline, _now() + LEAST_PATIENCE_SECONDS)
         try:
             async with asyncio.timeout_at(deadline):
@@ -91,26 +89,26 @@ class RecordWriter:
         try:
             await self._create(record)
             await self._index.append(record.group_id, record.email_id, again=again)
-        except ValueTooLarge as error:  # and will be so tomorrow
+        except ValueTooLarge as error:  # now and at every later try
             self.lost += 1
             log.error("record.too_large", extra={"email_id": record.email_id, "error": str(error)})
         except StoreError:
             raise
-        except Exception as error:  # of one record: the others are still to be retried
+        except Exception as error:  # retrying the other records must go on
             log.exception("record.failed", extra={"email_id": record.email_id})
-            raise StoreUnavailable(f"unforeseen: {type(error).__name__}") from error
+            raise StoreUnavailable(f"unexpected {type(error).__name__}") from error
 
     async def _create(self, record: EmailRecipientRecord) -> None:
         try:
             await self._recipients.create(record.email_id, _encode(record))
-        except KeyTaken:  # ids are unique: an earlier try of ours got through, and the tracker may have written since
+        except KeyTaken:  # ids are unique: an earlier try was stored, and the tracker may have changed the record
             log.debug("record.taken", extra={"email_id": record.email_id})
 
     async def _keep(self, record: EmailRecipientRecord, error: Exception, deadline: float) -> None:
         why = str(error) or "not stored within the request's time"
         log.warning("record.kept", extra={"email_id": record.email_id, "error": why, "kept": len(self._kept) + 1})
         kept = self._kept[record.email_id] = _Kept(record, asyncio.get_running_loop().create_future())
-        self._something_kept.set()
+        self._any_kept.set()
         await asyncio.wait([kept.stored], timeout=max(0, deadline - _now()))
 
     def _lose(self, record: EmailRecipientRecord) -> None:
@@ -118,37 +116,40 @@ class RecordWriter:
         group_id = redaction.identifier(record.group_id)
         log.error("record.lost", extra={"email_id": record.email_id, "group_id": group_id})
 
-    async def _retry_for_ever(self) -> None:
-        pause = FIRST_PAUSE_SECONDS
+    async def _retry_kept(self) -> None:
         while True:
-            await self._something_kept.wait()
-            oldest = list(self._kept.values())[:RETRIED_AT_ONCE]
-            stored = await asyncio.gather(*(self._retry(kept) for kept in oldest))
-            if not self._kept:
-                self._something_kept.clear()
-            if all(stored):
-                pause = FIRST_PAUSE_SECONDS
-                continue
-            await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
-            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+            await self._any_kept.wait()
+            async for attempt in AsyncRetrying(
+                retry=retry_if_exception_type(StoreError), wait=wait_random_exponential(multiplier=0.1, max=5)
+            ):
+                with attempt:
+                    await self._retry_oldest()
 
-    async def _retry(self, kept: _Kept) -> bool:
+    async def _retry_oldest(self) -> None:
+        oldest = list(self._kept.values())[:RETRIED_AT_ONCE]
+        errors = await asyncio.gather(*(self._retry(kept) for kept in oldest))
+        if not self._kept:
+            self._any_kept.clear()
+        if failures := [error for error in errors if error]:
+            raise failures[0]
+
+    async def _retry(self, kept: _Kept) -> StoreError | None:
         try:
             await self._store(kept.record, again=True)
         except StoreError as error:
             log.debug("record.retry_failed", extra={"email_id": kept.record.email_id, "error": str(error)})
-            return False
+            return error
         del self._kept[kept.record.email_id]
         kept.stored.set_result(None)
         self.stored_late += 1
         log.info("record.stored_late", extra={"email_id": kept.record.email_id, "kept": len(self._kept)})
-        return True
+        return None
 
 
-class NoRecords:
-    """The sibling for EMAIL_ENABLED=false: what was not sent leaves no record."""
+class DisabledRecordWriter:
+    """Used with EMAIL_ENABLED=false: an email that is not sent has no record."""
 
-    has_room = True
+    is_full = False
 
     async def write(self, record: EmailRecipientRecord, *, deadline: float) -> None:
         """Do nothing."""

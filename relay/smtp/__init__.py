@@ -1,3 +1,3 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Delivery over SMTP: retries, pool of connections, one connection, its commands and replies."""
+"""Delivery over SMTP: attempts and retries, the connection pool, connections, commands and replies."""

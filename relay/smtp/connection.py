@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Edge: one SMTP connection: connect, STARTTLS, AUTH, send mails, QUIT. Replies become our errors, once, here."""
+"""SMTP connections: connect, STARTTLS, AUTH, transactions, QUIT. Replies and lost connections become DeliveryErrors."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final, cast
 
 import aiosmtplib
-import msgspec
 
-from relay.errors import Barred, ConnectionStale, Deferred, DeliveryError, Rejected, Uncertain
+from relay.errors import AccountRefused, ConnectionStale, Deferred, DeliveryError, Rejected, Uncertain
 from relay.settings import IMPLICIT_TLS_PORTS, is_loopback
 from relay.smtp.dialogue import Dialogue, DialogueLost
 from shared import redaction
@@ -22,6 +21,7 @@ from shared import redaction
 if TYPE_CHECKING:
     from asyncio import Transport
 
+    from relay.envelope import Envelope
     from relay.settings import RelaySettings
     from relay.smtp.dialogue import Reply
 
@@ -35,41 +35,29 @@ RESET: Final = b"RSET\r\n"
 AUTH_METHODS: Final = ("plain", "login", "cram-md5")
 
 _QUOTA = re.compile(r"daily message quota exceeded", re.IGNORECASE)
-_TIMED_OUT = re.compile(r"\b4\.4\.2\b")  # RFC 3463, 3.5: bad connection; what SES says to one idle for too long
+_TIMED_OUT = re.compile(r"\b4\.4\.2\b")  # RFC 3463, 3.5: bad connection; SES closes an idle one with it
 _HOST_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
 
 
-class Envelope(msgspec.Struct, frozen=True):
-    """Who the mail is from and for (RFC 5321, 2.3.1), ASCII addr-specs."""
+class SmtpConnection(Dialogue):
+    """A dialogue that sends emails. An error of the connection closes it; after a refusal it is still usable."""
 
-    sender: str
-    recipient: str
-
-
-class SmtpConnection:
-    """A connection ready for mail. After any error of its own it is closed; after a refusal it goes on."""
-
-    def __init__(self, dialogue: Dialogue, timeout_seconds: float) -> None:
-        """Allow each transaction `timeout_seconds` in all."""
-        self._dialogue = dialogue
+    def __init__(self, transport: Transport, timeout_seconds: float) -> None:
+        """Take over a transport on which EHLO, TLS and AUTH are done; a transaction takes at most `timeout_seconds`."""
+        super().__init__(transport)
         self._timeout_seconds = timeout_seconds
         self._is_clean = True
         self.transactions = 0
 
-    @property
-    def is_usable(self) -> bool:
-        """Whether the server has neither hung up nor said goodbye."""
-        return self._dialogue.is_quiet
-
     async def send(self, envelope: Envelope, message: bytes) -> None:
-        """Hand over one message, CRLF line ends and a final one.
+        """Send one message, whose lines all end with CRLF.
 
         Raises:
             ConnectionStale: the connection had been kept and was closing; nothing was sent.
-            Deferred: not accepted, may be tried again.
-            Rejected: refused for good.
-            Barred: the account cannot send for now.
-            Uncertain: no answer after the final dot.
+            Deferred: not accepted; may be tried again.
+            Rejected: refused permanently.
+            AccountRefused: the account cannot send now.
+            Uncertain: no reply came after the final dot.
         """
         handed_over = False
         self.transactions += 1
@@ -81,30 +69,30 @@ class SmtpConnection:
                 await self._step(b"MAIL FROM:<%s>\r\n" % envelope.sender.encode("ascii"))
                 await self._step(b"RCPT TO:<%s>\r\n" % envelope.recipient.encode("ascii"))
                 await self._step(b"DATA\r\n", expected=3)
-                handed_over = self._dialogue.is_quiet  # else the next line fails before a byte of the mail is out
+                handed_over = self.is_usable  # if not, the next line fails before it sends a byte of the email
                 await self._step(_stuffed(message))
                 self._is_clean = True
         except (DialogueLost, TimeoutError) as error:
-            self._dialogue.abort()
+            self.abort()
             text = redaction.text(str(error)) or f"no reply within {self._timeout_seconds:g} s"
             if handed_over:
-                raise Uncertain(f"no answer after the final dot: {text}") from error
+                raise Uncertain(f"no reply after the final dot: {text}") from error
             raise self._broken(text) from error
         except asyncio.CancelledError as error:
-            self._dialogue.abort()
-            if handed_over:  # whoever cancelled wants an end, and the log has to say what became of the mail
-                raise Uncertain("broken off after the final dot") from error
+            self.abort()
+            if handed_over:  # the process stops, and the log has to name the outcome of this email
+                raise Uncertain("interrupted after the final dot") from error
             raise
 
     async def _step(self, line: bytes, expected: int = 2) -> None:
-        reply = await self._dialogue.command(line)
+        reply = await self.command(line)
         if reply.code // 100 == expected:
             return
         text = redaction.text(reply.text)
         if reply.code // 100 not in REFUSALS:
-            raise DialogueLost(f"out of turn: {reply.code} {text}")
+            raise DialogueLost(f"unexpected reply: {reply.code} {text}")
         if reply.code == SERVICE_CLOSING or line is RESET or (line[:4] == b"MAIL" and _TIMED_OUT.search(text)):
-            self._dialogue.abort()
+            self.abort()
             raise self._broken(text, reply.code)
         raise _refusal(reply, text)
 
@@ -112,21 +100,21 @@ class SmtpConnection:
         return ConnectionStale(text, code) if self.transactions > 1 else Deferred(text, code)
 
     async def quit(self) -> None:
-        """Say goodbye and close; a server that does not answer is not waited for."""
+        """Send QUIT and close; a server that does not reply within a second is cut off."""
         try:
             async with asyncio.timeout(QUIT_SECONDS):
-                await self._dialogue.command(b"QUIT\r\n")
+                await self.command(b"QUIT\r\n")
         except (DialogueLost, TimeoutError):
-            self._dialogue.abort()
+            self.abort()
         else:
-            self._dialogue.close()
+            self.close()
 
 
 class Connector:
-    """Opens connections as the settings say."""
+    """Opens connections with the settings of the relay."""
 
     def __init__(self, settings: RelaySettings) -> None:
-        """Read nothing and connect nothing yet."""
+        """Keep the settings; connections are opened by `connect`."""
         self._settings = settings
         self._implicit_tls = settings.smtp_tls != "off" and settings.smtp_port in IMPLICIT_TLS_PORTS
 
@@ -134,8 +122,8 @@ class Connector:
         """Return a connection that is ready for mail.
 
         Raises:
-            Deferred: the server is not there, not ready, or not secure.
-            Barred: it does not take the credentials.
+            Deferred: the server is not reachable, not ready, or not secure.
+            AccountRefused: the server refuses the credentials.
         """
         limit = min(HANDSHAKE_SECONDS, self._settings.smtp_timeout_seconds)
         client = aiosmtplib.SMTP(
@@ -145,7 +133,7 @@ class Connector:
             use_tls=self._implicit_tls,
             start_tls=False,
             tls_context=self._tls_context if self._implicit_tls else None,
-            local_hostname=_own_name(),
+            local_hostname=_local_hostname(),
         )
         try:
             async with asyncio.timeout(limit):
@@ -156,8 +144,7 @@ class Connector:
             if failure:
                 raise failure from error
             raise
-        dialogue = Dialogue(cast("Transport", client.transport))
-        return SmtpConnection(dialogue, self._settings.smtp_timeout_seconds)
+        return SmtpConnection(cast("Transport", client.transport), self._settings.smtp_timeout_seconds)
 
     async def _handshake(self, client: aiosmtplib.SMTP) -> None:
         await client.connect()
@@ -171,29 +158,29 @@ class Connector:
         if client.supports_extension("starttls"):
             await client.starttls(tls_context=self._tls_context)
             await client.ehlo()
-        elif self._settings.smtp_tls == "required" or (self._settings.smtp_username and not _peer_is_here(client)):
-            raise Deferred("the server does not offer STARTTLS, and the connection has to be encrypted")
+        elif self._settings.smtp_tls == "required" or (self._settings.smtp_username and not _is_local(client)):
+            raise Deferred("the server does not offer STARTTLS, and the connection must be encrypted")
 
     async def _log_in(self, client: aiosmtplib.SMTP) -> None:
         offered = [method for method in AUTH_METHODS if method in client.supported_auth_methods]
         if not offered:
-            raise Barred("the server offers no AUTH method that we know")
+            raise AccountRefused("the server offers no AUTH method that the relay supports")
         log_in = {"plain": client.auth_plain, "login": client.auth_login, "cram-md5": client.auth_crammd5}[offered[0]]
         await log_in(self._settings.smtp_username, self._settings.smtp_password)
 
     @cached_property
     def _tls_context(self) -> ssl.SSLContext:
-        return ssl.create_default_context()  # the system's store, or SSL_CERT_FILE
+        return ssl.create_default_context()  # the system's certificates, or SSL_CERT_FILE
 
 
 def _failure(error: BaseException) -> DeliveryError | None:
     match error:
         case aiosmtplib.SMTPAuthenticationError() if error.code // 100 == PERMANENT:
-            return Barred(f"AUTH: {redaction.text(error.message)}", error.code)
+            return AccountRefused(f"AUTH: {redaction.text(error.message)}", error.code)
         case aiosmtplib.SMTPResponseException():
             return Deferred(redaction.text(error.message), error.code)
         case TimeoutError():
-            return Deferred("the server did not answer in time while connecting")
+            return Deferred("the server did not reply in time while the relay connected")
         case aiosmtplib.SMTPException() | OSError() | ValueError():
             return Deferred(redaction.text(str(error)) or repr(error))
         case _:
@@ -202,23 +189,23 @@ def _failure(error: BaseException) -> DeliveryError | None:
 
 def _refusal(reply: Reply, text: str) -> DeliveryError:
     if _QUOTA.search(text):
-        return Barred(text, reply.code)
+        return AccountRefused(text, reply.code)
     if reply.code // 100 == PERMANENT:
         return Rejected(text, reply.code)
     return Deferred(text, reply.code)
 
 
 def _stuffed(message: bytes) -> bytes:
-    """Double the dots at line starts (RFC 5321, 4.5.2) and end with the final one."""
+    """Double the dots at line starts and add the final dot (RFC 5321, 4.5.2)."""
     stuffed = message.replace(b"\r\n.", b"\r\n..")
     return (b"." if stuffed[:1] == b"." else b"") + stuffed + b".\r\n"
 
 
-def _peer_is_here(client: aiosmtplib.SMTP) -> bool:
+def _is_local(client: aiosmtplib.SMTP) -> bool:
     peer = client.get_transport_info("peername")
     return bool(peer) and is_loopback(peer[0])
 
 
-def _own_name() -> str:
+def _local_hostname() -> str:
     name = socket.gethostname()
     return name if _HOST_NAME.fullmatch(name) else "localhost"

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Delivers a message: once if all goes well, again while the request's time lasts, never twice."""
+"""Delivers one message: tries again while the time of the request lasts, and never sends it twice."""
 
 from __future__ import annotations
 
@@ -12,52 +12,54 @@ from typing import TYPE_CHECKING, Final
 from aiolimiter import AsyncLimiter
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
-from relay.errors import Barred, ConnectionStale, Deferred, DeliveryError
+from relay.errors import AccountRefused, ConnectionStale, Deferred, DeliveryError
 from shared.telemetry.spans import NO_SPANS
 
 if TYPE_CHECKING:
-    from relay.smtp.connection import Envelope, SmtpConnection
+    from relay.envelope import Envelope
+    from relay.smtp.connection import SmtpConnection
     from relay.smtp.pool import Pool
     from shared.telemetry.spans import Attributes, Spans
 
 log = logging.getLogger(__name__)
 
-BARRED_SECONDS: Final = 5.0
+CIRCUIT_OPEN_SECONDS: Final = 5.0
 
 _backoff = wait_random_exponential(multiplier=0.2, max=2)
 
 
 class Delivery:
-    """Sends over pooled connections."""
+    """Sends over pooled connections. When the server refuses the account, sending stops for a while (circuit open)."""
 
     event = "email.sent"
 
     def __init__(
         self, pool: Pool[SmtpConnection], *, max_send_rate: float, server: tuple[str, int], spans: Spans = NO_SPANS
     ) -> None:
-        """Send at most `max_send_rate` messages a second, 0 for as fast as possible; spans name the `server`."""
+        """Send at most `max_send_rate` messages a second, 0 for no limit; spans name the `server`."""
         self._pool = pool
-        self._limiter = AsyncLimiter(1, 1 / max_send_rate) if max_send_rate else None  # one at a time: no bursts
+        self._limiter = AsyncLimiter(1, 1 / max_send_rate) if max_send_rate else None  # evenly, without bursts
         self._spans = spans
         self._attributes: dict[str, str | int] = {"server.address": server[0], "server.port": server[1]}
-        self._barred: Barred | None = None
-        self._barred_until = 0.0
-        self.transactions: Counter[tuple[str, str]] = Counter({("uncertain", "none"): 0})  # the first is an increase
-        self.retries = self.throttles = self.bars = 0
+        self._refusal: AccountRefused | None = None
+        self._circuit_open_until = 0.0
+        self.transactions: Counter[tuple[str, str]] = Counter()
+        self.transactions["uncertain", "none"] = 0  # Prometheus sees no increase in a series that begins with 1
+        self.retries = self.throttles = self.circuit_openings = 0
 
     async def __call__(self, envelope: Envelope, message: bytes, *, deadline: float) -> None:
         """Deliver; no attempt starts after `deadline` (loop time in seconds).
 
         Raises:
-            DeliveryError: it was not, or nobody knows.
+            DeliveryError: the mail server did not accept the message, or the outcome is unknown.
         """
         try:
             await self._attempt(envelope, message, deadline)
         except Deferred as error:
-            await self._again(envelope, message, deadline, error)
+            await self._retry(envelope, message, deadline, error)
 
-    async def _again(self, envelope: Envelope, message: bytes, deadline: float, failure: Deferred) -> None:
-        """Repeat after pauses. tenacity costs 35 us even if nothing is repeated; so it hears of a failure only here."""
+    async def _retry(self, envelope: Envelope, message: bytes, deadline: float, failure: Deferred) -> None:
+        """Try again after pauses. Tenacity takes 35 us even for a success, so the first attempt is made without it."""
         async for attempt in _retrying(deadline):
             with attempt:
                 if attempt.retry_state.attempt_number == 1:
@@ -66,29 +68,24 @@ class Delivery:
                 await self._attempt(envelope, message, deadline)
 
     async def _attempt(self, envelope: Envelope, message: bytes, deadline: float) -> None:
-        self._refuse_if_barred()
-        connection = await self._connection(deadline)
+        connection = await self._lease(deadline)
+        attributes: Attributes = {**self._attributes, "messaging.message.body.size": len(message)}
         try:
-            self._refuse_if_barred()  # since we began to wait
-            await self._transact(connection, envelope, message)
+            self._check_circuit()  # again after the wait
+            with self._spans.start("SMTP transaction", "client", attributes) as span:
+                try:
+                    await connection.send(envelope, message)
+                except DeliveryError as error:
+                    span.fail(error.outcome, {"smtp.response.status_code": error.code})
+                    self._count_failure(error)
+                    raise
+            self.transactions["accepted", "2xx"] += 1
         finally:
             self._pool.release(connection)
 
-    async def _transact(self, connection: SmtpConnection, envelope: Envelope, message: bytes) -> None:
-        attributes: Attributes = {**self._attributes, "messaging.message.body.size": len(message)}
-        with self._spans.start("SMTP transaction", "client", attributes) as span:
-            try:
-                await connection.send(envelope, message)
-                self.transactions["accepted", "2xx"] += 1
-            except DeliveryError as error:
-                span.fail(type(error).__name__.lower(), {"smtp.response.status_code": error.code})
-                self._count(error)
-                if isinstance(error, Barred):
-                    self._bar(error)
-                raise
-
-    async def _connection(self, deadline: float) -> SmtpConnection:
-        if _now() >= deadline:  # KV took its time over the key or the suppression list
+    async def _lease(self, deadline: float) -> SmtpConnection:
+        self._check_circuit()
+        if _now() >= deadline:  # the idempotency key or the suppression list took too long
             raise Deferred("the request's time was over before an attempt could begin")
         if not self._limiter and (connection := self._pool.take()):
             return connection
@@ -97,42 +94,44 @@ class Delivery:
             async with asyncio.timeout_at(deadline):
                 if self._limiter:
                     await self._limiter.acquire()
-                    self._refuse_if_barred()
+                    self._check_circuit()
                     is_held_back = False
                 return await self._pool.acquire()
         except TimeoutError:
-            raise Deferred(self._why_none(is_held_back=is_held_back)) from None
-        except Barred as error:
-            self._bar(error)
+            raise Deferred(self._reason_without_connection(is_held_back=is_held_back)) from None
+        except AccountRefused as error:
+            self._open_circuit(error)
             raise
 
-    def _why_none(self, *, is_held_back: bool) -> str:
+    def _reason_without_connection(self, *, is_held_back: bool) -> str:
         if is_held_back:
             return "held back by SES_MAX_SEND_RATE for longer than the request's time"
         if self._pool.state().leased:
             return "no SMTP connection came free within the request's time"
         return "the server did not accept a connection within the request's time"
 
-    def _refuse_if_barred(self) -> None:
-        if self._barred and _now() < self._barred_until:
-            raise Barred(self._barred.text, self._barred.code)  # a new one: each keeps the frames it passed through
+    def _check_circuit(self) -> None:
+        if self._refusal and _now() < self._circuit_open_until:
+            raise AccountRefused(self._refusal.text, self._refusal.code)  # a new error: a shared traceback would grow
 
-    def _bar(self, error: Barred) -> None:
-        """Let nobody try for a while: each try of each request would count against the account."""
-        if _now() < self._barred_until:
+    def _open_circuit(self, error: AccountRefused) -> None:
+        """Refuse all sends for a while: the server counts each try against the account."""
+        if _now() < self._circuit_open_until:
             return
-        log.error("smtp.barred", extra={"seconds": BARRED_SECONDS, "code": error.code, "error": error.text})
-        self._barred, self._barred_until = error, _now() + BARRED_SECONDS
-        self.bars += 1
+        log.error("smtp.barred", extra={"seconds": CIRCUIT_OPEN_SECONDS, "code": error.code, "error": error.text})
+        self._refusal, self._circuit_open_until = error, _now() + CIRCUIT_OPEN_SECONDS
+        self.circuit_openings += 1
 
-    def _count(self, error: DeliveryError) -> None:
+    def _count_failure(self, error: DeliveryError) -> None:
+        if isinstance(error, AccountRefused):
+            self._open_circuit(error)
         code_class = f"{error.code // 100}xx" if error.code else "none"
-        self.transactions[type(error).__name__.lower(), code_class] += 1
+        self.transactions[error.outcome, code_class] += 1
         self.throttles += "throttling" in error.text.lower()
 
 
-class Disabled:
-    """The sibling for EMAIL_ENABLED=false: every message counts as delivered, none is sent."""
+class DisabledDelivery:
+    """Used with EMAIL_ENABLED=false: every message counts as delivered, and none is sent."""
 
     event = "email.disabled"
 

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""A bounded pool of kept connections. Knows no SMTP: what to do is decided without awaiting, and done afterwards."""
+"""A bounded pool of kept connections, independent of SMTP. It decides without await, then acts in tasks of its own."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from shared.telemetry.histogram import Histogram
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-OPENINGS_UNTIL_ONE_SUCCEEDS: Final = 2  # so that a burst does not hammer a server that refuses us
+OPENINGS_UNTIL_ONE_SUCCEEDS: Final = 2  # so that a burst does not overload a server that refuses connections
 CLOSE_SECONDS: Final = 2.0
 
 
 class Poolable(Protocol):
-    """The face of a connection that the pool needs."""
+    """The interface of a connection that the pool needs."""
 
     transactions: int
 
@@ -33,7 +33,7 @@ class Poolable(Protocol):
 C = TypeVar("C", bound=Poolable)
 
 
-class Limits(NamedTuple):
+class PoolLimits(NamedTuple):
     """How many connections, and how much each of them may do before it is closed."""
 
     connections: int
@@ -42,8 +42,8 @@ class Limits(NamedTuple):
     age_seconds: float
 
 
-class State(NamedTuple):
-    """How many connections there are in each state; `waiting` counts those who have none."""
+class PoolState(NamedTuple):
+    """How many connections are in each state; `waiting` counts the callers that wait for one."""
 
     leased: int
     idle: int
@@ -58,19 +58,23 @@ class _Parked(NamedTuple, Generic[C]):
 
 
 class Pool(Generic[C]):
-    """Lends connections, first come first served; opens them on demand up to the bound, in tasks of their own.
+    """Lends connections in the order of the requests; opens them on demand up to the limit, in tasks of their own.
 
-    Whoever waits gets the first connection that comes free, whether kept or new: a slow handshake delays nobody.
+    The first waiting caller gets the first free connection, kept or new: a slow handshake delays no other caller.
     """
 
     def __init__(
-        self, connect: Callable[[], Awaitable[C]], limits: Limits, *, for_all: type[Exception] | tuple[()] = ()
+        self,
+        connect: Callable[[], Awaitable[C]],
+        limits: PoolLimits,
+        *,
+        errors_for_all: type[Exception] | tuple[()] = (),
     ) -> None:
-        """Open with `connect`, whose errors go to whoever waits first, those of the kind `for_all` to all who wait."""
+        """Open with `connect`. An error goes to the first waiting caller, one of `errors_for_all` to all of them."""
         self._connect = connect
         self._limits = limits
-        self._for_all = for_all
-        self._parked: list[_Parked[C]] = []  # the one used last is at the end, and is used next
+        self._errors_for_all = errors_for_all
+        self._parked: list[_Parked[C]] = []  # the connection used last is at the end, and is used next
         self._opened_at: dict[C, float] = {}
         self._waiting: deque[asyncio.Future[C]] = deque()
         self._opening = Tasks()
@@ -83,13 +87,13 @@ class Pool(Generic[C]):
         self.unopened = 0
 
     def __repr__(self) -> str:
-        """Tell the state, for logs and tests."""
+        """Show the state, for logs and tests."""
         return f"<Pool {', '.join(f'{count} {state}' for state, count in self.state()._asdict().items())}>"
 
-    def state(self) -> State:
-        """Count the connections by what they are doing, and who waits for one."""
+    def state(self) -> PoolState:
+        """Count the connections in each state, and the callers that wait for one."""
         idle = len(self._parked)
-        return State(
+        return PoolState(
             leased=len(self._opened_at) - idle,
             idle=idle,
             opening=self._being_opened,
@@ -98,21 +102,21 @@ class Pool(Generic[C]):
         )
 
     async def __aenter__(self) -> Self:
-        """Open nothing before it is needed."""
+        """Open nothing yet: connections are opened on demand."""
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Close every connection; a server that does not take leave is not waited for."""
+        """Close every connection; servers get a limited time to answer QUIT."""
         if self._sweep:
             self._sweep.cancel()
-        self._limits = self._limits._replace(connections=0, messages=0)  # nothing is opened or kept any more
+        self._limits = self._limits._replace(connections=0, messages=0)  # open and keep none from now on
         self._opening.cancel()
         while self._parked:
             self._retire(self._parked.pop().connection)
         await self._closing.wait(CLOSE_SECONDS)
 
     def take(self) -> C | None:
-        """Return a kept connection that is the caller's until `release`, if one is idle."""
+        """Return an idle connection, if there is one; the caller has it until `release`."""
         while self._parked:
             connection, since = self._parked.pop()
             if self._is_good(connection) and _now() - since < self._limits.idle_seconds:
@@ -121,10 +125,10 @@ class Pool(Generic[C]):
         return None
 
     async def acquire(self) -> C:
-        """Return a connection that is the caller's until `release`, in turn.
+        """Return a connection as soon as one is free; the caller has it until `release`.
 
         Raises:
-            Exception: whatever `connect` raised.
+            Exception: the error of `connect`.
         """
         if connection := self.take():
             return connection
@@ -144,11 +148,11 @@ class Pool(Generic[C]):
                 self._waiting.remove(waiter)
 
     def release(self, connection: C) -> None:
-        """Take a connection back, whatever state it is in."""
+        """Take a connection back, usable or not."""
         if not self._is_good(connection):
             self._retire(connection)
         else:
-            self._hand_on(connection)
+            self._pass_on(connection)
 
     def _is_good(self, connection: C) -> bool:
         return (
@@ -157,7 +161,7 @@ class Pool(Generic[C]):
             and _now() - self._opened_at[connection] < self._limits.age_seconds
         )
 
-    def _hand_on(self, connection: C) -> None:
+    def _pass_on(self, connection: C) -> None:
         waiter = self._first_waiting()
         if waiter:
             waiter.set_result(connection)
@@ -184,7 +188,7 @@ class Pool(Generic[C]):
     async def _open(self) -> None:
         try:
             connection = await self._connect()
-        except Exception as error:  # noqa: BLE001 - it is for whoever waits, not for us
+        except Exception as error:  # noqa: BLE001 - for the caller that waits
             self._is_accepted = False
             self._being_opened -= 1
             self.unopened += 1
@@ -193,12 +197,12 @@ class Pool(Generic[C]):
             self._is_accepted = True
             self._being_opened -= 1
             self._opened_at[connection] = _now()
-            self._hand_on(connection)
+            self._pass_on(connection)
         self._open_more()
 
     def _fail(self, error: Exception) -> None:
-        """Tell whoever waits first; everybody, if there is no connection left that could come free for the others."""
-        is_for_all = not self._opened_at or isinstance(error, self._for_all)
+        """Fail the first waiting caller, or all of them if no connection is left that the others could get."""
+        is_for_all = not self._opened_at or isinstance(error, self._errors_for_all)
         while waiter := self._first_waiting():
             waiter.set_exception(error)
             if not is_for_all:
@@ -210,7 +214,7 @@ class Pool(Generic[C]):
         self._closing.start(self._close(connection))
 
     async def _close(self, connection: C) -> None:
-        """Say goodbye, and only then open another: the server counts connections too."""
+        """Close, and only then open another: the server limits connections too."""
         try:
             await connection.quit()
         finally:

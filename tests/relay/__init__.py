@@ -1,3 +1,3 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""The relay, room by room."""
+"""Tests of the modules of the relay."""

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""The real servers that the relay is tried against, and our connections to them."""
+"""The real servers that the relay is tested with, and our connections to them."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ if TYPE_CHECKING:
     from tests.stack.nats_server import NatsServer
     from tests.stack.scripted_smtp import ScriptedSmtp
 
-TEST_NET = ("192.0.2.1", 9)  # RFC 5737: nobody; a datagram socket only asks the routing table
+TEST_NET = ("192.0.2.1", 9)  # RFC 5737: no host has it; a datagram socket only asks the routing table
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Run on uvloop, as the relay does; what touches a transport itself also on asyncio's own loop."""
-    both = item.path.name in {"test_smtp_connection.py", "test_smtp_dialogue.py"}
+    """Run on uvloop, as the relay does; tests of transports also run on the loop of asyncio."""
+    both = item.path.name in {"test_connection.py", "test_dialogue.py", "test_lost_connection.py", "test_opening.py"}
     return {"uvloop": uvloop.new_event_loop} | ({"asyncio": asyncio.new_event_loop} if both else {})
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def nats_server() -> AsyncIterator[NatsServer]:
-    """One nats-server with JetStream for all tests; the buckets are each test's own."""
+    """One nats-server with JetStream for all tests; each test has buckets of its own."""
     async with servers.running() as server:
         yield server
 
 
 @pytest.fixture
 async def nats_proxy(nats_server: NatsServer) -> AsyncIterator[NatsProxy]:
-    """A proxy before the one nats-server."""
+    """A proxy in front of the nats-server."""
     async with proxies.running(nats_server.url) as proxy:
         yield proxy
 
@@ -64,7 +64,7 @@ async def nats_connection(nats_proxy: NatsProxy) -> AsyncIterator[Connection]:
 
 @pytest.fixture
 async def buckets(nats_server: NatsServer) -> AsyncIterator[Buckets]:
-    """Two buckets of this test's own, seen past the proxy."""
+    """Two buckets for this test, reached without the proxy."""
     async with Buckets.created(nats_server.url) as created:
         yield created
 
@@ -84,7 +84,7 @@ def index_writer(inbox: Inbox, nats_connection: Connection, buckets: Buckets) ->
 
 @pytest.fixture
 async def smtp() -> AsyncIterator[ScriptedSmtp]:
-    """An SMTP server that does the right thing until the test gives it a script."""
+    """An SMTP server that accepts everything until the test gives it a script."""
     async with scripted_smtp.running() as server:
         yield server
 
@@ -98,17 +98,17 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 @pytest.fixture
 def trusted(certificates: Certificates, monkeypatch: pytest.MonkeyPatch) -> Certificates:
-    """The authority, known to this machine."""
+    """The authority, trusted by this machine."""
     monkeypatch.setenv("SSL_CERT_FILE", str(certificates.ca_file))
     return certificates
 
 
 @pytest.fixture
 def other_host() -> str:
-    """An address under which this machine is reached but that does not say so, as another host's would."""
+    """An address of this machine that looks like the address of another host."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(TEST_NET)
         except OSError:
-            pytest.skip("this machine has no address but the loopback's")
+            pytest.skip("this machine has only loopback addresses")
         return str(probe.getsockname()[0])

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Builds what the relay's rooms are given in tests; asserts nothing."""
+"""Builds settings, envelopes, emails and records for tests; asserts nothing."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
+from relay.envelope import Envelope
 from relay.settings import RelaySettings
-from relay.smtp.connection import Connector, Envelope
+from relay.smtp.connection import Connector
 from shared.contract import EmailRecipientRecord
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ MAIL: Final = b"From: <noreply@lfx.linuxfoundation.org>\r\nSubject: x\r\n\r\nHel
 
 
 def settings(smtp: ScriptedSmtp, **changes: Any) -> RelaySettings:
-    """Settings for a relay that sends to this server and gives up a stalled dialogue within a second."""
+    """Settings for a relay that sends to this server and abandons a stalled transaction after a second."""
     known = {"smtp_host": "localhost", "smtp_port": smtp.port, "smtp_timeout_seconds": 1.0}
     return RelaySettings(**{**known, **changes})
 
@@ -31,12 +32,12 @@ def connector(smtp: ScriptedSmtp, **changes: Any) -> Connector:
 
 
 def mail(number: int) -> bytes:
-    """A mail that can be told from others."""
+    """An email with a number in its subject."""
     return MAIL.replace(b"Subject: x", b"Subject: %d" % number)
 
 
 def numbers(smtp: ScriptedSmtp) -> list[int]:
-    """The numbers of the mails a server has accepted, in order."""
+    """The numbers of the emails that the server has accepted, in order."""
     return sorted(int(one.content.split(b"Subject: ")[1].split(b"\r\n")[0]) for one in smtp.mails)
 
 

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""The buckets of one test, made, read and broken with nats-py's own KV client."""
+"""The buckets of one test, created, read and broken with the KV client of nats-py."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Buckets:
     @classmethod
     @asynccontextmanager
     async def created(cls, url: str) -> AsyncIterator[Buckets]:
-        """Make them, and delete them afterwards."""
+        """Create them, and delete them afterwards."""
         async with await nats.connect(url) as client:
             buckets = cls(client.jetstream())
             await buckets.make()
@@ -46,19 +46,19 @@ class Buckets:
             await buckets.delete()
 
     async def make(self, *, max_value_size: int | None = None) -> None:
-        """Make both, as the chart does."""
+        """Create both, as the chart does."""
         for name in (self.recipients_name, self.group_index_name):
             limit = max_value_size if name == self.group_index_name else None
             await self._jetstream.create_key_value(KeyValueConfig(name, max_value_size=limit, direct=True))
 
     async def lower_limit(self, max_value_size: int) -> None:
-        """Let the group index take no larger values from now on, as an operator does."""
+        """Lower the limit for the values of the group index, as an operator does."""
         config = (await self._jetstream.stream_info(f"KV_{self.group_index_name}")).config
         config.max_msg_size = max_value_size
         await self._jetstream.update_stream(config)
 
     async def delete(self) -> None:
-        """Delete both with all they hold, those that are there."""
+        """Delete both with their content, if they exist."""
         for name in (self.recipients_name, self.group_index_name):
             try:
                 await self._jetstream.delete_key_value(name)
@@ -79,7 +79,7 @@ class Buckets:
         await bucket.put(_segment_key(group_id, segment), value)
 
     async def segment(self, group_id: str, segment: int) -> bytes:
-        """The value of a segment, empty where there is none."""
+        """The value of a segment, empty if it does not exist."""
         bucket = await self._group_index()
         try:
             return (await bucket.get(_segment_key(group_id, segment))).value or b""
@@ -91,7 +91,7 @@ class Buckets:
         await (await self._group_index()).delete(_segment_key(group_id, segment))
 
     async def ids(self, group_id: str) -> list[str]:
-        """All ids of a group in order; what is no JSON counts as empty."""
+        """All ids of a group in order; a corrupt segment counts as empty."""
         found: list[str] = []
         number = 0
         while value := await self.segment(group_id, number):

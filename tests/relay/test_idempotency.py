@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Which requests are the same, and what a repeat is answered."""
+"""The rules of idempotency keys: valid keys, fingerprints of requests, and the answer to a repeat."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay import idempotency
-from relay.idempotency import Claim, State
-from shared.contract import SendEmailRequest, SendEmailResponse
+from relay.idempotency import KeyState, StoredKey
+from shared.contract import SendEmailRequest
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 LONGEST = timedelta(seconds=48)
@@ -26,9 +26,9 @@ def request(**changes: Any) -> SendEmailRequest:
     return msgspec.convert({**REQUEST, **changes}, SendEmailRequest)
 
 
-def claim(state: State = "started", fingerprint: str = "same", age: float = 0) -> Claim:
+def stored(state: KeyState = "started", fingerprint: str = "same", age: float = 0) -> StoredKey:
     started_at = NOW - timedelta(seconds=age)
-    return Claim(fingerprint=fingerprint, email_id="e", group_id="g", started_at=started_at, state=state)
+    return StoredKey(fingerprint=fingerprint, email_id="e", group_id="g", started_at=started_at, state=state)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def claim(state: State = "started", fingerprint: str = "same", age: float = 0) -
         ({"idempotency_key": "field"}, {"Idempotency-Key": "x" * 257}, "field"),
     ],
 )
-def test_the_key_is_that_of_the_field_else_that_of_the_header(
+def test_the_field_wins_over_the_header(
     changes: dict[str, object], headers: dict[str, str] | None, key: str | None
 ) -> None:
     assert idempotency.key_in(request(**changes), headers) == key
@@ -65,7 +65,7 @@ def test_the_key_is_that_of_the_field_else_that_of_the_header(
         ({"idempotency_key": "x" * 257}, {"Idempotency-Key": "a"}),
     ],
 )
-def test_a_key_that_cannot_be_kept_is_malformed(changes: dict[str, object], headers: dict[str, str] | None) -> None:
+def test_a_key_that_cannot_be_stored_is_malformed(changes: dict[str, object], headers: dict[str, str] | None) -> None:
     with pytest.raises(idempotency.Malformed):
         idempotency.key_in(request(**changes), headers)
 
@@ -76,7 +76,7 @@ def test_every_key_has_a_legal_kv_key_of_its_own(one: str, other: str) -> None:
     assert (idempotency.store_key(one) == idempotency.store_key(other)) == (one == other)
 
 
-def test_the_same_content_has_the_same_fingerprint_however_it_is_written() -> None:
+def test_the_same_content_has_the_same_fingerprint_in_every_form_of_json() -> None:
     bodies = [
         b'{"to":"a@example.com","subject":"Hi","html":"<p>Hi</p>","text":"Hi","tags":{"a":"1","b":"2"}}',
         b' {"tags":{"b":"2","a":"1"},"text":"H\\u0069","html":"<p>Hi<\\/p>","subject":"Hi","to":"a@example.com"}',
@@ -113,30 +113,31 @@ def test_the_fingerprint_of_a_request_is_the_same_in_every_version() -> None:
     ],
     ids=lambda changes: next(iter(changes)),
 )
-def test_other_content_in_any_field_has_another_fingerprint(changes: dict[str, object]) -> None:
+def test_a_change_of_any_field_changes_the_fingerprint(changes: dict[str, object]) -> None:
     assert idempotency.fingerprint(request(**changes)) != idempotency.fingerprint(request())
 
 
-def test_every_field_of_a_request_but_the_key_counts() -> None:
+def test_every_field_of_a_request_except_the_key_counts() -> None:
     fields = set(SendEmailRequest.__struct_encode_fields__) - {"idempotency_key"}
     tried = {"to", "subject", "html", "text", "group_id", "from", "from_display_name", "reply_to"}
     assert fields == tried | {"unsubscribe_url", "tags"}
 
 
 @pytest.mark.parametrize(
-    ("known", "answer"),
+    ("first", "error"),
     [
-        (claim("sent"), SendEmailResponse(email_id="e", group_id="g")),
-        (claim("sent", age=80_000), SendEmailResponse(email_id="e", group_id="g")),
-        (claim("started", age=0), "request in progress"),
-        (claim("started", age=-30), "request in progress"),
-        (claim("started", age=48), "request in progress"),
-        (claim("started", age=49), "delivery outcome unknown"),
-        (claim("unknown"), "delivery outcome unknown"),
-        (claim("sent", "other"), "idempotency key reused"),
-        (claim("started", "other"), "idempotency key reused"),
-        (claim("unknown", "other"), "idempotency key reused"),
+        (stored("sent"), ""),
+        (stored("sent", age=80_000), ""),
+        (stored("started", age=0), "request in progress"),
+        (stored("started", age=-30), "request in progress"),
+        (stored("started", age=48), "request in progress"),
+        (stored("started", age=49), "delivery outcome unknown"),
+        (stored("unknown"), "delivery outcome unknown"),
+        (stored("sent", "other"), "idempotency key reused"),
+        (stored("started", "other"), "idempotency key reused"),
+        (stored("unknown", "other"), "idempotency key reused"),
     ],
 )
-def test_a_repeat_is_answered_by_how_far_the_first_has_come(known: Claim, answer: object) -> None:
-    assert idempotency.answer(known, "same", now=NOW, longest=LONGEST) == answer
+def test_the_answer_to_a_repeat_depends_on_the_state_of_the_first(first: StoredKey, error: str) -> None:
+    repeat = idempotency.answer(first, "same", now=NOW, longest_request=LONGEST)
+    assert (repeat.email_id, repeat.group_id, repeat.error) == ("e", "g", error)

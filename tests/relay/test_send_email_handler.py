@@ -1,82 +1,27 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Request bytes to reply bytes, with a mail server and a store that the test decides about."""
+"""Request bytes to reply bytes, with steps that the test controls."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import logging
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from relay import errors
-from relay.records.idempotency_store import NoClaims
-from relay.send_email_handler import REASONS, Options, SendEmailHandler
-from relay.submission import Policy
-from shared.addresses import parse
+from relay import errors, idempotency
+from relay.idempotency import Repeat
+from relay.records.idempotency_store import DisabledIdempotencyStore
+from relay.send_email_handler import ERROR_STRINGS, SendEmailHandler, Steps, error_string
+from shared import contract, decoding, suppression_list
+from shared.errors import StoreError, StoreUnavailable
+from tests.relay.steps import OPTIONS, REQUEST, Keys, Mails, Store, StuckStore, answer
 from tests.relay.waiting import until
 
 if TYPE_CHECKING:
-    from relay.smtp.connection import Envelope
-    from shared import contract
-
-POLICY = Policy(
-    sender=parse("noreply@lfx.linuxfoundation.org"),
-    display_name="LFX Self Serve",
-    from_domains=frozenset({"lfx.linuxfoundation.org"}),
-    reply_to_domains=("linuxfoundation.org",),
-    recipient_domains=("example.com",),
-)
-OPTIONS = Options(POLICY, "", send_retry_seconds=8.0, longest_request=timedelta(seconds=48))
-REQUEST = {"to": "anna@example.com", "subject": "Hi", "html": "<p>secret</p>", "text": "secret", "group_id": "g"}
-
-
-class Mails:
-    """Takes every mail, or ends each as the test says."""
-
-    event = "email.sent"
-
-    def __init__(self, error: errors.DeliveryError | None = None) -> None:
-        self.sent: list[tuple[Envelope, bytes]] = []
-        self._error = error
-
-    async def __call__(self, envelope: Envelope, message: bytes, *, deadline: float) -> None:  # noqa: ARG002 - the face
-        """Take a mail."""
-        if self._error:
-            raise self._error
-        self.sent.append((envelope, message))
-
-
-class Store:
-    """Takes every record."""
-
-    def __init__(self, *, has_room: bool = True) -> None:
-        self.has_room = has_room
-        self.records: list[contract.EmailRecipientRecord] = []
-
-    async def write(self, record: contract.EmailRecipientRecord, *, deadline: float) -> None:  # noqa: ARG002 - the face
-        """Take a record."""
-        self.records.append(record)
-
-
-class StuckStore(Store):
-    """Never comes to an end with a record."""
-
-    async def write(self, record: contract.EmailRecipientRecord, *, deadline: float) -> None:
-        """Take a record, and go on for ever."""
-        await super().write(record, deadline=deadline)
-        await asyncio.Event().wait()
-
-
-async def answer(mails: Mails, store: Store, request: bytes | dict[str, Any]) -> dict[str, Any]:
-    handler = SendEmailHandler(mails, store, NoClaims(), OPTIONS)
-    data = request if isinstance(request, bytes) else json.dumps(request).encode()
-    reply: dict[str, Any] = json.loads(await handler(data))
-    assert sum(handler.results.values()) == 1
-    return reply
+    from relay.idempotency import KeyState
 
 
 async def test_a_mail_that_is_accepted_is_recorded_and_answered(caplog: pytest.LogCaptureFixture) -> None:
@@ -93,55 +38,133 @@ async def test_a_mail_that_is_accepted_is_recorded_and_answered(caplog: pytest.L
     assert "secret" not in str(line.__dict__)
 
 
-@pytest.mark.parametrize("key", [None, "k"])
-async def test_a_sent_mail_is_answered_with_its_ids_though_a_stop_breaks_off_its_record(key: str | None) -> None:
+@pytest.mark.parametrize("keys", [None, Keys()], ids=["without a key", "with a key"])
+async def test_a_sent_mail_is_answered_with_its_ids_if_a_stop_interrupts_the_write_of_its_record(
+    keys: Keys | None,
+) -> None:
     store = StuckStore()
-    answering = asyncio.create_task(answer(Mails(), store, {**REQUEST, "idempotency_key": key}))
+    answering = asyncio.create_task(answer(Mails(), store, REQUEST, keys))
     await until(lambda: len(store.records) == 1)
     answering.cancel()
     assert await answering == {"email_id": store.records[0].email_id, "group_id": "g"}
 
 
-async def test_without_a_group_it_gets_one_of_its_own() -> None:
+async def test_a_request_without_a_group_gets_a_new_one() -> None:
     first, second = [await answer(Mails(), Store(), {**REQUEST, "group_id": given}) for given in ("", None)]
     assert len({first["group_id"], second["group_id"], first["email_id"], second["email_id"]}) == 4
 
 
-def all_kinds(kind: type[errors.DeliveryError]) -> list[type[errors.DeliveryError]]:
-    return [one for child in kind.__subclasses__() for one in (child, *all_kinds(child))]
+def all_kinds(kind: type[Exception]) -> list[type[Exception]]:
+    return [kind, *(one for child in kind.__subclasses__() for one in all_kinds(child))]
 
 
-def test_every_kind_of_failure_has_its_words() -> None:
-    assert set(REASONS) == set(all_kinds(errors.DeliveryError))
+FAILURES: dict[str, list[type[Exception]]] = {
+    contract.DELIVERY_FAILED: all_kinds(errors.DeliveryError),
+    contract.INTERNAL_ERROR: [*all_kinds(StoreError), suppression_list.EntryCorrupt],
+    contract.INVALID_REQUEST_PAYLOAD: [decoding.Malformed],
+    contract.INVALID_IDEMPOTENCY_KEY: [idempotency.Malformed],
+}
 
 
-@pytest.mark.parametrize("kind", [kind for kind in all_kinds(errors.DeliveryError) if kind is not errors.Suppressed])
+@pytest.mark.parametrize(("expected", "kind"), [(text, kind) for text, kinds in FAILURES.items() for kind in kinds])
+def test_each_kind_of_error_has_its_error_string(expected: str, kind: type[Exception]) -> None:
+    assert error_string(kind("x")) == expected
+
+
+def test_each_error_string_is_tested() -> None:
+    assert {kind: error_string(kind("x")) for kind in ERROR_STRINGS} == ERROR_STRINGS
+    assert set(ERROR_STRINGS.values()) == set(FAILURES)
+
+
+@pytest.mark.parametrize("kind", all_kinds(errors.DeliveryError)[1:])
 async def test_a_mail_that_is_not_accepted_leaves_no_record(
     kind: type[errors.DeliveryError], caplog: pytest.LogCaptureFixture
 ) -> None:
     store = Store()
-    assert await answer(Mails(kind("no such user", 550)), store, REQUEST) == {"error": REASONS[kind]}
+    reply = await answer(Mails(kind("no such user", 550)), store, REQUEST)
+    assert reply == {"error": "email delivery failed"}
     assert not store.records
     [line] = caplog.records
     assert line.message == ("email.uncertain" if kind is errors.Uncertain else "email.failed")
     assert (line.__dict__["code"], line.__dict__["error"]) == (550, "no such user")
+    assert line.__dict__["kind"] == kind.outcome
     assert "anna@" not in str(line.__dict__)
     assert line.__dict__["email_id"]
 
 
-async def test_a_recipient_in_the_suppression_list_is_told_with_the_reason(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [(None, "sent"), (errors.Uncertain("no reply"), "unknown"), (errors.Rejected("no", 550), None)],
+    ids=["sent", "uncertain", "failed"],
+)
+async def test_the_key_of_a_mail_is_settled_by_its_outcome(
+    error: errors.DeliveryError | None, state: KeyState | None
+) -> None:
+    keys = Keys()
+    await answer(Mails(error), Store(), REQUEST, keys)
+    assert keys.settled == [state]
+
+
+@pytest.mark.parametrize(
+    ("repeat", "reply", "event"),
+    [
+        (Repeat(email_id="e", group_id="g"), {"email_id": "e", "group_id": "g"}, "email.repeated"),
+        (
+            Repeat(email_id="e", group_id="g", error="request in progress"),
+            {"error": "request in progress"},
+            "email.refused",
+        ),
+    ],
+    ids=["first was sent", "first is being sent"],
+)
+async def test_a_repeat_sends_nothing_and_the_log_has_the_id_of_the_first(
+    repeat: Repeat, reply: dict[str, str], event: str, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO)
-    mails, store = Mails(errors.Suppressed("smtp; 550 anna@example.com", reason="bounce")), Store()
-    assert await answer(mails, store, REQUEST) == {"error": "recipient suppressed", "reason": "bounce"}
+    mails, store = Mails(), Store()
+    assert await answer(mails, store, REQUEST, Keys(repeat)) == reply
+    assert not mails.sent
     assert not store.records
     [line] = caplog.records
-    assert (line.message, line.__dict__["reason"]) == ("email.suppressed", "bounce")
-    assert "anna@" not in str(line.__dict__)
+    assert (line.message, line.__dict__["email_id"]) == (event, "e")
 
 
-async def test_with_too_many_records_kept_nothing_is_sent() -> None:
+class KeysUnavailable(Keys):
+    """Cannot reach the bucket."""
+
+    async def begin(self, *_: object, **__: object) -> Keys:
+        """Fail."""
+        raise StoreUnavailable("no responders")
+
+
+async def test_without_the_bucket_of_the_keys_nothing_is_sent(caplog: pytest.LogCaptureFixture) -> None:
     mails = Mails()
-    assert await answer(mails, Store(has_room=False), REQUEST) == {"error": "service busy"}
+    assert await answer(mails, Store(), REQUEST, KeysUnavailable()) == {"error": "internal error"}
+    assert not mails.sent
+    [line] = caplog.records
+    assert (line.levelno, line.message, line.__dict__["error"]) == (logging.ERROR, "email.refused", "no responders")
+
+
+async def test_a_malformed_key_is_refused_with_sending_disabled_too() -> None:
+    mails = Mails()
+    refused = await answer(mails, Store(), {**REQUEST, "idempotency_key": "x" * 257})
+    assert refused == {"error": "invalid idempotency_key"}
+    assert not mails.sent
+
+
+@pytest.mark.parametrize(
+    ("request_", "result"),
+    [(REQUEST, "sent"), ({**REQUEST, "to": "a@example.org"}, "filtered"), ({}, contract.REQUIRED_FIELDS_MISSING)],
+)
+async def test_each_request_is_counted_once(request_: dict[str, str], result: str) -> None:
+    handler = SendEmailHandler(OPTIONS, Steps(Mails(), Store(), DisabledIdempotencyStore()))
+    await handler(json.dumps(request_).encode())
+    assert handler.results == {result: 1}
+
+
+async def test_nothing_is_sent_while_too_many_records_are_kept() -> None:
+    mails = Mails()
+    assert await answer(mails, Store(is_full=True), REQUEST) == {"error": "service busy"}
     assert not mails.sent
 
 
@@ -153,27 +176,20 @@ async def test_a_recipient_outside_the_allowlist_is_answered_with_empty_ids() ->
 
 
 @pytest.mark.parametrize(
-    "poison",
+    "malformed",
     [
         b"",
-        b"{",
-        b"[]",
-        b'"to"',
         b"null",
-        b"\xff",
+        b'{"to":1}',
         b'{"to":"\xff"}',
         b'{"to":"a@example.com","subject":"\\ud83d cut","html":"h","text":"t"}',
-        b'{"to":1}',
-        b'{"to":["a@example.com"]}',
-        b'{"to":NaN}',
         b'{"unknown":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
-        b"[" * 100_000,
     ],
-    ids=lambda poison: repr(poison[:24]),
+    ids=lambda malformed: repr(malformed[:24]),
 )
-async def test_f64_what_is_no_request_is_answered_and_sends_nothing(poison: bytes) -> None:
+async def test_a_malformed_request_is_refused_and_sends_nothing(malformed: bytes) -> None:
     mails = Mails()
-    assert await answer(mails, Store(), poison) == {"error": "invalid request payload"}
+    assert await answer(mails, Store(), malformed) == {"error": "invalid request payload"}
     assert not mails.sent
 
 

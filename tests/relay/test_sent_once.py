@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Two relays and one real bucket, in any schedule of repeats, outcomes, faults and deaths, compared with a model."""
+"""Two relays and one bucket, in any schedule of repeats, outcomes, faults and deaths, compared with a model."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from relay.errors import Rejected, Uncertain
-from relay.records.idempotency_store import Claims
-from relay.send_email_handler import SendEmailHandler
+from relay.records.idempotency_store import IdempotencyStore
+from relay.send_email_handler import SendEmailHandler, Steps
 from shared import contract
 from shared.kv.bucket import Bucket
 from shared.kv.setup import create_missing
@@ -27,55 +27,56 @@ from shared.nats import connection
 from shared.nats import inbox as inboxes
 from shared.nats.inbox import Inbox
 from shared.service.settings import ProcessSettings
-from tests.relay.test_send_email_handler import OPTIONS, REQUEST, Store
+from tests.relay.steps import OPTIONS, REQUEST, Store
 from tests.relay.waiting import until
 from tests.stack import nats_proxy, nats_server
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from relay.smtp.connection import Envelope
+    from relay.envelope import Envelope
     from tests.stack.nats_proxy import NatsProxy
 
 T = TypeVar("T")
 Reply = dict[str, Any]
 
+LONGEST_REQUEST = timedelta(seconds=48)
 LOST_SECONDS = 0.1
-CLAIM_SUBJECT = f"$KV.{contract.EMAIL_IDEMPOTENCY_BUCKET}."
+KEY_SUBJECT = f"$KV.{contract.EMAIL_IDEMPOTENCY_BUCKET}."
 TEXTS = ("one text", "another")
 FAILED = {"error": contract.DELIVERY_FAILED}
 IN_PROGRESS = {"error": contract.REQUEST_IN_PROGRESS}
 UNKNOWN = {"error": contract.OUTCOME_UNKNOWN}
 REUSED = {"error": contract.IDEMPOTENCY_KEY_REUSED}
-NO_PROMISE = {"error": contract.INTERNAL_ERROR}
+NOT_TAKEN = {"error": contract.INTERNAL_ERROR}
 
 outcomes = st.sampled_from(["accepted", "accepted", "refused", "unanswered", "dies"])
-faults = st.sampled_from(["none", "none", "none", "claim refused", "claim lost", "claim unanswered", "outcome lost"])
+faults = st.sampled_from(["none", "none", "none", "key refused", "key lost", "key unanswered", "outcome lost"])
 
 
 class MailServer:
-    """Takes mails of both relays as the test says, and counts those it may have taken."""
+    """Gives every email the outcome that the test sets, and counts the emails that it may have accepted."""
 
     event = "email.sent"
 
     def __init__(self) -> None:
         self.outcome = "accepted"
-        self.taken = 0
+        self.accepted = 0
 
-    async def __call__(self, envelope: Envelope, message: bytes, *, deadline: float) -> None:  # noqa: ARG002 - the face
-        """Take a mail, or not."""
+    async def __call__(self, envelope: Envelope, message: bytes, *, deadline: float) -> None:  # noqa: ARG002 - interface
+        """Accept an email, or fail."""
         await asyncio.sleep(0)
         if self.outcome == "refused":
             raise Rejected("no such user", 550)
-        self.taken += 1
+        self.accepted += 1
         if self.outcome == "unanswered":
-            raise Uncertain("no answer after the final dot")
+            raise Uncertain("no reply after the final dot")
         if self.outcome == "dies":
             await asyncio.Event().wait()
 
 
 class Relay:
-    """What of a relay keeps the promise, on a connection of its own through a proxy of its own."""
+    """Handler and idempotency store of one relay, on a connection of its own through a proxy of its own."""
 
     def __init__(self, url: str, mails: MailServer) -> None:
         self._url = url
@@ -84,7 +85,7 @@ class Relay:
         self.proxy: NatsProxy
 
     async def start(self) -> None:
-        """Begin with nothing known from before."""
+        """Connect, and create the bucket if it is missing."""
         self.proxy = await self._open.enter_async_context(nats_proxy.running(self._url))
         opened = await self._open.enter_async_context(
             connection.opened(ProcessSettings(nats_url=self.proxy.url), "relay")
@@ -92,13 +93,8 @@ class Relay:
         inbox = await self._open.enter_async_context(Inbox(opened))
         await create_missing(opened, [contract.EMAIL_IDEMPOTENCY_BUCKET])
         bucket = Bucket(inbox, opened, contract.EMAIL_IDEMPOTENCY_BUCKET)
-        self.claims = await self._open.enter_async_context(Claims(bucket))
-        self.believe(OPTIONS.longest_request)
-
-    def believe(self, longest: timedelta) -> None:
-        """Take it that a request may be under way for so long."""
-        options = OPTIONS._replace(longest_request=longest)
-        self._handler = SendEmailHandler(self._mails, Store(), self.claims, options)
+        self.keys = await self._open.enter_async_context(IdempotencyStore(bucket, LONGEST_REQUEST))
+        self._handler = SendEmailHandler(OPTIONS, Steps(self._mails, Store(), self.keys))
 
     async def answer(self, key: str, text: str) -> Reply:
         """Answer a request."""
@@ -112,7 +108,7 @@ class Relay:
 
 
 class TwoRelays(RuleBasedStateMachine):
-    """The model is what one careful relay would know of one key."""
+    """The model is the state of one key in a single relay without faults."""
 
     url: ClassVar[str]
     loop: ClassVar[asyncio.AbstractEventLoop]
@@ -135,28 +131,28 @@ class TwoRelays(RuleBasedStateMachine):
 
     @rule(first=st.integers(0, 1), text=st.sampled_from(TEXTS), outcome=outcomes, fault=faults)
     def one_asks(self, first: int, text: str, outcome: str, fault: str) -> None:
-        """One request, while KV does not do what it should."""
+        """One request, with a fault of KV."""
         self.mails.outcome = outcome
         self._run(self._ask(first, text, fault))
 
     @rule(text=st.sampled_from(TEXTS), outcome=outcomes, repeats=st.integers(2, 8))
     def many_ask_at_once(self, text: str, outcome: str, repeats: int) -> None:
-        """The same request at both relays, again and again."""
+        """The same request several times at both relays."""
         self.mails.outcome = outcome
         self._run(self._ask_at_once(text, repeats))
 
     @rule()
     def time_passes(self) -> None:
-        """So much of it that nothing of before can be under way still."""
+        """Let more time pass than any request takes."""
         if self.state == "dead":
             self.state = "unknown"
         for relay in self.relays:
-            relay.believe(timedelta(0) if self.state == "unknown" else OPTIONS.longest_request)
+            relay.keys.longest_request = timedelta(0) if self.state == "unknown" else LONGEST_REQUEST
 
     def teardown(self) -> None:
-        """Whatever happened: one mail at most."""
+        """Check that at most one email was sent."""
         try:
-            assert self.mails.taken <= 1
+            assert self.mails.accepted <= 1
         finally:
             for task in self.abandoned:
                 task.cancel()
@@ -167,12 +163,12 @@ class TwoRelays(RuleBasedStateMachine):
         relay = self.relays[which]
         _plan(relay.proxy, fault)
         with pytest.MonkeyPatch.context() as patch:
-            if fault != "none":  # else KV may take its time
+            if fault != "none":  # without a fault KV may be slow
                 patch.setattr(inboxes, "TIMEOUT_SECONDS", LOST_SECONDS)
             reply = await self._reply(asyncio.create_task(relay.answer(self.key, text)))
-            await until(lambda: not relay.claims.unsettled)
+            await until(lambda: not relay.keys.unsettled)
         relay.proxy.forget_plans()
-        if reply == NO_PROMISE:  # nothing was sent, whoever had the key
+        if reply == NOT_TAKEN:  # nothing was sent
             assert fault != "none"
             return
         self._check_first([reply], text)
@@ -183,11 +179,11 @@ class TwoRelays(RuleBasedStateMachine):
         self._check_first(replies, text)
 
     async def _reply(self, asked: asyncio.Task[Reply]) -> Reply | None:
-        """The reply, or None where the relay died over it."""
-        taken = self.mails.taken
+        """The reply, or None if the relay died first."""
+        before = self.mails.accepted
         while not asked.done():
             await asyncio.wait({asked}, timeout=0.01)
-            if self.mails.outcome == "dies" and self.mails.taken > taken and not asked.done():
+            if self.mails.outcome == "dies" and self.mails.accepted > before and not asked.done():
                 await asyncio.wait({asked}, timeout=0.2)
                 if not asked.done():
                     self.abandoned.append(asked)
@@ -205,7 +201,7 @@ class TwoRelays(RuleBasedStateMachine):
             assert seen == [{"sent": self.reply, "unknown": UNKNOWN, "dead": IN_PROGRESS}[self.state]]
 
     def _begin(self, seen: list[Reply | None], known: Counter[str], text: str) -> None:
-        """The key was free: one request had it, and the others saw that it was under way or how it ended."""
+        """The key was free: one request took it, and the others got the answer of its state."""
         self.text = text
         others = [reply for reply in seen if reply != IN_PROGRESS]
         if self.mails.outcome == "refused":
@@ -231,15 +227,15 @@ class TwoRelays(RuleBasedStateMachine):
 
 def _plan(proxy: NatsProxy, fault: str) -> None:
     match fault:
-        case "claim refused":
-            proxy.answer(CLAIM_SUBJECT, 1, nats_proxy.js_error(503, 10077, "maximum bytes exceeded"))
-        case "claim lost":
-            proxy.lose_request(CLAIM_SUBJECT, 1)
-        case "claim unanswered":
-            proxy.lose_reply(CLAIM_SUBJECT, 1)
+        case "key refused":
+            proxy.answer(KEY_SUBJECT, 1, nats_proxy.js_error(503, 10077, "maximum bytes exceeded"))
+        case "key lost":
+            proxy.lose_request(KEY_SUBJECT, 1)
+        case "key unanswered":
+            proxy.lose_reply(KEY_SUBJECT, 1)
         case "outcome lost":
-            proxy.rewrite(CLAIM_SUBJECT, 1, lambda publication: publication)
-            proxy.lose_reply(CLAIM_SUBJECT, 1)
+            proxy.rewrite(KEY_SUBJECT, 1, lambda publication: publication)
+            proxy.lose_reply(KEY_SUBJECT, 1)
 
 
 def test_no_schedule_sends_two_mails_under_one_key() -> None:

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Waiting for a state of something that tells nobody when it changes."""
+"""Waiting for a state of something that does not report its changes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ async def until(holds: Callable[[], bool], timeout: float = 10.0) -> None:
 
 
 async def until_equal(look: Callable[[], Awaitable[object]], wanted: object, timeout: float = 10.0) -> None:
-    """Return as soon as what is seen is what is wanted."""
+    """Return as soon as `look` returns the wanted value."""
     seen: object = None
     try:
         async with asyncio.timeout(timeout):

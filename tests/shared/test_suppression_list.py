@@ -78,6 +78,6 @@ def test_relay_tracker_and_operator_come_to_the_same_key(text: str) -> None:
         recipient = addresses.parse(text).address
     except (addresses.Malformed, addresses.TooLong):
         return
-    looked_up = recipient.lower()  # as relay/screening.py does
+    looked_up = recipient.lower()  # as relay/send_email_handler.py does
     for echoed in (text, recipient, recipient.upper(), f"<{recipient}>", looked_up):
         assert suppression_list.normalised(echoed) == looked_up

@@ -17,8 +17,9 @@ import aiosmtplib
 from nats.aio.client import Client
 
 from relay import mime
+from relay.envelope import Envelope
 from relay.settings import RelaySettings
-from relay.smtp.connection import Connector, Envelope
+from relay.smtp.connection import Connector
 from relay.submission import Submission
 from shared import contract
 from shared.addresses import Mailbox

@@ -1,23 +1,24 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""A key is claimed before its mail goes out and settled afterwards, whatever KV does meanwhile."""
+"""A request takes its key before its email is sent, and settles it afterwards, also while KV fails."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import nats
 import pytest
-from msgspec.structs import replace
 from nats.js.api import KeyValueConfig
 
 from relay import idempotency
-from relay.idempotency import Claim
-from relay.records import idempotency_store as claims
-from relay.records.idempotency_store import Claims, Held
+from relay.idempotency import Repeat
+from relay.records import idempotency_store
+from relay.records.idempotency_store import DisabledIdempotencyStore, HeldKey, IdempotencyStore
+from shared.contract import SendEmailRequest
 from shared.errors import KeyMissing, StoreUnavailable
 from shared.kv.bucket import Bucket
 from shared.nats import inbox as inboxes
@@ -29,12 +30,16 @@ if TYPE_CHECKING:
 
     from nats.js import JetStreamContext
 
+    from relay.idempotency import KeyState
     from shared.nats.connection import Connection
     from shared.nats.inbox import Inbox
     from tests.stack.nats_frames import Answer, Publication
     from tests.stack.nats_proxy import NatsProxy
     from tests.stack.nats_server import NatsServer
 
+LONGEST_REQUEST = timedelta(seconds=48)
+IN_PROGRESS = "request in progress"
+UNKNOWN = "delivery outcome unknown"
 KEY = "key"
 STORED_UNDER = idempotency.store_key(KEY)
 
@@ -56,59 +61,77 @@ async def bucket(jetstream: JetStreamContext, inbox: Inbox, nats_connection: Con
 
 
 @pytest.fixture
-async def relay(bucket: Bucket) -> AsyncIterator[Claims]:
-    """The claims of a relay."""
-    async with Claims(bucket) as opened:
+async def store(bucket: Bucket) -> AsyncIterator[IdempotencyStore]:
+    """The store of a relay."""
+    async with IdempotencyStore(bucket, LONGEST_REQUEST) as opened:
         yield opened
 
 
-def claim() -> Claim:
-    return claims.started("print", email_id=str(uuid4()), group_id="g")
+async def begin(store: IdempotencyStore, key: str = KEY) -> HeldKey | Repeat:
+    """One more request with this key."""
+    request = SendEmailRequest(to="a@example.com", idempotency_key=key)
+    begun = await store.begin(request, None, email_id=str(uuid4()), group_id="g")
+    assert begun is not None
+    return begun
 
 
-async def made(relay: Claims) -> Held:
-    """A key that is ours."""
-    held = await relay.make(KEY, claim())
-    assert isinstance(held, Held)
-    return held
+async def held(store: IdempotencyStore, key: str = KEY) -> HeldKey:
+    """The key, which is free."""
+    begun = await begin(store, key)
+    assert isinstance(begun, HeldKey)
+    return begun
+
+
+def repeat_of(first: HeldKey, error: str = "") -> Repeat:
+    return Repeat(email_id=first.stored.email_id, group_id=first.stored.group_id, error=error)
 
 
 def soon(seconds: float = 5.0) -> float:
     return asyncio.get_running_loop().time() + seconds
 
 
-async def test_the_first_has_the_key_and_the_others_see_how_far_it_has_come(relay: Claims) -> None:
-    held = await made(relay)
-    assert await relay.make(KEY, claim()) == held.claim
-    await relay.settle(held, "sent", deadline=soon())
-    assert await relay.make(KEY, claim()) == replace(held.claim, state="sent")
-    assert isinstance(await relay.make("other", claim()), Held)
+async def test_a_request_without_a_key_takes_none(store: IdempotencyStore, nats_proxy: NatsProxy) -> None:
+    before = len(nats_proxy.published)
+    assert await store.begin(SendEmailRequest(to="a@example.com"), {}, email_id="e", group_id="g") is None
+    assert len(nats_proxy.published) == before
 
 
-async def test_a_key_that_is_free_again_may_be_claimed_again(relay: Claims) -> None:
+async def test_the_first_holds_the_key_and_repeats_get_the_answer_of_its_state(store: IdempotencyStore) -> None:
+    first = await held(store)
+    assert await begin(store) == repeat_of(first, IN_PROGRESS)
+    await first.settle("sent", deadline=soon())
+    assert await begin(store) == repeat_of(first)
+    assert await held(store, "other")
+
+
+async def test_other_content_under_the_same_key_is_refused(store: IdempotencyStore) -> None:
+    first = await held(store)
+    other = SendEmailRequest(to="b@example.com", idempotency_key=KEY)
+    assert await store.begin(other, None, email_id="e", group_id="g") == repeat_of(first, "idempotency key reused")
+
+
+async def test_a_freed_key_can_be_taken_again(store: IdempotencyStore) -> None:
     for _ in range(3):
-        await relay.settle(await made(relay), None, deadline=soon())
-    await relay.settle(await made(relay), "unknown", deadline=soon())
-    known = await relay.make(KEY, claim())
-    assert isinstance(known, Claim)
-    assert known.state == "unknown"
+        await (await held(store)).settle(None, deadline=soon())
+    last = await held(store)
+    await last.settle("unknown", deadline=soon())
+    assert await begin(store) == repeat_of(last, UNKNOWN)
 
 
-async def test_of_many_at_once_one_has_the_key(relay: Claims) -> None:
-    answers = await asyncio.gather(*[relay.make(KEY, claim()) for _ in range(30)])
-    [held] = [one for one in answers if isinstance(one, Held)]
-    assert [one for one in answers if isinstance(one, Claim)] == [held.claim] * 29
+async def test_one_of_many_requests_at_once_holds_the_key(store: IdempotencyStore) -> None:
+    answers = await asyncio.gather(*[begin(store) for _ in range(30)])
+    [first] = [one for one in answers if isinstance(one, HeldKey)]
+    assert [one for one in answers if isinstance(one, Repeat)] == [repeat_of(first, IN_PROGRESS)] * 29
 
 
 async def test_a_request_with_a_key_costs_two_writes_and_no_read(
-    relay: Claims, bucket: Bucket, nats_proxy: NatsProxy
+    store: IdempotencyStore, bucket: Bucket, nats_proxy: NatsProxy
 ) -> None:
     before = len(nats_proxy.published)
-    held = await made(relay)
-    await relay.settle(held, "sent", deadline=soon())
+    await (await held(store)).settle("sent", deadline=soon())
     assert nats_proxy.published[before:] == [f"$KV.{bucket.name}.{STORED_UNDER}"] * 2
     before = len(nats_proxy.published)
-    await relay.make(KEY, claim())
+    await begin(store)
     assert nats_proxy.published[before:] == [
         f"$KV.{bucket.name}.{STORED_UNDER}",
         f"$JS.API.STREAM.MSG.GET.KV_{bucket.name}",
@@ -116,113 +139,115 @@ async def test_a_request_with_a_key_costs_two_writes_and_no_read(
 
 
 @pytest.mark.parametrize("fault", [proxies.no_responders(), proxies.js_error(503, 10077, "maximum bytes exceeded")])
-async def test_without_the_bucket_nothing_is_claimed_and_the_key_stays_free(
-    relay: Claims, bucket: Bucket, nats_proxy: NatsProxy, fault: Callable[[Publication], Answer]
+async def test_a_write_that_fails_leaves_the_key_free(
+    store: IdempotencyStore, bucket: Bucket, nats_proxy: NatsProxy, fault: Callable[[Publication], Answer]
 ) -> None:
     nats_proxy.answer(f"$KV.{bucket.name}.", 1, fault)
     with pytest.raises(StoreUnavailable):
-        await relay.make(KEY, claim())
-    await until(lambda: not relay.unsettled)
-    await made(relay)
+        await begin(store)
+    await until(lambda: not store.unsettled)
+    await held(store)
 
 
-async def test_a_claim_that_was_written_without_an_answer_is_undone(
-    relay: Claims, bucket: Bucket, nats_proxy: NatsProxy, monkeypatch: pytest.MonkeyPatch
+async def test_a_key_that_was_written_without_an_answer_is_freed(
+    store: IdempotencyStore, bucket: Bucket, nats_proxy: NatsProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(inboxes, "TIMEOUT_SECONDS", 0.1)
     nats_proxy.lose_reply(f"$KV.{bucket.name}.", 1)
     with pytest.raises(StoreUnavailable):
-        await relay.make(KEY, claim())
-    await until(lambda: not relay.unsettled)
-    await made(relay)
+        await begin(store)
+    await until(lambda: not store.unsettled)
+    await held(store)
 
 
-async def test_the_claim_of_somebody_else_is_never_undone(relay: Claims, bucket: Bucket, nats_proxy: NatsProxy) -> None:
-    held = await made(relay)
+async def test_a_failed_write_does_not_free_the_key_of_another_request(
+    store: IdempotencyStore, bucket: Bucket, nats_proxy: NatsProxy
+) -> None:
+    first = await held(store)
     nats_proxy.answer(f"$KV.{bucket.name}.", 1, proxies.no_responders())
     with pytest.raises(StoreUnavailable):
-        await relay.make(KEY, claim())
-    await until(lambda: not relay.unsettled)
-    assert await relay.make(KEY, claim()) == held.claim
+        await begin(store)
+    await until(lambda: not store.unsettled)
+    assert await begin(store) == repeat_of(first, IN_PROGRESS)
 
 
 @pytest.mark.parametrize("code", [10071, 10164])
-async def test_a_conflict_without_cause_neither_loses_the_key_nor_the_outcome(
-    relay: Claims, bucket: Bucket, nats_proxy: NatsProxy, code: int
+async def test_a_conflict_without_cause_loses_neither_the_key_nor_the_outcome(
+    store: IdempotencyStore, bucket: Bucket, nats_proxy: NatsProxy, code: int
 ) -> None:
     nats_proxy.answer(f"$KV.{bucket.name}.", 1, proxies.js_error(400, code, "wrong last sequence"))
-    held = await made(relay)
+    first = await held(store)
     nats_proxy.answer(f"$KV.{bucket.name}.", 1, proxies.js_error(400, code, "wrong last sequence"))
-    await relay.settle(held, "sent", deadline=soon())
-    assert await relay.make(KEY, claim()) == replace(held.claim, state="sent")
+    await first.settle("sent", deadline=soon())
+    assert await begin(store) == repeat_of(first)
 
 
 @pytest.mark.parametrize("state", ["sent", "unknown", None])
 @pytest.mark.parametrize("loss", ["lose_request", "lose_reply"])
-async def test_an_outcome_that_kv_does_not_take_at_once_is_stored_later(  # noqa: PLR0913, PLR0917 - two servers and a table
-    relay: Claims,
+async def test_an_outcome_that_kv_does_not_store_at_once_is_stored_later(  # noqa: PLR0913, PLR0917 - two servers and a table
+    store: IdempotencyStore,
     bucket: Bucket,
     nats_proxy: NatsProxy,
     monkeypatch: pytest.MonkeyPatch,
-    state: idempotency.State | None,
+    state: KeyState | None,
     loss: str,
 ) -> None:
     monkeypatch.setattr(inboxes, "TIMEOUT_SECONDS", 0.1)
-    monkeypatch.setattr(claims, "LEAST_PATIENCE_SECONDS", 0.0)
-    held = await made(relay)
+    monkeypatch.setattr(idempotency_store, "LEAST_PATIENCE_SECONDS", 0.0)
+    first = await held(store)
     getattr(nats_proxy, loss)(f"$KV.{bucket.name}.", 2)
-    await relay.settle(held, state, deadline=soon(0))
-    assert relay.unsettled == 1
-    await until(lambda: not relay.unsettled)
-    known = await relay.make(KEY, claim())
-    assert isinstance(known, Held) if state is None else known == replace(held.claim, state=state)
+    await first.settle(state, deadline=soon(0))
+    assert store.unsettled == 1
+    await until(lambda: not store.unsettled)
+    expected = {"sent": repeat_of(first), "unknown": repeat_of(first, UNKNOWN)}
+    again = await begin(store)
+    assert isinstance(again, HeldKey) if state is None else again == expected[state]
 
 
-async def test_an_outcome_outlives_the_bucket_that_held_its_claim(
-    relay: Claims, bucket: Bucket, jetstream: JetStreamContext
+async def test_an_outcome_is_stored_though_its_bucket_was_deleted_and_created_again(
+    store: IdempotencyStore, bucket: Bucket, jetstream: JetStreamContext
 ) -> None:
-    held = await made(relay)
+    first = await held(store)
     await jetstream.delete_key_value(bucket.name)
-    await relay.settle(held, "sent", deadline=soon(0))
-    assert relay.unsettled == 1
+    await first.settle("sent", deadline=soon(0))
+    assert store.unsettled == 1
     await jetstream.create_key_value(KeyValueConfig(bucket.name, direct=True))
-    await until(lambda: not relay.unsettled)
-    assert await relay.make(KEY, claim()) == replace(held.claim, state="sent")
+    await until(lambda: not store.unsettled)
+    assert await begin(store) == repeat_of(first)
 
 
-async def test_leaving_stores_what_is_kept_and_names_what_it_cannot(
+async def test_a_stop_stores_the_missing_outcomes_and_logs_those_it_cannot_store(
     bucket: Bucket, nats_proxy: NatsProxy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
-    monkeypatch.setattr(claims, "LEAST_PATIENCE_SECONDS", 0.0)
-    nats_proxy_faults = proxies.js_error(503, 10077, "maximum bytes exceeded")
-    async with Claims(bucket) as relay:
-        held = await made(relay)
-        nats_proxy.answer(f"$KV.{bucket.name}.", 1, nats_proxy_faults)
-        await relay.settle(held, "sent", deadline=soon(0))
+    monkeypatch.setattr(idempotency_store, "LEAST_PATIENCE_SECONDS", 0.0)
+    fault = proxies.js_error(503, 10077, "maximum bytes exceeded")
+    async with IdempotencyStore(bucket, LONGEST_REQUEST) as store:
+        first = await held(store)
+        nats_proxy.answer(f"$KV.{bucket.name}.", 1, fault)
+        await first.settle("sent", deadline=soon(0))
     entry = await bucket.get_from_leader(STORED_UNDER)
     assert b'"sent"' in entry.value
-    monkeypatch.setattr(claims, "FLUSH_SECONDS", 0.1)
-    async with Claims(bucket) as relay:
-        other = await relay.make("other", claim())
-        assert isinstance(other, Held)
-        nats_proxy.answer(f"$KV.{bucket.name}.", 100, nats_proxy_faults)
-        await relay.settle(other, "sent", deadline=soon(0))
+    monkeypatch.setattr(idempotency_store, "FLUSH_SECONDS", 0.1)
+    async with IdempotencyStore(bucket, LONGEST_REQUEST) as store:
+        other = await held(store, "other")
+        nats_proxy.answer(f"$KV.{bucket.name}.", 100, fault)
+        await other.settle("sent", deadline=soon(0))
     lost = [line for line in caplog.records if line.message == "claim.lost"]
-    assert [line.__dict__["email_id"] for line in lost] == [other.claim.email_id]
+    assert [line.__dict__["email_id"] for line in lost] == [other.stored.email_id]
 
 
-async def test_leaving_that_is_broken_off_names_what_is_not_stored_too(
+async def test_a_stop_that_is_interrupted_logs_the_outcomes_it_did_not_store(
     bucket: Bucket, nats_proxy: NatsProxy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(claims, "LEAST_PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(idempotency_store, "LEAST_PATIENCE_SECONDS", 0.0)
     leaving = asyncio.Event()
 
     async def serve() -> None:
-        async with Claims(bucket) as relay:
-            held = await made(relay)
+        async with IdempotencyStore(bucket, LONGEST_REQUEST) as store:
+            first = await held(store)
             nats_proxy.answer(f"$KV.{bucket.name}.", 100, proxies.no_responders())
-            await relay.settle(held, "sent", deadline=soon(0))
+            await first.settle("sent", deadline=soon(0))
             leaving.set()
 
     serving = asyncio.create_task(serve())
@@ -233,25 +258,25 @@ async def test_leaving_that_is_broken_off_names_what_is_not_stored_too(
     assert [line.message for line in caplog.records if line.levelno == logging.ERROR] == ["claim.lost"]
 
 
-@pytest.mark.parametrize("value", [b"", b"{", b"null", b"{}", b"\xff", b"[" * 10_000])
-async def test_a_key_whose_claim_cannot_be_read_sends_nothing(relay: Claims, bucket: Bucket, value: bytes) -> None:
+@pytest.mark.parametrize("value", [b"", b"{}", b"\xff"])
+async def test_a_key_whose_value_is_corrupt_is_unavailable(
+    store: IdempotencyStore, bucket: Bucket, value: bytes
+) -> None:
     await bucket.create(STORED_UNDER, value)
     with pytest.raises(StoreUnavailable, match="corrupt"):
-        await relay.make(KEY, claim())
+        await begin(store)
 
 
-async def test_a_key_that_expired_is_free(
-    jetstream: JetStreamContext, inbox: Inbox, nats_connection: Connection
-) -> None:
+async def test_an_expired_key_is_free(jetstream: JetStreamContext, inbox: Inbox, nats_connection: Connection) -> None:
     name = f"idempotency-{uuid4().hex}"
     await jetstream.create_key_value(KeyValueConfig(name, direct=True, ttl=0.3))
     bucket = Bucket(inbox, nats_connection, name)
-    async with Claims(bucket) as relay:
-        await relay.settle(await made(relay), "sent", deadline=soon())
+    async with IdempotencyStore(bucket, LONGEST_REQUEST) as store:
+        await (await held(store)).settle("sent", deadline=soon())
         async with asyncio.timeout(10):
             while await is_there(bucket):
                 await asyncio.sleep(0.05)
-        await made(relay)
+        await held(store)
     await jetstream.delete_key_value(name)
 
 
@@ -261,3 +286,12 @@ async def is_there(bucket: Bucket) -> bool:
     except KeyMissing:
         return False
     return True
+
+
+async def test_with_sending_disabled_keys_are_checked_and_not_stored() -> None:
+    store = DisabledIdempotencyStore()
+    for _ in range(2):
+        request = SendEmailRequest(to="a@example.com", idempotency_key=KEY)
+        await store.begin(request, None, email_id="e", group_id="g")
+    with pytest.raises(idempotency.Malformed):
+        await store.begin(SendEmailRequest(idempotency_key="x" * 257), None, email_id="e", group_id="g")

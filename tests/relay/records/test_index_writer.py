@@ -1,91 +1,34 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Appends to group indexes in a real bucket, beside other writers, through a proxy that loses and lies."""
+"""Appends to group indexes in a real bucket, also by several writers at once."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import random
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 import pytest
 
-from relay.records import index_writer as rooms
-from relay.records.index_writer import IndexWriter
+from relay.records import index_writer as index_writers
 from shared import group_index
 from shared.errors import StoreUnavailable, ValueTooLarge
-from shared.kv import bucket
-from shared.nats import connection
-from shared.nats import inbox as inboxes
-from shared.nats.inbox import Inbox
-from shared.service.settings import ProcessSettings
-from tests.stack.nats_proxy import js_error, no_responders
+from tests.relay.records.appends import another_writer, append_all, full, new_ids, writes
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-
+    from relay.records.index_writer import IndexWriter
     from tests.relay.kv import Buckets
-    from tests.stack.nats_proxy import Answer, NatsProxy, Publication
+    from tests.stack.nats_proxy import NatsProxy
     from tests.stack.nats_server import NatsServer
 
-WRONG_LAST_SEQUENCE = (10071, 10164)
-CONFLICT = js_error(400, 10071, "wrong last sequence: 1")
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A reply that is lost is missed soon."""
-    monkeypatch.setattr(inboxes, "TIMEOUT_SECONDS", 0.4)
-
-
-@asynccontextmanager
-async def another_writer(nats_server: NatsServer, buckets: Buckets) -> AsyncIterator[IndexWriter]:
-    """A writer as another relay has one, with a connection of its own."""
-    async with (
-        connection.opened(ProcessSettings(nats_url=nats_server.url), "another") as opened,
-        Inbox(opened) as inbox,
-    ):
-        yield IndexWriter(buckets.group_index(inbox, opened))
-
-
-def new_ids(count: int) -> list[str]:
-    return [str(uuid4()) for _ in range(count)]
-
-
-def full(segment: int) -> list[str]:
-    """As many ids as a segment holds."""
-    return new_ids(group_index.capacity(segment))
-
-
-async def append_all(writer: IndexWriter, group_id: str, ids: list[str]) -> None:
-    """Append at once."""
-    await asyncio.gather(*(writer.append(group_id, one) for one in ids))
-
-
-async def append_until_done(writer: IndexWriter, group_id: str, email_id: str) -> None:
-    """Append as the record writer does."""
-    again = False
-    while True:
-        try:
-            await writer.append(group_id, email_id, again=again)
-        except StoreUnavailable:
-            again = True
-        else:
-            return
-
-
-def writes(proxy: NatsProxy, buckets: Buckets) -> int:
-    """How often a segment was written, in vain or not."""
-    return sum(subject.startswith(f"$KV.{buckets.group_index_name}.") for subject in proxy.published)
+pytestmark = pytest.mark.usefixtures("short_timeout")
 
 
 # Appending
 
 
-async def test_the_first_id_makes_the_index_in_the_layout_of_the_go_service(
+async def test_the_first_id_creates_the_index_in_the_layout_of_the_go_service(
     index_writer: IndexWriter, buckets: Buckets, nats_proxy: NatsProxy
 ) -> None:
     [one, two] = new_ids(2)
@@ -102,7 +45,7 @@ async def test_two_appends_at_once_keep_both_ids(index_writer: IndexWriter, buck
     assert await buckets.ids("g") == ids
 
 
-async def test_appends_that_wait_go_out_together_in_order(
+async def test_waiting_appends_are_written_together_in_order(
     index_writer: IndexWriter, buckets: Buckets, nats_proxy: NatsProxy
 ) -> None:
     ids = new_ids(200)
@@ -111,7 +54,7 @@ async def test_appends_that_wait_go_out_together_in_order(
     assert writes(nats_proxy, buckets) <= 3
 
 
-async def test_an_index_that_go_has_written_is_gone_on_with(index_writer: IndexWriter, buckets: Buckets) -> None:
+async def test_an_index_of_the_go_service_is_continued(index_writer: IndexWriter, buckets: Buckets) -> None:
     [old, new] = new_ids(2)
     await buckets.put_segment("g", 0, f'[ "{old}" ]\n'.encode())
     await index_writer.append("g", new)
@@ -119,7 +62,7 @@ async def test_an_index_that_go_has_written_is_gone_on_with(index_writer: IndexW
 
 
 @pytest.mark.parametrize("empty", [b"[]", b"null", b" [ ] ", b""])
-async def test_an_empty_index_is_gone_on_with(index_writer: IndexWriter, buckets: Buckets, empty: bytes) -> None:
+async def test_an_empty_index_is_continued(index_writer: IndexWriter, buckets: Buckets, empty: bytes) -> None:
     await buckets.put_segment("g", 0, empty)
     [email_id] = new_ids(1)
     await index_writer.append("g", email_id)
@@ -139,7 +82,7 @@ async def test_groups_do_not_wait_for_each_other(
     assert [await buckets.ids(f"g{number}") for number in range(10)] == [[one] for one in ids]
 
 
-async def test_f77_group_ids_that_are_no_keys_are_escaped_and_written_at_once(
+async def test_group_ids_that_are_not_legal_keys_are_escaped_and_cost_one_write(
     index_writer: IndexWriter, buckets: Buckets, nats_proxy: NatsProxy
 ) -> None:
     groups = ["a..b", ".", "..", ".a", "a.", "*", ">", "a.>", "a b", "=", "=.1.g", "ü", "a/b", "%", "\t", "x" * 255]
@@ -149,10 +92,10 @@ async def test_f77_group_ids_that_are_no_keys_are_escaped_and_written_at_once(
     assert writes(nats_proxy, buckets) == len(groups)
 
 
-async def test_no_group_is_forgotten_that_is_being_written(
+async def test_a_group_that_is_being_written_is_not_evicted(
     index_writer: IndexWriter, buckets: Buckets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rooms, "MAX_TAILS", 2)
+    monkeypatch.setattr(index_writers, "MAX_CACHED_GROUPS", 2)
     ids = {group: new_ids(20) for group in "abcdefgh"}
     await asyncio.gather(*(append_all(index_writer, group, some) for group, some in ids.items()))
     await asyncio.gather(*(append_all(index_writer, group, new_ids(1)) for group in "abc"))
@@ -206,7 +149,7 @@ async def test_the_last_segment_of_a_large_group_is_found_in_few_steps(
 
 
 @pytest.mark.parametrize("segments", [3, 60])
-async def test_a_small_bucket_rolls_over_earlier_and_is_still_gone_on_with_by_others(
+async def test_a_small_bucket_rolls_over_earlier_and_other_writers_continue_it(
     nats_server: NatsServer, index_writer: IndexWriter, buckets: Buckets, segments: int
 ) -> None:
     await buckets.delete()
@@ -222,7 +165,7 @@ async def test_a_small_bucket_rolls_over_earlier_and_is_still_gone_on_with_by_ot
     assert await buckets.ids("g") == [*ids, *late]
 
 
-async def test_a_bucket_whose_limit_is_lowered_takes_the_next_ids_into_further_segments(
+async def test_after_a_lower_limit_the_next_ids_go_into_further_segments(
     index_writer: IndexWriter, buckets: Buckets
 ) -> None:
     ids = new_ids(30)
@@ -232,7 +175,7 @@ async def test_a_bucket_whose_limit_is_lowered_takes_the_next_ids_into_further_s
     assert await buckets.ids("g") == ids
 
 
-async def test_a_bucket_too_small_for_one_id_is_told_apart_from_one_that_is_away(
+async def test_a_bucket_too_small_for_one_id_is_not_reported_as_unavailable(
     index_writer: IndexWriter, buckets: Buckets
 ) -> None:
     await buckets.delete()
@@ -241,10 +184,10 @@ async def test_a_bucket_too_small_for_one_id_is_told_apart_from_one_that_is_away
         await index_writer.append("g", new_ids(1)[0])
 
 
-# Beside others
+# Several writers
 
 
-async def test_several_writers_lose_nothing_and_double_nothing(nats_server: NatsServer, buckets: Buckets) -> None:
+async def test_several_writers_lose_no_id_and_write_none_twice(nats_server: NatsServer, buckets: Buckets) -> None:
     ids = [new_ids(60) for _ in range(4)]
     async with AsyncExitStack() as stack:
         writers = [await stack.enter_async_context(another_writer(nats_server, buckets)) for _ in ids]
@@ -273,7 +216,7 @@ async def test_writers_that_roll_over_at_once_agree_on_the_next_segment(
     assert sorted(found[len(first) :]) == sorted(one for some in ids for one in some)
 
 
-async def test_what_another_has_written_meanwhile_is_kept(
+async def test_ids_that_another_writer_adds_are_kept(
     nats_server: NatsServer, index_writer: IndexWriter, buckets: Buckets
 ) -> None:
     ids = new_ids(6)
@@ -284,14 +227,14 @@ async def test_what_another_has_written_meanwhile_is_kept(
     assert await buckets.ids("g") == ids
 
 
-async def test_f71_an_index_deleted_meanwhile_is_made_again(index_writer: IndexWriter, buckets: Buckets) -> None:
+async def test_a_deleted_index_is_created_again(index_writer: IndexWriter, buckets: Buckets) -> None:
     for email_id in new_ids(3):
         await index_writer.append("g", email_id)
         assert await buckets.ids("g") == [email_id]
         await buckets.delete_segment("g", 0)
 
 
-async def test_f71_an_index_of_several_segments_deleted_meanwhile_begins_with_the_first(
+async def test_a_deleted_index_of_several_segments_begins_again_with_the_first(
     index_writer: IndexWriter, buckets: Buckets
 ) -> None:
     await buckets.put_segment("g", 0, group_index.encode(full(0)))
@@ -304,8 +247,8 @@ async def test_f71_an_index_of_several_segments_deleted_meanwhile_begins_with_th
     assert await buckets.ids("g") == [new]
 
 
-@pytest.mark.parametrize("corrupt", [b"{", b'["a"', b"[1, 2]", b'"a"', b"\xff", b'["\xff"]', b"[" * 100_000])
-async def test_a_corrupt_index_is_left_as_it_is_and_gone_on_with_behind_it(
+@pytest.mark.parametrize("corrupt", [b"{", b"[1, 2]", b'["\xff"]', b"[" * 100_000])
+async def test_a_corrupt_segment_stays_unchanged_and_the_next_segment_gets_the_ids(
     index_writer: IndexWriter, buckets: Buckets, corrupt: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     await buckets.put_segment("g", 0, corrupt)
@@ -315,167 +258,3 @@ async def test_a_corrupt_index_is_left_as_it_is_and_gone_on_with_behind_it(
     assert await buckets.segment("g", 0) == corrupt
     assert json.loads(await buckets.segment("g", 1)) == ids
     assert "group_index.corrupt" in caplog.messages
-
-
-# Servers that lie, lose and vanish
-
-
-@pytest.mark.parametrize("err_code", WRONG_LAST_SEQUENCE)
-@pytest.mark.parametrize("times", [1, 3])
-async def test_f69_a_conflict_that_is_none_is_overcome(
-    index_writer: IndexWriter, buckets: Buckets, nats_proxy: NatsProxy, err_code: int, times: int
-) -> None:
-    [one, two] = new_ids(2)
-    for email_id in (one, two):
-        nats_proxy.answer(f"$KV.{buckets.group_index_name}.", times, js_error(400, err_code, "wrong last sequence: 0"))
-        await index_writer.append("g", email_id)
-    assert await buckets.ids("g") == [one, two]
-    assert writes(nats_proxy, buckets) == 2 * (times + 1)
-
-
-async def test_conflicts_without_end_are_given_up(
-    index_writer: IndexWriter, buckets: Buckets, nats_proxy: NatsProxy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(bucket, "CONFLICT_PATIENCE_SECONDS", 0.2)
-    nats_proxy.answer(f"$KV.{buckets.group_index_name}.", 1000, CONFLICT)
-    with pytest.raises(StoreUnavailable, match="changes faster"):
-        await index_writer.append("g", new_ids(1)[0])
-    assert writes(nats_proxy, buckets) < 100, "with pauses"
-
-
-async def test_f85_no_responders_twice_is_told_and_overcome(
-    index_writer: IndexWriter, buckets: Buckets, nats_proxy: NatsProxy
-) -> None:
-    nats_proxy.answer(f"$KV.{buckets.group_index_name}.", 2, no_responders())
-    [email_id] = new_ids(1)
-    for again in (False, True):
-        with pytest.raises(StoreUnavailable, match="no responders"):
-            await index_writer.append("g", email_id, again=again)
-    await index_writer.append("g", email_id, again=True)
-    assert await buckets.ids("g") == [email_id]
-
-
-async def test_a_lost_reply_neither_loses_nor_doubles_an_id(
-    index_writer: IndexWriter, buckets: Buckets, nats_proxy: NatsProxy
-) -> None:
-    ids = new_ids(4)
-    await index_writer.append("g", ids[0])
-    nats_proxy.lose_reply(f"$KV.{buckets.group_index_name}.", 1)
-    with pytest.raises(StoreUnavailable):
-        await index_writer.append("g", ids[1])
-    assert await buckets.ids("g") == ids[:2], "it was written"
-    await index_writer.append("g", ids[2])
-    await asyncio.gather(
-        index_writer.append("g", ids[1], again=True), index_writer.append("g", ids[3]), return_exceptions=False
-    )
-    assert sorted(await buckets.ids("g")) == sorted(ids)
-
-
-async def test_a_lost_reply_is_remembered_over_a_roll_over(
-    index_writer: IndexWriter, buckets: Buckets, nats_proxy: NatsProxy
-) -> None:
-    first, [known, uncertain, further] = full(0)[:-2], new_ids(3)
-    await buckets.put_segment("g", 0, group_index.encode(first))
-    await index_writer.append("g", known)
-    nats_proxy.lose_reply(f"$KV.{buckets.group_index_name}.", 1)
-    with pytest.raises(StoreUnavailable):
-        await index_writer.append("g", uncertain)
-    await index_writer.append("g", further)
-    await index_writer.append("g", uncertain, again=True)
-    assert await buckets.ids("g") == [*first, known, uncertain, further]
-
-
-async def test_a_lost_reply_fails_all_that_went_out_together_and_each_may_come_again(
-    index_writer: IndexWriter, buckets: Buckets, nats_proxy: NatsProxy
-) -> None:
-    ids = new_ids(20)
-    nats_proxy.lose_reply(f"$KV.{buckets.group_index_name}.", 2)
-    await asyncio.gather(*(append_until_done(index_writer, "g", one) for one in ids))
-    assert sorted(await buckets.ids("g")) == sorted(ids)
-
-
-async def test_a_write_that_lands_late_is_not_repeated(
-    index_writer: IndexWriter, buckets: Buckets, nats_proxy: NatsProxy
-) -> None:
-    ids = new_ids(3)
-    await index_writer.append("g", ids[0])
-    nats_proxy.freeze()
-    with pytest.raises(StoreUnavailable):
-        await index_writer.append("g", ids[1])
-    nats_proxy.thaw()
-    await asyncio.gather(index_writer.append("g", ids[1], again=True), index_writer.append("g", ids[2]))
-    assert sorted(await buckets.ids("g")) == sorted(ids)
-
-
-async def test_f75_a_bucket_deleted_and_made_again_is_picked_up(index_writer: IndexWriter, buckets: Buckets) -> None:
-    ids = new_ids(4)
-    await index_writer.append("g", ids[0])
-    await buckets.delete()
-    with pytest.raises(StoreUnavailable):
-        await index_writer.append("g", ids[1])
-    await buckets.make()
-    await index_writer.append("g", ids[1], again=True)
-    await index_writer.append("g", ids[2])
-    assert await buckets.ids("g") == ids[1:3]
-    await buckets.delete()
-    await buckets.make()
-    await index_writer.append("g", ids[3])
-    assert await buckets.ids("g") == ids[3:], "also if it was away unnoticed"
-
-
-async def test_a_connection_cut_in_the_middle_is_told(
-    index_writer: IndexWriter, buckets: Buckets, nats_proxy: NatsProxy
-) -> None:
-    nats_proxy.lose_request(f"$KV.{buckets.group_index_name}.", 1)
-    [email_id] = new_ids(1)
-    task = asyncio.create_task(index_writer.append("g", email_id))
-    while not writes(nats_proxy, buckets):
-        await asyncio.sleep(0.001)
-    nats_proxy.drop_link()
-    with pytest.raises(StoreUnavailable, match="disconnected"):
-        await task
-
-
-async def test_whoever_gives_up_leaves_the_others_alone(
-    index_writer: IndexWriter, buckets: Buckets, nats_proxy: NatsProxy
-) -> None:
-    ids = new_ids(10)
-    nats_proxy.lose_request(f"$KV.{buckets.group_index_name}.", 1)
-    tasks = [asyncio.create_task(index_writer.append("g", one)) for one in ids]
-    while not writes(nats_proxy, buckets):
-        await asyncio.sleep(0.001)
-    tasks[0].cancel()
-    tasks[5].cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    assert [task.cancelled() for task in tasks] == [number in {0, 5} for number in range(10)]
-    assert [one for one in await buckets.ids("g") if one not in {ids[0], ids[5]}] == [*ids[1:5], *ids[6:]]
-
-
-@pytest.mark.parametrize("seed", range(3))
-async def test_whatever_happens_every_id_is_there_once(
-    nats_server: NatsServer, index_writer: IndexWriter, buckets: Buckets, nats_proxy: NatsProxy, seed: int
-) -> None:
-    chance = random.Random(seed)  # noqa: S311 - a schedule of faults
-    first, mine, theirs = full(0)[:-30], new_ids(60), new_ids(60)
-    await buckets.put_segment("g", 0, group_index.encode(first))
-    prefix = f"$KV.{buckets.group_index_name}."
-    with_replicas = js_error(400, 10164, "wrong last sequence")
-    lies: list[Callable[[Publication], Answer]] = [CONFLICT, with_replicas, no_responders()]
-
-    async def write(writer: IndexWriter, ids: list[str]) -> None:
-        for start in range(0, len(ids), 4):
-            await asyncio.gather(*(append_until_done(writer, "g", one) for one in ids[start : start + 4]))
-
-    async def disturb() -> None:
-        for _ in range(8):
-            await asyncio.sleep(chance.uniform(0, 0.1))
-            if chance.random() < 0.5:
-                nats_proxy.lose_reply(prefix, 1)
-            else:
-                nats_proxy.answer(prefix, 1, chance.choice(lies))
-
-    async with another_writer(nats_server, buckets) as another, asyncio.timeout(15):
-        await asyncio.gather(write(index_writer, mine), write(another, theirs), disturb())
-    found = await buckets.ids("g")
-    assert found[: len(first)] == first
-    assert sorted(found[len(first) :]) == sorted([*mine, *theirs])

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Record, then index; what KV cannot take is kept, and stored later or named as lost."""
+"""Record first, then index; what KV cannot store is kept, then stored later or logged as lost."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def recipients(inbox: Inbox, nats_connection: Connection, buckets: Buckets) -> B
 
 @pytest.fixture
 async def records(recipients: Bucket, index_writer: IndexWriter) -> AsyncIterator[RecordWriter]:
-    """A relay's writer of records, through the proxy."""
+    """The record writer of a relay, through the proxy."""
     async with RecordWriter(recipients, index_writer) as writer:
         yield writer
 
@@ -76,7 +76,7 @@ async def test_the_index_never_names_a_record_that_was_not_written(
 
 
 @pytest.mark.parametrize("fault", [proxies.no_responders(), proxies.js_error(400, 10071, "wrong last sequence")])
-async def test_f85_a_passing_fault_of_the_first_writes_costs_nothing(
+async def test_a_short_fault_of_kv_loses_no_record(
     records: RecordWriter,
     buckets: Buckets,
     nats_proxy: NatsProxy,
@@ -88,7 +88,7 @@ async def test_f85_a_passing_fault_of_the_first_writes_costs_nothing(
     assert sorted(await buckets.ids("g")) == sorted(one.email_id for one in ones)
 
 
-async def test_f75_without_buckets_it_returns_at_the_deadline_and_stores_when_they_are_back(
+async def test_without_buckets_a_write_ends_at_its_deadline_and_is_stored_when_they_are_back(
     records: RecordWriter, buckets: Buckets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(record_writer, "LEAST_PATIENCE_SECONDS", 0.2)
@@ -104,7 +104,7 @@ async def test_f75_without_buckets_it_returns_at_the_deadline_and_stores_when_th
     assert records.stored_late == 200
 
 
-async def test_what_nobody_foresaw_costs_no_record_and_ends_no_retrying(
+async def test_an_unexpected_error_loses_no_record_and_does_not_stop_the_retries(
     records: RecordWriter, buckets: Buckets, nats_proxy: NatsProxy, caplog: pytest.LogCaptureFixture
 ) -> None:
     nats_proxy.answer(f"$KV.{buckets.recipients_name}.", 2, lambda _: proxies.Answer(b"no JSON"))
@@ -116,7 +116,7 @@ async def test_what_nobody_foresaw_costs_no_record_and_ends_no_retrying(
     assert [line.__dict__["email_id"] for line in failed] == [one.email_id] * 2
 
 
-async def test_a_write_whose_answer_got_lost_is_not_made_twice(
+async def test_a_write_whose_reply_is_lost_adds_its_id_once(
     records: RecordWriter, buckets: Buckets, nats_proxy: NatsProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shared.nats.inbox.TIMEOUT_SECONDS", 0.3)
@@ -130,7 +130,7 @@ async def _sorted_ids(buckets: Buckets) -> list[str]:
     return sorted(await buckets.ids("g"))
 
 
-async def test_what_a_stop_cannot_store_is_named(
+async def test_a_stop_logs_the_records_it_cannot_store(
     recipients: Bucket,
     index_writer: IndexWriter,
     buckets: Buckets,
@@ -148,20 +148,20 @@ async def test_what_a_stop_cannot_store_is_named(
     assert writer.lost == 1
 
 
-async def test_there_is_room_until_too_much_is_kept(
+async def test_the_writer_is_full_while_too_many_records_are_kept(
     records: RecordWriter, buckets: Buckets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(record_writer, "LEAST_PATIENCE_SECONDS", 0.1)
     monkeypatch.setattr(record_writer, "MAX_KEPT", 2)
     await buckets.delete()
     await asyncio.gather(*(records.write(record(), deadline=soon()) for _ in range(2)))
-    assert not records.has_room
+    assert records.is_full
     await buckets.make()
-    await until(lambda: records.has_room)
+    await until(lambda: not records.is_full)
 
 
-async def test_nothing_is_written_where_nothing_is_sent(recipients: Bucket) -> None:
+async def test_with_sending_disabled_no_record_is_written(recipients: Bucket) -> None:
     one = record()
-    await record_writer.NoRecords().write(one, deadline=soon())
+    await record_writer.DisabledRecordWriter().write(one, deadline=soon())
     with pytest.raises(KeyMissing):
         await recipients.get(one.email_id)

@@ -1,0 +1,196 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""The pool alone: cancelled callers, and any schedule of steps."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from relay.smtp.pool import Pool
+from tests.relay.smtp.pooled import AccountRefusedError, Connection, RefusedError, Server, limits, settle, task
+
+# Cancellation
+
+
+async def test_a_cancelled_wait_passes_its_turn_on() -> None:
+    server = Server()
+    async with Pool(server.connect, limits(1)) as pool:
+        connection = await pool.acquire()
+        first, second = task(pool.acquire()), task(pool.acquire())
+        await settle()
+        first.cancel()
+        await settle()
+        pool.release(connection)
+        assert await second is connection
+
+
+async def test_a_wait_cancelled_as_it_is_served_passes_the_connection_on() -> None:
+    server = Server()
+    async with Pool(server.connect, limits(1)) as pool:
+        connection = await pool.acquire()
+        first, second = task(pool.acquire()), task(pool.acquire())
+        await settle()
+        pool.release(connection)
+        first.cancel()
+        assert await second is connection
+        assert first.cancelled()
+
+
+async def test_a_wait_cancelled_just_before_it_is_served_gets_no_connection() -> None:
+    server = Server()
+    async with Pool(server.connect, limits(1)) as pool:
+        connection = await pool.acquire()
+        first, second = task(pool.acquire()), task(pool.acquire())
+        await settle()
+        first.cancel()
+        pool.release(connection)
+        assert await second is connection
+
+
+async def test_a_wait_cancelled_as_its_opening_fails_leaves_no_state() -> None:
+    server = Server(opens_slowly=True)
+    async with Pool(server.connect, limits(1)) as pool:
+        user = task(pool.acquire())
+        await settle()
+        server.openings[0].set_exception(RefusedError())
+        await asyncio.sleep(0)
+        user.cancel()
+        with pytest.raises((asyncio.CancelledError, RefusedError)):
+            await user
+        assert repr(pool) == "<Pool 0 leased, 0 idle, 0 opening, 0 closing, 0 waiting>"
+
+
+async def test_a_connection_opened_for_a_cancelled_caller_serves_the_next() -> None:
+    server = Server(opens_slowly=True)
+    async with Pool(server.connect, limits(1)) as pool:
+        user = task(pool.acquire())
+        await settle()
+        user.cancel()
+        await settle()
+        server.openings[0].set_result(None)
+        await settle()
+        assert repr(pool) == "<Pool 0 leased, 1 idle, 0 opening, 0 closing, 0 waiting>"
+        await pool.acquire()
+        assert server.attempts == 1
+
+
+@pytest.mark.parametrize("steps", range(12))
+async def test_a_wait_can_be_cancelled_at_any_step(steps: int) -> None:
+    server = Server()
+    async with Pool(server.connect, limits(1)) as pool:
+        user = task(pool.acquire())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        user.cancel()
+        [outcome] = await asyncio.gather(user, return_exceptions=True)
+        if isinstance(outcome, Connection):
+            pool.release(outcome)
+        async with asyncio.timeout(1):
+            assert await pool.acquire() in server.open
+        assert server.most == 1
+
+
+# Any schedule
+
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(
+            [*2 * ["acquire", "open", "settle"], "release", "spoil", "cancel", "fail", "refuse account", "close"]
+        ),
+        st.integers(0, 7),
+    ),
+    min_size=20,
+    max_size=60,
+)
+
+
+class Schedule:
+    """Takes steps on a pool in any order, and checks the conditions that must hold."""
+
+    def __init__(self, bound: int) -> None:
+        self._server = Server(opens_slowly=True, closes_slowly=True)
+        self._bound = bound
+        self.pool = Pool(self._server.connect, limits(bound), errors_for_all=AccountRefusedError)
+        self._users: list[asyncio.Task[Connection]] = []
+        self._leased: list[Connection] = []
+
+    async def do(self, step: str, which: int) -> None:
+        """Take one step, in most cases without a turn of the loop."""
+        match step:
+            case "acquire":
+                self._users.append(task(self.pool.acquire()))
+            case "release" | "spoil" if self._leased:
+                connection = self._leased.pop(which % len(self._leased))
+                connection.is_usable = step == "release"
+                self.pool.release(connection)
+            case "cancel" if self._users:
+                self._users[which % len(self._users)].cancel()
+            case "open":
+                _settle_one(self._server.openings, which, None)
+            case "fail":
+                _settle_one(self._server.openings, which, RefusedError())
+            case "refuse account":
+                _settle_one(self._server.openings, which, AccountRefusedError())
+            case "close":
+                _settle_one(self._server.closings, which, None)
+            case "settle":
+                await self.check()
+
+    async def check(self) -> None:
+        """Let all tasks run, then check the conditions."""
+        await settle()
+        for user in [user for user in self._users if user.done()]:
+            self._users.remove(user)
+            if not user.cancelled() and user.exception() is None:
+                self._leased.append(user.result())
+        server, idle = self._server, len(self._server.open) - len(self._leased) - len(self._server.closings)
+        opening, closing, waiting = len(server.openings), len(server.closings), len(self._users)
+        leased = len(self._leased)
+        state = f"<Pool {leased} leased, {idle} idle, {opening} opening, {closing} closing, {waiting} waiting>"
+        assert repr(self.pool) == state
+        assert len(server.open) + opening <= self._bound
+        if waiting:
+            assert not idle, "no caller waits while a connection is idle"
+            assert self._leased or opening or closing, "a connection will become free for the waiting caller"
+
+    async def finish(self) -> None:
+        """Let every waiting caller be served."""
+        self._server.opens_slowly = self._server.closes_slowly = False
+        while True:
+            for future in [*self._server.openings, *self._server.closings]:
+                if not future.done():
+                    future.set_result(None)
+            await self.check()
+            if not self._users and not self._server.openings and not self._server.closings:
+                return
+            for connection in self._leased:
+                self.pool.release(connection)
+            self._leased.clear()
+
+
+def _settle_one(futures: list[asyncio.Future[None]], which: int, error: Exception | None) -> None:
+    pending = [future for future in futures if not future.done()]
+    if not pending:
+        return
+    future = pending[which % len(pending)]
+    if error:
+        future.set_exception(error)
+    else:
+        future.set_result(None)
+
+
+@given(st.integers(1, 3), steps)
+@settings(deadline=None, max_examples=300)
+async def test_in_any_schedule_the_limit_holds_and_every_caller_is_served(
+    bound: int, schedule: list[tuple[str, int]]
+) -> None:
+    run = Schedule(bound)
+    async with asyncio.timeout(10), run.pool:
+        for step, which in schedule:
+            await run.do(step, which)
+        await run.check()
+        await run.finish()
