@@ -97,15 +97,15 @@ def probe(use: Use, inbox: Inbox, connection: Connection) -> Probe:
     about = f"bucket {use.bucket}"
 
     async def try_out(tell: Tell) -> None:
+        bucket = Bucket(inbox, connection, use.bucket)
         try:
-            info = _decode((await inbox.request(f"$JS.API.STREAM.INFO.KV_{use.bucket}")).data)
+            info = _decode((await inbox.request(f"$JS.API.STREAM.INFO.{bucket.stream_name}")).data)
         except StoreError as error:
             tell(_unusable(about, use, error))
             return
         if info.error:
             tell(_absent(about, use, info.error))
             return
-        bucket = Bucket(inbox, connection, use.bucket)
         try:
             await _use(bucket, use, inbox)
         except StoreError as error:
@@ -136,7 +136,7 @@ async def _use(bucket: Bucket, use: Use, inbox: Inbox) -> None:
     if use.many:
         await bucket.get_many([NO_KEY])
     if use.follows:  # refused, since the stream is not that of the subject
-        await inbox.request(f"$JS.API.CONSUMER.CREATE.KV_{use.bucket}", jetstream.encode({"stream_name": NO_KEY}))
+        await inbox.request(f"$JS.API.CONSUMER.CREATE.{bucket.stream_name}", jetstream.encode({"stream_name": NO_KEY}))
     if use.writes:
         await _write(bucket)
 

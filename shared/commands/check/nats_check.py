@@ -94,7 +94,7 @@ def probe(settings: NatsSettings, name: str, uses: Sequence[Use]) -> Probe:
 async def _round_trip(opened: Connection) -> Finding:
     fastest = min([await _timed_flush(opened) for _ in range(ROUND_TRIPS)])
     found = (
-        f"nats-server {_version(opened)} at {opened.server}, "
+        f"nats-server {opened.server_version} at {opened.server}, "
         f"round trip {fastest * 1000:.1f} ms, messages up to {formatting.size(opened.max_payload)}"
     )
     if fastest > SLOW_SECONDS:
@@ -102,15 +102,10 @@ async def _round_trip(opened: Connection) -> Finding:
     return Finding("ok", "NATS", found)
 
 
-def _version(opened: Connection) -> str:
-    version = opened.client.connected_server_version
-    return f"{version.major}.{version.minor}.{version.patch}"
-
-
 async def _timed_flush(opened: Connection) -> float:
     started = time.perf_counter()
     try:
-        await opened.client.flush(int(CONNECT_SECONDS))
+        await opened.flush(int(CONNECT_SECONDS))
     except nats.errors.Error as error:
         raise ServiceUnreachable(f"connected, but does not answer: {error}") from error
     return time.perf_counter() - started

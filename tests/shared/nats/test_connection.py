@@ -14,8 +14,8 @@ from nats.aio.client import DEFAULT_MAX_RECONNECT_ATTEMPTS
 
 from shared.nats import connection
 from shared.service.settings import SettingsError
-from tests.shared import edges
-from tests.shared.edges import events, publish, received, until
+from tests.shared.connections import connected as connect
+from tests.shared.connections import events, has_reconnected, opening, publish, received, until, was_never_lost
 from tests.stack import nats_server as servers
 from tests.stack.ports import free_port
 
@@ -33,7 +33,7 @@ async def test_a_server_killed_and_restarted_on_its_store_gets_the_subscriptions
     nats_server: NatsServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    async with edges.connected(nats_server.url) as connected:
+    async with connect(nats_server.url) as connected:
         lost: list[bool] = []
         connected.on_disconnect(lambda: lost.append(connected.connected))
         payloads = await received(connected, "news")
@@ -53,7 +53,7 @@ async def test_f83_a_server_that_stays_away_longer_than_the_library_would_try_is
     nats_server: NatsServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "RECONNECT_WAIT_SECONDS", 0.001)
-    async with edges.connected(nats_server.url) as connected:
+    async with connect(nats_server.url) as connected:
         payloads = await received(connected, "news")
         await nats_server.stop()
         await until(lambda: len(events(caplog, "nats.error")) > 2 * DEFAULT_MAX_RECONNECT_ATTEMPTS)
@@ -67,7 +67,7 @@ async def test_f83_a_server_that_stays_away_longer_than_the_library_would_try_is
 
 async def test_a_server_that_is_late_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:
     port = free_port()
-    async with edges.opening(f"nats://127.0.0.1:{port}") as connecting:
+    async with opening(f"nats://127.0.0.1:{port}") as connecting:
         await until(lambda: len(events(caplog, "nats.error")) > 3)
         assert str(port) in events(caplog, "nats.error")[0]
         assert not connecting.done()
@@ -79,12 +79,12 @@ async def test_a_server_that_is_late_is_waited_for(caplog: pytest.LogCaptureFixt
 
 async def test_of_several_urls_the_dead_ones_are_passed_over(nats_server: NatsServer) -> None:
     urls = f" nats://127.0.0.1:{free_port()} ,, 127.0.0.1:{free_port()},{nats_server.url}\n"
-    async with asyncio.timeout(5), edges.connected(urls) as connected:
+    async with asyncio.timeout(5), connect(urls) as connected:
         assert connected.server == f"127.0.0.1:{nats_server.port}"
         payloads = await received(connected, "news")
         await nats_server.kill()
         await nats_server.start()
-        await until(lambda: not edges.still_first(connected))
+        await until(lambda: has_reconnected(connected))
         await publish(nats_server, "news", b"1")
         await until(lambda: payloads == [b"1"])
 
@@ -107,7 +107,7 @@ async def test_of_several_urls_the_dead_ones_are_passed_over(nats_server: NatsSe
 )
 async def test_what_is_no_list_of_nats_urls_is_a_settings_error_without_the_password(url: str) -> None:
     with pytest.raises(SettingsError, match="NATS_URL") as raised:
-        async with asyncio.timeout(2), edges.connected(url):
+        async with asyncio.timeout(2), connect(url):
             pass
     assert "s3cret" not in str(raised.value)
 
@@ -130,7 +130,7 @@ async def test_a_flush_that_timed_out_does_not_stop_the_reading(
     monkeypatch.setattr(connection, "FLUSH_TIMEOUT_SECONDS", 5)
     await nats_connection.flush()
     assert len(events(caplog, "nats.flush_failed")) == 1
-    assert nats_connection.client.stats["reconnects"] == 0
+    assert was_never_lost(nats_connection)
 
 
 async def test_a_callback_that_raises_does_not_end_the_reading(
@@ -232,12 +232,12 @@ async def test_leaving_closes_in_time_and_logs_no_loss(
     nats_server: NatsServer,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with edges.connected(nats_server.url) as connected:
+    async with connect(nats_server.url) as connected:
         if down:
             await nats_server.kill()
             await until(lambda: not connected.connected)
         caplog.clear()
         leaving = asyncio.get_running_loop().time()
     assert asyncio.get_running_loop().time() - leaving < 2.5
-    assert connected.client.is_closed
+    assert connected.closed
     assert not events(caplog, "nats.disconnected")
