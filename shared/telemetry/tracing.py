@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -25,6 +24,7 @@ from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from shared import __version__
+from shared.service import threads
 from shared.service.log import RateLimit
 from shared.service.settings import SettingsError
 from shared.telemetry import spans
@@ -69,18 +69,10 @@ class Tracing(spans.Spans):
 
     async def aclose(self) -> None:
         """Export the remaining spans, but wait at most FLUSH_SECONDS for the collector."""
-        loop = asyncio.get_running_loop()
-        done = asyncio.Event()
-
-        def shut_down() -> None:
-            self._provider.shutdown()
-            loop.call_soon_threadsafe(done.set)
-
-        threading.Thread(target=shut_down, name="traces", daemon=True).start()
         try:
             async with asyncio.timeout(FLUSH_SECONDS):
-                await done.wait()
-        except TimeoutError:
+                await threads.run(self._provider.shutdown)
+        except Exception:  # noqa: BLE001 - an error of the exporter must not change how the process ends
             logging.getLogger(__name__).warning("traces.lost")
 
     @contextmanager
