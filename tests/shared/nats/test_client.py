@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""The client against real servers that ask for credentials, refuse, stay silent, or talk nonsense."""
+"""The client against servers that require credentials, refuse, do not answer or send invalid data."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
+from nats.aio.client import PING_PROTO
 
 from shared.nats import client, connection
 from tests.shared.connections import as_user, events, has_reconnected, opening, publish, received, until, was_never_lost
@@ -49,7 +50,7 @@ async def test_a_wrong_password_is_tried_again_and_never_logged(caplog: pytest.L
     assert "wr0ng" not in caplog.text + repr([record.__dict__ for record in caplog.records])
 
 
-async def test_a_credentials_file_is_waited_for_and_named_then_used(
+async def test_a_missing_credentials_file_is_logged_and_used_when_it_appears(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     made, file = Credentials(), tmp_path / "relay.creds"
@@ -72,7 +73,7 @@ async def test_a_credentials_file_is_waited_for_and_named_then_used(
     ],
     ids=["empty", "neither", "no seed", "no right seed", "no JWT"],
 )
-async def test_a_broken_credentials_file_blocks_nothing_and_can_be_mended(
+async def test_a_broken_credentials_file_does_not_block_and_can_be_replaced(
     content: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     made, file = Credentials(), tmp_path / "relay.creds"
@@ -105,7 +106,7 @@ async def test_a_tls_url_sends_no_password_to_a_server_without_tls(
         assert not connecting.done()
 
 
-async def test_credentials_revoked_and_given_back_lead_to_a_reconnect(tmp_path: Path) -> None:
+async def test_a_connection_comes_back_after_its_credentials_were_revoked_and_restored(tmp_path: Path) -> None:
     accounts = tmp_path / "accounts.conf"
     accounts.write_text("authorization { user: u, password: p }")
     async with (
@@ -136,7 +137,7 @@ async def test_credentials_that_expire_are_read_again(tmp_path: Path, caplog: py
     assert any("user authentication expired" in error for error in events(caplog, "nats.error"))
 
 
-async def test_a_permission_denied_closes_nothing(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_denied_permission_does_not_end_the_connection(caplog: pytest.LogCaptureFixture) -> None:
     users = "authorization { users: [ {user: u, password: p, permissions: {subscribe: news, publish: news}} ] }"
     async with (
         servers.running(users) as server,
@@ -151,22 +152,22 @@ async def test_a_permission_denied_closes_nothing(caplog: pytest.LogCaptureFixtu
 
 
 @pytest.mark.parametrize("waves", [0, 1, 2], ids=["nothing unsent", "the socket full", "the client's buffer full too"])
-async def test_a_silent_peer_is_given_up_by_pings(
+async def test_a_silent_server_is_left_after_unanswered_pings(
     waves: int, nats_server: NatsServer, nats_proxy: NatsProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "PING_INTERVAL_SECONDS", 0.1)
     monkeypatch.setattr(client, "CLOSE_TIMEOUT_SECONDS", 0.2)
     async with connect(nats_proxy.url) as connected:
         payloads = await received(connected, "news")
-        told = asyncio.Event()
-        connected.on_disconnect(told.set)
+        disconnected = asyncio.Event()
+        connected.on_disconnect(disconnected.set)
         nats_proxy.freeze()
         sending: list[asyncio.Task[None]] = []
         for _ in range(waves):
             sending += [asyncio.create_task(connected.publish("bulk", bytes(1_000_000))) for _ in range(20)]
             await asyncio.wait(sending, timeout=0.05)
         async with asyncio.timeout(5):
-            await told.wait()
+            await disconnected.wait()
         nats_proxy.thaw()
         await until(lambda: connected.connected)
         for task in sending:
@@ -177,7 +178,7 @@ async def test_a_silent_peer_is_given_up_by_pings(
         await until(lambda: payloads == [b"1"])
 
 
-async def test_the_ping_of_a_flush_comes_behind_what_was_published_before() -> None:
+async def test_the_ping_of_a_flush_is_sent_after_earlier_messages() -> None:
     verbs: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -200,7 +201,34 @@ async def test_the_ping_of_a_flush_comes_behind_what_was_published_before() -> N
         assert verbs == [b"PUB", b"0", b"PUB", b"1", b"PUB", b"2", b"PING"]
 
 
-async def test_attempts_to_connect_to_a_silent_peer_leave_nothing_behind(
+async def test_a_ping_from_before_a_reconnect_is_not_sent_after_it() -> None:
+    """Its PONG would answer a flush whose own PING the server has not read yet."""
+    links: list[tuple[asyncio.StreamWriter, list[bytes]]] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        links.append((writer, []))
+        writer.write(b'INFO {"server_id": "s", "version": "2.11.0", "max_payload": 1048576}\r\n')
+        while line := await reader.readline():
+            links[-1][1].append(line.split()[0])
+            if line == b"PING\r\n":
+                writer.write(b"PONG\r\n")
+        writer.close()
+
+    port = free_port()
+    async with (
+        await asyncio.start_server(serve, "127.0.0.1", port),
+        connect(f"nats://127.0.0.1:{port}") as connected,
+    ):
+        connected.client._pending.append(PING_PROTO)  # noqa: SLF001 - as after a ping to a server that does not read
+        links[0][0].close()
+        await until(lambda: has_reconnected(connected))
+        await connected.publish("news", b"1")
+        await connected.flush()
+        handshake, flush_of_nats_py = [b"CONNECT", b"PING"], [b"PING"]
+        assert links[1][1] == [*handshake, *flush_of_nats_py, b"PUB", b"1", b"PING"]
+
+
+async def test_failed_attempts_to_connect_leave_no_sockets_or_tasks(
     nats_proxy: NatsProxy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(connection, "PING_INTERVAL_SECONDS", 0.1)
@@ -209,7 +237,7 @@ async def test_attempts_to_connect_to_a_silent_peer_leave_nothing_behind(
         tasks = len(asyncio.all_tasks()) - 3 * nats_proxy.links
         nats_proxy.freeze()
         await until(lambda: len(events(caplog, "nats.error")) > 10)
-        assert nats_proxy.links <= 2, "the link that froze, and the attempt under way"
+        assert nats_proxy.links <= 2, "the frozen link, and the current attempt"
         nats_proxy.thaw()
         await until(lambda: connected.connected and nats_proxy.links == 1)
         await until(lambda: len(asyncio.all_tasks()) - 3 * nats_proxy.links <= tasks)
@@ -222,10 +250,11 @@ async def test_attempts_to_connect_to_a_silent_peer_leave_nothing_behind(
         (b"HPUB news r 8 8\r\nNATS/1.0\r\n", True),
         (b"HPUB news r 26 26\r\nNATS/1.0 503 \xff\r\nKey: k\r\n\r\n\r\n", True),
         (b"PUB news a\x0bb\x0cc 0\r\n\r\n", True),
+        (b"HPUB news a\x0bb\x0cc 20 20\r\nNATS/1.0\r\nKey: k\r\n\r\n\r\n", True),
     ],
-    ids=["reply", "headers", "status", "white"],
+    ids=["reply", "headers", "status", "white", "white with headers"],
 )
-async def test_a_message_that_cannot_be_read_costs_no_other(
+async def test_a_message_that_cannot_be_read_does_not_stop_the_others(
     nats_server: NatsServer,
     unreadable: bytes,
     arrives: bool,  # noqa: FBT001 - a column of the table
@@ -244,8 +273,8 @@ async def test_a_message_that_cannot_be_read_costs_no_other(
         assert all(msg.headers["Key"] == "k" for msg in messages if msg.headers)
 
 
-async def test_a_server_whose_words_cannot_be_read_is_left() -> None:
-    """A connection that nobody reads from looks as well as any other."""
+async def test_a_server_that_sends_an_unreadable_protocol_line_is_left() -> None:
+    """Such a connection would stay open, but no message would be read."""
     greeted = 0
 
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -274,7 +303,7 @@ async def test_a_server_whose_words_cannot_be_read_is_left() -> None:
         b"INFO {}\r\nPONG\r\n\x00\x01\r\n",
     ],
 )
-async def test_a_port_where_something_else_answers_is_waited_for(greeting: bytes) -> None:
+async def test_a_connection_comes_back_after_another_program_used_the_port(greeting: bytes) -> None:
     greeted = 0
 
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -308,7 +337,9 @@ async def test_a_port_where_something_else_answers_is_waited_for(greeting: bytes
         await until(lambda: payloads == [b"1"])
 
 
-async def test_a_cluster_is_known_once_and_with_the_urls_credentials(nats_cluster: list[NatsServer]) -> None:
+async def test_each_server_of_a_cluster_is_known_once_with_its_credentials(
+    nats_cluster: list[NatsServer],
+) -> None:
     first = nats_cluster[0]
     async with connect(as_user(first.url, "relay:s3cret")) as connected:
         payloads = await received(connected, "news")
