@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Malformed(Exception):
+class Malformed(msgspec.DecodeError):
     """The bytes are not the JSON that was expected. The message is the reason."""
 
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from shared import decoding
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -25,7 +27,7 @@ FIRST: Final = 0
 _LEGAL_KEY = re.compile(r"[-/_=.a-zA-Z0-9]+")
 _UNESCAPED = re.compile(rb"[^-/_a-zA-Z0-9]")
 _FORBIDDEN = re.compile(r"[\r\n\0]")
-_ids = msgspec.json.Decoder(tuple[str, ...])
+_decode_ids = decoding.decoder(tuple[str, ...])
 
 
 def is_valid(group_id: str) -> bool:
@@ -79,12 +81,9 @@ def decode(value: bytes) -> tuple[str, ...]:
     """Return the ids of a segment in send order.
 
     Raises:
-        msgspec.DecodeError: the value is not a JSON array of strings.
+        decoding.Malformed: the value is not a JSON array of strings.
     """
-    try:
-        return () if value.strip() == b"null" else _ids.decode(value)
-    except UnicodeDecodeError as error:  # msgspec does not turn it into its own error
-        raise msgspec.DecodeError(str(error)) from error
+    return () if value.strip() == b"null" else _decode_ids(value)
 
 
 def encode(email_ids: Iterable[str]) -> bytes:
