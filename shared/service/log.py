@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT
 """JSON log lines with the keys of Go's slog: `time`, `level`, `msg`, `source`, then the event's own fields.
 
-There are two limits. RateLimit is for a line that callers or servers can cause at any rate, and of which one says it
-all. FloodLimit is the safety net for all warnings and errors, and lets enough of a kind through to compare them.
+There are two limits. RateLimit is for a line that callers or servers can cause at any rate, and of which one is enough.
+FloodLimit is the safety net for all warnings and errors, and lets enough lines of a kind through to compare them.
 """
 
 from __future__ import annotations

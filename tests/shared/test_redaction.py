@@ -110,7 +110,7 @@ def test_a_text_without_an_address_is_not_changed() -> None:
 @given(
     local_parts, domains, st.sampled_from(["<{}>", "550 5.1.1 <{}>: no", "{}", "{}, {}", "x ({}) y", "[{}", "\t{}\r\n"])
 )
-def test_an_address_is_redacted_in_a_text_as_it_is_alone(local_part: str, domain: str, reply: str) -> None:
+def test_an_address_in_a_text_is_redacted_like_a_single_one(local_part: str, domain: str, reply: str) -> None:
     address = f"{local_part}@{domain}"
     assert redaction.text(reply.format(address, address)) == reply.format(*[redaction.address(address)] * 2)
 

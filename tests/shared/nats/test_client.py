@@ -9,7 +9,6 @@ import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
-from nats.aio.client import PING_PROTO
 
 from shared.nats import client, connection
 from tests.shared.connections import as_user, events, has_reconnected, opening, publish, received, until, was_never_lost
@@ -176,56 +175,6 @@ async def test_a_silent_server_is_left_after_unanswered_pings(
         await connected.flush()
         await publish(nats_server, "news", b"1")
         await until(lambda: payloads == [b"1"])
-
-
-async def test_the_ping_of_a_flush_is_sent_after_earlier_messages() -> None:
-    verbs: list[bytes] = []
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b'INFO {"server_id": "s", "version": "2.11.0", "max_payload": 1048576}\r\n')
-        while line := await reader.readline():
-            verbs.append(line.split()[0])
-            if line == b"PING\r\n":
-                writer.write(b"PONG\r\n")
-        writer.close()
-
-    port = free_port()
-    async with (
-        await asyncio.start_server(serve, "127.0.0.1", port),
-        connect(f"nats://127.0.0.1:{port}") as connected,
-    ):
-        verbs.clear()
-        for number in range(3):
-            await connected.publish("news", b"%d" % number)
-        await connected.flush()
-        assert verbs == [b"PUB", b"0", b"PUB", b"1", b"PUB", b"2", b"PING"]
-
-
-async def test_a_ping_from_before_a_reconnect_is_not_sent_after_it() -> None:
-    """Its PONG would answer a flush whose own PING the server has not read yet."""
-    links: list[tuple[asyncio.StreamWriter, list[bytes]]] = []
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        links.append((writer, []))
-        writer.write(b'INFO {"server_id": "s", "version": "2.11.0", "max_payload": 1048576}\r\n')
-        while line := await reader.readline():
-            links[-1][1].append(line.split()[0])
-            if line == b"PING\r\n":
-                writer.write(b"PONG\r\n")
-        writer.close()
-
-    port = free_port()
-    async with (
-        await asyncio.start_server(serve, "127.0.0.1", port),
-        connect(f"nats://127.0.0.1:{port}") as connected,
-    ):
-        connected.client._pending.append(PING_PROTO)  # noqa: SLF001 - as after a ping to a server that does not read
-        links[0][0].close()
-        await until(lambda: has_reconnected(connected))
-        await connected.publish("news", b"1")
-        await connected.flush()
-        handshake, flush_of_nats_py = [b"CONNECT", b"PING"], [b"PING"]
-        assert links[1][1] == [*handshake, *flush_of_nats_py, b"PUB", b"1", b"PING"]
 
 
 async def test_failed_attempts_to_connect_leave_no_sockets_or_tasks(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 SUBJECT = "lfx.email-service.test"
 
 
-async def test_f81_requests_are_served_beside_each_other(nats_server: NatsServer) -> None:
+async def test_requests_are_served_at_the_same_time(nats_server: NatsServer) -> None:
     all_together = asyncio.Barrier(50)
 
     async def together(data: bytes, _headers: object) -> bytes:

@@ -71,7 +71,7 @@ async def test_requests_to_all_services_to_a_name_and_to_an_id_are_answered(aski
 
 
 @pytest.mark.usefixtures("endpoint")
-async def test_the_library_reads_what_is_answered(asking: Client) -> None:
+async def test_the_answers_can_be_read_by_the_library(asking: Client) -> None:
     info = ServiceInfo.from_dict(await ask(asking, "$SRV.INFO"))
     [endpoint] = info.endpoints
     assert (info.description, endpoint.name, endpoint.subject) == ("Sends email", "send_email", SUBJECT)
