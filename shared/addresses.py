@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT
 """Pure: exactly one mailbox (RFC 5322, 3.4), ready for the wire, and the domain allowlists.
 
-Written by hand because the library parsers read more into an address than is there (python/cpython#102988): this one
-takes what the grammar allows, comments and quoted strings included, and nothing of section 4 but dots in a name.
+The parsers of Python's library accept text that is not an address (python/cpython#102988). This one accepts the grammar
+of section 3, with comments and quoted strings, and of the obsolete grammar (section 4) only dots in a name.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ MAX_ADDRESS_BYTES: Final = 254  # RFC 5321, 4.5.3.1.3, less the angle brackets
 MAX_LOCAL_PART_BYTES: Final = 64  # RFC 5321, 4.5.3.1.1
 
 _ATEXT = r"A-Za-z0-9!#$%&'*+/=?^_`{|}~-"
-_UTF8 = r"\u00a0-\U0010ffff"  # RFC 6532, 3.2: what a display name and a domain may hold besides ASCII
+_UTF8 = r"\u00a0-\U0010ffff"  # RFC 6532, 3.2: allowed in a display name and a domain besides ASCII
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 
 _BARE = re.compile(rf"([{_ATEXT}]+(?:\.[{_ATEXT}]+)*)@({_LABEL}(?:\.{_LABEL})*)")
-_CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\ud800-\udfff]")  # and half characters
+_CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\ud800-\udfff]")  # with lone surrogates
 _BLANKS = re.compile(r"[ \t]*")
 _DOT_ATOM = re.compile(rf"[{_ATEXT}]+(?:\.[{_ATEXT}]+)*")
 _WORD = re.compile(rf"[{_UTF8}{_ATEXT}][{_UTF8}.{_ATEXT}]*")
@@ -39,7 +39,7 @@ _WIRE_HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 
 
 class Malformed(ValueError):
-    """The text is not exactly one mailbox that SES could take."""
+    """The text is not exactly one mailbox that SES accepts."""
 
 
 class TooLong(ValueError):
@@ -47,7 +47,7 @@ class TooLong(ValueError):
 
 
 class Mailbox(msgspec.Struct, frozen=True):
-    """One mailbox; `local_part` and `domain` (A-labels) as they go on the wire, `name` decoded, maybe empty."""
+    """One mailbox: `local_part` and `domain` (A-labels) as sent over SMTP, `name` decoded and possibly empty."""
 
     local_part: str
     domain: str
@@ -55,17 +55,17 @@ class Mailbox(msgspec.Struct, frozen=True):
 
     @property
     def address(self) -> str:
-        """The addr-spec, ASCII."""
+        """The address without the name, in ASCII."""
         return f"{self.local_part}@{self.domain}"
 
 
 def parse(text: str) -> Mailbox:
-    """Read one mailbox, with or without a name; outer blanks do not count.
+    """Parse one mailbox, with or without a name; outer blanks are ignored.
 
     Raises:
         TooLong: a limit is exceeded.
-        Malformed: it is anything else than one mailbox, or its local part is not ASCII (SES has no SMTPUTF8) or holds
-            an encoded word, which RFC 2047, 5 forbids and some readers decode.
+        Malformed: the text is not one mailbox, or its local part is not ASCII (SES has no SMTPUTF8) or has an encoded
+            word, which RFC 2047, 5 forbids and some readers decode.
     """
     if len(text.encode(errors="surrogatepass")) > MAX_FIELD_BYTES:
         raise TooLong(text)
@@ -83,7 +83,7 @@ def wire_domain(domain: str) -> str:
     """Return the domain in A-labels (RFC 5891).
 
     Raises:
-        Malformed: it has no such form.
+        Malformed: the domain cannot be encoded.
     """
     if not domain.isascii():
         import idna  # noqa: PLC0415 - its tables take 2 MB, and few domains need them
@@ -98,18 +98,18 @@ def wire_domain(domain: str) -> str:
 
 
 def is_listed(mailbox: Mailbox, domains: Collection[str]) -> bool:
-    """Tell whether the domain is one of `domains`, without regard to case."""
+    """Return whether the domain is one of `domains`; case is ignored."""
     return mailbox.domain.lower() in domains
 
 
 def is_below(mailbox: Mailbox, domains: Collection[str]) -> bool:
-    """Tell whether the domain is one of `domains` or a subdomain of one."""
+    """Return whether the domain is one of `domains` or a subdomain of one; case is ignored."""
     domain = mailbox.domain.lower()
     return any(domain == one or domain.endswith(f".{one}") for one in domains)
 
 
 class _Scanner:
-    """Reads the grammar from left to right; each method takes what it is named after or raises Malformed."""
+    """Parses a text from left to right. Each method reads the element it is named after, or raises Malformed."""
 
     def __init__(self, text: str) -> None:
         if _CONTROLS.search(text):
@@ -210,12 +210,12 @@ class _Scanner:
 
 
 def _decoded(name: str) -> str:
-    """Decode the encoded words (RFC 2047) that a caller may have put into a name."""
+    """Decode encoded words (RFC 2047) in a name."""
     if "=?" not in name:
         return name
     try:
         decoded = str(make_header(decode_header(name)))
-    except (LookupError, ValueError, MessageError):  # no encoded word after all
+    except (LookupError, ValueError, MessageError):  # it is not a valid encoded word
         return name
     if _CONTROLS.search(decoded):
         raise Malformed(name)

@@ -2,7 +2,14 @@
 # SPDX-License-Identifier: MIT
 """The wire contract: subjects, buckets, requests, replies, records, push events and error strings.
 
-Callers in Python import this module as callers in Go import `pkg/api`. Only msgspec may be imported here.
+Callers in Python import this module. A request and its reply are JSON over NATS; only a failure has a field `error`:
+
+    request = contract.SendEmailRequest(to="ada@example.com", subject="Hello", html="<p>Hello</p>", text="Hello")
+    msg = await nc.request(contract.SEND_EMAIL_SUBJECT, msgspec.json.encode(request), timeout=10)
+    kind = contract.ErrorResponse if "error" in json.loads(msg.data) else contract.SendEmailResponse
+    reply = msgspec.json.decode(msg.data, type=kind)
+
+docs/contract.md explains each field, limit and error. Only msgspec may be imported here.
 """
 
 from __future__ import annotations
@@ -17,6 +24,7 @@ SEND_EMAIL_SUBJECT: Final = "lfx.email-service.send_email"
 GET_EMAIL_STATUS_SUBJECT: Final = "lfx.email-service.get_email_status"
 GET_EMAIL_ENGAGEMENT_ANALYTICS_SUBJECT: Final = "lfx.email-service.get_email_engagement_analytics"
 QUEUE_GROUP: Final = "lfx.email-service.queue"
+"""The NATS queue group of the service: each request is served by one of the replicas. Callers do not need it."""
 
 EMAIL_DELIVERED_SUBJECT: Final = "lfx.email-service.email_delivered"
 EMAIL_OPENED_SUBJECT: Final = "lfx.email-service.email_opened"
@@ -34,7 +42,7 @@ BUCKETS: Final = (
     EMAIL_SUPPRESSIONS_BUCKET,
 )
 BUCKET_TTL_SECONDS: Final = {EMAIL_IDEMPOTENCY_BUCKET: 86_400}
-"""How long a key lives; in the other buckets for ever."""
+"""The time after which a key expires; in the other buckets keys do not expire."""
 
 SUPPRESSION_REASONS: Final = ("bounce", "complaint", "manual")
 IDEMPOTENCY_KEY_HEADER: Final = "Idempotency-Key"
@@ -72,11 +80,14 @@ NOT_FOUND: Final = "not found"
 RESPONSE_TOO_LARGE: Final = "response too large"
 
 Timestamp = Annotated[datetime, msgspec.Meta(tz=True)]
-"""RFC 3339; what this service writes is UTC with `Z`."""
+"""A time in RFC 3339, which must have a time zone; the service writes UTC with `Z`."""
 
 
 class SendEmailRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One rendered email to send. `null` and an empty string mean the same as an absent field."""
+    """One rendered email to send; `to`, `subject`, `html` and `text` are required.
+
+    `null` and an empty string mean the same as an absent field.
+    """
 
     to: str | None = None
     subject: str | None = None
@@ -92,14 +103,21 @@ class SendEmailRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
 
 
 class SendEmailResponse(msgspec.Struct, frozen=True, kw_only=True):
-    """Both ids are empty when the recipient's domain is outside SMTP_ALLOWED_RECIPIENT_DOMAINS."""
+    """The mail server accepted the email. `group_id` is that of the request, or a new UUID.
+
+    Both ids are empty, and nothing was sent, if the recipient's domain is outside SMTP_ALLOWED_RECIPIENT_DOMAINS.
+    """
 
     email_id: str
     group_id: str
 
 
 class ErrorResponse(msgspec.Struct, frozen=True):
-    """Any failure, on any subject; `total` comes with "response too large", `reason` with "recipient suppressed"."""
+    """A failure, on any of the three subjects; `error` is one of the error strings above.
+
+    `total` (emails in the group) comes with RESPONSE_TOO_LARGE, `reason` (why the address gets no mail) with
+    RECIPIENT_SUPPRESSED.
+    """
 
     error: str
     total: int | UnsetType = UNSET
@@ -107,7 +125,11 @@ class ErrorResponse(msgspec.Struct, frozen=True):
 
 
 class GetEmailStatusRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Exactly one of `email_id` and `group_id`; `offset` and `limit` page through a group in send order."""
+    """A query for the record of one email (`email_id`) or the records of a group (`group_id`), but not both.
+
+    The reply is an EmailRecipientRecord, or an array of them in the order of sending, which `offset` and `limit` page
+    through.
+    """
 
     email_id: str | None = None
     group_id: str | None = None
@@ -116,13 +138,13 @@ class GetEmailStatusRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defa
 
 
 class GetEmailEngagementAnalyticsRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The group whose emails are to be counted."""
+    """A query for the counts of a group of emails."""
 
     group_id: str | None = None
 
 
 class GetEmailEngagementAnalyticsResponse(msgspec.Struct, frozen=True, kw_only=True):
-    """`opened` counts every open, `unique_opened` the emails with at least one."""
+    """The counts of a group: `opened` counts every open, the other fields count emails."""
 
     group_id: str
     total_sent: int
@@ -133,14 +155,14 @@ class GetEmailEngagementAnalyticsResponse(msgspec.Struct, frozen=True, kw_only=T
 
 
 class OpenEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """One open; `event_id` is the SNS MessageId."""
+    """The recipient opened the email once; `event_id` is the MessageId of the SNS notification."""
 
     event_id: str
     opened_at: Timestamp
 
 
 class ClickEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """One click on a tracked link; `event_id` is the SNS MessageId."""
+    """The recipient followed a link once; `event_id` is the MessageId of the SNS notification."""
 
     event_id: str
     link: str
@@ -148,7 +170,11 @@ class ClickEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
-    """Why an email failed, in the words of SES; `kind` is `bounce` or `complaint`."""
+    """Why an email failed. `kind` is `bounce` or `complaint`; the other fields are strings of Amazon SES.
+
+    `type` and `sub_type` classify it, such as `Permanent` and `General`; `diagnostic` is the recipient's mail server's
+    own text.
+    """
 
     kind: str
     type: str | UnsetType = UNSET
@@ -157,9 +183,11 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EmailRecipientRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One sent email, the value of its `email_id` in the `email-recipients` bucket.
+    """The record of one sent email and of the events that SES reported for it.
 
-    `click_event_ids` is only ever present in records that the Go service has written to.
+    It is the reply to a status query, and the value under the key `email_id` in the bucket `email-recipients`. `to` and
+    `subject` are as the caller gave them. `delivered_at` and `failed_at` are the earliest times, `last_opened_at` and
+    `last_clicked_at` the latest. `click_event_ids` is present only in records that the Go service has written to.
     """
 
     email_id: str
@@ -185,9 +213,10 @@ class EmailRecipientRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Suppression(msgspec.Struct, frozen=True, kw_only=True):
-    """Why an address gets no mail, the value of its key in the `email-suppressions` bucket.
+    """An address that gets no mail, and why: a value in the bucket `email-suppressions`.
 
-    `detail` is in the words of SES or of the operator; `email_id` is empty where an operator wrote it.
+    `reason` is one of SUPPRESSION_REASONS. `detail` is a text of SES or of the operator. `email_id` is the email that
+    bounced or was complained about; it is empty if an operator added the entry.
     """
 
     address: str
@@ -198,7 +227,10 @@ class Suppression(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EmailDeliveredEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """Pushed on EMAIL_DELIVERED_SUBJECT; `tags` are those of the record, as in every push event."""
+    """Published on EMAIL_DELIVERED_SUBJECT: the recipient's mail server accepted the email.
+
+    `tags` are the tags of the request, as in every push event.
+    """
 
     email_id: str
     group_id: str
@@ -207,7 +239,7 @@ class EmailDeliveredEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EmailOpenedEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """Pushed on EMAIL_OPENED_SUBJECT; `opened_at` is that of this open."""
+    """Published on EMAIL_OPENED_SUBJECT: one open, at `opened_at`; `open_count` counts it and the earlier ones."""
 
     email_id: str
     group_id: str
@@ -217,7 +249,7 @@ class EmailOpenedEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EmailLinkClickedEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """Pushed on EMAIL_LINK_CLICKED_SUBJECT; `link` comes without query and fragment."""
+    """Published on EMAIL_LINK_CLICKED_SUBJECT: one click; `link` is without query, fragment and credentials."""
 
     email_id: str
     group_id: str
@@ -229,7 +261,7 @@ class EmailLinkClickedEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EmailFailedEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """Pushed on EMAIL_FAILED_SUBJECT; `reason` is `bounce` or `complaint`."""
+    """Published on EMAIL_FAILED_SUBJECT: the email bounced, or the recipient complained about it (`reason`)."""
 
     email_id: str
     group_id: str

@@ -1,66 +1,66 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""What the edges raise, sorted by what the caller will do about it. Nothing may be imported here."""
+"""Errors of the store and of the services, one for each way to react to them. Nothing may be imported here."""
 
 from __future__ import annotations
 
 
 class StoreError(Exception):
-    """The key-value store did not do what was asked."""
+    """The key-value store did not carry out a request."""
 
 
 class StoreUnavailable(StoreError):
-    """The store did not answer, or answered that it cannot now: the outcome of a write is unknown. Try again."""
+    """The store did not answer, or cannot do it now. Try again; the outcome of a write is unknown."""
 
     advice = ""
 
 
 class BucketMissing(StoreUnavailable):
-    """There is no such bucket. Until somebody makes it, it is as if the store did not answer."""
+    """The bucket does not exist. Until it is created, requests fail as if the store did not answer."""
 
     advice = "install the relay's chart, or for a local server run serve --create-buckets once"
 
 
 class NotPermitted(StoreUnavailable):
-    """The NATS user may not ask this of the store: nothing was done, until somebody grants it."""
+    """The NATS user has no permission for this request, so nothing was done."""
 
 
 class KeyMissing(StoreError):
-    """The key holds no value, proven by the stream's leader. `revision` is that of its deletion marker, else 0."""
+    """The key has no value, confirmed by the stream's leader. `revision` is that of its deletion marker, else 0."""
 
     def __init__(self, key: str, revision: int = 0) -> None:
-        """Name the key, and the revision that a new value has to follow."""
+        """Keep the key, and the revision that a new value has to follow."""
         super().__init__(key)
         self.revision = revision
 
 
 class KeyTaken(StoreError):
-    """The key to be created already holds `value`, which was written as `revision`."""
+    """The key to be created already has a value: `value`, which was written as `revision`."""
 
     def __init__(self, key: str, value: bytes = b"", revision: int = 0) -> None:
-        """Name the key, and what it holds."""
+        """Keep the key, and its value and revision."""
         super().__init__(key)
         self.value = value
         self.revision = revision
 
 
 class RevisionConflict(StoreError):
-    """The value has changed since it was read. Read again, apply again."""
+    """The value has changed since it was read. Read it again and repeat the change."""
 
 
 class ValueTooLarge(StoreError):
-    """The value exceeds the bucket's or the server's limit. The same value will never fit."""
+    """The value exceeds the limit of the bucket or the server. Trying again does not help."""
 
 
 class ServiceError(Exception):
-    """A service was asked something and did not do it."""
+    """A service did not carry out a request."""
 
 
 class RequestRefused(ServiceError):
-    """The answer is an error of the contract; `reason` and `total` where the answer has them."""
+    """The reply is an ErrorResponse of the contract, with `reason` and `total` if the reply has them."""
 
     def __init__(self, error: str, *, reason: str = "", total: int = 0) -> None:
-        """Keep the answer."""
+        """Keep the fields of the reply."""
         super().__init__(f"{error} ({reason})" if reason else error)
         self.error = error
         self.reason = reason
@@ -68,8 +68,8 @@ class RequestRefused(ServiceError):
 
 
 class ServiceUnreachable(ServiceError):
-    """NATS is not there, or nobody serves the subject: nothing was done."""
+    """NATS cannot be reached, or no process serves the subject: nothing was done."""
 
 
 class RequestUnanswered(ServiceError):
-    """No answer in time, or none that can be read: nobody knows whether it was done."""
+    """There was no reply in time, or one that cannot be read: the outcome is unknown."""

@@ -1,9 +1,9 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Pure: where the email ids of a group are kept, and what such a segment of the index looks like.
+"""Pure: the keys and values of the group index, which lists the email ids of each group in one or more segments.
 
-The first segment lies under the group's own key, in the layout of the Go service. Further segments lie under
-`=.<n>.<key of the group>`, so that one wildcard finds them all and no group id maps to them.
+The first segment is the value of the group's own key, in the layout of the Go service. Further segments have the keys
+`=.<n>.<key of the group>`: one wildcard matches them all, and no group id maps to such a key.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import re
 from typing import TYPE_CHECKING, Final
 
 import msgspec
+
+from shared import decoding
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -25,26 +27,26 @@ FIRST: Final = 0
 _LEGAL_KEY = re.compile(r"[-/_=.a-zA-Z0-9]+")
 _UNESCAPED = re.compile(rb"[^-/_a-zA-Z0-9]")
 _FORBIDDEN = re.compile(r"[\r\n\0]")
-_ids = msgspec.json.Decoder(tuple[str, ...])
+_decode_ids = decoding.decoder(tuple[str, ...])
 
 
 def is_valid(group_id: str) -> bool:
-    """Tell whether a caller may use this group id: at most 255 bytes of UTF-8, without CR, LF and NUL."""
+    """Return whether a caller may use this group id: at most 255 bytes of UTF-8, without CR, LF and NUL."""
     return len(group_id.encode()) <= MAX_GROUP_ID_BYTES and not _FORBIDDEN.search(group_id)
 
 
 def is_legal_key(key: str) -> bool:
-    """Tell whether NATS accepts the key (`[-/_=.a-zA-Z0-9]+`), with no empty token: that would answer as an outage."""
+    """Return whether NATS accepts the key: `[-/_=.a-zA-Z0-9]+` without empty tokens, which cause a timeout."""
     return bool(_LEGAL_KEY.fullmatch(key)) and ".." not in key and key[0] != "." and key[-1] != "."
 
 
 def is_email_id(email_id: str) -> bool:
-    """Tell whether a record may lie under this id: a legal key of at most 255 characters."""
+    """Return whether a record can have this id: a legal key of at most 255 characters."""
     return len(email_id) <= MAX_EMAIL_ID_LENGTH and is_legal_key(email_id)
 
 
 def key_of(group_id: str) -> str:
-    """Map a group id to its key: itself where legal, else `=` and the id with other bytes as `=XX`."""
+    """Return the key of a group id: the id itself where legal, else `=` and the id with other bytes as `=XX`."""
     if is_legal_key(group_id) and group_id[0] != "=":
         return group_id
     return "=" + _UNESCAPED.sub(lambda match: b"=%02X" % match[0][0], group_id.encode()).decode()
@@ -61,12 +63,12 @@ def later_segments(key: str) -> str:
 
 
 def first_key(segment_key: str) -> str:
-    """Return the group's own key, that of its first segment."""
+    """Return the group's own key, which is the key of its first segment."""
     return segment_key.split(".", 2)[2] if segment_key.startswith("=.") else segment_key
 
 
 def segment_number(segment_key: str) -> int:
-    """Undo `segment_key` as far as the number goes."""
+    """Return the number of the segment with this key."""
     return int(segment_key.split(".", 2)[1]) if segment_key.startswith("=.") else FIRST
 
 
@@ -79,12 +81,9 @@ def decode(value: bytes) -> tuple[str, ...]:
     """Return the ids of a segment in send order.
 
     Raises:
-        msgspec.DecodeError: the value is no JSON array of strings.
+        decoding.Malformed: the value is not a JSON array of strings.
     """
-    try:
-        return () if value.strip() == b"null" else _ids.decode(value)
-    except UnicodeDecodeError as error:  # msgspec lets it through as it is
-        raise msgspec.DecodeError(str(error)) from error
+    return () if value.strip() == b"null" else _decode_ids(value)
 
 
 def encode(email_ids: Iterable[str]) -> bytes:
@@ -98,11 +97,11 @@ def extend(value: bytes, email_ids: Sequence[str]) -> bytes:
 
 
 def fitting(size: int, count: int, segment: int, email_ids: Sequence[str], max_bytes: int) -> int:
-    """Return how many of `email_ids` still fit behind `count` ids in `size` bytes of a segment."""
-    room = min(len(email_ids), max(0, capacity(segment) - count))
+    """Return how many of `email_ids` fit into a segment that has `count` ids in `size` bytes."""
+    most = min(len(email_ids), max(0, capacity(segment) - count))
     size = size if count else len(b"]")  # the first id follows no comma
-    for taken in range(room):
+    for taken in range(most):
         size += len(email_ids[taken]) + len(b'"",')
         if size > max_bytes:
             return taken
-    return room
+    return most

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""The life of either process: log, probes, NATS, serve; a signal; answer what came, within a time; exit status."""
+"""Runs a process from start to exit: log, probes, NATS, serve; on a signal, a stop within a time limit."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from shared.telemetry.tracing import Tracing
 
     Serve = Callable[["Life", Connection], Awaitable[None]]
-    """Serves until `Life.stopping` is set."""
+    """Serves requests until `Life.stopping` is set."""
 
 events = logging.getLogger(__name__)
 
-DRAIN_SHARE: Final = 0.7  # of the time for stopping; the rest is for breaking off what did not end in it
+DRAIN_SHARE: Final = 0.7  # of the time limit of a stop; the rest is for cancelling the work that has not ended
 
 
 class Life:
-    """What a process is told, and tells, about where in its life it is."""
+    """The state of a running process: whether it serves or stops, its connection, spans, metrics and exit status."""
 
     def __init__(self) -> None:
-        """Begin not ready."""
+        """Begin as a process that does not serve yet."""
         self.stopping = asyncio.Event()
         self.connection: Connection | None = None
         self.spans: Spans = NO_SPANS
@@ -44,16 +44,16 @@ class Life:
         self.status = 0
 
     def serving(self) -> None:
-        """Say that requests are answered from now on."""
+        """Mark the process as serving."""
         self.is_serving = True
 
     def fail(self) -> None:
-        """Begin the stop that a signal begins, and end with status 1, however the stop goes."""
+        """Begin a stop as a signal does, and end with status 1."""
         self.status = 1
         self.stopping.set()
 
     def expose(self, metrics: Callable[[], bytes]) -> None:
-        """Add to what /metrics tells."""
+        """Add metrics to /metrics; `metrics` is called at each scrape."""
         self._metrics.append(metrics)
 
     def metrics(self) -> bytes:
@@ -62,19 +62,19 @@ class Life:
 
     @property
     def is_ready(self) -> bool:
-        """Whether /readyz is 200: it serves, does not stop, and NATS is connected."""
+        """Whether /readyz is 200: the process serves, is not stopping, and NATS is connected."""
         is_serving = self.is_serving and not self.stopping.is_set()
         return is_serving and self.connection is not None and self.connection.connected
 
 
 def run(name: str, settings: ProcessSettings, serve: Serve, environ: Mapping[str, str]) -> int:
-    """Run a process from its settings to its exit status; OpenTelemetry's variables come from `environ`."""
+    """Run a process and return its exit status; OpenTelemetry's variables come from `environ`."""
     log.configure(settings.log_level, add_source=settings.log_add_source)
     return _event_loop(_live(name, settings, serve, environ))
 
 
 def refuse(error: SettingsError) -> int:
-    """Say which variable is wrong, as the one line of log; return the exit status."""
+    """Log which variable is invalid, as the only log line, and return the exit status."""
     log.configure("info", add_source=False)
     events.error("start.failed", extra={"error": str(error)})
     return 1
@@ -110,7 +110,7 @@ async def _live(name: str, settings: ProcessSettings, serve: Serve, environ: Map
 
 
 def _connected(life: Life, name: str) -> bytes:
-    """Return the one metric that is there before the process serves."""
+    """Return the metric that exists before the process serves."""
     from shared.telemetry.exposition import gauge, text  # noqa: PLC0415 - brings the Prometheus client
 
     is_connected = life.connection is not None and life.connection.connected
@@ -119,7 +119,7 @@ def _connected(life: Life, name: str) -> bytes:
 
 
 def _tracing(environ: Mapping[str, str], name: str) -> Tracing | None:
-    """Return what makes traces, where they are asked for: OpenTelemetry takes 50 ms and 6 MB."""
+    """Return the tracing if the variables ask for it; only then is OpenTelemetry imported (50 ms, 6 MB)."""
     for variable, instead in (("OTEL_METRICS_EXPORTER", "/metrics"), ("OTEL_LOGS_EXPORTER", "standard output")):
         if (environ.get(variable, "").strip().lower() or "none") != "none":
             events.warning("otel.not_exported", extra={"variable": variable, "instead": instead})
@@ -143,7 +143,7 @@ async def _connect_and_serve(life: Life, name: str, settings: ProcessSettings, s
 
 
 async def _until_stopped(life: Life, work: Coroutine[object, object, None], settings: ProcessSettings) -> None:
-    """Return when the work has ended, or has been broken off since its time for stopping is over; raise as it does."""
+    """Return when the work has ended, or was cancelled at the time limit of the stop; raise the error of the work."""
     task = asyncio.create_task(work)
     stopping = asyncio.create_task(life.stopping.wait())
     await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -151,7 +151,7 @@ async def _until_stopped(life: Life, work: Coroutine[object, object, None], sett
     if not task.done():
         events.info("process.stopping")
         limit = settings.shutdown_timeout_seconds
-        if life.is_serving:  # what has only begun has nothing to finish
+        if life.is_serving:  # before that there are no requests to finish
             await asyncio.wait({task}, timeout=limit * DRAIN_SHARE)
         task.cancel()
         await asyncio.wait({task}, timeout=limit * (1 - DRAIN_SHARE))

@@ -1,21 +1,21 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Pure: how an address looks in a log, and a URL that may hold a password."""
+"""Pure: redacts addresses, and passwords in URLs, for logs and output."""
 
 from __future__ import annotations
 
 import re
 
 _ATOM = r"[^\s<>\"(),:;@\[\]]"
-# Either kind of local part is tried only where none has been tried before: the time for a long text is not its square.
+# A local part is tried only at its first character, so that the time does not grow with the square of the length.
 _ADDRESS = re.compile(rf"""((?<!\\)"(?:[^"\\]|\\.)*"|(?<!{_ATOM}){_ATOM}+)@[^\s<>"'(),;@]+""")
 _USER_INFO = re.compile(r"(?<=://)[^\s/]*(?=@)")
 _DOMAIN_END = re.compile(r"""[\s<>"'(),;]""")
-_MAX_DOMAIN = 255  # octets (RFC 5321, 4.5.3.1.2); what is longer is none, and would make a line as long
+_MAX_DOMAIN = 255  # octets (RFC 5321, 4.5.3.1.2); a longer one is cut, so that it makes no long line
 
 
 def address(mailbox: str) -> str:
-    """Keep the first letter of the local part and the domain: `a***@example.com`."""
+    """Return an address with only its first letter and its domain: `a***@example.com`."""
     local, at, domain = mailbox.rpartition("@")
     if not at:
         return "***"
@@ -29,10 +29,10 @@ def text(quoting: str) -> str:
 
 
 def identifier(given: str) -> str:
-    """Redact addresses in an id that a caller has chosen, also in its key: `invite-ada@example.com`, `=ada=40a.org`."""
+    """Redact addresses in an id that a caller chose, and in its key: `invite-ada@example.com`, `=ada=40a.org`."""
     return text(given.replace("=40", "@")) if "@" in given or "=40" in given else given
 
 
 def urls(text: str) -> str:
-    """Hide user, password or token of each URL: `nats://***@host:4222`."""
+    """Redact user, password or token in each URL: `nats://***@host:4222`."""
     return _USER_INFO.sub("***", text)

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""The suppression list: the addresses that get no mail, one entry for each in the `email-suppressions` bucket.
+"""The suppression list: the addresses that get no mail, each with an entry in the `email-suppressions` bucket.
 
 The relay looks addresses up, the tracker adds to the list, operators manage it by `lfx-email-tracker suppressions`.
 """
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
 Addition = Literal["added", "kept", "replaced"]
 
 MAX_DETAIL_CHARACTERS: Final = 500
-TRIES: Final = 5  # against the tracker or another operator, who may write the same address at the same time
+TRIES: Final = 5  # the tracker or another operator may write the same address at the same time
 
 _decode = decoding.decoder(contract.Suppression)
 _encode = msgspec.json.Encoder().encode
 
 
 class EntryCorrupt(Exception):
-    """The value under a key of the list is no entry; the relay answers `internal error` for its address."""
+    """The value of a key is not an entry of the list. The relay answers `internal error` for its address."""
 
 
 class SuppressionList:
-    """The entries of a bucket. Every method may raise StoreError.
+    """Reads and changes the entries in a bucket. Every method may raise StoreError.
 
-    Addresses are given as `normalised` returns them.
+    Addresses are those that `normalised` returns.
     """
 
     def __init__(self, bucket: Bucket) -> None:
@@ -46,19 +46,19 @@ class SuppressionList:
         self._bucket = bucket
 
     async def find(self, address: str) -> Suppression | None:
-        """Return the entry of an address, in one exchange; a follower that is behind may not have it yet.
+        """Return the entry of an address or None, in one exchange; a follower that is behind may not have it yet.
 
         Raises:
-            EntryCorrupt: there is one that cannot be read.
+            EntryCorrupt: the entry cannot be read.
         """
         value = await self._bucket.find(key_of(address))
         return None if value is None else decode(value)
 
     async def find_latest(self, address: str) -> Suppression | None:
-        """Return the entry of an address, read through the stream's leader.
+        """Return the entry of an address or None, read through the stream's leader.
 
         Raises:
-            EntryCorrupt: there is one that cannot be read.
+            EntryCorrupt: the entry cannot be read.
         """
         try:
             return decode((await self._bucket.get_from_leader(key_of(address))).value)
@@ -68,7 +68,7 @@ class SuppressionList:
     async def add(self, entry: Suppression, *, replace: bool = False) -> tuple[Addition, Suppression]:
         """Add an entry; an existing one stays unless `replace` is set or it cannot be read.
 
-        Return what was done, and the entry that is in the list now.
+        Returns what was done, and the entry that is in the list now.
         """
         key, value = key_of(entry.address), _encode(entry)
         for _ in range(TRIES):
@@ -84,7 +84,7 @@ class SuppressionList:
                     continue
                 return "replaced", entry
             return "added", entry
-        raise RevisionConflict(f"others keep changing the entry of {entry.address}")
+        raise RevisionConflict(f"others changed the entry of {entry.address} at the same time: try again")
 
     async def remove(self, address: str) -> bool:
         """Remove the entry of an address; return whether there was one."""
@@ -97,11 +97,11 @@ class SuppressionList:
             except RevisionConflict:
                 continue
             return True
-        raise RevisionConflict(f"others keep changing the entry of {address}")
+        raise RevisionConflict(f"others changed the entry of {address} at the same time: try again")
 
 
 async def entries(scan: BucketScan) -> AsyncIterator[Suppression | EntryCorrupt]:
-    """Yield all entries, in the order in which they were written."""
+    """Yield all entries in the order of their writes; EntryCorrupt is yielded, not raised."""
     async for page in scan.pages():
         for stored in page:
             try:
@@ -111,10 +111,10 @@ async def entries(scan: BucketScan) -> AsyncIterator[Suppression | EntryCorrupt]
 
 
 def normalised(address: str) -> str:
-    """Return an address as it is compared: as the relay puts it on the wire, in lower case, without a name.
+    """Return the form of an address that entries are compared by: as sent over SMTP, in lower case, without a name.
 
     Raises:
-        ValueError: it is not a mailbox that the relay would send to.
+        ValueError: the relay would not send to this address.
     """
     return addresses.parse(address.strip()).address.lower()
 
@@ -125,10 +125,10 @@ def key_of(address: str) -> str:
 
 
 def decode(value: bytes) -> Suppression:
-    """Read an entry.
+    """Decode an entry.
 
     Raises:
-        EntryCorrupt: it is not one.
+        EntryCorrupt: the value is not an entry.
     """
     try:
         return _decode(value)

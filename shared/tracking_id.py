@@ -13,14 +13,14 @@ _PLAIN = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) != "%")
 
 
 def format_value(group_id: str, email_id: str) -> str:
-    """One unfolded ASCII line; a group id that is not printable ASCII without blanks and `%` is percent-encoded."""
+    """Return the value as one ASCII line; a group id with blanks, `%` or other characters is percent-encoded."""
     if group_id.isascii() and group_id.isprintable() and not (" " in group_id or "%" in group_id):
         return f"{group_id}/{email_id}"
     return f"{quote(group_id, safe=_PLAIN)}/{email_id}"
 
 
 def email_id_of(value: str) -> str:
-    """Return what follows the last `/`, from a value that may be folded, padded or RFC 2047 encoded; else ""."""
+    """Return the email id of a value that may be folded, padded or RFC 2047 encoded; an empty string without one."""
     if "=?" in value:
         value = _decoded(value)
     return "".join(value.split()).rpartition("/")[2]
@@ -30,5 +30,5 @@ def _decoded(value: str) -> str:
     unfolded = " ".join(value.split())
     try:
         return str(make_header(decode_header(unfolded)))
-    except (LookupError, ValueError, MessageError):  # an unknown charset, broken base64: it is not an encoded word
+    except (LookupError, ValueError, MessageError):  # unknown charset or broken base64
         return unfolded

@@ -66,7 +66,7 @@ class Caller:
         denied: asyncio.Future[Denial] = asyncio.get_running_loop().create_future()
         entry = subject, denied
         self._waiting.append(entry)
-        request = asyncio.ensure_future(self.connection.client.request(subject, payload, timeout=timeout))
+        request = asyncio.ensure_future(self.connection.request(subject, payload, timeout))
         try:
             either: set[asyncio.Future[Any]] = {request, denied}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)

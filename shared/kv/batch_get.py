@@ -1,8 +1,8 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Edge: the last values of many keys in one request (ADR-31, `multi_last`), from nats-server 2.11 on.
+"""Reads the last messages of many subjects in one request (ADR-31, `multi_last`), with nats-server 2.11 and newer.
 
-Replaces a direct get per key, which takes more than three times as long.
+Replaces a direct get for each key, which takes more than three times as long.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from shared.errors import StoreUnavailable, ValueTooLarge
+from shared.errors import ValueTooLarge
 from shared.kv import jetstream
 
 if TYPE_CHECKING:
@@ -19,67 +19,59 @@ if TYPE_CHECKING:
 
     from nats.aio.msg import Msg
 
-    from shared.kv.stream import BucketStream
     from shared.nats.inbox import Inbox
 
-MAX_SUBJECTS: Final = 1000  # more than 1,024 matches are answered 413 and no data
-MAX_BYTES: Final = 4_000_000  # of one answer: a server cuts off whoever leaves 64 MB unread (its `max_pending`)
+MAX_SUBJECTS: Final = 1000  # for more than 1,024 matches the server answers 413 and no data
+MAX_BYTES: Final = 4_000_000  # of one answer: a server disconnects a client that leaves 64 MB unread (`max_pending`)
 AT_ONCE: Final = 4  # together far below that
 STALE_PATIENCE_SECONDS: Final = 2.0
 
 
-class Batches:
-    """Reads batches from one bucket's stream."""
+class BatchReader:
+    """Reads batches from one stream, a few at a time."""
 
-    def __init__(self, inbox: Inbox, stream: BucketStream) -> None:
-        """Take the stream."""
+    def __init__(self, inbox: Inbox, stream: str) -> None:
+        """Read from the stream of this name."""
         self._inbox = inbox
         self._stream = stream
-        self._places = asyncio.Semaphore(AT_ONCE)
+        self._slots = asyncio.Semaphore(AT_ONCE)
 
-    async def read(self, filters: Sequence[str]) -> dict[str, Msg] | None:
-        """Return the last message of each key that matches and has one; None if the server does not give all at once.
+    async def read(self, subjects: Sequence[str], written: int) -> dict[str, Msg] | None:
+        """Return the last message of each subject that has one; deletion markers are left out.
 
-        With replicas it reads until the server that answers has all that the leader had before.
+        Reads again until the server that answers has followed the stream to the sequence `written`. Returns None if
+        the server does not give all of it in time, or cannot.
 
         Raises:
-            StoreUnavailable: no answer.
+            StoreUnavailable: there was no answer.
         """
-        config = await self._stream.config()
-        if not config.allow_direct:
-            return None
         deadline = time.monotonic() + STALE_PATIENCE_SECONDS
-        needed = (await self._stream.info()).state.last_seq if config.num_replicas > 1 else 0
         while True:
-            batch = await self._read_once(filters)
+            batch = await self._read_once(subjects)
             if batch is None:
                 return None
-            if batch.up_to_sequence >= needed:
-                skip = len(self._stream.prefix)
-                return {subject[skip:]: msg for subject, msg in batch.messages.items()}
+            if batch.up_to_sequence >= written:
+                return batch.messages
             if not batch.messages or time.monotonic() > deadline:
                 return None
             await asyncio.sleep(0.05)
 
-    async def _read_once(self, filters: Sequence[str]) -> Batch | None:
-        subjects = [self._stream.prefix + one for one in filters]
+    async def _read_once(self, subjects: Sequence[str]) -> _Batch | None:
         try:
-            async with self._places:
-                return await _read(self._inbox, self._stream.name, subjects)
+            async with self._slots:
+                return await _read(self._inbox, self._stream, subjects)
         except ValueTooLarge:  # so many keys do not fit into a request
             return None
-        except StoreUnavailable as error:
-            raise self._stream.unanswered(error) from error
 
 
-class Batch(NamedTuple):
-    """The messages by subject, deletion markers left out, and how far the server that answered had followed."""
+class _Batch(NamedTuple):
+    """The messages by subject, and the sequence to which the server that answered had followed the stream."""
 
     messages: dict[str, Msg]
     up_to_sequence: int
 
 
-async def _read(inbox: Inbox, stream: str, subjects: Sequence[str]) -> Batch | None:
+async def _read(inbox: Inbox, stream: str, subjects: Sequence[str]) -> _Batch | None:
     query: dict[str, object] = {"multi_last": subjects, "max_bytes": MAX_BYTES}
     found: dict[str, Msg] = {}
     followed: list[int] = []
@@ -88,7 +80,7 @@ async def _read(inbox: Inbox, stream: str, subjects: Sequence[str]) -> Batch | N
         *messages, last = await inbox.collect(f"$JS.API.DIRECT.GET.{stream}", request, _is_end)
         end = _headers(last)
         if end[jetstream.STATUS] == jetstream.NO_RESULTS and not messages and not followed:
-            return Batch(found, 0)  # it does not say how far it has followed
+            return _Batch(found, 0)  # this answer has no sequence
         if end[jetstream.STATUS] != jetstream.END_OF_BATCH:  # 404 too, where a message expired meanwhile
             return None
         for msg in messages:
@@ -96,14 +88,14 @@ async def _read(inbox: Inbox, stream: str, subjects: Sequence[str]) -> Batch | N
         followed.append(int(end[jetstream.UP_TO_SEQUENCE]))
         if int(end[jetstream.NUM_PENDING]) == 0:
             break
-        # Cut short by the limit of bytes. What is left is not absent: go on behind what came. A key that is
-        # written meanwhile comes again; with `up_to_seq` it would be left out, since a bucket keeps no old values.
+        # The answer was cut at the limit of bytes: continue behind its last message. A key that is written meanwhile
+        # comes again; with `up_to_seq` it would be left out, since a bucket keeps no old values.
         query["seq"] = sequence(messages[-1]) + 1
-    return Batch({name: msg for name, msg in found.items() if not jetstream.is_deleted(_headers(msg))}, min(followed))
+    return _Batch({name: msg for name, msg in found.items() if not jetstream.is_deleted(_headers(msg))}, min(followed))
 
 
 def sequence(msg: Msg) -> int:
-    """Return the stream sequence of a message that was got directly."""
+    """Return the stream sequence of a message from a direct get."""
     return int(_headers(msg)[jetstream.SEQUENCE])
 
 

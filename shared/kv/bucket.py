@@ -1,28 +1,43 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Edge: the keys and values of one NATS KV bucket. Turns JetStream's answers into ours, once."""
+"""The keys and values of one NATS KV bucket. Translates JetStream's answers into our errors, in this place only.
+
+The bucket's configuration is kept for a while, and asked for again after any answer that gives a reason to.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
-from shared.errors import KeyMissing, KeyTaken, RevisionConflict, ValueTooLarge
+from shared.errors import (
+    BucketMissing,
+    KeyMissing,
+    KeyTaken,
+    RevisionConflict,
+    StoreError,
+    StoreUnavailable,
+    ValueTooLarge,
+)
 from shared.kv import batch_get, jetstream
-from shared.kv.stream import BucketStream
+from shared.nats.inbox import HEADER_ROOM_BYTES
 from shared.telemetry.spans import NO_SPANS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from shared.kv.jetstream import StreamInfo
+    from nats.aio.msg import Msg
+
+    from shared.kv.jetstream import ApiError, StreamConfig, StreamInfo
     from shared.nats.connection import Connection
     from shared.nats.inbox import Inbox
     from shared.telemetry.spans import Spans
 
+CONFIG_SECONDS: Final = 30.0  # how long a known configuration is used without asking again
 CONFLICT_PATIENCE_SECONDS: Final = 4.0
 SINGLE_READS_AT_ONCE: Final = 64
 
@@ -30,7 +45,7 @@ T = TypeVar("T")
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """A value and the stream sequence that wrote it."""
+    """A value and the stream sequence of its write."""
 
     value: bytes
     revision: int
@@ -42,39 +57,58 @@ class Bucket:
     def __init__(self, inbox: Inbox, connection: Connection, name: str, spans: Spans = NO_SPANS) -> None:
         """Name the bucket; it need not exist yet."""
         self.name = name
-        self.conflicts = 0  # how often a write came too late
-        self._stream = BucketStream(inbox, connection, name, spans)
-        self._batches = batch_get.Batches(inbox, self._stream)
+        self.stream_name = f"KV_{name}"
+        self.subject_prefix = f"$KV.{name}."
+        self.conflicts = 0  # how many writes were refused because the key had changed
+        self._inbox = inbox
+        self._connection = connection
+        self._spans = spans
+        self._span_attributes = {"db.system.name": "nats", "db.operation.name": "put", "db.collection.name": name}
+        self._batches = batch_get.BatchReader(inbox, self.stream_name)
         self._single_reads = asyncio.Semaphore(SINGLE_READS_AT_ONCE)
+        self._known_config: StreamConfig | None = None
+        self._known_until = 0.0
 
     async def info(self) -> StreamInfo:
         """Ask the stream's leader for its configuration, state and time of creation."""
-        return await self._stream.info()
+        reply = await self._inbox.request(f"$JS.API.STREAM.INFO.{self.stream_name}")
+        info = jetstream.decode_info(reply.data)
+        if info.error:
+            raise self._refused(info.error)
+        self._known_config, self._known_until = info.config, time.monotonic() + CONFIG_SECONDS
+        return info
 
     async def max_value_bytes(self) -> int:
-        """Return how large a value may be: the bucket's own limit or the server's max_payload."""
-        return await self._stream.max_value_bytes()
+        """Return the largest size of a value: by the bucket's own limit or the server's max_payload."""
+        config = await self._config()
+        limit = self._connection.max_payload - HEADER_ROOM_BYTES
+        return min(limit, config.max_msg_size - HEADER_ROOM_BYTES) if config.max_msg_size > 0 else limit
+
+    async def _config(self) -> StreamConfig:
+        if self._known_config and time.monotonic() < self._known_until:
+            return self._known_config
+        return (await self.info()).config
 
     async def get(self, key: str) -> Entry:
-        """Return the value, from the server that is the leader if there is more than one.
+        """Return the value; if there are replicas, read it through the leader.
 
         Raises:
-            KeyMissing: there is none, says the leader.
+            KeyMissing: the leader has no value.
         """
-        config = await self._stream.config()
+        config = await self._config()
         if not config.allow_direct or config.num_replicas > 1:
             return await self.get_from_leader(key)
-        reply = await self._stream.get_directly(key)
+        reply = await self._get_directly(key)
         headers = reply.headers or {}
         if jetstream.STATUS in headers or jetstream.is_deleted(headers):
             return await self.get_from_leader(key)
         return Entry(reply.data, int(headers[jetstream.SEQUENCE]))
 
     async def find(self, key: str) -> bytes | None:
-        """Return the value if there is one, in one exchange; a follower that is behind may not have it yet."""
-        config = await self._stream.config()
+        """Return the value or None, in one exchange; a follower that is behind may not have a new value yet."""
+        config = await self._config()
         if config.allow_direct:
-            reply = await self._stream.get_directly(key)
+            reply = await self._get_directly(key)
             headers = reply.headers or {}
             if headers.get(jetstream.STATUS) == jetstream.NO_RESULTS or jetstream.is_deleted(headers):
                 return None
@@ -85,17 +119,23 @@ class Bucket:
         except KeyMissing:
             return None
 
+    async def _get_directly(self, key: str) -> Msg:
+        """Ask any server that has the stream for the last message of a key."""
+        return await self._request(f"$JS.API.DIRECT.GET.{self.stream_name}.{self.subject_prefix}{key}")
+
     async def get_from_leader(self, key: str) -> Entry:
-        """Return the value, read through the stream's leader: never an old one.
+        """Return the latest value, read through the stream's leader.
 
         Raises:
-            KeyMissing: there is none.
+            KeyMissing: there is no value.
         """
-        reply = await self._stream.get_from_leader(key)
+        query = jetstream.encode({"last_by_subj": self.subject_prefix + key})
+        answer = await self._request(f"$JS.API.STREAM.MSG.GET.{self.stream_name}", query)
+        reply = jetstream.decode_message(answer.data)
         if reply.error and reply.error.err_code == jetstream.NO_MESSAGE:
             raise KeyMissing(key)
         if reply.error or not reply.message:
-            raise self._stream.unavailable(reply.error or jetstream.ApiError())
+            raise self._refused(reply.error or jetstream.ApiError())
         if jetstream.was_deleted(reply.message):
             raise KeyMissing(key, reply.message.seq)
         return Entry(reply.message.data, reply.message.seq)
@@ -104,12 +144,12 @@ class Bucket:
         """Write a key that holds no value; return its revision.
 
         Raises:
-            KeyTaken: it holds one.
+            KeyTaken: the key holds a value.
             ValueTooLarge: the value is over the limit.
         """
         try:
             return await self._write(key, value, 0)
-        except RevisionConflict:  # the key is there, was deleted, or (with replicas) nothing of the sort is true
+        except RevisionConflict:  # the key exists, was deleted, or (with replicas) the conflict is not real
             return await self._create_after_conflict(key, value)
 
     async def _create_after_conflict(self, key: str, value: bytes) -> int:
@@ -126,28 +166,28 @@ class Bucket:
         """Write a key whose last revision is still `revision`; return the new one.
 
         Raises:
-            RevisionConflict: it is not, or the server says so.
+            RevisionConflict: it has another revision, or the server reports a conflict that is not real.
             ValueTooLarge: the value is over the limit.
         """
         return await self._write(key, value, revision)
 
     async def delete(self, key: str, revision: int) -> None:
-        """Delete a key whose last revision is still `revision`; a marker stays behind.
+        """Delete a key whose last revision is still `revision`; a deletion marker stays in the stream.
 
         Raises:
-            RevisionConflict: it is not, or the server says so.
+            RevisionConflict: it has another revision, or the server reports a conflict that is not real.
         """
         await self._write(key, b"", revision, {jetstream.OPERATION: "DEL"})
 
     async def rewrite(self, key: str, change: Callable[[bytes], tuple[bytes | None, T]]) -> T:
-        """Read, change and write a value until it sticks; return the result of the change that did.
+        """Read, change and write a value, again after each conflict; return the result of the last `change`.
 
         `change` returns the new value, or None to leave the old one, and a result of its own.
 
         Raises:
             KeyMissing: there is no value.
-            RevisionConflict: others were faster for as long as patience lasted.
-            ValueTooLarge: what `change` returned is over the limit.
+            RevisionConflict: there were conflicts for CONFLICT_PATIENCE_SECONDS.
+            ValueTooLarge: the value that `change` returned is over the limit.
         """
         try:
             return await self._change(key, await self.get(key), change)
@@ -165,19 +205,20 @@ class Bucket:
 
     async def _write(self, key: str, value: bytes, revision: int, more: dict[str, str] | None = None) -> int:
         headers = {jetstream.EXPECTED_REVISION: str(revision), **(more or {})}
-        ack = await self._stream.write(key, value, headers)
+        with self._spans.start(f"put {self.name}", "client", self._span_attributes):
+            ack = jetstream.decode_ack((await self._request(self.subject_prefix + key, value, headers)).data)
         if not ack.error:
             return ack.seq
         if ack.error.err_code in jetstream.WRONG_LAST_SEQUENCE:
             self.conflicts += 1
             raise RevisionConflict(key)
         if ack.error.err_code == jetstream.MESSAGE_TOO_LARGE:
-            self._stream.forget()
+            self._known_config = None
             raise ValueTooLarge(f"{len(value)} bytes exceed the limit of bucket {self.name}")
-        raise self._stream.unavailable(ack.error)
+        raise self._refused(ack.error)
 
     async def get_many(self, keys: Sequence[str]) -> dict[str, Entry]:
-        """Return the values of those keys that have one, in batches of direct gets, none of them out of date."""
+        """Return the current values of those keys that have one, read in batches where the server can."""
         found: dict[str, Entry] = {}
         for start in range(0, len(keys), batch_get.MAX_SUBJECTS):
             some = keys[start : start + batch_get.MAX_SUBJECTS]
@@ -186,11 +227,19 @@ class Bucket:
         return found
 
     async def get_matching(self, *filters: str) -> dict[str, Entry] | None:
-        """Return the values of the keys that match subject filters; None if the server does not give all at once."""
-        messages = await self._batches.read(filters)
+        """Return the current values of the keys that match subject filters; None if a batch cannot give them all."""
+        config = await self._config()
+        if not config.allow_direct:
+            return None
+        written = (await self.info()).state.last_seq if config.num_replicas > 1 else 0
+        try:
+            messages = await self._batches.read([self.subject_prefix + one for one in filters], written)
+        except StoreUnavailable as error:
+            raise self._unanswered(error) from error
         if messages is None:
             return None
-        return {key: Entry(msg.data, batch_get.sequence(msg)) for key, msg in messages.items()}
+        skip = len(self.subject_prefix)
+        return {subject[skip:]: Entry(msg.data, batch_get.sequence(msg)) for subject, msg in messages.items()}
 
     async def _get_each(self, keys: Sequence[str]) -> dict[str, Entry]:
         async def read(key: str) -> tuple[str, Entry] | None:
@@ -202,9 +251,26 @@ class Bucket:
 
         return dict(pair for pair in await asyncio.gather(*map(read, keys)) if pair)
 
+    async def _request(self, subject: str, payload: bytes = b"", headers: dict[str, str] | None = None) -> Msg:
+        try:
+            return await self._inbox.request(subject, payload, headers)
+        except StoreUnavailable as error:
+            raise self._unanswered(error) from error
+
+    def _unanswered(self, error: StoreUnavailable) -> StoreUnavailable:
+        """Return the error to raise for a request without an answer: the same, with the bucket's name."""
+        self._known_config = None  # the bucket may come back with other limits
+        return type(error)(f"bucket {self.name}: {error}")
+
+    def _refused(self, error: ApiError) -> StoreError:
+        """Return the error to raise for an error of JetStream."""
+        self._known_config = None
+        message = f"bucket {self.name}: {error.description or 'no answer'} ({error.err_code})"
+        return BucketMissing(message) if error.err_code == jetstream.NO_STREAM else StoreUnavailable(message)
+
 
 def while_conflicting() -> AsyncRetrying:
-    """Return attempts that follow on conflicts, with growing pauses, until patience ends."""
+    """Return attempts that are repeated on conflicts, with growing pauses, for CONFLICT_PATIENCE_SECONDS."""
     return AsyncRetrying(
         retry=retry_if_exception_type(RevisionConflict),
         wait=wait_random_exponential(multiplier=0.005, max=0.2),

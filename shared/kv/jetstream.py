@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Pure: what JetStream's answers look like on the wire, as far as a KV bucket needs them.
+"""Pure: the wire format of JetStream's requests and answers, as far as a KV bucket needs them.
 
 Sources: the NATS docs on "JetStream wire API", ADR-8 (key-value store), ADR-31 (direct get).
 """
@@ -36,7 +36,7 @@ NO_STREAM: Final = 10059
 
 
 class ApiError(msgspec.Struct, frozen=True):
-    """Why a request was not done."""
+    """Why JetStream refused a request."""
 
     code: int = 0
     err_code: int = 0
@@ -44,7 +44,7 @@ class ApiError(msgspec.Struct, frozen=True):
 
 
 class StreamConfig(msgspec.Struct, frozen=True):
-    """What of a bucket's configuration decides how it is read and written; sizes in bytes, -1 for no limit."""
+    """The part of a bucket's configuration that reads and writes depend on; sizes in bytes, -1 for no limit."""
 
     max_msg_size: int = -1
     num_replicas: int = 1
@@ -52,13 +52,13 @@ class StreamConfig(msgspec.Struct, frozen=True):
 
 
 class StreamState(msgspec.Struct, frozen=True):
-    """How far a stream has come."""
+    """The sequence of a stream's last message."""
 
     last_seq: int = 0
 
 
 class StreamInfo(msgspec.Struct, frozen=True):
-    """What the stream's leader says of it; `created` tells a bucket from one made again under the same name."""
+    """The leader's description of a stream; `created` differs if a bucket was deleted and made again."""
 
     config: StreamConfig = StreamConfig()
     state: StreamState = StreamState()
@@ -74,7 +74,7 @@ class PublishAck(msgspec.Struct, frozen=True):
 
 
 class StoredMessage(msgspec.Struct, frozen=True):
-    """A message as the leader stores it; msgspec undoes the base64."""
+    """A message as the leader stores it; msgspec decodes the base64."""
 
     seq: int
     data: bytes = b""
@@ -104,10 +104,10 @@ encode = msgspec.json.encode
 
 
 def is_deleted(headers: Mapping[str, str]) -> bool:
-    """Tell whether a message marks its key as deleted, purged or expired."""
+    """Return whether a message marks its key as deleted, purged or expired."""
     return OPERATION in headers or MARKER_REASON in headers
 
 
 def was_deleted(message: StoredMessage) -> bool:
-    """Tell the same of a message that was read through the leader, whose headers come as one block."""
+    """Return the same for a message that was read through the leader, whose headers come as one block."""
     return OPERATION.encode() in message.hdrs or MARKER_REASON.encode() in message.hdrs

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Edge: the values of all keys of a bucket, a page at a time, through a pull consumer that the server then forgets.
+"""Reads the values of all keys of a bucket, a page at a time, through a pull consumer that the server drops after it.
 
 Sources: the NATS docs on "JetStream wire API" (consumer create, next message), ADR-13 (pull subscribe).
 """
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 PAGE: Final = 500
 PAGE_SECONDS: Final = 5.0
-ABANDONED_SECONDS: Final = 300  # after which the server drops the consumer: whoever reads the pages may be slow
+ABANDONED_SECONDS: Final = 300  # without a request for so long, the server drops the consumer
 NANOSECONDS: Final = 1_000_000_000
 
 
@@ -40,18 +40,18 @@ class Stored(msgspec.Struct, frozen=True):
 
 
 class BucketScan:
-    """Reads what a bucket holds at the time, in the order in which it was written; open it for one reading."""
+    """Reads the values that a bucket holds, in the order in which they were written. Each instance reads once."""
 
     def __init__(self, connection: Connection, inbox: Inbox, bucket: Bucket) -> None:
         """Read `bucket`."""
         self._connection = connection
         self._inbox = inbox
-        self._stream = f"KV_{bucket.name}"
-        self._prefix = f"$KV.{bucket.name}."
-        self._reply_to = connection.client.new_inbox()
+        self._stream = bucket.stream_name
+        self._prefix = bucket.subject_prefix
+        self._reply_to = connection.new_inbox()
         self._subscription: Subscription | None = None
         self._consumer = ""
-        self._left = 0  # says the server
+        self._left = 0  # by the server's last count
         self._asked_for = 0
         self._received = 0
         self._page: list[Stored] = []
@@ -61,7 +61,7 @@ class BucketScan:
         """Create the consumer.
 
         Raises:
-            StoreUnavailable: the bucket is not there.
+            StoreUnavailable: the bucket does not exist, or there was no answer.
         """
         self._connection.on_disconnect(self._lose)
         self._subscription = await self._connection.subscribe(self._reply_to, self._receive)
@@ -82,15 +82,15 @@ class BucketScan:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Listen no longer."""
+        """Unsubscribe."""
         if self._subscription and self._connection.connected:
             await self._subscription.unsubscribe()
 
     async def pages(self) -> AsyncIterator[list[Stored]]:
-        """Return what there is, up to 500 values at a time; nothing is fetched before it is asked for.
+        """Yield the values, up to 500 at a time; a page is fetched when it is needed.
 
         Raises:
-            StoreUnavailable: something was lost on the way, so that this is not all.
+            StoreUnavailable: a message was lost, so the values would not be complete.
         """
         while self._left:
             self._page, self._whole = [], asyncio.get_running_loop().create_future()
@@ -131,7 +131,7 @@ class BucketScan:
             self._whole.set_result(None)
 
     def _end(self, status: str) -> None:
-        """End a page early: what was to come was overwritten or deleted meanwhile, or the server cannot go on."""
+        """End a page early: the missing values were overwritten or deleted meanwhile, or the server cannot go on."""
         assert self._whole
         if status not in {jetstream.NO_RESULTS, jetstream.NO_MORE}:
             self._lose()
@@ -141,4 +141,4 @@ class BucketScan:
 
     def _lose(self) -> None:
         if self._whole and not self._whole.done():
-            self._whole.set_exception(StoreUnavailable(f"{self._stream}: lost track while reading all of it"))
+            self._whole.set_exception(StoreUnavailable(f"{self._stream}: a message was lost while reading all values"))

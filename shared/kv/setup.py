@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Edge: says which buckets are not there; makes them on a local server. In production the relay's chart makes them."""
+"""Reports missing buckets, and creates them on a local server. In production the relay's chart creates them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from shared import contract
 from shared.errors import StoreUnavailable
-from shared.kv.stream import BucketStream
+from shared.kv.bucket import Bucket
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,17 +21,17 @@ log = logging.getLogger(__name__)
 
 
 async def report_unusable(inbox: Inbox, connection: Connection, names: Sequence[str]) -> None:
-    """Say at start, before the first email does, which buckets are not there; the process waits for them."""
+    """Log at start-up which buckets cannot be used; the process goes on and waits for them."""
     for name in names:
         try:
-            await BucketStream(inbox, connection, name).info()
+            await Bucket(inbox, connection, name).info()
         except StoreUnavailable as error:
             extra = {"bucket": name, "error": str(error)}
             log.warning("bucket.unusable", extra=extra | ({"advice": error.advice} if error.advice else {}))
 
 
 async def create_missing(connection: Connection, names: Sequence[str]) -> None:
-    """Create those buckets that are not there.
+    """Create the buckets that do not exist.
 
     Raises:
         StoreUnavailable: JetStream is off or full.
@@ -39,7 +39,7 @@ async def create_missing(connection: Connection, names: Sequence[str]) -> None:
     import nats.js.errors  # noqa: PLC0415 - needed only where buckets are created
     from nats.js.api import KeyValueConfig  # noqa: PLC0415
 
-    js = connection.client.jetstream()
+    js = connection.jetstream()
     for name in names:
         try:
             try:

@@ -1,8 +1,53 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Edge: nats-py's client, mended where it would hang, stop reading, or close for good. Only `connection` uses it.
+"""The client of nats-py with corrections: it never hangs, stops reading or closes itself. Only `connection` uses it.
 
-Replaces its split of headers, too. Read in nats-py 2.16.0; `tests/shared/nats/` holds each of these changes.
+The table has each correction. Numbers are issues and pull requests of nats-io/nats.py. Read in nats-py 2.16.0.
+
+======================  ==============================================================================================
+Overridden              Reason, then the test in tests/shared/nats that fails without it, and the public report
+======================  ==============================================================================================
+parser.MSG_RE           A control character such as VT in a subject is taken for the end of a word; reading stops.
+                        test_a_message_that_cannot_be_read_does_not_stop_the_others; not reported yet
+parser.HMSG_RE          The same in a message with headers.
+                        test_a_message_that_cannot_be_read_does_not_stop_the_others; not reported yet
+_parse_server_uri       User and password in a URL are not percent-decoded.
+                        test_user_and_password_of_the_url_are_sent_decoded; nats-architecture-and-design#123
+_connect_to_server      The socket and the tasks of a failed handshake stay, and disturb the next connection.
+                        test_failed_attempts_to_connect_leave_no_sockets_or_tasks; not reported yet
+_process_connect_init   Some errors of a handshake end all attempts to connect.
+                        test_a_connection_comes_back_after_another_program_used_the_port; not reported yet
+                        A PING from before a reconnect is sent after it, and its PONG answers a later flush.
+                        test_a_ping_from_before_a_reconnect_is_not_sent_after_it; not reported yet
+_process_info           A tls:// URL connects to a server without TLS.
+                        test_a_tls_url_sends_no_password_to_a_server_without_tls; not reported yet
+                        Servers of a cluster are listed twice, and without the credentials of the URL.
+                        test_each_server_of_a_cluster_is_known_once_with_its_credentials; not reported yet
+_read_creds_user_jwt    A file without a JWT is read in an endless loop, which blocks the process.
+                        test_a_broken_credentials_file_does_not_block_and_can_be_replaced; #1020
+_remove_sub (called)    A subscription whose drain failed is subscribed again at the next server.
+                        test_a_subscription_whose_drain_failed_is_not_subscribed_again; not reported yet
+_parse_header_lines     Replaces a loop over each character, which takes twice as long and needs UTF-8.
+                        test_values_that_are_not_utf_8_stay_different; not reported yet
+_process_headers        An invalid status line in the headers stops the reading.
+                        test_a_message_that_cannot_be_read_does_not_stop_the_others; not reported yet
+_process_msg            A reply subject that is not UTF-8 stops the reading.
+                        test_a_message_that_cannot_be_read_does_not_stop_the_others; not reported yet
+_read_loop              After an unexpected error nothing is read, and the connection stays open.
+                        test_a_server_that_sends_an_unreadable_protocol_line_is_left; #914
+_flush_pending          It catches the cancellation of a waiting publish, so that a time limit has no effect.
+                        test_the_time_limit_holds_if_the_server_reads_no_more_bytes; not reported yet
+_send_ping              The PING of a flush is sent before earlier messages.
+                        test_the_ping_of_a_flush_is_sent_after_earlier_messages; not reported yet
+_process_pong           The PONG for a flush that timed out stops the reading.
+                        test_a_flush_that_timed_out_does_not_stop_the_reading; not reported yet
+_process_err            Expired or revoked credentials and other errors close the connection permanently.
+                        test_credentials_that_expire_are_read_again; #1019
+_Transport.writelines   Writing to a closed socket raises TypeError, in asyncio of Python 3.12 and 3.13 only.
+                        With Python 3.12: test_a_silent_server_is_left_after_unanswered_pings; python/cpython#136234
+_Transport.wait_closed  It waits without limit for a silent server to read the rest of the buffer.
+                        test_a_silent_server_is_left_after_unanswered_pings; #671
+======================  ==============================================================================================
 """
 
 from __future__ import annotations
@@ -31,7 +76,7 @@ CRLF: Final = b"\r\n"
 CREDENTIALS: Final = (b"BEGIN NATS USER JWT", b"BEGIN USER NKEY SEED")
 
 
-# Only blanks and tabs part the words of a line; nats-py takes what else is white for a gap in a subject, and gives up.
+# Only blanks and tabs separate the words of a protocol line; nats-py splits at any white space.
 parser.MSG_RE = re.compile(rb"\AMSG[ \t]+([^ \t\r\n]+)[ \t]+([^ \t\r\n]+)[ \t]+(([^ \t\r\n]+)[ \t]+)?(\d+)\r\n")
 parser.HMSG_RE = re.compile(
     rb"\AHMSG[ \t]+([^ \t\r\n]+)[ \t]+([^ \t\r\n]+)[ \t]+(([^ \t\r\n]+)[ \t]+)?(\d+)[ \t]+(\d+)\r\n"
@@ -39,17 +84,17 @@ parser.HMSG_RE = re.compile(
 
 
 class ReconnectingClient(Client):
-    """Comes back after whatever ended its connection, until it is closed by its owner."""
+    """Reconnects after every loss of its connection, until its owner closes it."""
 
     @staticmethod
     def _parse_server_uri(connect_url: str) -> ParseResult:
-        """Decode user and password, as the clients of NATS in other languages do."""
+        """Decode user and password, as the NATS clients in other languages do."""
         uri = Client._parse_server_uri(connect_url)  # noqa: SLF001 - a static method of the base class
         user_info, at, host = uri.netloc.rpartition("@")
         return uri._replace(netloc=unquote(user_info) + at + host)
 
     async def _connect_to_server(self, s: Srv) -> None:
-        """Connect with nothing left of a connection whose handshake failed: nats-py forgets its socket and tasks."""
+        """Close the socket and cancel the tasks of a connection whose handshake failed, then connect."""
         for task in (self._reading_task, self._ping_interval_task, self._flusher_task):
             if task:
                 task.cancel()
@@ -60,17 +105,19 @@ class ReconnectingClient(Client):
         await self._transport.connect(s.uri, DEFAULT_BUFFER_SIZE, self.options["connect_timeout"])
 
     async def _process_connect_init(self) -> None:
-        """Let no error of a handshake be one for which nats-py would never try again."""
+        """Raise every error of a handshake as one after which nats-py tries again."""
         try:
             await super()._process_connect_init()
         except (OSError, nats.errors.Error, TimeoutError):
             raise
         except Exception as error:
             raise nats.errors.Error(f"nats: handshake failed: {error!r}") from error
-        self._pending = [command for command in self._pending if command is not PING_PROTO]  # nobody awaits their PONGs
+        self._pending = [
+            command for command in self._pending if command is not PING_PROTO
+        ]  # their PONGs would answer later flushes
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:  # noqa: FBT001, FBT002 - nats-py's signature
-        """Insist on TLS where the URL does; know each server of a cluster once, with the credentials of the URL."""
+        """Require TLS for a tls:// URL; keep each server of a cluster once, with the credentials of the URL."""
         assert self._current_server, "connected"
         if initial_connection and self._current_server.uri.scheme == "tls":
             if not (info.get("tls_required") or info.get("tls_available")):
@@ -86,50 +133,50 @@ class ReconnectingClient(Client):
         self._server_pool[:] = known.values()
 
     def _read_creds_user_jwt(self, creds: Any) -> bytearray:
-        """Refuse a file without a JWT or seed, in which nats-py would search for ever."""
+        """Refuse a credentials file without a JWT or seed."""
         content = Path(creds).read_bytes()
         if not all(title in content for title in CREDENTIALS):
-            raise nats.errors.Error(f"nats: {creds} holds no user JWT and seed")
+            raise nats.errors.Error(f"nats: {creds} has no user JWT and seed")
         return super()._read_creds_user_jwt(creds)  # type: ignore[no-any-return]
 
     async def forget(self, subscription: Subscription) -> None:
-        """End a subscription on whatever server; nats-py tells the next one of what it could not drain."""
-        self._remove_sub(subscription._id)  # noqa: SLF001 - nats-py has no other name for it
-        if self.is_connected:  # with the next server already, maybe
+        """End a subscription on the current server, and do not subscribe again on the next one."""
+        self._remove_sub(subscription._id)  # noqa: SLF001 - nats-py has no public name for it
+        if self.is_connected:  # perhaps with the next server already, which knows the subscription
             await self._send_unsubscribe(subscription._id)  # noqa: SLF001
 
     @staticmethod
     def _parse_header_lines(raw: bytes) -> dict[str, str]:
-        """Split a block of headers; nats-py looks at each character of each name, which takes twice as long.
+        """Split a block of headers.
 
-        Bytes that are not UTF-8 become lone surrogates, so that no two values are the same that were not.
+        Bytes that are not UTF-8 become lone surrogates, so that different values stay different.
         """
         fields = (line.partition(":") for line in raw.decode("utf-8", "surrogateescape").split("\r\n"))
         return {name.strip(WHITESPACE): value.strip(WHITESPACE) for name, colon, value in fields if colon}
 
     async def _process_headers(self, headers: Any) -> dict[str, str] | None:
-        """Take what can be read of headers whose first line cannot, where nats-py would stop reading for good."""
+        """Parse headers also if their status line is invalid."""
         try:
             return await super()._process_headers(headers)
         except (IndexError, UnicodeDecodeError):
             return self._parse_header_lines(headers.partition(CRLF)[2]) or None
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
-        """Pass over a message that cannot be read, such as one whose reply subject is not UTF-8."""
+        """Report a message that cannot be read, such as one whose reply subject is not UTF-8, and continue."""
         try:
             await super()._process_msg(sid, subject, reply, data, headers)
-        except Exception as error:  # noqa: BLE001 - nats-py would stop reading for good
+        except Exception as error:  # noqa: BLE001 - nats-py would stop reading
             await self._error_cb(nats.errors.Error(f"nats: a message to {subject!r} cannot be read: {error!r}"))
 
     async def _read_loop(self) -> None:
-        """Reconnect where nats-py stops to read and keeps the connection, deaf and seemingly well."""
+        """Reconnect if the reading ended while the connection is open."""
         await super()._read_loop()
         task = asyncio.current_task()
         if self.is_connected and task and not task.cancelling():
             await self._process_op_err(nats.errors.Error("nats: what the server sent cannot be read"))
 
     async def _flush_pending(self, force_flush: bool = False) -> Any:  # noqa: FBT001, FBT002 - nats-py's signature
-        """Pass on a cancellation that nats-py swallows: whoever set a time limit would wait without one."""
+        """Flush, and raise the cancellation of the current task, which nats-py catches."""
         task = asyncio.current_task()
         requests = task.cancelling() if task else 0
         flushed = await super()._flush_pending(force_flush)
@@ -138,14 +185,14 @@ class ReconnectingClient(Client):
         return flushed
 
     async def _send_ping(self, future: asyncio.Future[Any] | None = None) -> None:
-        """Ping behind what waits to be sent: nats-py's ping overtakes it, so that a flush would prove nothing."""
+        """Send a PING after the messages that wait to be sent."""
         self._pongs.append(asyncio.get_running_loop().create_future() if future is None else future)
-        self._pending.append(PING_PROTO)  # not _send_command: where the peer is silent it would wait without end
+        self._pending.append(PING_PROTO)  # not by _send_command, which waits without limit for a silent server
         self._pending_data_size += len(PING_PROTO)
         await self._flush_pending()
 
     async def _process_pong(self) -> None:
-        """Pass over a flush that was given up: nats-py would fail to settle it, and stop reading for good."""
+        """Ignore the PONG for a flush that was cancelled."""
         if self._pongs and self._pongs[0].done():
             self._pongs.pop(0)
             self._pings_outstanding = 0
@@ -153,10 +200,7 @@ class ReconnectingClient(Client):
             await super()._process_pong()
 
     async def _process_err(self, err_msg: str) -> None:
-        """Reconnect after an error that the server names (expired or revoked credentials, too many connections).
-
-        nats-py closes the connection for good then, and the process would live on without one.
-        """
+        """Reconnect after an error from the server, such as expired or revoked credentials or too many connections."""
         if parser.PERMISSIONS_ERR in err_msg:
             await super()._process_err(err_msg)
             return
@@ -166,13 +210,13 @@ class ReconnectingClient(Client):
 
 
 class _Transport(TcpTransport):
-    """Neither writes to a closed socket, nor waits for ever for a silent peer to take what is left in its buffer."""
+    """A transport that writes nothing to a closed socket, and closes within a time limit."""
 
     def __init__(self) -> None:
         super().__init__()
 
     def writelines(self, payload: list[bytes]) -> None:
-        """Write nothing to a closed socket, for which asyncio of Python 3.12 and 3.13 raises a TypeError."""
+        """Write, unless the socket is closed."""
         if self._io_writer and not self._io_writer.transport.is_closing():
             super().writelines(payload)
 

@@ -1,6 +1,9 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Edge: the process's one NATS connection. Waits for the server, reconnects for ever, hands messages on at once."""
+"""The NATS connection of the process, the only interface to nats-py: no other module uses its client.
+
+Waits for a server, reconnects without limit, and passes each message on as it is read.
+"""
 
 from __future__ import annotations
 
@@ -24,92 +27,136 @@ if TYPE_CHECKING:
     from nats.aio.client import Client
     from nats.aio.msg import Msg
     from nats.aio.subscription import Subscription
+    from nats.js import JetStreamContext
 
     from shared.service.settings import NatsSettings
 
 log = logging.getLogger(__name__)
 
 PING_INTERVAL_SECONDS: Final = 20
-UNANSWERED_PINGS: Final = 2  # with the interval: a silent peer is given up within a minute
+UNANSWERED_PINGS: Final = 2  # with the interval: a silent server is left within a minute
 RECONNECT_WAIT_SECONDS: Final = 1
 CONNECT_TIMEOUT_SECONDS: Final = 5
 FLUSH_TIMEOUT_SECONDS: Final = 5
 ERROR_LOG_SECONDS: Final = 10
-DISCOVERY: Final = "$srv."  # the process can do without `nats micro`, but not without another subject
+DISCOVERY: Final = "$srv."  # only `nats micro` needs these subjects, so their denial is not logged as an error
 SCHEMES: Final = ("nats://", "tls://")
 
 
 class Connection:
-    """What the other edges see of NATS."""
+    """A connection that the modules publish, subscribe and ask through; `opened` makes one."""
 
     def __init__(self, client: ReconnectingClient) -> None:
-        """Wrap a client that is or will be connected."""
-        self.client = client
+        """Use a client that is connected, or will be."""
+        self._client = client
         self._on_disconnect: list[Callable[[], None]] = []
         self._on_error: list[Callable[[Exception], None]] = []
 
     @property
+    def client(self) -> ReconnectingClient:
+        """The client of nats-py, for tests only: they publish and manage streams with it as another process would."""
+        return self._client
+
+    @property
     def connected(self) -> bool:
-        """Whether a server is there right now."""
-        return bool(self.client.is_connected)
+        """Whether a server is connected now."""
+        return bool(self._client.is_connected)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection was closed by its owner, and will not come back."""
+        return bool(self._client.is_closed)
 
     @property
     def max_payload(self) -> int:
-        """The largest message the server takes, headers included, in bytes."""
-        return int(self.client.max_payload)
+        """The largest message that the server accepts, headers included, in bytes."""
+        return int(self._client.max_payload)
 
     @property
     def server(self) -> str:
         """Host and port of the server, without credentials."""
-        url = self.client.connected_url
+        url = self._client.connected_url
         return f"{url.hostname}:{url.port}" if url else ""
 
+    @property
+    def server_version(self) -> str:
+        """The version of the server, such as `2.11.4`."""
+        version = self._client.connected_server_version
+        return f"{version.major}.{version.minor}.{version.patch}"
+
     def on_disconnect(self, callback: Callable[[], None]) -> None:
-        """Call back whenever the connection is lost: answers that were awaited will not come."""
+        """Call `callback` each time the connection is lost: the answers to earlier requests will not come."""
         self._on_disconnect.append(callback)
 
     def on_error(self, callback: Callable[[Exception], None]) -> None:
-        """Call back with each error that belongs to no request, such as a permission that the server denies."""
+        """Call `callback` with each error that belongs to no request, such as a permission that the server denies."""
         self._on_error.append(callback)
 
-    def failed(self, error: Exception) -> None:
-        """Tell everyone who wants to know."""
+    def report_disconnect(self) -> None:
+        """Call the callbacks of `on_disconnect`."""
+        for callback in self._on_disconnect:
+            callback()
+
+    def report_error(self, error: Exception) -> None:
+        """Call the callbacks of `on_error`."""
         for callback in self._on_error:
             callback(error)
 
-    def disconnected(self) -> None:
-        """Tell everyone who waits for an answer."""
-        for callback in self._on_disconnect:
-            callback()
+    def new_inbox(self) -> str:
+        """Return a new subject for replies, which is not yet subscribed to."""
+        return str(self._client.new_inbox())
 
     async def publish(
         self, subject: str, payload: bytes, reply: str = "", headers: dict[str, str] | None = None
     ) -> None:
-        """Publish; while disconnected, up to 2 MB are kept for the next server.
+        """Publish a message; while disconnected, up to 2 MB are kept for the next server.
 
         Raises:
             nats.errors.Error: the message is too large, the buffer is full, or the connection is closed.
         """
-        await self.client.publish(subject, payload, reply, headers)
+        await self._client.publish(subject, payload, reply, headers)
+
+    async def request(self, subject: str, payload: bytes, timeout: float) -> Msg:
+        """Send a request as any NATS client does and return the reply; `Inbox` is faster for many of them.
+
+        Raises:
+            nats.errors.NoRespondersError: there is no subscriber.
+            nats.errors.TimeoutError: there was no reply within `timeout` seconds.
+            nats.errors.Error: the message is too large, or the connection is closed.
+        """
+        return await self._client.request(subject, payload, timeout=timeout)
 
     async def subscribe(self, subject: str, on_message: Callable[[Msg], None], queue: str = "") -> Subscription:
         """Call `on_message` for each message as it is read from the socket, before the next one is parsed.
 
-        nats-py's own callbacks are awaited one by one behind a queue that drops messages when full.
+        nats-py's own callbacks wait behind a queue that drops messages when it is full, and are awaited one by one.
         """
-        return await self.client.subscribe(subject, queue=queue, future=_Dispatch(on_message))  # type: ignore[arg-type]
+        return await self._client.subscribe(subject, queue=queue, future=_Dispatch(on_message))  # type: ignore[arg-type]
 
-    async def flush(self) -> None:
-        """Return once the server has read everything that was sent; at once if there is none."""
-        if not self.connected:
+    def jetstream(self) -> JetStreamContext:
+        """Return nats-py's JetStream client, for creating buckets and streams."""
+        return self._client.jetstream()
+
+    async def flush(self, timeout: int | None = None) -> None:
+        """Return when the server has read everything that was sent.
+
+        Without `timeout`, a failure is only logged, and while disconnected it returns at once: subscriptions and
+        buffered messages go to the next server.
+
+        Raises:
+            nats.errors.Error: the server did not answer within `timeout` seconds.
+        """
+        if timeout:
+            await self._client.flush(timeout)
             return
         try:
-            await self.client.flush(FLUSH_TIMEOUT_SECONDS)
-        except nats.errors.Error as error:  # subscriptions and buffered messages go to the next server
+            if self.connected:
+                await self._client.flush(FLUSH_TIMEOUT_SECONDS)
+        except nats.errors.Error as error:
             log.warning("nats.flush_failed", extra={"error": repr(error)})
 
     async def drain(self, subscription: Subscription) -> None:
-        """End a subscription; when this returns, every message the server had sent has been handed on."""
+        """End a subscription; when this returns, every message that the server had sent was passed on."""
         try:
             if self.connected:
                 async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
@@ -117,11 +164,11 @@ class Connection:
         except (nats.errors.Error, TimeoutError) as error:
             log.warning("nats.drain_failed", extra={"error": repr(error)})
         finally:
-            await self.client.forget(subscription)
+            await self._client.forget(subscription)
 
 
 class _Dispatch:
-    """Stands where nats-py expects the future of a single reply; nats-py calls `set_result` for every message."""
+    """Takes the place of the future of a single reply; nats-py calls its `set_result` for every message."""
 
     def __init__(self, on_message: Callable[[Msg], None]) -> None:
         self._on_message = on_message
@@ -132,12 +179,12 @@ class _Dispatch:
     def set_result(self, msg: Msg) -> None:
         try:
             self._on_message(msg)
-        except Exception:  # it would end nats-py's reading for good
+        except Exception:  # it would stop nats-py's reading permanently
             log.exception("nats.message_failed", extra={"subject": msg.subject})
 
 
 class _Reports:
-    """What nats-py tells of the connection, logged and handed on."""
+    """nats-py's callbacks: they log what happens to the connection and call the connection's own callbacks."""
 
     def __init__(self, connection: Connection, nats_url: str) -> None:
         self._connection = connection
@@ -145,20 +192,20 @@ class _Reports:
         self._lines = RateLimit(lines=1, seconds=ERROR_LOG_SECONDS)
 
     async def error(self, error: Exception) -> None:
-        self._connection.failed(error)
+        self._connection.report_error(error)
         denied = permissions.denial_in(error)
         if denied and not denied.subject.startswith(DISCOVERY):
             log.error("nats.denied", extra={"error": str(denied)})
             return
         fields = self._lines.allows()
         if fields is not None:
-            said = redaction.urls(str(error) or repr(error))  # str names the file
-            log.warning("nats.error", extra={"error": said, "servers": self._servers, **fields})
+            message = redaction.urls(str(error) or repr(error))  # str has the name of a file that is missing
+            log.warning("nats.error", extra={"error": message, "servers": self._servers, **fields})
 
     async def disconnected(self) -> None:
-        if not self._connection.client.is_closed:
+        if not self._connection.closed:
             log.warning("nats.disconnected")
-        self._connection.disconnected()
+        self._connection.report_disconnect()
 
     async def reconnected(self) -> None:
         log.info("nats.reconnected")
@@ -168,19 +215,20 @@ class _Reports:
 async def opened(
     settings: NatsSettings, name: str, *, patience_seconds: float | None = None
 ) -> AsyncIterator[Connection]:
-    """Connect, waiting for a server for as long as it takes unless told otherwise; close at the end what is left.
+    """Connect, and close the connection at the end; wait for a server without limit, or for `patience_seconds`.
 
     Raises:
-        SettingsError: NATS_URL is no list of URLs.
-        ServiceUnreachable: patience was limited, and no server was there in time.
+        SettingsError: NATS_URL is not a list of URLs.
+        ServiceUnreachable: no server accepted the connection within `patience_seconds`.
     """
-    connection = Connection(ReconnectingClient())
+    client = ReconnectingClient()
+    connection = Connection(client)
     try:
         async with asyncio.timeout(patience_seconds):
-            await _connect(connection, settings, name)
+            await _connect(client, _Reports(connection, settings.nats_url), settings, name)
     except TimeoutError:
-        why = connection.client.last_error
-        await _close(connection.client)
+        why = client.last_error
+        await _close(client)
         detail = (str(why) or repr(why)) if why else "no answer"
         raise ServiceUnreachable(f"cannot connect to NATS at {redaction.urls(settings.nats_url)}: {detail}") from None
     except nats.errors.Error as error:
@@ -188,12 +236,11 @@ async def opened(
     try:
         yield connection
     finally:
-        await _close(connection.client)
+        await _close(client)
 
 
-async def _connect(connection: Connection, settings: NatsSettings, name: str) -> None:
-    reports = _Reports(connection, settings.nats_url)
-    await connection.client.connect(
+async def _connect(client: Client, reports: _Reports, settings: NatsSettings, name: str) -> None:
+    await client.connect(
         servers=_urls(settings.nats_url),
         name=name,
         error_cb=reports.error,
@@ -206,7 +253,7 @@ async def _connect(connection: Connection, settings: NatsSettings, name: str) ->
         max_outstanding_pings=UNANSWERED_PINGS,
         user_credentials=settings.nats_creds or None,
         inbox_prefix=settings.nats_inbox_prefix,
-        skip_subject_validation=True,  # subjects are ours or the server's; keys are checked in group_index
+        skip_subject_validation=True,  # subjects are constants, or come from the server; group_index checks keys
     )
 
 

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Edge: serves one subject. A task per request, a limit on how many at once, exactly one reply each, a drain."""
+"""Serves the requests on one subject: a task and exactly one reply each, a limit on requests in flight, a drain."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ if TYPE_CHECKING:
 
     Headers = Mapping[str, str] | None
     Handler = Callable[[bytes, Headers], Awaitable[bytes]]
-    """Request bytes and headers in, reply bytes out; a handler knows nothing of NATS."""
+    """A coroutine from request bytes and headers to reply bytes."""
 
 log = logging.getLogger(__name__)
 
 BUSY: Final = msgspec.json.encode(contract.ErrorResponse(contract.SERVICE_BUSY))
-ERROR: Final = b'{"error":'  # no other reply begins so
+ERROR: Final = b'{"error":'  # every error reply, and no other, begins like this
 FAILED: Final = msgspec.json.encode(contract.ErrorResponse(contract.INTERNAL_ERROR))
-MEANINGFUL: Final = ("$", f"{contract.SEND_EMAIL_SUBJECT.rpartition('.')[0]}.")  # how no inbox begins
+RESERVED: Final = ("$", f"{contract.SEND_EMAIL_SUBJECT.rpartition('.')[0]}.")  # no inbox begins like this
 
 
 def is_inbox(reply: str) -> bool:
-    """Tell whether an answer may go to a subject: whoever asks must not make us write to KV, or push events.
+    """Return whether a reply may be sent to a subject; false where it would write to KV or be taken for a push event.
 
-    NATS checks our permission to publish there, not that of whoever has named the subject. What a stream delivers has
-    such a subject, too (`$JS.ACK.…`), and whoever may have it delivered need not be allowed to ask.
+    NATS checks this service's permission to publish the reply, not the permission of the caller who chose the subject.
+    Messages that a stream delivers have such a subject too (`$JS.ACK.…`), and are not requests of a caller.
     """
-    return not reply.startswith(MEANINGFUL)
+    return not reply.startswith(RESERVED)
 
 
 class Endpoint:
-    """Answers requests as long as its context is open; on leaving, those received are answered first."""
+    """Answers requests as long as its context is open; on leaving, it first answers those that it has received."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Endpoint:
         max_in_flight: int,
         spans: Spans = NO_SPANS,
     ) -> None:
-        """Hand requests on `subject`, shared with the other replicas, to `handler`."""
+        """Serve requests on `subject` with `handler`; the replicas share them as a queue group."""
         self._connection = connection
         self.subject = subject
         self._handler = handler
@@ -77,7 +77,7 @@ class Endpoint:
 
     @property
     def last_error(self) -> str:
-        """The error string of the last reply that had one, empty if none had."""
+        """The error string of the last error reply; empty before the first one."""
         return _error_in(self._last_error) if self._last_error else ""
 
     @property
@@ -86,13 +86,13 @@ class Endpoint:
         return len(self._in_flight)
 
     async def __aenter__(self) -> Self:
-        """Start to serve."""
+        """Subscribe."""
         self._subscription = await self._connection.subscribe(self.subject, self._receive, contract.QUEUE_GROUP)
         await self._connection.flush()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Take no more requests, answer those that came; cancelled itself, cancel them."""
+        """Unsubscribe and answer the requests that were received; if cancelled meanwhile, cancel them."""
         assert self._subscription, "entered"
         await self._connection.drain(self._subscription)
         log.info("endpoint.draining", extra={"subject": self.subject, "in_flight": len(self._in_flight)})
@@ -130,7 +130,7 @@ class Endpoint:
         except Exception:
             self.failed += 1
             log.exception("request.failed", extra={"subject": self.subject})
-        finally:  # also when the time for stopping is over
+        finally:  # also if the task is cancelled because the time to stop is over
             await self._reply(msg, reply)
             self.seconds.observe(time.monotonic() - began)
 

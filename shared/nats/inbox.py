@@ -1,9 +1,9 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Edge: requests over one inbox of our own, for one reply or for a batch of them.
+"""Requests over one inbox, for one reply or for a batch of replies.
 
-Replaces `Client.request` of nats-py, which gives each request a random token and a callback, 12 % more CPU, and knows
-no reply of several messages.
+Replaces `Client.request` of nats-py, which takes 12 % more CPU (a random token and a callback for each request) and has
+no replies of several messages.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ if TYPE_CHECKING:
 
 TIMEOUT_SECONDS: Final = 3.0
 STATUS: Final = "Status"
-NO_RESPONDERS: Final = "503"  # ADR-4: the server says that nobody listens on the subject
-NOBODY: Final = "no responders (there is no such bucket, or JetStream is off or has no leader)"
-HEADER_ROOM_BYTES: Final = 256  # what headers may add to a payload that has to stay below max_payload
+NO_RESPONDERS: Final = "503"  # ADR-4: the subject has no subscriber
+NO_RESPONDERS_MESSAGE: Final = "no responders (the bucket does not exist, or JetStream is off or has no leader)"
+HEADER_ROOM_BYTES: Final = 256  # headers count towards max_payload, and may be this long
 
 
 class Inbox:
-    """Sends requests and pairs each reply with its request by a running number."""
+    """Sends requests and matches each reply to its request by a running number."""
 
     def __init__(self, connection: Connection) -> None:
-        """Take the connection; the inbox exists once entered as a context."""
+        """Use a connection; the inbox is subscribed to when the context is entered."""
         self._connection = connection
-        self._prefix = f"{connection.client.new_inbox()}."
+        self._prefix = f"{connection.new_inbox()}."
         self._waiting: dict[str, tuple[str, asyncio.Future[None], Callable[[Msg], bool]]] = {}
         self._number = 0
         self._denied: Denial | None = None
 
     @property
     def subject(self) -> str:
-        """Where it listens."""
+        """The subject that the inbox subscribes to."""
         return f"{self._prefix}*"
 
     async def __aenter__(self) -> Self:
@@ -55,11 +55,11 @@ class Inbox:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Give up on what is still awaited."""
+        """Fail the requests that still wait for a reply."""
         self._fail_all()
 
     async def request(self, subject: str, payload: bytes = b"", headers: dict[str, str] | None = None) -> Msg:
-        """Return the one reply.
+        """Send a request and return its reply.
 
         Raises:
             StoreUnavailable: no connection, no responders, no permission, or no reply in time.
@@ -75,7 +75,7 @@ class Inbox:
         return replies[0]
 
     async def collect(self, subject: str, payload: bytes, is_last: Callable[[Msg], bool]) -> list[Msg]:
-        """Return every reply up to the one for which `is_last` holds, which comes last in the list.
+        """Send a request and return its replies, up to the first one for which `is_last` is true.
 
         Raises:
             StoreUnavailable: no connection, no responders, no permission, or not all replies in time.
@@ -117,16 +117,16 @@ class Inbox:
 
     def _receive(self, msg: Msg) -> None:
         waiting = self._waiting.get(msg.subject[len(self._prefix) :])
-        if waiting is None or waiting[1].done():  # a reply that nobody awaits any more
+        if waiting is None or waiting[1].done():  # the request was abandoned, or already has its replies
             return
         _, future, take = waiting
         if msg.headers and msg.headers.get(STATUS) == NO_RESPONDERS:
-            future.set_exception(StoreUnavailable(NOBODY))
+            future.set_exception(StoreUnavailable(NO_RESPONDERS_MESSAGE))
         elif take(msg):
             future.set_result(None)
 
     def _deny(self, error: Exception) -> None:
-        """Give up what the server does not permit: it says so once, and no reply will come."""
+        """Fail the requests that the server does not permit: it reports a denial once, and sends no reply."""
         denied = permissions.denial_in(error)
         if denied is None:
             return
@@ -137,7 +137,7 @@ class Inbox:
                 future.set_exception(NotPermitted(str(denied)))
 
     def _fail_all(self) -> None:
-        self._denied = None  # the next server may know better
+        self._denied = None  # the next server may have other permissions
         for _, future, _ in self._waiting.values():
             if not future.done():
                 future.set_exception(StoreUnavailable("disconnected from NATS"))

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """Answers `$SRV.PING`, `$SRV.INFO` and `$SRV.STATS`, so that `nats micro ls`, `info` and `stats` show this process.
 
-Source: ADR-32, "NATS Services". Only the questions are answered here; the subjects keep their own serving path.
+Source: ADR-32, "NATS Services". The requests of the service itself are served by `endpoint`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Discovery:
-    """Tells whoever asks about the process and its endpoints, as long as its context is open."""
+    """Answers requests for information about the process and its endpoints, as long as its context is open."""
 
     def __init__(self, connection: Connection, name: str, description: str, endpoints: Sequence[Endpoint]) -> None:
         """Answer for the process `name`; its id is new each time it starts."""
@@ -50,7 +50,7 @@ class Discovery:
         self._replies = Tasks()
 
     async def __aenter__(self) -> Self:
-        """Start to answer: those who ask all services, all of this name, or this process alone."""
+        """Subscribe to the requests to all services, to those of this name and to this process."""
         name, id_ = self._identity["name"], self._identity["id"]
         for verb, answer in (("PING", self._ping), ("INFO", self._info), ("STATS", self._stats)):
             for subject in (f"{PREFIX}.{verb}", f"{PREFIX}.{verb}.{name}", f"{PREFIX}.{verb}.{name}.{id_}"):
@@ -58,7 +58,7 @@ class Discovery:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Be found no longer: what is asked of this process from now on is not answered."""
+        """Unsubscribe, and wait for the replies that are being sent."""
         for subscription in self._subscriptions:
             try:
                 await subscription.unsubscribe()
@@ -104,7 +104,7 @@ def _named(endpoint: Endpoint) -> dict[str, str]:
 
 
 def _counted(endpoint: Endpoint) -> dict[str, object]:
-    """Return what was served; an error is a reply that says one, whoever is to blame. Times are in nanoseconds."""
+    """Return the counts of an endpoint. Every reply with an error string counts as an error. Times are nanoseconds."""
     served, seconds = endpoint.seconds.count, endpoint.seconds.total
     return {
         "num_requests": served + endpoint.busy,

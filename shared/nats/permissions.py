@@ -1,6 +1,9 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Pure: what a NATS server denies. It says so in an error of the connection; the request itself gets no answer."""
+"""Pure: the permissions that a NATS server denies.
+
+The server reports a denial as an error of the connection; the request itself gets no answer.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +20,15 @@ class Denial(NamedTuple):
     subject: str
 
     def is_of(self, verb: str, subject: str) -> bool:
-        """Tell whether this verb on this subject was denied."""
+        """Return whether this verb (`publish` or `subscription`) on this subject was denied."""
         return (self.verb, self.subject) == (verb, subject.lower())
 
     def __str__(self) -> str:
-        """Say it in a sentence."""
+        """Return a sentence for logs and error messages."""
         return f"the NATS user may not {'publish' if self.verb == 'publish' else 'subscribe'} to {self.subject}"
 
 
 def denial_in(error: Exception) -> Denial | None:
-    """Return what an error of the connection denies; None if it is another error."""
+    """Return the denial that an error of the connection reports; None if it is another error."""
     found = _VIOLATION.search(str(error))
     return Denial(found[1].lower(), found[2].lower()) if found else None

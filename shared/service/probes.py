@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Edge: HTTP for those who watch: `/livez` while the process runs, `/readyz` while it can serve, `/metrics`."""
+"""Serves HTTP: `/livez` (200 while the process runs), `/readyz` (200 while it can serve) and `/metrics`."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ READ_BYTES: Final = 4096
 
 
 class Probes:
-    """Answers on IPv6 and IPv4, wherever the host has them, as long as its context is open."""
+    """Listens on IPv6 and IPv4, as far as the host has them, as long as its context is open."""
 
     def __init__(self, port: int, is_ready: Callable[[], bool], metrics: Callable[[], bytes] = bytes) -> None:
-        """Ask `is_ready` at each request for /readyz, `metrics` at each for /metrics."""
+        """Call `is_ready` for each request of /readyz, and `metrics` for each request of /metrics."""
         self._port = port
         self._is_ready = is_ready
         self._metrics = metrics
@@ -38,7 +38,7 @@ class Probes:
         """Listen.
 
         Raises:
-            SettingsError: the port is taken, or not to be had.
+            SettingsError: the port is in use or not permitted.
         """
         try:
             for listener in _listeners(self._port):
@@ -100,7 +100,7 @@ def _response(http: h11.Connection, status: int, body: bytes, *, shows_body: boo
 
 
 def _listeners(port: int) -> list[socket.socket]:
-    everywhere = ((socket.AF_INET6, "::"), (socket.AF_INET, "0.0.0.0"))  # noqa: S104 - the kubelet asks the pod's address
+    everywhere = ((socket.AF_INET6, "::"), (socket.AF_INET, "0.0.0.0"))  # noqa: S104 - the kubelet connects to the pod's address
     listeners: list[socket.socket] = []
     try:
         for family, host in everywhere:
@@ -115,7 +115,7 @@ def _listeners(port: int) -> list[socket.socket]:
 
 
 def _listener(family: socket.AddressFamily, host: str, port: int) -> list[socket.socket]:
-    """Return a socket that listens, or none where the host has no such addresses."""
+    """Return a listening socket, or an empty list if the host has no addresses of this family."""
     try:
         listener = socket.socket(family, socket.SOCK_STREAM)
     except OSError:

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Settings from environment variables: what they are, where each comes from, and what is wrong with them."""
+"""Reads settings from environment variables, and describes the value, source and error of each variable."""
 
 from __future__ import annotations
 
@@ -17,29 +17,35 @@ _TRUE: Final = frozenset({"true", "t", "1", "yes", "on"})
 _FALSE: Final = frozenset({"false", "f", "0", "no", "off"})
 
 Secret = Annotated[str, msgspec.Meta(extra={"secret": True})]
-"""Never shown, such as a URL that may hold a password."""
+"""A value that is never shown, such as a URL that may contain a password."""
 
 Password = Annotated[str, msgspec.Meta(extra={"secret": True, "blanks_count": True})]
-"""Never shown; blanks belong to it, only line ends are trimmed."""
+"""A password: never shown, and only line ends are trimmed, since blanks belong to it."""
 
 Domains = Annotated[tuple[str, ...], msgspec.Meta(extra={"empty_counts": True})]
-"""Comma-separated domains, lower-cased; set to empty means none, where unset means the default."""
+"""Comma-separated domains, in lower case. An empty value means no domain; an unset variable means the default."""
 
-InboxPrefix = Annotated[str, msgspec.Meta(pattern=r"^(?!lfx\.email-service(\.|$))[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")]
-"""Words with dots between them; to what begins as the service's own subjects nobody answers (`endpoint.is_inbox`)."""
+InboxPrefix = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^(?!lfx\.email-service(\.|$))[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$",
+        description="words of A-Z a-z 0-9 _ - with dots between them, outside lfx.email-service",
+    ),
+]
+"""The beginning of reply subjects. The service sends no replies to its own subjects (`endpoint.is_inbox`)."""
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
-"""At most a day: what is longer, or without end, no deadline can be reckoned with."""
+"""A time of at most a day: deadlines cannot be computed with very large or infinite values."""
 
 
 class SettingsError(Exception):
-    """A variable holds what it cannot mean. The message names the variable and never shows a secret."""
+    """A variable is invalid. The message has its name, its value unless that is secret, and the expected values."""
 
 
 class NatsSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Where NATS is; each field is the variable of the same name in capitals."""
+    """How to connect to NATS. Each field is the variable of the same name in capitals."""
 
     nats_url: Secret = "nats://localhost:4222"
     nats_creds: str = ""
@@ -47,7 +53,7 @@ class NatsSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProcessSettings(NatsSettings, frozen=True, kw_only=True):
-    """What both processes read besides."""
+    """The other settings that both processes have."""
 
     port: Port = 8080
     log_level: Literal["debug", "info", "warn", "error"] = "info"
@@ -61,10 +67,10 @@ S = TypeVar("S", bound=NatsSettings)
 
 
 def load(environ: Mapping[str, str], kind: type[S]) -> S:
-    """Read every field of `kind` from its variable; empty means the default.
+    """Read every field of `kind` from its variable; an empty value means the default.
 
     Raises:
-        SettingsError: a variable does not fit its field.
+        SettingsError: a variable has an invalid value.
     """
     hints = get_type_hints(kind, include_extras=True)
     given = {name: _given(environ, name.upper(), hints[name]) for name in kind.__struct_fields__}
@@ -72,7 +78,7 @@ def load(environ: Mapping[str, str], kind: type[S]) -> S:
 
 
 class Variable(msgspec.Struct, frozen=True):
-    """A variable as it was found: `value` fit to be shown, where it comes from, why it means nothing if so."""
+    """A variable: its value with secrets redacted, where the value comes from, and the error if it is invalid."""
 
     variable: str
     value: str
@@ -81,7 +87,7 @@ class Variable(msgspec.Struct, frozen=True):
 
 
 def describe(environ: Mapping[str, str], kind: type[S]) -> tuple[S, list[Variable]]:
-    """Read each field on its own, as `load` does; where a variable means nothing, its default stands."""
+    """Read the fields like `load`, but use the default of a variable that is invalid, and describe each variable."""
     hints = get_type_hints(kind, include_extras=True)
     read: dict[str, Any] = {}
     errors: dict[str, str] = {}
@@ -132,11 +138,11 @@ def _given(environ: Mapping[str, str], variable: str, hint: Any) -> Any:
     if not text and not extra.get("empty_counts"):
         return None
     try:
-        text.encode()  # what is not UTF-8 in the environment comes as half characters, which nobody can send
+        text.encode()  # bytes that are not UTF-8 are lone surrogates here, which cannot be sent anywhere
         return msgspec.convert(_parsed(text, hint), hint, strict=False)
     except (ValueError, msgspec.ValidationError) as error:
         shown = "its value (not shown)" if extra.get("secret") else repr(text)
-        raise SettingsError(f"{variable}: {shown} is not {_wanted(hint, error)}") from None
+        raise SettingsError(f"{variable}: {shown} is not {_expected(hint, error)}") from None
 
 
 def _parsed(text: str, hint: Any) -> Any:
@@ -152,7 +158,7 @@ def _parsed(text: str, hint: Any) -> Any:
 
 def _domains(text: str) -> tuple[str, ...]:
     domains = tuple(part.strip().lower() for part in text.split(",") if part.strip())
-    if text and not domains:  # as an empty list it could mean all
+    if text and not domains:  # an empty list could mean that all are allowed
         raise ValueError(text)
     return domains
 
@@ -165,8 +171,10 @@ def _boolean(text: str) -> bool:
     raise ValueError(text)
 
 
-def _wanted(hint: Any, error: Exception) -> str:
+def _expected(hint: Any, error: Exception) -> str:
+    """Return the end of a message that begins "VARIABLE: value is not"."""
     bare = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    meta = _meta(hint)
     if bare is bool:
         return "true or false"
     if get_origin(bare) is Literal:
@@ -175,9 +183,17 @@ def _wanted(hint: Any, error: Exception) -> str:
         return "UTF-8"
     if get_origin(bare) is tuple:
         return "a list that names a domain"
-    return f"a valid value ({error})" if "`str`, got" not in str(error) else "a valid value"
+    if bare in {int, float}:
+        bounds = (("from", meta.ge), ("above", meta.gt), ("up to", meta.le))
+        limits = [f"{word} {bound}" for word, bound in bounds if bound is not None]
+        return " ".join(["a whole number" if bare is int else "a number", *limits])
+    return meta.description or f"a text that matches {meta.pattern}"
+
+
+def _meta(hint: Any) -> msgspec.Meta:
+    metas = [meta for meta in getattr(hint, "__metadata__", ()) if isinstance(meta, msgspec.Meta)]
+    return metas[0] if metas else msgspec.Meta()
 
 
 def _extra(hint: Any) -> Mapping[str, Any]:
-    metas = [meta for meta in getattr(hint, "__metadata__", ()) if isinstance(meta, msgspec.Meta)]
-    return metas[0].extra or {} if metas else {}
+    return _meta(hint).extra or {}

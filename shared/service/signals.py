@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""SIGTERM and SIGINT: from the first line of the program to the graceful stop. Imports nothing slow."""
+"""Handles SIGTERM and SIGINT from the start of the program to the graceful stop. Imports nothing slow."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Iterator
 
-SIGNALLED: Final = 128  # plus the number of the signal, as shells count
+SIGNALLED: Final = 128  # plus the number of the signal: the exit status that shells use
 
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
 def exit_at_once() -> None:
-    """End the process on a signal while it only imports: nothing has begun that would have to be finished.
+    """End the process at once on a signal, for the time of the imports: no work has begun that must be finished.
 
-    For `serve` that is a stop like any other, with status 0; a command ends with the status that says so.
+    `serve` ends with status 0, like any stop; other commands with 128 plus the number of the signal.
 
-    As process 1 of a container the default action of SIGTERM is to be ignored, so without a handler of our own a
-    signal during the imports would be lost, and the container would run on until it is killed.
+    Process 1 of a container ignores SIGTERM unless it has a handler. Without this one, a signal during the imports
+    would be lost, and the container would run until it is killed.
     """
     for number in _STOPPING:
         signal.signal(number, lambda came, _: os._exit(0 if sys.argv[1:2] == ["serve"] else SIGNALLED + came))
 
 
 def end_as_usual() -> None:
-    """Let Ctrl-C raise KeyboardInterrupt and SIGTERM end the process: a command has begun that is no service."""
+    """Restore the default actions for a command: Ctrl-C raises KeyboardInterrupt, SIGTERM ends the process."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -41,7 +41,7 @@ def end_as_usual() -> None:
 
 @contextmanager
 def cancelling(task: asyncio.Task[Any], loop: asyncio.AbstractEventLoop) -> Iterator[list[signal.Signals]]:
-    """Cancel a task at each signal; the list holds those that came."""
+    """Cancel a task at each signal; the signals that came are added to the list."""
     came: list[signal.Signals] = []
 
     def cancel(number: signal.Signals) -> None:
@@ -60,7 +60,7 @@ def cancelling(task: asyncio.Task[Any], loop: asyncio.AbstractEventLoop) -> Iter
 
 @contextmanager
 def setting(stop: asyncio.Event, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
-    """Set `stop` at the first signal; the second changes nothing, so that it costs no reply."""
+    """Set `stop` at the first signal. Further signals have no effect, so that they do not cut off a reply."""
     for number in _STOPPING:
         loop.add_signal_handler(number, stop.set)
     try:
@@ -68,4 +68,4 @@ def setting(stop: asyncio.Event, loop: asyncio.AbstractEventLoop) -> Iterator[No
     finally:
         for number in _STOPPING:
             loop.remove_signal_handler(number)
-            signal.signal(number, signal.SIG_IGN)  # the process is on its way out, with its exit status decided
+            signal.signal(number, signal.SIG_IGN)  # the process is ending, and its exit status is decided

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Tasks with an owner: kept while they run (the loop alone would let them be collected), their failures logged."""
+"""Keeps references to running tasks (the event loop does not, so they could be collected) and logs their failures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Tasks:
     """The running tasks of one owner."""
 
     def __init__(self) -> None:
-        """Begin with none."""
+        """Begin without tasks."""
         self._running: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
@@ -26,14 +26,14 @@ class Tasks:
         return len(self._running)
 
     def start(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
-        """Run `work`, which is expected to handle its own errors; the task is returned for those who wait for it."""
+        """Run `work` as a task; an error that it does not handle is logged."""
         task = asyncio.get_running_loop().create_task(work)
         self._running.add(task)
         task.add_done_callback(self._finish)
         return task
 
     async def wait(self, timeout_seconds: float | None = None) -> None:
-        """Return when those that run now have ended, or the time has; cancelled itself, cancel them."""
+        """Wait until the tasks that run now have ended, or for the timeout; if cancelled meanwhile, cancel them."""
         running = set(self._running)
         if not running:
             return
@@ -45,7 +45,7 @@ class Tasks:
             raise
 
     def cancel(self) -> None:
-        """Cancel those that run."""
+        """Cancel the running tasks."""
         for task in self._running:
             task.cancel()
 

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Calls that block, in threads that the end of the process does not wait for."""
+"""Runs blocking calls in threads that the process does not wait for when it ends."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 def run(call: Callable[[], T]) -> asyncio.Future[T]:
-    """Run a call in a thread of its own, which the end of the process does not wait for, unlike an executor's."""
+    """Run a call in a new daemon thread; at its end, the process would wait for the threads of an executor."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
@@ -36,11 +36,11 @@ def run(call: Callable[[], T]) -> asyncio.Future[T]:
         result, error = None, None
         try:
             result = call()
-        except BaseException as raised:  # noqa: BLE001 - whatever it is, it is for whoever awaits
+        except BaseException as raised:  # noqa: BLE001 - the future raises it
             error = raised
         try:
             loop.call_soon_threadsafe(settle, result, error)
-        except RuntimeError:  # the loop is closed: the process is ending and nobody awaits
+        except RuntimeError:  # the loop is closed: the process is ending
             log.debug("thread.answer_abandoned")
 
     threading.Thread(target=work, name=NAME, daemon=True).start()

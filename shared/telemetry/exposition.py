@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""What the rooms have counted becomes the text of /metrics. Imported at the first scrape, with the client library."""
+"""Formats counts as the text of /metrics. Imported at the first scrape, since it brings the Prometheus client."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Pure: how often something took how long. Costs a microsecond, where the Prometheus client's own costs six."""
+"""Pure: a histogram. An observation takes one microsecond; the Prometheus client's own histogram takes six."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MESSAGES: Final = (1.0, 2.0, 5.0, 10.0)
 
 
 class Histogram:
-    """Counts observations into buckets with upper bounds, the last of which is infinity."""
+    """Counts observations in buckets with upper bounds; the last bound is infinity."""
 
     def __init__(self, bounds: Sequence[float] = SECONDS) -> None:
         """Begin without observations."""
@@ -27,7 +27,7 @@ class Histogram:
 
     @property
     def count(self) -> int:
-        """How many observations there were."""
+        """The number of observations."""
         return sum(self._counts)
 
     def observe(self, value: float) -> None:

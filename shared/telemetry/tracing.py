@@ -1,16 +1,15 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Edge: traces over OTLP. Imported only where OTEL_TRACES_EXPORTER asks for it; needs the extra `otel`.
+"""Exports trace spans over OTLP. Imported only if OTEL_TRACES_EXPORTER asks for it; needs the extra `otel`.
 
 Sources: the OpenTelemetry specification on environment variables, and its semantic conventions for messaging. No span
-holds an address, a subject line or a body.
+contains an address, a subject line or a body.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -25,6 +24,7 @@ from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from shared import __version__
+from shared.service import threads
 from shared.service.log import RateLimit
 from shared.service.settings import SettingsError
 from shared.telemetry import spans
@@ -47,7 +47,7 @@ PROPAGATORS: Final[Mapping[str, type[TextMapPropagator]]] = {
 }
 DEFAULT_PROPAGATORS: Final = "tracecontext,baggage"
 PROTOCOLS: Final = ("grpc", "http", "http/protobuf")
-FLUSH_SECONDS: Final = 2.0  # what a collector that does not answer may take from the time for stopping
+FLUSH_SECONDS: Final = 2.0  # a collector that does not answer may delay the stop by this time
 KINDS: Final[Mapping[spans.Kind, SpanKind]] = {
     "server": SpanKind.SERVER,
     "client": SpanKind.CLIENT,
@@ -58,29 +58,21 @@ _w3c = TraceContextTextMapPropagator()
 
 
 class Tracing(spans.Spans):
-    """Makes spans and exports them in the background; `aclose` exports the rest, within a time."""
+    """Makes spans and exports them in the background; `aclose` exports the rest within FLUSH_SECONDS."""
 
     def __init__(self, exporter: SpanExporter, propagator: TextMapPropagator, resource: Resource) -> None:
-        """Export to `exporter`, in batches; a full queue drops spans and never holds anybody up."""
+        """Export to `exporter` in batches; if its queue is full, spans are dropped and no request waits."""
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("lfx-v2-email-service", __version__)
         self._propagator = propagator
 
     async def aclose(self) -> None:
-        """Export what is left; a collector that does not answer is not waited for."""
-        loop = asyncio.get_running_loop()
-        done = asyncio.Event()
-
-        def shut_down() -> None:
-            self._provider.shutdown()
-            loop.call_soon_threadsafe(done.set)
-
-        threading.Thread(target=shut_down, name="traces", daemon=True).start()
+        """Export the remaining spans, but wait at most FLUSH_SECONDS for the collector."""
         try:
             async with asyncio.timeout(FLUSH_SECONDS):
-                await done.wait()
-        except TimeoutError:
+                await threads.run(self._provider.shutdown)
+        except Exception:  # noqa: BLE001 - an error of the exporter must not change how the process ends
             logging.getLogger(__name__).warning("traces.lost")
 
     @contextmanager
@@ -93,7 +85,7 @@ class Tracing(spans.Spans):
         headers: Mapping[str, str] | None = None,
         links: Iterable[str] = (),
     ) -> Iterator[spans.Span]:
-        """Start a span; see `Spans`."""
+        """Start a span, as described in `Spans`."""
         with self._tracer.start_as_current_span(
             name,
             context=self._context(headers),
@@ -105,7 +97,7 @@ class Tracing(spans.Spans):
             yield _Started(span)
 
     def traceparent(self) -> str:
-        """Return the current span as W3C's header has it, empty if it is not recorded."""
+        """Return the W3C `traceparent` of the current span; empty if it is not sampled."""
         carrier: dict[str, str] = {}
         if trace.get_current_span().get_span_context().trace_flags.sampled:
             _w3c.inject(carrier)
@@ -127,15 +119,15 @@ class _Started(spans.Span):
 
 
 class LogFilter(logging.Filter):
-    """Adds the ids of the span to each line of log, and lets few of OpenTelemetry's own lines through."""
+    """Adds the ids of the current span to each log line, and limits the lines of OpenTelemetry itself."""
 
     def __init__(self) -> None:
-        """Begin with none."""
+        """Begin without lines."""
         super().__init__()
         self._own_lines = RateLimit(lines=1, seconds=60)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Add; tell whether the line may be written."""
+        """Add the ids; return whether the line may be written."""
         if record.name.startswith("opentelemetry"):
             fields = self._own_lines.allows()
             record.__dict__.update(fields or {}, error=record.getMessage())
@@ -149,10 +141,10 @@ class LogFilter(logging.Filter):
 
 
 def configured(environ: Mapping[str, str], name: str) -> Tracing:
-    """Return what the variables of OpenTelemetry ask for.
+    """Return the exporter that OpenTelemetry's variables describe.
 
     Raises:
-        SettingsError: one of them means nothing.
+        SettingsError: a variable has an invalid value.
     """
     _check_sampler(environ)
     resource = Resource.create(
@@ -212,14 +204,14 @@ def _exporter(environ: Mapping[str, str]) -> SpanExporter:
 
 
 def _url(endpoint: str, *, insecure: bool) -> str:
-    """Return an endpoint with its scheme, which the Go service did not need."""
+    """Return an endpoint with a scheme; the Go service accepts endpoints without one."""
     if not endpoint or "://" in endpoint:
         return endpoint
     return f"{'http' if insecure else 'https'}://{endpoint}"
 
 
 def _resource_attributes(environ: Mapping[str, str]) -> Iterable[tuple[str, str]]:
-    """Yield what OTEL_RESOURCE_ATTRIBUTES says of what we say, too: it counts before ours."""
+    """Yield the attributes that this module sets too and that OTEL_RESOURCE_ATTRIBUTES overrides."""
     for pair in environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","):
         name, _, value = pair.strip().partition("=")
         if name == SERVICE_VERSION and value:

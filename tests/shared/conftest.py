@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""The real servers that the edges are tried against, and our connection to them."""
+"""Real servers, and the connections and buckets of the shared package on them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from shared.kv.bucket import Bucket
 from shared.nats import connection
 from shared.nats.inbox import Inbox
-from tests.shared.edges import connected
+from tests.shared.connections import connected
 from tests.stack import nats_proxy as proxies
 from tests.stack import nats_server as servers
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second of the connection's patience is a moment."""
+    """Make the connection retry after 0.05 s instead of a second."""
     monkeypatch.setattr(connection, "RECONNECT_WAIT_SECONDS", 0.05)
     monkeypatch.setattr(connection, "CONNECT_TIMEOUT_SECONDS", 0.5)
     monkeypatch.setattr(connection, "ERROR_LOG_SECONDS", 0)
@@ -43,7 +43,7 @@ async def nats_server() -> AsyncIterator[NatsServer]:
 
 @pytest.fixture
 async def nats_proxy(nats_server: NatsServer) -> AsyncIterator[NatsProxy]:
-    """A proxy before the one nats-server."""
+    """A proxy in front of the nats-server."""
     async with proxies.running(nats_server.url) as proxy:
         yield proxy
 
@@ -57,21 +57,21 @@ async def nats_cluster() -> AsyncIterator[list[NatsServer]]:
 
 @pytest.fixture
 async def nats_connection(nats_proxy: NatsProxy) -> AsyncIterator[Connection]:
-    """Our connection, through the proxy."""
+    """A connection of the shared package, through the proxy."""
     async with connected(nats_proxy.url) as opened:
         yield opened
 
 
 @pytest.fixture
 async def kv(nats_server: NatsServer) -> AsyncIterator[KeyValue]:
-    """The bucket `b` as nats-py sees it, straight on the server."""
+    """The bucket `b`, through nats-py and without the proxy."""
     async with await nats.connect(nats_server.url) as client:
         yield await client.jetstream().create_key_value(bucket="b", history=1, direct=True)
 
 
 @pytest.fixture
 async def bucket(kv: KeyValue, nats_connection: Connection) -> AsyncIterator[Bucket]:
-    """The bucket `b` as ours, through the proxy."""
+    """The bucket `b`, through the shared package and the proxy."""
     assert kv
     async with Inbox(nats_connection) as inbox:
         yield Bucket(inbox, nats_connection, "b")

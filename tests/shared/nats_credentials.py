@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""What `nsc` makes: an operator, an account and a user that are JWTs, and the user's credentials file."""
+"""Makes the files that `nsc` makes: the JWTs of an operator, an account and a user, and a credentials file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FILE = """-----BEGIN NATS USER JWT-----
 
 
 class Credentials:
-    """What the server's configuration says of the operator, and what a user's file holds."""
+    """The operator part of a server's configuration, and credentials files of its users."""
 
     def __init__(self) -> None:
         operator, system = _Key(nkeys.PREFIX_BYTE_OPERATOR), _Key(nkeys.PREFIX_BYTE_ACCOUNT)

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Exactly one mailbox or none: what is taken, what is refused, and that Python's own parsers agree."""
+"""Parsing exactly one mailbox: accepted and refused texts, and agreement with the parsers of Python's library."""
 
 from __future__ import annotations
 
@@ -16,293 +16,41 @@ from hypothesis import strategies as st
 
 from shared import addresses
 from shared.addresses import Mailbox, Malformed, TooLong
+from tests.shared.address_examples import ACCEPTED, REFUSED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# By default a newer Python reads no address literal at all.
+# By default, newer versions of Python do not parse address literals.
 LENIENT: Final[dict[str, bool]] = {"strict": False} if hasattr(email.utils, "supports_strict_parsing") else {}
 PROPERTY = settings(deadline=None, max_examples=400, suppress_health_check=[HealthCheck.too_slow])
-NESTED_COMMENT = "(" * 200 + "x" + ")" * 200
-
-ACCEPTED: list[tuple[str, str, str, str]] = [
-    ("a@example.com", "a", "example.com", ""),
-    ("first.last+tag@example.com", "first.last+tag", "example.com", ""),
-    ("!#$%&'*+-/=?^_`{|}~@example.com", "!#$%&'*+-/=?^_`{|}~", "example.com", ""),
-    ("=?x?=@example.com", "=?x?=", "example.com", ""),
-    ("a@localhost", "a", "localhost", ""),
-    ("a@sub-domain.example.co.uk", "a", "sub-domain.example.co.uk", ""),
-    ("a@under_score.example", "a", "under_score.example", ""),
-    ("a@1.2.3.4", "a", "1.2.3.4", ""),
-    ("A@EXAMPLE.com", "A", "EXAMPLE.com", ""),
-    ("a@xn--bcher-kva.example", "a", "xn--bcher-kva.example", ""),
-    # blanks and comments
-    (" \t a@example.com\t ", "a", "example.com", ""),
-    ("(c) a @ example.com (c)", "a", "example.com", ""),
-    ("a(c)@(c)example.com", "a", "example.com", ""),
-    ("a@example.com (Anna (the (one)))", "a", "example.com", ""),
-    (r"a@example.com (a\)b\(c\\)", "a", "example.com", ""),
-    ("a@example.com (b@evil.example)", "a", "example.com", ""),
-    ("a@example.com (<b@evil.example>, c@evil.example)", "a", "example.com", ""),
-    ("a@example.com (Änna)", "a", "example.com", ""),
-    ("Anna (c) Doe (c) < (c) a @ example.com (c) > (c)", "a", "example.com", "Anna Doe"),
-    (f"a@example.com {NESTED_COMMENT}", "a", "example.com", ""),
-    # names
-    ("<a@example.com>", "a", "example.com", ""),
-    ("Anna <a@example.com>", "a", "example.com", "Anna"),
-    ("Anna<a@example.com>", "a", "example.com", "Anna"),
-    ("J. R. Doe <a@example.com>", "a", "example.com", "J. R. Doe"),
-    ("Änna Bücher <a@example.com>", "a", "example.com", "Änna Bücher"),
-    ("日本語 <a@example.com>", "a", "example.com", "日本語"),
-    ('"Doe, Jane" <a@example.com>', "a", "example.com", "Doe, Jane"),
-    ('"Doe <b@evil.example>" <a@example.com>', "a", "example.com", "Doe <b@evil.example>"),
-    (r'"a \"b\" \\ c" <a@example.com>', "a", "example.com", r'a "b" \ c'),
-    ('"Anna" Maria "Doe" <a@example.com>', "a", "example.com", "Anna Maria Doe"),
-    ('"" <a@example.com>', "a", "example.com", ""),
-    ('"  Anna  " <a@example.com>', "a", "example.com", "Anna"),
-    ("O'Hara <a@example.com>", "a", "example.com", "O'Hara"),
-    # encoded words in names
-    ("=?utf-8?q?M=C3=BCller?= <a@example.com>", "a", "example.com", "Müller"),
-    ("=?UTF-8?B?TcO8bGxlcg==?= <a@example.com>", "a", "example.com", "Müller"),
-    ("=?iso-8859-1?q?M=FC?= =?iso-8859-1?q?ller?= <a@example.com>", "a", "example.com", "Müller"),
-    ('"=?utf-8?q?M=C3=BCller?=" <a@example.com>', "a", "example.com", "Müller"),
-    ("=?utf-8?q?Doe=2C_J=3Cb=40evil.example=3E?= <a@example.com>", "a", "example.com", "Doe, J<b@evil.example>"),
-    ("=?x-unknown?q?a?= <a@example.com>", "a", "example.com", "=?x-unknown?q?a?="),
-    ("=?utf-8?b?A?= <a@example.com>", "a", "example.com", "=?utf-8?b?A?="),
-    ("=?é?q?a?= <a@example.com>", "a", "example.com", "=?é?q?a?="),
-    ("=?utf-8?q?=FF?= <a@example.com>", "a", "example.com", "=?utf-8?q?=FF?="),
-    # quoted local parts
-    ('"a"@example.com', "a", "example.com", ""),
-    ('"a b"@example.com', '"a b"', "example.com", ""),
-    ('"a@b"@example.com', '"a@b"', "example.com", ""),
-    ('"a,b;c:d<e>[f](g)"@example.com', '"a,b;c:d<e>[f](g)"', "example.com", ""),
-    (r'"a\"b\\c"@example.com', r'"a\"b\\c"', "example.com", ""),
-    (r'"\a\.b"@example.com', "a.b", "example.com", ""),
-    ('"a..b"@example.com', '"a..b"', "example.com", ""),
-    ('".a."@example.com', '".a."', "example.com", ""),
-    ('" "@example.com', '" "', "example.com", ""),
-    ('Anna <"a b"@example.com>', '"a b"', "example.com", "Anna"),
-    # domain literals
-    ("a@[127.0.0.1]", "a", "[127.0.0.1]", ""),
-    ("a@[IPv6:2001:db8::1]", "a", "[IPv6:2001:db8::1]", ""),
-    # domains that are not ASCII (F46)
-    ("a@bücher.example", "a", "xn--bcher-kva.example", ""),
-    ("a@BÜCHER.Example", "a", "xn--bcher-kva.example", ""),
-    ("Anna <anna@bücher.example>", "anna", "xn--bcher-kva.example", "Anna"),
-    ("Änna <anna@bücher.example>", "anna", "xn--bcher-kva.example", "Änna"),
-    ("a@bu\u0308cher.example", "a", "xn--bcher-kva.example", ""),
-    ("a@straße.example", "a", "xn--strae-oqa.example", ""),
-    ("a@例え.テスト", "a", "xn--r8jz45g.xn--zckzah", ""),
-    ("a@bücher。example", "a", "xn--bcher-kva.example", ""),
-    ("a@bücher\uff0eexample", "a", "xn--bcher-kva.example", ""),
-    ("a@bücher｡example", "a", "xn--bcher-kva.example", ""),
-    ("a@example。com", "a", "example.com", ""),
-    ("a@\uff45\uff58\uff41\uff4d\uff50\uff4c\uff45\uff0e\uff43\uff4f\uff4d", "a", "example.com", ""),
-]
-
-REFUSED: list[str] = [
-    "",
-    " ",
-    "a",
-    "@",
-    "a@",
-    "@example.com",
-    "example.com",
-    # more than one, or a group
-    "a@example.com,b@example.com",
-    "a@example.com, b@example.com",
-    "a@example.com,",
-    ",a@example.com",
-    "a@example.com;b@example.com",
-    "a@example.com b@example.com",
-    "a@example.com\tb@example.com",
-    "<a@example.com><b@example.com>",
-    "<a@example.com>, <b@example.com>",
-    "Anna <a@example.com> b@example.com",
-    "undisclosed-recipients:;",
-    "Group: a@example.com;",
-    "Group: a@example.com, b@example.com;",
-    # the wrong part taken for the address (F48)
-    "alice@example.org(<bob@evil.example>",
-    "a@evil.example@lfx.linuxfoundation.org",
-    "Doe, Jane <j@example.com>",
-    "a@evil.example <b@example.com>",
-    "<a@evil.example> <b@example.com>",
-    "Anna <a@evil.example> <b@example.com>",
-    "Anna <a@evil.example <b@example.com>>",
-    "<<a@example.com>>",
-    "Anna <a@example.com",
-    "Anna a@example.com>",
-    "<a@example.com> Anna",
-    "<@evil.example:a@example.com>",
-    "<@a.example,@b.example:a@example.com>",
-    "Anna <>",
-    "<>",
-    "Anna",
-    '"Anna" a@example.com',
-    '"Anna <a@example.com>"',
-    '"Anna <a@example.com>',
-    "Anna: a@example.com",
-    "Anna@home <a@example.com>",
-    "[Anna] <a@example.com>",
-    "mailto:a@example.com",
-    "a@example.com?subject=x",
-    "a%b@example.com@example.org",
-    # comments that do not balance
-    "a@example.com (",
-    "a@example.com )",
-    "a@example.com )(",
-    ")(a@example.com",
-    "a@example.com (()",
-    "a@example.com ())",
-    r"a@example.com (\)",
-    "a@example.com (\\",
-    "(a@example.com",
-    "a(@example.com",
-    "(" * 17 + ")" * 16 + "a@example.com",
-    "(" * 16 + ")" * 17 + "a@example.com",
-    "(c)",
-    "a(c)b@example.com",
-    "a@example(c)com",
-    # local parts
-    ".a@example.com",
-    "a.@example.com",
-    "a..b@example.com",
-    "a b@example.com",
-    "a\\@b@example.com",
-    'a"b"@example.com',
-    '"a"b@example.com',
-    '"a".b@example.com',
-    '"a@example.com',
-    'a"@example.com',
-    '"a"b"@example.com',
-    '"a\\"@example.com',
-    '"a\tb"@example.com',
-    "a:b@example.com",
-    "a(b@example.com",
-    "a[b]@example.com",
-    # a local part that is not ASCII (F44)
-    "jörg@example.com",
-    "Anna <jörg@example.com>",
-    '"jörg"@example.com',
-    "jo\u0308rg@example.com",
-    "用户@example.com",
-    "a\u00a0@example.com",
-    "\uff41@example.com",
-    # a local part that a reader could decode
-    "=?utf-8?q?evil=40x.example?=@example.com",
-    '"=?utf-8?q?a?="@example.com',
-    '"=\\?utf-8?q?a?="@example.com',
-    "Anna <=?utf-8?q?a?=@example.com>",
-    "a=?utf-8?q?a?=b@example.com",
-    "=?utf-8?q?a=40example.com?=",
-    # domains
-    "a@.example.com",
-    "a@example.com.",
-    "a@example..com",
-    "a@-example.com",
-    "a@example-.com",
-    "a@exa mple.com",
-    "a@exa mple",
-    "a@example.com/x",
-    "a@exam!ple.com",
-    "a@exam'ple.com",
-    'a@"example".com',
-    "a@<example.com>",
-    f"a@{'x' * 64}.example",
-    "a@[127.0.0.1",
-    "a@127.0.0.1]",
-    "a@[127.0.0.1]x",
-    "a@[127.0.0.1].com",
-    "a@[a[b]]",
-    "a@[a\\]b]",
-    "a@[1 2]",
-    # domains that are not ASCII
-    "a@.bücher.example",
-    "a@bücher..example",
-    "a@bücher.",
-    "a@bücher。",
-    "a@bücher。。example",
-    "a@。bücher",
-    "a@-bücher.example",
-    "a@bücher-.example",
-    "a@bü cher.example",
-    "a@bü\u00a0cher.example",
-    "a@bü\u200bcher..example",
-    "a@bü!cher.example",
-    "a@bü\uff20cher.example",
-    "a@bücher\uff0e\uff0eexample",
-    "a@bücher\u2028example",
-    "a@xn--ü.example",
-    "a@xn--zzzzzz-ü.example",
-    "a@\u0301a.example",
-    "a@\u202ebücher.example",
-    "a@א1a.example",
-    "a@\u00ad",
-    "a@\u200d.example",
-    "a@💩.example",
-    f"a@{'ü' * 60}.example",
-    # controls, line breaks and commands (F50)
-    '"a\r\nRCPT TO:<x@evil.example>\r\n"@example.com',
-    '"a\\\r\nb"@example.com',
-    "a@example.com\r\nBcc: b@evil.example",
-    "a@example.com\n",
-    "\na@example.com",
-    "a@example.com\r",
-    "\r\na@example.com",
-    "a@example.com>\r\nRCPT TO:<b@evil.example",
-    "a\n@example.com",
-    "a@exam\nple.com",
-    "a@example.com (c\r\n d)",
-    "Anna\r\n <a@example.com>",
-    "Anna\r\nBcc: b@evil.example\r\nX: <a@example.com>",
-    '"Anna\r\nBcc: b@evil.example" <a@example.com>',
-    "a\0@example.com",
-    "a@example.com\0",
-    "a@exam\0ple.com",
-    '"a\0"@example.com',
-    '"a\x7f"@example.com',
-    "Anna\x1b[31m <a@example.com>",
-    "Anna\x0b <a@example.com>",
-    "Anna\x0c<a@example.com>",
-    "a@example.com\x0b",
-    "Anna\x85 <a@example.com>",
-    '"Anna\x85" <a@example.com>',
-    '"Anna\x9b" <a@example.com>',
-    '"Anna\x7f" <a@example.com>',
-    "a@example.com (\x7f)",
-    "a@example.com (\x80)",
-    "a@[127.0.0.1\r\n]",
-    # what is encoded counts as well
-    "=?utf-8?q?Anna=0D=0ABcc=3A_b=40evil.example?= <a@example.com>",
-    "=?utf-8?q?a=0A?= <a@example.com>",
-    "=?utf-8?q?a=00?= <a@example.com>",
-    "=?utf-8?b?YQ0KYg==?= <a@example.com>",
-    "=?utf-7?q?+2AA-?= <a@example.com>",
-    "Anna \ud83d <a@example.com>",
-    "a@\udcff.example",
-    "\udcff",
-]
-
 ATEXT = "abcXYZ0189!#$%&'*+-/=?^_`{|}~"
 
 
-@pytest.mark.parametrize(("text", "local_part", "domain", "name"), ACCEPTED)
-def test_one_mailbox_is_read_as_it_goes_on_the_wire(text: str, local_part: str, domain: str, name: str) -> None:
-    assert addresses.parse(text) == Mailbox(local_part, domain, name)
+@pytest.mark.parametrize("group", ACCEPTED)
+def test_one_mailbox_is_parsed_to_its_form_on_the_wire(group: str) -> None:
+    for text, local_part, domain, name in ACCEPTED[group]:
+        assert addresses.parse(text) == Mailbox(local_part, domain, name), text
 
 
-@pytest.mark.parametrize("text", REFUSED)
-def test_anything_else_than_one_mailbox_is_refused(text: str) -> None:
-    with pytest.raises(Malformed):
+@pytest.mark.parametrize("group", REFUSED)
+def test_a_text_that_is_not_one_mailbox_is_refused(group: str) -> None:
+    assert [text for text in REFUSED[group] if is_accepted(text)] == []
+
+
+def is_accepted(text: str) -> bool:
+    try:
         addresses.parse(text)
+    except Malformed:
+        return False
+    return True
 
 
 @pytest.mark.parametrize(
     "frame",
     ["{}", "<{}>", "Anna <{}>", "(c) {} (c)", "{} "],
 )
-def test_length_counts_in_bytes_and_the_very_limit_is_still_accepted(frame: str) -> None:
+def test_an_address_of_254_characters_is_accepted_and_a_longer_one_is_not(frame: str) -> None:
     longest = f"{'l' * 64}@{'d' * 62}.{'e' * 62}.{'f' * 63}"
     assert len(longest) == 254
     assert addresses.parse(frame.format(longest)).address == longest
@@ -322,7 +70,7 @@ def test_quotes_and_backslashes_count_in_a_local_part(local_part: str) -> None:
 @pytest.mark.parametrize(
     ("filler", "count"), [("x", 512), ("é", 256), ("日", 170), ("😀", 128), (" ", 512), ("(c)", 170), ("\ud83d", 170)]
 )
-def test_a_field_over_512_bytes_is_too_long_whatever_it_holds(filler: str, count: int) -> None:
+def test_any_field_over_512_bytes_is_too_long(filler: str, count: int) -> None:
     with pytest.raises(TooLong):
         addresses.parse(f"{filler * count} <a@example.com>")
 
@@ -338,15 +86,13 @@ def test_a_field_of_exactly_512_bytes_is_accepted_and_of_513_is_not(filler: str)
         addresses.parse(f"{text} ")
 
 
-@pytest.mark.parametrize("domain", ["example.com", "EXAMPLE.com", "a.b", "localhost", "a-b.example", "_dmarc.example"])
-def test_an_ascii_domain_goes_on_the_wire_as_it_is(domain: str) -> None:
-    assert addresses.wire_domain(domain) == domain
+def test_an_ascii_domain_is_sent_unchanged() -> None:
+    for domain in ("example.com", "EXAMPLE.com", "a.b", "localhost", "a-b.example", "_dmarc.example"):
+        assert addresses.wire_domain(domain) == domain
 
 
-@pytest.mark.parametrize(
-    "domain", ["", ".", "a.", ".a", "a..b", "*.example", "a b", "-a", "https://a.example", "a,b", "ü..b"]
-)
-def test_what_is_no_domain_has_no_wire_form(domain: str) -> None:
+@pytest.mark.parametrize("domain", ["", ".", "a.", "a..b", "*.example", "a b", "-a", "https://a.example", "ü..b"])
+def test_a_text_that_is_not_a_domain_is_refused(domain: str) -> None:
     with pytest.raises(Malformed):
         addresses.wire_domain(domain)
 
@@ -369,28 +115,26 @@ def test_what_is_no_domain_has_no_wire_form(domain: str) -> None:
         ("a.xn--bcher-kva.example", False, True),
     ],
 )
-def test_a_domain_is_listed_as_a_whole_and_below_another_only_at_a_dot(
-    domain: str, *, listed: bool, below: bool
-) -> None:
+def test_a_domain_is_listed_exactly_and_below_another_only_at_a_dot(domain: str, *, listed: bool, below: bool) -> None:
     domains = ("example.com", "xn--bcher-kva.example")
     assert addresses.is_listed(Mailbox("a", domain), frozenset(domains)) is listed
     assert addresses.is_below(Mailbox("a", domain), domains) is below
 
 
 @pytest.mark.parametrize("allowed", [addresses.is_listed, addresses.is_below])
-def test_no_domain_is_allowed_by_an_empty_list(allowed: Callable[[Mailbox, tuple[str, ...]], bool]) -> None:
+def test_an_empty_list_allows_no_domain(allowed: Callable[[Mailbox, tuple[str, ...]], bool]) -> None:
     assert not allowed(Mailbox("a", "example.com"), ())
     assert not allowed(Mailbox("a", ""), ())
 
 
 def joined(*parts: Any) -> st.SearchStrategy[str]:
-    """Put texts one after another."""
+    """Concatenate texts."""
     strategies = [st.just(part) if isinstance(part, str) else part for part in parts]
     return st.tuples(*strategies).map("".join)
 
 
 def quoted(alphabet: Any) -> st.SearchStrategy[str]:
-    """Put text into quotes, sometimes with a backslash too many."""
+    """Quote a text, sometimes with unnecessary backslashes."""
     character = st.text(alphabet, min_size=1, max_size=1)
     escaped = st.one_of(
         character.map(lambda it: f"\\{it}" if it in '"\\' else it), character.map(lambda it: f"\\{it}"), character
@@ -430,8 +174,8 @@ texts = st.one_of(plausible, plausible, mutated, st.text(oddities, max_size=40))
 @example("=?utf-8?b?A?= <a@example.com>")
 @example("\ud800@\udfff")
 @example('"a,b<c>@d"@example.com')
-def test_any_text_is_one_mailbox_for_every_reader_or_is_refused(text: str) -> None:
-    """What is accepted is plain ASCII on the wire, and Python's own parsers and ours find the same mailbox there."""
+def test_any_text_is_refused_or_is_the_same_mailbox_for_every_parser(text: str) -> None:
+    """An accepted mailbox is ASCII on the wire, and the parsers of Python's library find the same mailbox there."""
     try:
         mailbox = addresses.parse(text)
     except (Malformed, TooLong):

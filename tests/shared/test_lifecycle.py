@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""The life of both processes by their console scripts: start, readiness, stop, and what ends a start."""
+"""Both processes by their console scripts: start, readiness, stop, and errors that end the start."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SCRIPTS = ("lfx-email-relay", "lfx-email-tracker")
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-async def test_a_process_waits_for_nats_and_is_ready_when_it_comes(script: str) -> None:
+async def test_a_process_waits_for_nats_and_is_ready_when_it_is_connected(script: str) -> None:
     port = free_port()
     async with console.running(script, "serve", env={"NATS_URL": f"nats://127.0.0.1:{port}"}) as process:
         await process.wait_for_status("/livez", 200)
@@ -33,7 +33,7 @@ async def test_a_process_waits_for_nats_and_is_ready_when_it_comes(script: str) 
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-async def test_f106_readiness_follows_nats_and_life_does_not(script: str) -> None:
+async def test_readiness_follows_nats_and_liveness_does_not(script: str) -> None:
     async with (
         servers.running() as nats,
         console.running(script, "serve", env={"NATS_URL": nats.url}) as process,
@@ -47,7 +47,7 @@ async def test_f106_readiness_follows_nats_and_life_does_not(script: str) -> Non
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-async def test_a_stop_while_nats_is_awaited_is_at_once_and_a_second_signal_changes_nothing(script: str) -> None:
+async def test_a_process_that_waits_for_nats_stops_at_once_and_ignores_a_second_signal(script: str) -> None:
     async with console.running(script, "serve", env={"NATS_URL": f"nats://127.0.0.1:{free_port()}"}) as process:
         await process.wait_for_status("/livez", 200)
         async with asyncio.timeout(2):
@@ -63,7 +63,7 @@ async def test_a_stop_while_nats_is_awaited_is_at_once_and_a_second_signal_chang
         ("lfx-email-relay", {"SMTP_PORT": "x"}, "SMTP_PORT"),
         ("lfx-email-relay", {"EMAIL_ENABLED": "perhaps"}, "EMAIL_ENABLED"),
         ("lfx-email-relay", {"SEND_RETRY_SECONDS": "inf"}, "SEND_RETRY_SECONDS"),
-        ("lfx-email-relay", {"SMTP_FROM": "nobody"}, "SMTP_FROM"),
+        ("lfx-email-relay", {"SMTP_FROM": "no-address"}, "SMTP_FROM"),
         ("lfx-email-relay", {"SMTP_ALLOWED_RECIPIENT_DOMAINS": ","}, "SMTP_ALLOWED_RECIPIENT_DOMAINS"),
         ("lfx-email-relay", {"SES_CONFIGURATION_SET": "x" * 65}, "SES_CONFIGURATION_SET"),
         ("lfx-email-relay", {"DEFAULT_SMTP_FROM_DISPLAY_NAME": "x" * 257}, "DEFAULT_SMTP_FROM_DISPLAY_NAME"),
@@ -80,7 +80,7 @@ async def test_a_stop_while_nats_is_awaited_is_at_once_and_a_second_signal_chang
         ),
     ],
 )
-async def test_what_is_set_wrongly_ends_the_start_with_one_line_that_names_it(
+async def test_an_invalid_setting_ends_the_start_with_one_log_line_that_has_its_name(
     script: str, variables: dict[str, str], named: str
 ) -> None:
     async with console.running(script, "serve", env=variables) as process:
@@ -92,7 +92,7 @@ async def test_what_is_set_wrongly_ends_the_start_with_one_line_that_names_it(
     assert process.errors == ""
 
 
-async def test_a_port_that_is_taken_ends_the_start_with_one_line_that_names_it() -> None:
+async def test_a_port_in_use_ends_the_start_with_one_log_line_that_has_its_number() -> None:
     async with (
         servers.running() as nats,
         console.running("lfx-email-relay", "serve", env={"NATS_URL": nats.url}) as first,

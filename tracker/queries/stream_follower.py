@@ -57,7 +57,7 @@ class StreamFollower:
         self._bucket = bucket
         self._on_write = on_write
         self._values = values
-        self._prefix = f"$KV.{bucket.name}."
+        self._prefix = bucket.subject_prefix
         self._subscription: Subscription | None = None
         self._created = ""
         self._consumer = ""
@@ -75,7 +75,7 @@ class StreamFollower:
             StoreUnavailable: the stream is not there.
         """
         info = await self._bucket.info()
-        subject = self._connection.client.new_inbox()
+        subject = self._connection.new_inbox()
         self._created, self._reached, self._consumer_sequence = info.created, info.state.last_seq, 0
         self._heard_at, self.is_lost = _now(), False
         self._subscription = await self._connection.subscribe(subject, self._receive)
@@ -91,7 +91,7 @@ class StreamFollower:
             "mem_storage": True,
             "num_replicas": 1,
         }
-        stream = f"KV_{self._bucket.name}"
+        stream = self._bucket.stream_name
         query = jetstream.encode({"stream_name": stream, "config": config})
         try:
             reply = await self._inbox.request(f"$JS.API.CONSUMER.CREATE.{stream}", query)

@@ -97,8 +97,9 @@ def check(use: BucketUse, inbox: Inbox, connection: Connection) -> Check:
     about = f"bucket {use.bucket}"
 
     async def run(add: AddFinding) -> None:
+        bucket = Bucket(inbox, connection, use.bucket)
         try:
-            info = _decode((await inbox.request(f"$JS.API.STREAM.INFO.KV_{use.bucket}")).data)
+            info = _decode((await inbox.request(f"$JS.API.STREAM.INFO.{bucket.stream_name}")).data)
         except StoreError as error:
             add(_unusable(about, use, error))
             return
@@ -106,7 +107,7 @@ def check(use: BucketUse, inbox: Inbox, connection: Connection) -> Check:
             add(_absent(about, use, info.error))
             return
         try:
-            await _use(Bucket(inbox, connection, use.bucket), use, inbox)
+            await _use(bucket, use, inbox)
         except StoreError as error:
             add(_unusable(about, use, error, _described(info)))
             return
@@ -135,7 +136,7 @@ async def _use(bucket: Bucket, use: BucketUse, inbox: Inbox) -> None:
     if use.many:
         await bucket.get_many([NO_KEY])
     if use.follows:  # refused, since the stream named in the request is not that of the subject
-        await inbox.request(f"$JS.API.CONSUMER.CREATE.KV_{use.bucket}", jetstream.encode({"stream_name": NO_KEY}))
+        await inbox.request(f"$JS.API.CONSUMER.CREATE.{bucket.stream_name}", jetstream.encode({"stream_name": NO_KEY}))
     if use.writes:
         with suppress(RevisionConflict):  # refused because of its revision, so the permission is there
             await bucket.update(NO_KEY, b"", NO_REVISION)

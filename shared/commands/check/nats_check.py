@@ -99,7 +99,7 @@ def _skip(uses: Sequence[BucketUse], why: str, add: AddFinding) -> None:
 async def _round_trip(opened: Connection) -> Finding:
     fastest = min([await _timed_flush(opened) for _ in range(ROUND_TRIPS)])
     found = (
-        f"nats-server {_version(opened)} at {opened.server}, "
+        f"nats-server {opened.server_version} at {opened.server}, "
         f"round trip {fastest * 1000:.1f} ms, messages up to {formatting.size(opened.max_payload)}"
     )
     if fastest > SLOW_SECONDS:
@@ -107,15 +107,10 @@ async def _round_trip(opened: Connection) -> Finding:
     return Finding("ok", "NATS", found)
 
 
-def _version(opened: Connection) -> str:
-    version = opened.client.connected_server_version
-    return f"{version.major}.{version.minor}.{version.patch}"
-
-
 async def _timed_flush(opened: Connection) -> float:
     started = time.perf_counter()
     try:
-        await opened.client.flush(int(CONNECT_SECONDS))
+        await opened.flush(int(CONNECT_SECONDS))
     except nats.errors.Error as error:
         raise ServiceUnreachable(f"connected, but the server does not answer: {error}") from error
     return time.perf_counter() - started

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Single values of one bucket: what is read, what is written, and which error says what."""
+"""Single values of one bucket: reading and writing them, conflicts, and the errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from shared import group_index
 from shared.errors import KeyMissing, KeyTaken, RevisionConflict, StoreUnavailable
 from shared.kv import bucket as buckets
-from tests.shared.edges import with_inbox
+from tests.shared.connections import with_inbox
 from tests.stack.nats_proxy import Answer, js_error
 
 if TYPE_CHECKING:
@@ -29,11 +29,11 @@ DIRECT_GET = "$JS.API.DIRECT.GET.KV_b.$KV.b."
 LEADER_GET = "$JS.API.STREAM.MSG.GET.KV_b"
 MANY = 1_000_000
 
-lost_races = pytest.mark.parametrize("err_code", [10071, 10164])
+conflict_codes = pytest.mark.parametrize("err_code", [10071, 10164])
 
 
 def appending(text: bytes) -> Callable[[bytes], tuple[bytes, bool]]:
-    """Return a change that appends, and whose result is true."""
+    """Return a change for `rewrite` that appends `text` and has the result True."""
     return lambda value: (value + text, True)
 
 
@@ -73,14 +73,14 @@ async def test_a_deleted_key_is_missing_with_the_revision_of_its_marker_and_can_
         await bucket.create("k", b"once more")
 
 
-async def test_a_key_that_holds_a_value_is_taken_and_stays_as_it_is(bucket: Bucket) -> None:
+async def test_creating_a_key_that_holds_a_value_raises_and_changes_nothing(bucket: Bucket) -> None:
     await bucket.create("k", b"1")
     with pytest.raises(KeyTaken, match="k"):
         await bucket.create("k", b"2")
     assert (await bucket.get("k")).value == b"1"
 
 
-async def test_of_many_that_create_one_key_one_succeeds(bucket: Bucket) -> None:
+async def test_of_many_creates_of_one_key_one_succeeds(bucket: Bucket) -> None:
     results = await asyncio.gather(*[bucket.create("k", b"%d" % n) for n in range(20)], return_exceptions=True)
     won = [number for number, result in enumerate(results) if isinstance(result, int)]
     assert len(won) == 1
@@ -89,15 +89,17 @@ async def test_of_many_that_create_one_key_one_succeeds(bucket: Bucket) -> None:
 
 
 @pytest.mark.parametrize("revision", [0, 1, 3])
-async def test_an_update_of_another_revision_conflicts_and_changes_nothing(bucket: Bucket, revision: int) -> None:
+async def test_an_update_with_another_revision_conflicts_and_changes_nothing(bucket: Bucket, revision: int) -> None:
     await bucket.update("k", b"2", await bucket.create("k", b"1"))
     with pytest.raises(RevisionConflict, match="k"):
         await bucket.update("k", b"3", revision)
     assert (await bucket.get("k")).value == b"2"
 
 
-@lost_races
-async def test_a_lost_race_has_two_codes_and_one_name(bucket: Bucket, nats_proxy: NatsProxy, err_code: int) -> None:
+@conflict_codes
+async def test_both_codes_of_a_conflict_raise_the_same_error(
+    bucket: Bucket, nats_proxy: NatsProxy, err_code: int
+) -> None:
     await bucket.create("k", b"1")
     nats_proxy.answer(WRITE, 1, js_error(400, err_code, "wrong last sequence"))
     with pytest.raises(RevisionConflict):
@@ -105,8 +107,8 @@ async def test_a_lost_race_has_two_codes_and_one_name(bucket: Bucket, nats_proxy
     assert await bucket.update("k", b"2", 1) == 2
 
 
-@lost_races
-async def test_a_spurious_conflict_does_not_keep_a_key_from_being_created(
+@conflict_codes
+async def test_a_key_is_created_in_spite_of_conflicts_that_are_not_real(
     bucket: Bucket, nats_proxy: NatsProxy, err_code: int
 ) -> None:
     nats_proxy.answer(WRITE, 3, js_error(400, err_code, "wrong last sequence"))
@@ -117,8 +119,8 @@ async def test_a_spurious_conflict_does_not_keep_a_key_from_being_created(
         await bucket.create("k", b"2")
 
 
-@lost_races
-async def test_a_rewrite_applies_its_change_once_however_often_it_conflicts(
+@conflict_codes
+async def test_a_rewrite_is_repeated_after_conflicts_and_changes_the_value_once(
     bucket: Bucket, nats_proxy: NatsProxy, err_code: int
 ) -> None:
     await bucket.create("k", b"1")
@@ -127,7 +129,7 @@ async def test_a_rewrite_applies_its_change_once_however_often_it_conflicts(
     assert (await bucket.get("k")).value == b"12"
 
 
-async def test_conflicts_without_end_exhaust_the_patience_and_change_nothing(
+async def test_a_write_that_conflicts_for_too_long_raises_and_changes_nothing(
     bucket: Bucket, nats_proxy: NatsProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(buckets, "CONFLICT_PATIENCE_SECONDS", 0.1)
@@ -141,7 +143,7 @@ async def test_conflicts_without_end_exhaust_the_patience_and_change_nothing(
     assert (await bucket.get("k")).value == b"1"
 
 
-async def test_rewrites_at_once_all_stick(bucket: Bucket, nats_server: NatsServer) -> None:
+async def test_no_rewrite_is_lost_among_many_at_once(bucket: Bucket, nats_server: NatsServer) -> None:
     await bucket.create("k", b"")
     async with with_inbox(nats_server.url) as (connected, inbox):
         other = buckets.Bucket(inbox, connected, "b")
@@ -157,7 +159,7 @@ async def test_a_change_that_returns_none_writes_nothing(bucket: Bucket) -> None
     assert (await bucket.get("k")).revision == 1
 
 
-async def test_a_rewrite_of_a_missing_key_is_missing_and_asks_for_no_change(bucket: Bucket, kv: KeyValue) -> None:
+async def test_a_rewrite_of_a_missing_key_raises_before_its_change_is_called(bucket: Bucket, kv: KeyValue) -> None:
     await bucket.create("deleted", b"1")
     await kv.delete("deleted")
     for key in ("never", "deleted"):
@@ -165,14 +167,14 @@ async def test_a_rewrite_of_a_missing_key_is_missing_and_asks_for_no_change(buck
             await bucket.rewrite(key, lambda _: pytest.fail("there is nothing to change"))
 
 
-async def test_a_change_that_raises_is_not_swallowed_and_writes_nothing(bucket: Bucket) -> None:
+async def test_an_error_in_a_change_is_raised_and_nothing_is_written(bucket: Bucket) -> None:
     await bucket.create("k", b"1")
     with pytest.raises(ZeroDivisionError):
         await bucket.rewrite("k", lambda _: (b"%d" % (1 // 0), None))
     assert (await bucket.get("k")).revision == 1
 
 
-async def test_f73_an_old_revision_from_a_follower_is_not_what_a_change_is_built_on(
+async def test_a_rewrite_that_read_an_old_value_reads_again_from_the_leader(
     bucket: Bucket, nats_proxy: NatsProxy
 ) -> None:
     await bucket.create("k", b"1")
@@ -181,31 +183,30 @@ async def test_f73_an_old_revision_from_a_follower_is_not_what_a_change_is_built
     before = nats_proxy.published.count("$KV.b.k")
     assert await bucket.rewrite("k", appending(b"3"))
     assert (await bucket.get_from_leader("k")).value == b"123"
-    assert nats_proxy.published.count("$KV.b.k") - before == 2, "one write lost, one that stuck"
+    assert nats_proxy.published.count("$KV.b.k") - before == 2, "one conflict, one write"
 
 
 def old(value: bytes, revision: int, *headers: bytes) -> Answer:
-    """What a follower answers that is behind."""
+    """Return the answer of a follower that is behind."""
     lines = [b"NATS/1.0", b"Nats-Stream: KV_b", b"Nats-Subject: $KV.b.k", b"Nats-Sequence: %d" % revision, *headers]
     return Answer(value, b"\r\n".join([*lines, b"", b""]))
 
 
 @pytest.mark.parametrize(
-    "lie",
+    "answer",
     [
         Answer(headers=b"NATS/1.0 404 Message Not Found\r\n\r\n"),
         Answer(headers=b"NATS/1.0 408 Bad Request\r\n\r\n"),
         old(b"", 1, b"KV-Operation: DEL"),
-        old(b"", 1, b"KV-Operation: PURGE"),
         old(b"", 1, b"Nats-Marker-Reason: MaxAge"),
     ],
-    ids=["not found", "bad request", "deleted", "purged", "expired"],
+    ids=["not found", "bad request", "deleted", "expired"],
 )
-async def test_that_there_is_no_value_is_believed_of_the_leader_alone(
-    bucket: Bucket, nats_proxy: NatsProxy, lie: Answer
+async def test_only_the_leader_can_report_a_key_as_missing(
+    bucket: Bucket, nats_proxy: NatsProxy, answer: Answer
 ) -> None:
     await bucket.create("k", b"1")
-    nats_proxy.answer(DIRECT_GET, MANY, lambda _: lie)
+    nats_proxy.answer(DIRECT_GET, MANY, lambda _: answer)
     assert (await bucket.get("k")).value == b"1"
     assert await bucket.rewrite("k", appending(b"2"))
     assert (await bucket.get_from_leader("k")).value == b"12"
@@ -214,7 +215,7 @@ async def test_that_there_is_no_value_is_believed_of_the_leader_alone(
 async def test_a_bucket_without_direct_gets_is_read_through_the_leader(
     nats_server: NatsServer, nats_proxy: NatsProxy, kv: KeyValue
 ) -> None:
-    await kv._js.create_key_value(bucket="leader", direct=False)  # noqa: SLF001 - nats-py's way from a bucket to JetStream
+    await kv._js.create_key_value(bucket="leader", direct=False)  # noqa: SLF001 - nats-py has no public name
     async with with_inbox(nats_proxy.url) as (connected, inbox):
         bucket = buckets.Bucket(inbox, connected, "leader")
         await bucket.create("k", b"1")
@@ -229,7 +230,7 @@ async def test_a_bucket_without_direct_gets_is_read_through_the_leader(
 
 
 @pytest.mark.parametrize("group_id", ["a..b", ".a", "a.", "a b", "a*", ">", "ü", "=x", "a/b"])
-async def test_no_group_id_is_an_outage_once_it_is_escaped(bucket: Bucket, group_id: str) -> None:
+async def test_the_key_of_every_group_id_can_be_written_and_read(bucket: Bucket, group_id: str) -> None:
     key = group_index.key_of(group_id)
     async with asyncio.timeout(1):
         await bucket.create(key, b"1")

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""All values of a bucket are read once, as much at a time as is asked for, and never a part of them for all."""
+"""Reading all values of a bucket, page by page: each key comes once, and an incomplete result is an error."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A page is three values."""
+    """Three values a page."""
     monkeypatch.setattr(bucket_scan, "PAGE", 3)
 
 
@@ -34,7 +34,7 @@ async def scan(connection: Connection, name: str = "b") -> list[tuple[str, bytes
     return [(stored.key, stored.value) for page in pages for stored in page]
 
 
-async def test_each_key_comes_once_with_its_last_value_in_the_order_of_writing(
+async def test_each_key_comes_once_with_its_last_value_in_the_order_of_the_writes(
     kv: KeyValue, nats_connection: Connection
 ) -> None:
     assert await scan(nats_connection) == []
@@ -50,14 +50,14 @@ async def test_each_key_comes_once_with_its_last_value_in_the_order_of_writing(
 async def test_of_a_bucket_with_history_only_the_last_values_come(
     nats_connection: Connection,
 ) -> None:
-    old = await nats_connection.client.jetstream().create_key_value(bucket="old", history=5)
+    old = await nats_connection.jetstream().create_key_value(bucket="old", history=5)
     for value in (b"1", b"2"):
         await old.put("a", value)
         await old.put("b", value)
     assert await scan(nats_connection, "old") == [("a", b"2"), ("b", b"2")]
 
 
-async def test_what_is_deleted_and_written_meanwhile_neither_breaks_nor_repeats_a_page(
+async def test_keys_that_are_deleted_or_written_meanwhile_do_not_break_or_repeat_a_page(
     kv: KeyValue, nats_connection: Connection
 ) -> None:
     for key in "abcdefgh":
@@ -76,12 +76,12 @@ async def test_what_is_deleted_and_written_meanwhile_neither_breaks_nor_repeats_
     assert sorted(found[3:]) in (["h"], ["h", "i"])
 
 
-async def test_a_bucket_that_is_not_there_is_told(nats_connection: Connection) -> None:
+async def test_a_bucket_that_does_not_exist_raises_unavailable(nats_connection: Connection) -> None:
     with pytest.raises(StoreUnavailable, match="stream not found"):
         await scan(nats_connection, "none")
 
 
-async def test_a_connection_that_is_lost_ends_it_with_an_error(
+async def test_a_lost_connection_ends_the_reading_with_an_error(
     kv: KeyValue, nats_server: NatsServer, nats_connection: Connection
 ) -> None:
     for key in "abcdefgh":

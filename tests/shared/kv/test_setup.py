@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Buckets that are not there: named at start, made on a local server, left alone where they are there."""
+"""Missing buckets: they are logged at start-up, and created on request; existing ones are not changed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from shared.errors import StoreUnavailable
 from shared.kv.bucket import Bucket
 from shared.kv.setup import create_missing, report_unusable
 from shared.nats.inbox import Inbox
-from tests.shared import edges
+from tests.shared.connections import as_user, connected, with_inbox
 from tests.stack import nats_proxy as proxies
 from tests.stack import nats_server as servers
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tests.stack.nats_server import NatsServer
 
 
-async def test_buckets_that_are_missing_are_created_and_others_left_alone(
+async def test_missing_buckets_are_created_and_existing_ones_are_not_changed(
     nats_connection: Connection, bucket: Bucket
 ) -> None:
     await bucket.create("k", b"1")
@@ -36,7 +36,7 @@ async def test_buckets_that_are_missing_are_created_and_others_left_alone(
 
 
 @pytest.mark.parametrize("refused", ["$JS.API.STREAM.INFO", "$JS.API.STREAM.CREATE"])
-async def test_buckets_that_cannot_be_created_are_an_outage_that_names_the_bucket(
+async def test_a_bucket_that_cannot_be_created_raises_unavailable_with_its_name(
     nats_connection: Connection, nats_proxy: NatsProxy, refused: str
 ) -> None:
     nats_proxy.answer(refused, 1, proxies.js_error(500, 10047, "insufficient storage resources available"))
@@ -44,17 +44,20 @@ async def test_buckets_that_cannot_be_created_are_an_outage_that_names_the_bucke
         await create_missing(nats_connection, ["new"])
 
 
-async def test_that_an_account_has_no_jetstream_is_an_outage() -> None:
+async def test_creating_buckets_in_an_account_without_jetstream_raises_unavailable() -> None:
     users = "accounts { PLAIN: { users: [ {user: u, password: p} ] } }"
-    async with servers.running(users) as server, edges.connected(edges.as_user(server.url, "u:p")) as connected:
+    async with (
+        servers.running(users) as server,
+        connected(as_user(server.url, "u:p")) as connection,
+    ):
         with pytest.raises(StoreUnavailable):
-            await create_missing(connected, ["b"])
+            await create_missing(connection, ["b"])
 
 
-async def test_buckets_that_cannot_be_used_are_named_with_what_to_do(
+async def test_a_bucket_that_cannot_be_used_is_logged_with_advice(
     bucket: Bucket, nats_server: NatsServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with edges.with_inbox(nats_server.url) as (connection, inbox):
+    async with with_inbox(nats_server.url) as (connection, inbox):
         await report_unusable(inbox, connection, [bucket.name, "absent"])
     (line,) = [vars(record) for record in caplog.records if record.message == "bucket.unusable"]
     assert (line["bucket"], line["levelname"]) == ("absent", "WARNING")

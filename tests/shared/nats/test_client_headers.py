@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""The client's own way of splitting headers beside that of the library."""
+"""Splitting headers, compared with the library."""
 
 from __future__ import annotations
 

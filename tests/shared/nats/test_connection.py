@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""The one connection against a real server that comes late, dies and returns."""
+"""The connection to a real server that starts late, is killed and comes back."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from nats.aio.client import DEFAULT_MAX_RECONNECT_ATTEMPTS
 
 from shared.nats import connection
 from shared.service.settings import SettingsError
-from tests.shared import edges
-from tests.shared.edges import events, publish, received, until
+from tests.shared.connections import connected as connect
+from tests.shared.connections import events, has_reconnected, opening, publish, received, until, was_never_lost
 from tests.stack import nats_server as servers
 from tests.stack.ports import free_port
 
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("impatience")
 
 
-async def test_a_server_killed_and_restarted_on_its_store_gets_the_subscriptions_again(
+async def test_subscriptions_are_restored_after_a_server_was_killed_and_restarted(
     nats_server: NatsServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    async with edges.connected(nats_server.url) as connected:
+    async with connect(nats_server.url) as connected:
         lost: list[bool] = []
         connected.on_disconnect(lambda: lost.append(connected.connected))
         payloads = await received(connected, "news")
@@ -45,15 +45,15 @@ async def test_a_server_killed_and_restarted_on_its_store_gets_the_subscriptions
             await connected.flush()
             await publish(nats_server, "news", b"again")
             await until(lambda count=count: payloads == [b"again"] * count)  # type: ignore[misc]
-    assert lost == [False, False, False], "twice lost, once closed"
+    assert lost == [False, False, False], "lost twice, closed once"
     assert len(events(caplog, "nats.reconnected")) == len(events(caplog, "nats.disconnected")) == 2
 
 
-async def test_f83_a_server_that_stays_away_longer_than_the_library_would_try_is_found_when_it_comes(
+async def test_a_server_is_found_after_more_attempts_than_the_default_of_the_library(
     nats_server: NatsServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "RECONNECT_WAIT_SECONDS", 0.001)
-    async with edges.connected(nats_server.url) as connected:
+    async with connect(nats_server.url) as connected:
         payloads = await received(connected, "news")
         await nats_server.stop()
         await until(lambda: len(events(caplog, "nats.error")) > 2 * DEFAULT_MAX_RECONNECT_ATTEMPTS)
@@ -65,9 +65,9 @@ async def test_f83_a_server_that_stays_away_longer_than_the_library_would_try_is
         await until(lambda: payloads == [b"again"])
 
 
-async def test_a_server_that_is_late_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_connection_waits_for_a_server_that_starts_later(caplog: pytest.LogCaptureFixture) -> None:
     port = free_port()
-    async with edges.opening(f"nats://127.0.0.1:{port}") as connecting:
+    async with opening(f"nats://127.0.0.1:{port}") as connecting:
         await until(lambda: len(events(caplog, "nats.error")) > 3)
         assert str(port) in events(caplog, "nats.error")[0]
         assert not connecting.done()
@@ -77,14 +77,14 @@ async def test_a_server_that_is_late_is_waited_for(caplog: pytest.LogCaptureFixt
             assert connected.server == f"127.0.0.1:{port}"
 
 
-async def test_of_several_urls_the_dead_ones_are_passed_over(nats_server: NatsServer) -> None:
+async def test_of_several_urls_those_without_a_server_are_skipped(nats_server: NatsServer) -> None:
     urls = f" nats://127.0.0.1:{free_port()} ,, 127.0.0.1:{free_port()},{nats_server.url}\n"
-    async with asyncio.timeout(5), edges.connected(urls) as connected:
+    async with asyncio.timeout(5), connect(urls) as connected:
         assert connected.server == f"127.0.0.1:{nats_server.port}"
         payloads = await received(connected, "news")
         await nats_server.kill()
         await nats_server.start()
-        await until(lambda: not edges.still_first(connected))
+        await until(lambda: has_reconnected(connected))
         await publish(nats_server, "news", b"1")
         await until(lambda: payloads == [b"1"])
 
@@ -105,9 +105,9 @@ async def test_of_several_urls_the_dead_ones_are_passed_over(nats_server: NatsSe
         "nats://localhost:4222,redis://relay:s3cret@localhost",
     ],
 )
-async def test_what_is_no_list_of_nats_urls_is_a_settings_error_without_the_password(url: str) -> None:
+async def test_an_invalid_list_of_urls_is_a_settings_error_without_the_password(url: str) -> None:
     with pytest.raises(SettingsError, match="NATS_URL") as raised:
-        async with asyncio.timeout(2), edges.connected(url):
+        async with asyncio.timeout(2), connect(url):
             pass
     assert "s3cret" not in str(raised.value)
 
@@ -130,10 +130,10 @@ async def test_a_flush_that_timed_out_does_not_stop_the_reading(
     monkeypatch.setattr(connection, "FLUSH_TIMEOUT_SECONDS", 5)
     await nats_connection.flush()
     assert len(events(caplog, "nats.flush_failed")) == 1
-    assert nats_connection.client.stats["reconnects"] == 0
+    assert was_never_lost(nats_connection)
 
 
-async def test_a_callback_that_raises_does_not_end_the_reading(
+async def test_an_error_in_a_callback_does_not_stop_the_reading(
     nats_server: NatsServer, nats_connection: Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     payloads: list[bytes] = []
@@ -150,10 +150,10 @@ async def test_a_callback_that_raises_does_not_end_the_reading(
     assert [record.exc_info is not None for record in caplog.records if record.msg == "nats.message_failed"] == [True]
 
 
-async def test_every_message_is_handed_on_with_reply_and_headers_before_the_next_is_read(
+async def test_every_message_is_passed_on_with_reply_and_headers_before_the_next_is_read(
     nats_server: NatsServer, nats_connection: Connection
 ) -> None:
-    """Pins what `_Dispatch` rests on: nats-py calls `set_result` of the given future for each message."""
+    """`_Dispatch` depends on this: nats-py calls `set_result` of the given future for each message."""
     messages: list[Msg] = []
     await nats_connection.subscribe("news.*", messages.append, "queue")
     await nats_connection.flush()
@@ -169,7 +169,7 @@ async def test_every_message_is_handed_on_with_reply_and_headers_before_the_next
     assert not messages[1998].headers
 
 
-async def test_a_drained_subscription_has_handed_on_all_the_server_had_sent(
+async def test_a_drained_subscription_has_passed_on_all_messages_of_the_server(
     nats_server: NatsServer, nats_connection: Connection
 ) -> None:
     count = 0
@@ -189,7 +189,7 @@ async def test_a_drained_subscription_has_handed_on_all_the_server_had_sent(
 
 
 @pytest.mark.usefixtures("impatience")
-async def test_a_subscription_whose_drain_the_next_server_did_not_see_is_ended_there(
+async def test_a_subscription_whose_drain_failed_is_not_subscribed_again(
     nats_server: NatsServer, nats_proxy: NatsProxy, nats_connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "CLOSE_TIMEOUT_SECONDS", 1)
@@ -208,7 +208,7 @@ async def test_a_subscription_whose_drain_the_next_server_did_not_see_is_ended_t
             await caller.request("news", b"", timeout=5)
 
 
-async def test_what_is_published_while_disconnected_arrives_up_to_two_megabytes(
+async def test_up_to_two_megabytes_are_kept_while_disconnected(
     nats_server: NatsServer, nats_proxy: NatsProxy, nats_connection: Connection
 ) -> None:
     await nats_proxy.stop()
@@ -227,17 +227,17 @@ async def test_what_is_published_while_disconnected_arrives_up_to_two_megabytes(
 
 
 @pytest.mark.parametrize("down", [False, True], ids=["server up", "server down"])
-async def test_leaving_closes_in_time_and_logs_no_loss(
+async def test_leaving_closes_the_connection_in_time_and_logs_no_disconnect(
     down: bool,  # noqa: FBT001 - a parameter of the test
     nats_server: NatsServer,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with edges.connected(nats_server.url) as connected:
+    async with connect(nats_server.url) as connected:
         if down:
             await nats_server.kill()
             await until(lambda: not connected.connected)
         caplog.clear()
         leaving = asyncio.get_running_loop().time()
     assert asyncio.get_running_loop().time() - leaving < 2.5
-    assert connected.client.is_closed
+    assert connected.closed
     assert not events(caplog, "nats.disconnected")

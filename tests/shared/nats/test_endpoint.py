@@ -13,7 +13,7 @@ import pytest
 
 from shared.nats.endpoint import BUSY, FAILED, Endpoint
 from shared.nats.micro import Discovery
-from tests.shared.edges import connected, events, until
+from tests.shared.connections import connected, events, until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 SUBJECT = "lfx.email-service.test"
 
 
-async def test_f81_requests_are_served_beside_each_other(nats_server: NatsServer) -> None:
-    everybody = asyncio.Barrier(50)
+async def test_requests_are_served_at_the_same_time(nats_server: NatsServer) -> None:
+    all_together = asyncio.Barrier(50)
 
     async def together(data: bytes, _headers: object) -> bytes:
-        await everybody.wait()
+        await all_together.wait()
         return data
 
     async with (
@@ -42,7 +42,9 @@ async def test_f81_requests_are_served_beside_each_other(nats_server: NatsServer
         assert [reply.data for reply in replies] == [b"%d" % number for number in range(50)]
 
 
-async def test_what_is_over_the_limit_is_busy_at_once_and_everybody_gets_one_reply(nats_server: NatsServer) -> None:
+async def test_requests_over_the_limit_are_refused_and_each_gets_one_reply(
+    nats_server: NatsServer,
+) -> None:
     stalled = asyncio.Event()
 
     async def stall(_: bytes, _headers: object) -> bytes:
@@ -71,7 +73,7 @@ async def test_what_is_over_the_limit_is_busy_at_once_and_everybody_gets_one_rep
 @pytest.mark.parametrize(
     "reply", ["$KV.email-recipients.x", "$JS.API.STREAM.DELETE.x", "lfx.email-service.email_failed"]
 )
-async def test_a_request_whose_answer_would_mean_something_where_it_goes_is_not_served(
+async def test_a_request_with_a_reserved_reply_subject_is_not_served(
     nats_server: NatsServer, reply: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     served = []
@@ -94,7 +96,7 @@ async def test_a_request_whose_answer_would_mean_something_where_it_goes_is_not_
     assert len(events(caplog, "request.ignored")) == 1
 
 
-async def test_an_endpoint_that_stops_while_nats_is_away_takes_no_request_of_the_next_connection(
+async def test_an_endpoint_that_stops_while_disconnected_receives_no_request_after_the_reconnect(
     nats_server: NatsServer, nats_proxy: NatsProxy
 ) -> None:
     begun, may_end = asyncio.Event(), asyncio.Event()
@@ -139,7 +141,7 @@ async def test_a_handler_that_fails_is_answered_and_logged_once(
     assert len(events(caplog, "request.failed")) == 1
 
 
-async def test_a_reply_larger_than_the_server_takes_becomes_an_error(nats_server: NatsServer) -> None:
+async def test_a_reply_over_max_payload_is_replaced_by_an_error(nats_server: NatsServer) -> None:
     async def flood(_: bytes, _headers: object) -> bytes:
         return b"x" * 2_000_000
 
@@ -165,7 +167,7 @@ async def test_a_handler_is_given_the_headers_of_the_request(nats_server: NatsSe
         assert reply.data == b"{'Idempotency-Key': 'a'}"
 
 
-async def test_a_request_that_wants_no_reply_is_served(nats_server: NatsServer) -> None:
+async def test_a_request_without_a_reply_subject_is_served(nats_server: NatsServer) -> None:
     served = asyncio.Event()
 
     async def note(data: bytes, _headers: object) -> bytes:
@@ -178,7 +180,7 @@ async def test_a_request_that_wants_no_reply_is_served(nats_server: NatsServer) 
             await served.wait()
 
 
-async def test_leaving_answers_what_the_server_had_sent(nats_server: NatsServer) -> None:
+async def test_leaving_answers_the_requests_that_the_server_had_sent(nats_server: NatsServer) -> None:
     async def slow(data: bytes, _headers: object) -> bytes:
         await asyncio.sleep(0.2)
         return data

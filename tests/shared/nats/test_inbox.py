@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Requests over one inbox: each gets its own reply, or learns soon that none will come."""
+"""Requests over one inbox: each gets its own reply, or fails soon if no reply will come."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from shared.errors import NotPermitted, StoreUnavailable, ValueTooLarge
 from shared.nats import inbox
 from shared.nats.inbox import Inbox
-from tests.shared.edges import as_user, until, with_inbox
+from tests.shared.connections import as_user, until, was_never_lost, with_inbox
 from tests.stack import nats_proxy as proxies
 from tests.stack import nats_server as servers
 
@@ -41,21 +41,21 @@ authorization { users: [
 
 @pytest.fixture
 async def box(nats_connection: Connection) -> AsyncIterator[Inbox]:
-    """An inbox of ours, through the proxy."""
+    """An inbox, through the proxy."""
     async with Inbox(nats_connection) as it:
         yield it
 
 
 @pytest.fixture
 async def responder(nats_server: NatsServer) -> AsyncIterator[Client]:
-    """A client of nats-py's own on the other side."""
+    """A client of nats-py that answers requests."""
     async with await nats.connect(nats_server.url) as client:
         yield client
 
 
 @contextlib.contextmanager
 def soon() -> Iterator[None]:
-    """Hold the block to a time far below the limit of a request."""
+    """Check that the block takes much less time than the limit of a request."""
     started = time.monotonic()
     yield
     assert time.monotonic() - started < SOON
@@ -78,7 +78,7 @@ async def echo(client: Client, subject: str) -> None:
 
 
 def is_end(msg: Msg) -> bool:
-    """The last of several replies says so."""
+    """Return whether a message is the last of several replies."""
     return msg.data == b"end"
 
 
@@ -98,16 +98,16 @@ async def test_thousands_of_requests_at_once_get_their_own_replies(box: Inbox, r
 
 
 @pytest.mark.parametrize(
-    ("user", "subject", "said"),
+    ("user", "subject", "message"),
     [("mute", "$KV.B.k", "may not publish to $kv.b.k"), ("deaf", "numbers", "may not subscribe to _inbox.")],
 )
-async def test_what_is_not_permitted_fails_soon_and_says_why(user: str, subject: str, said: str) -> None:
+async def test_a_request_without_permission_fails_soon(user: str, subject: str, message: str) -> None:
     async with servers.running(USERS) as server, with_inbox(as_user(server.url, f"{user}:s3cret")) as (_, box):
-        with soon(), pytest.raises(NotPermitted, match=re.escape(f"the NATS user {said}")):
+        with soon(), pytest.raises(NotPermitted, match=re.escape(f"the NATS user {message}")):
             await box.request(subject)
 
 
-async def test_headers_go_with_the_request_and_come_with_the_reply(box: Inbox, responder: Client) -> None:
+async def test_headers_are_sent_and_received(box: Inbox, responder: Client) -> None:
     async def answer(msg: Msg) -> None:
         await responder.publish(msg.reply, b"", headers={"Seen": (msg.headers or {})["Sent"]})
 
@@ -116,7 +116,7 @@ async def test_headers_go_with_the_request_and_come_with_the_reply(box: Inbox, r
     assert (await box.request("headers", headers={"Sent": "yes"})).headers == {"Seen": "yes"}
 
 
-async def test_a_request_is_answered_as_that_of_the_library_is(box: Inbox, responder: Client) -> None:
+async def test_a_request_gets_the_same_reply_as_one_of_the_library(box: Inbox, responder: Client) -> None:
     async def answer(msg: Msg) -> None:
         headers = {"Seen": repr(sorted((msg.headers or {}).items())), "Odd": "a: b "}
         await responder.publish(msg.reply, msg.data[::-1], headers=headers)
@@ -130,14 +130,14 @@ async def test_a_request_is_answered_as_that_of_the_library_is(box: Inbox, respo
             assert (ours.data, ours.headers) == (theirs.data, theirs.headers)
 
 
-async def test_where_nobody_serves_the_subject_it_is_unavailable_at_once(box: Inbox) -> None:
+async def test_a_subject_without_subscribers_is_unavailable_at_once(box: Inbox) -> None:
     with soon(), pytest.raises(StoreUnavailable, match="no responders"):
-        await box.request("nobody")
+        await box.request("unserved")
     with soon(), pytest.raises(StoreUnavailable, match="no responders"):
-        await box.collect("nobody", b"", is_end)
+        await box.collect("unserved", b"", is_end)
 
 
-async def test_a_reply_that_does_not_come_in_time_is_not_waited_for(
+async def test_a_request_fails_at_its_time_limit(
     box: Inbox, responder: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(inbox, "TIMEOUT_SECONDS", 0.1)
@@ -147,7 +147,7 @@ async def test_a_reply_that_does_not_come_in_time_is_not_waited_for(
         await box.request("silence")
 
 
-async def test_the_time_limit_holds_also_where_the_peer_takes_no_more_bytes(
+async def test_the_time_limit_holds_if_the_server_reads_no_more_bytes(
     box: Inbox, nats_proxy: NatsProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(inbox, "TIMEOUT_SECONDS", 0.2)
@@ -160,7 +160,7 @@ async def test_the_time_limit_holds_also_where_the_peer_takes_no_more_bytes(
     nats_proxy.thaw()
 
 
-async def test_a_lost_connection_fails_those_that_wait_at_once(
+async def test_a_lost_connection_fails_the_waiting_requests_at_once(
     box: Inbox, responder: Client, nats_proxy: NatsProxy, nats_connection: Connection
 ) -> None:
     asked: list[Msg] = []
@@ -186,7 +186,7 @@ async def test_a_lost_connection_fails_those_that_wait_at_once(
     assert (await box.request("echo", b"again")).data == b"again"
 
 
-async def test_leaving_gives_up_on_what_is_still_awaited(nats_connection: Connection, responder: Client) -> None:
+async def test_leaving_fails_the_waiting_requests(nats_connection: Connection, responder: Client) -> None:
     asked = asyncio.Event()
 
     async def keep(_: Msg) -> None:
@@ -225,7 +225,7 @@ async def test_late_and_repeated_replies_are_dropped(
     assert not caplog.records
 
 
-async def test_a_payload_over_the_servers_limit_is_told_before_it_is_sent() -> None:
+async def test_a_payload_over_max_payload_raises_before_it_is_sent() -> None:
     async with (
         servers.running("max_payload: 64KB") as server,
         proxies.running(server.url) as proxy,
@@ -240,11 +240,11 @@ async def test_a_payload_over_the_servers_limit_is_told_before_it_is_sent() -> N
                 await box.collect("echo", bytes(size), is_end)
         largest = bytes(64 * 1024 - inbox.HEADER_ROOM_BYTES)
         assert (await box.request("echo", largest, {"Nats-Expected-Last-Subject-Sequence": "1" * 20})).data == largest
-        assert connected.client.stats["reconnects"] == 0
+        assert was_never_lost(connected)
         assert proxy.published.count("echo") == 1
 
 
-async def test_several_replies_are_collected_up_to_the_last(box: Inbox, responder: Client) -> None:
+async def test_several_replies_are_collected_up_to_the_last_one(box: Inbox, responder: Client) -> None:
     async def answer(msg: Msg) -> None:
         for number in range(int(msg.data)):
             await msg.respond(b"%d" % number)
@@ -258,7 +258,7 @@ async def test_several_replies_are_collected_up_to_the_last(box: Inbox, responde
         assert [msg.data for msg in batch] == [*(b"%d" % number for number in range(count)), b"end"]
 
 
-async def test_a_batch_that_has_no_end_is_unavailable(
+async def test_replies_without_a_last_one_are_unavailable(
     box: Inbox, responder: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(inbox, "TIMEOUT_SECONDS", 0.1)
@@ -267,7 +267,7 @@ async def test_a_batch_that_has_no_end_is_unavailable(
         await box.collect("echo", b"the only one", is_end)
 
 
-async def test_a_cancelled_request_leaves_the_others_alone(box: Inbox, responder: Client) -> None:
+async def test_a_cancelled_request_does_not_affect_the_others(box: Inbox, responder: Client) -> None:
     asked: list[Msg] = []
 
     async def keep(msg: Msg) -> None:

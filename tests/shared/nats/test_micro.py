@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""What the NATS micro protocol asks is answered, with real counts and times."""
+"""The answers of the NATS micro protocol, with real counts and times."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nats.micro.service import ServiceInfo, ServicePing, ServiceStats
 from shared import __version__
 from shared.nats.endpoint import Endpoint
 from shared.nats.micro import Discovery
-from tests.shared.edges import connected
+from tests.shared.connections import connected
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -31,14 +31,14 @@ NAME = "lfx-email-relay"
 
 @pytest.fixture
 async def asking(nats_server: NatsServer) -> AsyncIterator[Client]:
-    """Whoever runs `nats micro`."""
+    """A client such as `nats micro`."""
     async with await nats.connect(nats_server.url) as client:
         yield client
 
 
 @pytest.fixture
 async def endpoint(nats_server: NatsServer) -> AsyncIterator[Endpoint]:
-    """An endpoint that takes a while, and refuses what it does not like, and its process's discovery."""
+    """An endpoint that answers `bad` with an error, and the discovery of its process."""
 
     async def handle(data: bytes, _headers: object) -> bytes:
         await asyncio.sleep(0.01)
@@ -60,18 +60,18 @@ async def ask(client: Client, subject: str) -> dict[str, Any]:
 
 @pytest.mark.usefixtures("endpoint")
 @pytest.mark.parametrize("verb", ["PING", "INFO", "STATS"])
-async def test_all_of_one_name_and_one_alone_are_answered(asking: Client, verb: str) -> None:
-    everybody = await ask(asking, f"$SRV.{verb}")
-    assert everybody == await ask(asking, f"$SRV.{verb}.{NAME}")
-    assert everybody == await ask(asking, f"$SRV.{verb}.{NAME}.{everybody['id']}")
-    assert (everybody["name"], everybody["version"], everybody["metadata"]) == (NAME, __version__, {})
-    assert everybody["type"] == f"io.nats.micro.v1.{verb.lower()}_response"
+async def test_requests_to_all_services_to_a_name_and_to_an_id_are_answered(asking: Client, verb: str) -> None:
+    answer = await ask(asking, f"$SRV.{verb}")
+    assert answer == await ask(asking, f"$SRV.{verb}.{NAME}")
+    assert answer == await ask(asking, f"$SRV.{verb}.{NAME}.{answer['id']}")
+    assert (answer["name"], answer["version"], answer["metadata"]) == (NAME, __version__, {})
+    assert answer["type"] == f"io.nats.micro.v1.{verb.lower()}_response"
     with pytest.raises(nats.errors.NoRespondersError):
         await ask(asking, f"$SRV.{verb}.another")
 
 
 @pytest.mark.usefixtures("endpoint")
-async def test_the_library_reads_what_is_answered(asking: Client) -> None:
+async def test_the_answers_can_be_read_by_the_library(asking: Client) -> None:
     info = ServiceInfo.from_dict(await ask(asking, "$SRV.INFO"))
     [endpoint] = info.endpoints
     assert (info.description, endpoint.name, endpoint.subject) == ("Sends email", "send_email", SUBJECT)
@@ -81,7 +81,7 @@ async def test_the_library_reads_what_is_answered(asking: Client) -> None:
     assert stats.started <= stats.started.now(stats.started.tzinfo)
 
 
-async def test_requests_errors_and_times_are_those_of_the_endpoint(asking: Client, endpoint: Endpoint) -> None:
+async def test_the_statistics_are_the_counts_and_times_of_the_endpoint(asking: Client, endpoint: Endpoint) -> None:
     for payload in (b"good", b"bad", b"good"):
         await asking.request(SUBJECT, payload, timeout=5)
     [stats] = (await ask(asking, "$SRV.STATS"))["endpoints"]
@@ -91,7 +91,7 @@ async def test_requests_errors_and_times_are_those_of_the_endpoint(asking: Clien
     assert stats["average_processing_time"] == stats["processing_time"] // 3
 
 
-async def test_a_full_endpoint_still_tells_and_its_refusals_count(asking: Client, endpoint: Endpoint) -> None:
+async def test_a_full_endpoint_is_answered_for_and_its_refusals_are_counted(asking: Client, endpoint: Endpoint) -> None:
     first = asyncio.create_task(asking.request(SUBJECT, b"good", timeout=5))
     while not endpoint.in_flight:
         await asyncio.sleep(0.001)
@@ -101,7 +101,7 @@ async def test_a_full_endpoint_still_tells_and_its_refusals_count(asking: Client
     assert (stats["num_requests"], stats["num_errors"], stats["last_error"]) == (2, 1, "service busy")
 
 
-async def test_whoever_has_left_is_found_no_longer(nats_server: NatsServer, asking: Client) -> None:
+async def test_a_process_that_has_left_does_not_answer(nats_server: NatsServer, asking: Client) -> None:
     async with connected(nats_server.url) as connection:
         async with Discovery(connection, "lfx-email-tracker", "", []):
             await connection.flush()

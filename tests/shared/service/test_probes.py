@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""The probes over real sockets: what a kubelet, Prometheus and a stranger get."""
+"""The probes over real sockets: the answers to a kubelet, to Prometheus and to other clients."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 class Listening:
-    """Probes whose readiness the test decides."""
+    """Probes whose readiness a test sets."""
 
     def __init__(self) -> None:
         self.port = free_port()
         self.is_ready = False
 
     async def ask(self, wire: bytes, host: str = "127.0.0.1") -> bytes:
-        """Return everything that comes back."""
+        """Send bytes and return the whole answer."""
         reader, writer = await asyncio.open_connection(host, self.port)
         writer.write(wire)
         async with asyncio.timeout(10):
@@ -51,7 +51,7 @@ async def listening() -> AsyncIterator[Listening]:
         yield one
 
 
-async def test_the_probes_tell_life_readiness_and_metrics(listening: Listening) -> None:
+async def test_each_path_has_its_answer(listening: Listening) -> None:
     assert await listening.get("/livez") == ("HTTP/1.1 200 OK", b"OK\n")
     assert (await listening.get("/readyz"))[0] == "HTTP/1.1 503 Service Unavailable"
     listening.is_ready = True
@@ -60,7 +60,7 @@ async def test_the_probes_tell_life_readiness_and_metrics(listening: Listening) 
     assert (await listening.get("/"))[0] == "HTTP/1.1 404 Not Found"
 
 
-async def test_f110_both_families_of_addresses_are_served(listening: Listening) -> None:
+async def test_ipv4_and_ipv6_are_served(listening: Listening) -> None:
     for host in ("127.0.0.1", "::1"):
         assert (await listening.get("/livez", host))[1] == b"OK\n"
 
@@ -73,7 +73,7 @@ async def test_other_methods_are_not_allowed_and_head_has_no_body(listening: Lis
 
 
 @pytest.mark.parametrize("wire", [b"\x16\x03\x01\x02\x00", b"GET\r\n\r\n", b"GET /livez HTTP/1.1\r\n\r\n", b"\r\n" * 9])
-async def test_nonsense_is_answered_or_dropped_and_the_next_is_served(listening: Listening, wire: bytes) -> None:
+async def test_an_invalid_request_does_not_affect_the_next_one(listening: Listening, wire: bytes) -> None:
     _, writer = await asyncio.open_connection("127.0.0.1", listening.port)
     writer.write(wire)
     writer.write_eof()
@@ -81,12 +81,12 @@ async def test_nonsense_is_answered_or_dropped_and_the_next_is_served(listening:
     writer.close()
 
 
-async def test_whoever_says_nothing_is_not_waited_for(listening: Listening, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_silent_client_is_disconnected(listening: Listening, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probes, "REQUEST_TIMEOUT_SECONDS", 0.1)
     assert await listening.ask(b"GET /li") == b""
 
 
-async def test_a_port_that_is_taken_is_an_error_that_names_it() -> None:
+async def test_a_port_in_use_is_an_error_with_its_number() -> None:
     with socket.socket() as taken:
         taken.bind(("", 0))
         taken.listen()

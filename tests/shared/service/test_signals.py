@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""A signal ends a program that still imports: `serve` as a stop does, a command with the status that says so."""
+"""A signal during the imports ends `serve` with status 0, and a command with 128 plus the number of the signal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ threading.Event().wait()
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(("arguments", "base"), [(["serve"], None), (["status", "serve"], 128), ([], 128)])
-def test_a_signal_during_the_imports(number: signal.Signals, arguments: list[str], base: int | None) -> None:
+def test_a_signal_ends_a_program_that_imports(number: signal.Signals, arguments: list[str], base: int | None) -> None:
     with subprocess.Popen(  # noqa: S603 - our own code
         [sys.executable, "-c", IMPORTING, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:

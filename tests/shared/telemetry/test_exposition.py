@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""What was counted is read by Prometheus as it was counted."""
+"""The text of /metrics, as Prometheus reads it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_counter_is_called_total_and_a_gauge_is_not() -> None:
     assert b"# TYPE in_flight gauge\n" in text
 
 
-def test_a_histogram_has_its_buckets_its_sum_and_its_count() -> None:
+def test_a_histogram_has_buckets_a_sum_and_a_count() -> None:
     seconds = Histogram((0.5, 1.0))
     for value in (0.25, 0.75, 3.0):
         seconds.observe(value)
@@ -65,12 +65,12 @@ def test_a_histogram_has_its_buckets_its_sum_and_its_count() -> None:
 
 @PROPERTY
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r"), max_size=20))
-def test_a_label_keeps_its_value_whatever_it_is(value: str) -> None:
+def test_any_value_of_a_label_is_kept(value: str) -> None:
     text = exposition.text([exposition.counter("emails", "Emails.", ("result",), {(value,): 1})])
     assert read(text) == {("emails_total", (("result", value),)): 1.0}
 
 
 @pytest.mark.parametrize("make", [exposition.counter, exposition.gauge])
-def test_what_was_never_counted_is_named_all_the_same(make: Callable[..., Metric]) -> None:
+def test_a_metric_without_values_is_listed(make: Callable[..., Metric]) -> None:
     (family,) = text_string_to_metric_families(exposition.text([make("emails", "Emails.", ("result",), {})]).decode())
     assert (family.name, family.samples) == ("emails", [])

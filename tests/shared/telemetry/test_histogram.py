@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""A histogram counts as Prometheus's own does."""
+"""The histogram, compared with the one of the Prometheus client."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ bounds = st.sampled_from([SECONDS, AGES_SECONDS, MESSAGES])
 values = st.one_of(st.floats(0, 1e6), st.sampled_from([*SECONDS, *AGES_SECONDS, *MESSAGES]))
 
 
-def test_nothing_was_observed_before_the_first_observation() -> None:
+def test_a_new_histogram_is_empty() -> None:
     ours = Histogram()
     assert (ours.count, ours.total) == (0, 0.0)
     assert {count for _, count in ours.buckets()} == {0.0}
 
 
-def test_a_bucket_holds_what_is_at_most_its_bound_and_what_the_smaller_ones_hold() -> None:
+def test_a_bucket_counts_the_values_up_to_its_bound() -> None:
     ours = Histogram((1.0, 2.5))
     for value in (0.5, 1.0, 2.5, 2.6):
         ours.observe(value)

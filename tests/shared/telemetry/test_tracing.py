@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""The variables of OpenTelemetry: what each of them may hold, and what is told where it holds something else."""
+"""The variables of OpenTelemetry: the values that are accepted, and the errors for others."""
 
 from __future__ import annotations
 
@@ -27,12 +27,10 @@ PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
         ({"OTEL_PROPAGATORS": "tracecontext,xray"}, "OTEL_PROPAGATORS: 'xray' is not one of"),
     ],
 )
-def test_a_value_that_means_nothing_ends_the_start_and_names_its_variable(
-    variables: dict[str, str], named: str
-) -> None:
-    with pytest.raises(SettingsError) as told:
-        lifecycle._tracing({"OTEL_TRACES_EXPORTER": "otlp", **variables}, "name")  # noqa: SLF001 - the start's own
-    assert str(told.value).startswith(named)
+def test_an_invalid_value_is_an_error_with_its_variable(variables: dict[str, str], named: str) -> None:
+    with pytest.raises(SettingsError) as error:
+        lifecycle._tracing({"OTEL_TRACES_EXPORTER": "otlp", **variables}, "name")  # noqa: SLF001 - `run` calls it
+    assert str(error.value).startswith(named)
 
 
 @pytest.mark.parametrize(
@@ -45,13 +43,21 @@ def test_a_value_that_means_nothing_ends_the_start_and_names_its_variable(
         {"OTEL_METRICS_EXPORTER": "otlp", "OTEL_LOGS_EXPORTER": "otlp"},
     ],
 )
-def test_traces_are_off_unless_they_are_asked_for(variables: dict[str, str]) -> None:
+def test_there_are_no_traces_unless_the_variables_ask_for_them(variables: dict[str, str]) -> None:
     assert lifecycle._tracing(variables, "name") is None  # noqa: SLF001
 
 
-@pytest.mark.parametrize("sampler", ["", *sorted(tracing.SAMPLERS)])
-@pytest.mark.parametrize("propagators", ["", "none", "tracecontext", "tracecontext,baggage,jaeger", "jaeger, baggage"])
-async def test_each_sampler_and_propagator_of_the_charts_is_taken(
+@pytest.mark.parametrize(
+    ("sampler", "propagators"),
+    [
+        *((sampler, "") for sampler in ["", *sorted(tracing.SAMPLERS)]),
+        *(
+            ("", propagators)
+            for propagators in ("none", "tracecontext", "tracecontext,baggage,jaeger", "jaeger, baggage")
+        ),
+    ],
+)
+async def test_each_sampler_and_propagator_of_the_charts_is_accepted(
     sampler: str, propagators: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", sampler)  # the SDK reads it itself
@@ -67,7 +73,7 @@ async def test_each_sampler_and_propagator_of_the_charts_is_taken(
     await made.aclose()
 
 
-def test_a_process_without_the_extra_says_what_is_missing() -> None:
+def test_the_error_without_the_extra_has_its_name() -> None:
     code = (
         "import sys; sys.modules['opentelemetry'] = None\n"
         "from shared import lifecycle\n"
@@ -75,16 +81,16 @@ def test_a_process_without_the_extra_says_what_is_missing() -> None:
         "try: lifecycle._tracing({'OTEL_TRACES_EXPORTER': 'otlp'}, 'name')\n"
         "except SettingsError as error: print(error)\n"
     )
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout  # noqa: S603
-    assert told.startswith("OTEL_TRACES_EXPORTER: otlp needs the extra `otel`")
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout  # noqa: S603
+    assert printed.startswith("OTEL_TRACES_EXPORTER: otlp needs the extra `otel`")
 
 
 @pytest.mark.parametrize("text", ["", "x", "00-0-0-01", f"{PARENT}-extra-", PARENT.replace("0af7", "ZZZZ")])
-def test_what_names_no_span_links_to_none(text: str) -> None:
+def test_an_invalid_traceparent_makes_no_link(text: str) -> None:
     assert tracing._link_to(text) is None  # noqa: SLF001
 
 
-def test_what_names_a_span_links_to_it() -> None:
+def test_a_traceparent_makes_a_link_to_its_span() -> None:
     link = tracing._link_to(PARENT)  # noqa: SLF001
     assert link
     assert f"{link.context.trace_id:032x}" in PARENT

@@ -15,7 +15,7 @@ from nats.js.api import KeyValueConfig, StorageType
 from shared.commands.check import checks, nats_check
 from shared.commands.check.bucket_check import BucketUse
 from shared.service.settings import NatsSettings
-from tests.shared.edges import as_user
+from tests.shared.connections import as_user
 from tests.stack import nats_server as servers
 from tests.stack.ports import free_port
 

@@ -16,7 +16,7 @@ from relay import cli as relay
 from shared import contract
 from shared.commands.check.report import Report
 from shared.kv import setup
-from tests.shared.edges import connected
+from tests.shared.connections import connected
 from tests.stack import nats_server as servers
 from tests.stack import scripted_smtp
 from tests.stack.ports import free_port

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Our edges, opened on some server; and waiting for a state of what tells nobody when it changes."""
+"""Connections and inboxes of the shared package, opened on a test's server, and waiting for a state of them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from shared.nats.connection import Connection
     from tests.stack.nats_server import NatsServer
 
-_LOOK_AGAIN = 0.01
+_POLL_SECONDS = 0.01
 
 
 def connected(url: str, creds: str = "") -> AbstractAsyncContextManager[Connection]:
@@ -45,7 +45,7 @@ async def with_inbox(url: str) -> AsyncIterator[tuple[Connection, Inbox]]:
 
 @asynccontextmanager
 async def opening(url: str, creds: str = "") -> AsyncIterator[asyncio.Future[Connection]]:
-    """Connect in the background; the future is the connection once there is one."""
+    """Connect in the background; the future gets the connection when a server has accepted it."""
     done: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
 
     async def connect() -> None:
@@ -62,7 +62,7 @@ async def opening(url: str, creds: str = "") -> AsyncIterator[asyncio.Future[Con
 
 
 async def publish(server: NatsServer, subject: str, *payloads: bytes) -> None:
-    """Publish with a client of nats-py's own."""
+    """Publish with a client of nats-py."""
     async with await nats.connect(server.url) as publisher:
         for payload in payloads:
             await publisher.publish(subject, payload)
@@ -70,7 +70,7 @@ async def publish(server: NatsServer, subject: str, *payloads: bytes) -> None:
 
 
 async def received(connection: Connection, subject: str) -> list[bytes]:
-    """Subscribe; the list grows as messages come."""
+    """Subscribe; each message is added to the list that is returned."""
     payloads: list[bytes] = []
     await connection.subscribe(subject, lambda msg: payloads.append(msg.data))
     await connection.flush()
@@ -78,17 +78,22 @@ async def received(connection: Connection, subject: str) -> list[bytes]:
 
 
 def events(caplog: pytest.LogCaptureFixture, event: str) -> list[str]:
-    """What the log lines of an event say under `error`."""
+    """Return the field `error` of each log line of an event."""
     return [str(getattr(record, "error", "")) for record in caplog.records if record.msg == event]
 
 
-def still_first(connected: Connection) -> bool:
-    """Whether the connection has not been lost, or not come back."""
-    return not connected.connected or connected.client.stats["reconnects"] == 0
+def has_reconnected(connected: Connection) -> bool:
+    """Return whether the connection was lost and is there again."""
+    return connected.connected and connected.client.stats["reconnects"] > 0
+
+
+def was_never_lost(connected: Connection) -> bool:
+    """Return whether the first server is still connected."""
+    return connected.connected and connected.client.stats["reconnects"] == 0
 
 
 async def until(holds: Callable[[], bool], timeout: float = 10.0) -> None:
-    """Return as soon as it holds."""
+    """Return as soon as `holds` returns true."""
     async with asyncio.timeout(timeout):
         while not holds():
-            await asyncio.sleep(_LOOK_AGAIN)
+            await asyncio.sleep(_POLL_SECONDS)
