@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tests.acceptance import caller, load, mails, services
 from tests.acceptance.buckets import Buckets
 from tests.acceptance.field_events import at, text
-from tests.acceptance.waiting import until
 from tests.stack import nats_server, ses_events
 from tests.stack import smtp_server as smtp_servers
 from tests.stack import sqs_endpoint as sqs_endpoints
+from tests.stack.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,7 +87,7 @@ async def test_servers_that_are_replaced_one_after_the_other_cost_no_email_and_n
             async def index() -> Counter[str]:
                 return Counter([one for group in under.acknowledged for one in await buckets.email_ids(group)])
 
-            assert await until(index, lambda seen: seen == sent) == sent
+            assert await until(index, lambda seen: seen == sent, timeout=20) == sent
 
             async def records() -> list[dict[str, Any]]:
                 return await buckets.records(sorted(sent))

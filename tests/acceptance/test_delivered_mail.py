@@ -19,9 +19,9 @@ import pytest_asyncio
 from tests.acceptance import mails, services
 from tests.acceptance.caller import EMAIL, SEND_EMAIL
 from tests.acceptance.mails import Content
-from tests.acceptance.waiting import until
 from tests.stack import smtp_server as smtp_servers
 from tests.stack.certificates import Certificates
+from tests.stack.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping

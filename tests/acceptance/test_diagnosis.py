@@ -16,9 +16,9 @@ from click.testing import CliRunner
 from relay.cli import main as relay_main
 from shared.commands.check import nats_check
 from tests.acceptance import services
-from tests.acceptance.waiting import until
 from tests.stack import console, nats_server, scripted_smtp, ses_events, sqs_endpoint
 from tests.stack.smtp_scripts import Reply, always
+from tests.stack.waiting import until
 from tracker.cli import main as tracker_main
 
 if TYPE_CHECKING:

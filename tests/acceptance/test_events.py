@@ -18,9 +18,9 @@ from tests.acceptance import caller as callers
 from tests.acceptance import field_events, mails, services
 from tests.acceptance.buckets import fresh_record
 from tests.acceptance.field_events import HARD_BOUNCE, NOON, Case, Sent, at, delivered, failed, opened, text
-from tests.acceptance.waiting import until
 from tests.stack import console, ses_events
 from tests.stack import sqs_endpoint as sqs_endpoints
+from tests.stack.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

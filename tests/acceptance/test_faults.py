@@ -14,11 +14,11 @@ import pytest
 
 from tests.acceptance import load, mails, services
 from tests.acceptance.caller import SEND_EMAIL, email
-from tests.acceptance.waiting import until
 from tests.stack import nats_proxy, scripted_smtp
 from tests.stack import smtp_server as smtp_servers
 from tests.stack.change import Change
 from tests.stack.smtp_scripts import Delay
+from tests.stack.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -100,7 +100,7 @@ async def test_nats_that_is_killed_and_comes_back_on_its_store_has_every_email_t
         async def index() -> Counter[str]:
             return await index_of(platform.buckets, under.acknowledged)
 
-        assert await until(index, lambda index: index == sent(smtp.mails)) >= Counter(under.email_ids)
+        assert await until(index, lambda index: index == sent(smtp.mails), timeout=20) >= Counter(under.email_ids)
         assert await missing(platform.buckets, under) == set()
         assert relay.logged("record.lost") == []
 
@@ -140,7 +140,7 @@ async def test_relays_share_the_requests_and_send_each_email_once() -> None:
         async def shares() -> list[int]:
             return [len(relay.logged("email.sent")) for relay in (first, second)]
 
-        assert min(await until(shares, lambda shares: sum(shares) == 200)) > 0
+        assert min(await until(shares, lambda shares: sum(shares) == 200, timeout=20)) > 0
 
 
 async def test_signal_under_load_answers_what_came_and_leaves_the_rest_to_others() -> None:
@@ -220,7 +220,7 @@ async def test_buckets_that_are_away_for_a_while_get_every_record_when_they_are_
         acknowledged = {answer["email_id"] for answer in answers(replies)}
         assert len(acknowledged) == 20
         await buckets.create()
-        group = await until(lambda: buckets.email_ids("g"), lambda email_ids: len(email_ids) == 20)
+        group = await until(lambda: buckets.email_ids("g"), lambda email_ids: len(email_ids) == 20, timeout=20)
         assert set(group) == acknowledged
         assert {record["email_id"] for record in await buckets.records(group)} == acknowledged
         assert len(smtp.mails) == 25

@@ -16,7 +16,7 @@ import pytest
 from tests.acceptance import services
 from tests.acceptance.buckets import fresh_record
 from tests.acceptance.caller import GET_EMAIL_STATUS
-from tests.acceptance.waiting import until
+from tests.stack.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -15,10 +15,10 @@ from nats.js.api import KeyValueConfig
 
 from tests.acceptance import services
 from tests.acceptance.caller import SEND_EMAIL, email
-from tests.acceptance.waiting import until
 from tests.stack import scripted_smtp
 from tests.stack import smtp_server as smtp_servers
 from tests.stack.smtp_scripts import STORE_THEN_CLOSE, Reply, Silence, Store, first
+from tests.stack.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -17,10 +17,10 @@ from nats.js.errors import APIError, KeyNotFoundError
 from tests.acceptance import caller as callers
 from tests.acceptance import mails, services
 from tests.acceptance.field_events import HARD_BOUNCE, Sent, at, delivered, failed, opened, text
-from tests.acceptance.waiting import until
 from tests.stack import console, ses_events
 from tests.stack import smtp_server as smtp_servers
 from tests.stack import sqs_endpoint as sqs_endpoints
+from tests.stack.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -160,7 +160,7 @@ async def test_two_relays_and_two_trackers_give_exact_results() -> None:
                 callers.EMAIL_FAILED: sum(record["failed"] for record in expected.values()),
             }
         )
-        assert min(await until(running.shares, lambda shares: sum(shares) == EMAILS + announced)) > 0
+        assert min(await until(running.shares, lambda shares: sum(shares) == EMAILS + announced, timeout=20)) > 0
 
 
 class GoService:

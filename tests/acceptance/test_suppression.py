@@ -14,10 +14,10 @@ from nats.js.api import KeyValueConfig
 from shared import suppression_list
 from tests.acceptance import mails, services
 from tests.acceptance.field_events import at
-from tests.acceptance.waiting import until
 from tests.stack import nats_proxy, ses_events
 from tests.stack import smtp_server as smtp_servers
 from tests.stack import sqs_endpoint as sqs_endpoints
+from tests.stack.waiting import until
 from tests.tracker.commands.operators import Operator
 
 if TYPE_CHECKING:

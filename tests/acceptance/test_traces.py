@@ -13,11 +13,11 @@ import pytest
 from tests.acceptance import services
 from tests.acceptance.caller import SEND_EMAIL, email
 from tests.acceptance.field_events import at
-from tests.acceptance.waiting import until
 from tests.stack import otlp_receiver, ses_events
 from tests.stack import smtp_server as smtp_servers
 from tests.stack import sqs_endpoint as sqs_endpoints
 from tests.stack.ports import free_port
+from tests.stack.waiting import until
 
 if TYPE_CHECKING:
     from tests.stack.console import Console

@@ -17,7 +17,7 @@ from relay.records.idempotency_store import NoClaims
 from relay.send_email_handler import REASONS, Options, SendEmailHandler
 from relay.submission import Policy
 from shared.addresses import parse
-from tests.relay.waiting import until
+from tests.stack.waiting import until
 
 if TYPE_CHECKING:
     from relay.smtp.connection import Envelope

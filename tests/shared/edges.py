@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Our edges, opened on some server; and waiting for a state of what tells nobody when it changes."""
+"""Our edges, opened on some server."""
 
 from __future__ import annotations
 
@@ -15,15 +15,13 @@ from shared.nats.inbox import Inbox
 from shared.service.settings import ProcessSettings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
     from contextlib import AbstractAsyncContextManager
 
     import pytest
 
     from shared.nats.connection import Connection
     from tests.stack.nats_server import NatsServer
-
-_LOOK_AGAIN = 0.01
 
 
 def connected(url: str, creds: str = "") -> AbstractAsyncContextManager[Connection]:
@@ -85,10 +83,3 @@ def events(caplog: pytest.LogCaptureFixture, event: str) -> list[str]:
 def still_first(connected: Connection) -> bool:
     """Whether the connection has not been lost, or not come back."""
     return not connected.connected or connected.client.stats["reconnects"] == 0
-
-
-async def until(holds: Callable[[], bool], timeout: float = 10.0) -> None:
-    """Return as soon as it holds."""
-    async with asyncio.timeout(timeout):
-        while not holds():
-            await asyncio.sleep(_LOOK_AGAIN)

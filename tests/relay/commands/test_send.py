@@ -22,9 +22,9 @@ from relay.commands.mailing import mailer
 from relay.commands.send import send
 from shared import contract
 from shared.commands import caller
-from tests.relay.waiting import until
 from tests.stack import child
 from tests.stack.ports import free_port
+from tests.stack.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

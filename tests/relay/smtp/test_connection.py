@@ -19,7 +19,6 @@ from relay.smtp import connection as smtp_connection
 from relay.smtp.connection import Connector
 from shared.service.settings import SettingsError
 from tests.relay.inputs import ENVELOPE, MAIL, connector, mail, numbers
-from tests.relay.waiting import until
 from tests.stack import scripted_smtp, smtp_server
 from tests.stack.smtp_scripts import (
     STORE_THEN_CLOSE,
@@ -37,6 +36,7 @@ from tests.stack.smtp_scripts import (
     first,
     per_session,
 )
+from tests.stack.waiting import until
 
 if TYPE_CHECKING:
     from relay.smtp.connection import SmtpConnection

@@ -17,7 +17,6 @@ from relay.smtp import delivery
 from relay.smtp.delivery import Delivery, Disabled
 from relay.smtp.pool import OPENINGS_UNTIL_ONE_SUCCEEDS, Limits, Pool
 from tests.relay.inputs import ENVELOPE, connector, mail, numbers
-from tests.relay.waiting import until
 from tests.stack import scripted_smtp
 from tests.stack.smtp_scripts import (
     STORE_THEN_CLOSE,
@@ -35,6 +34,7 @@ from tests.stack.smtp_scripts import (
     first,
     per_session,
 )
+from tests.stack.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from relay.smtp import pool as smtp_pool
 from relay.smtp.pool import OPENINGS_UNTIL_ONE_SUCCEEDS, Limits, Pool
-from tests.relay.waiting import until
+from tests.stack.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine

@@ -17,9 +17,10 @@ from shared.kv import stream as bucket_stream
 from shared.kv.bucket import Bucket
 from shared.kv.setup import create_missing
 from shared.nats.inbox import HEADER_ROOM_BYTES, Inbox
-from tests.shared.edges import as_user, until, with_inbox
+from tests.shared.edges import as_user, with_inbox
 from tests.stack import nats_proxy as proxies
 from tests.stack import nats_server as servers
+from tests.stack.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

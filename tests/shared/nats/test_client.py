@@ -12,11 +12,12 @@ import pytest
 
 from shared.nats import client, connection
 from tests.shared import edges
-from tests.shared.edges import events, publish, received, until
+from tests.shared.edges import events, publish, received
 from tests.shared.nats_credentials import Credentials
 from tests.stack import nats_server as servers
 from tests.stack.certificates import Certificates
 from tests.stack.ports import free_port
+from tests.stack.waiting import until
 
 if TYPE_CHECKING:
     from pathlib import Path

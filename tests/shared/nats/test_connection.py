@@ -15,9 +15,10 @@ from nats.aio.client import DEFAULT_MAX_RECONNECT_ATTEMPTS
 from shared.nats import connection
 from shared.service.settings import SettingsError
 from tests.shared import edges
-from tests.shared.edges import events, publish, received, until
+from tests.shared.edges import events, publish, received
 from tests.stack import nats_server as servers
 from tests.stack.ports import free_port
+from tests.stack.waiting import until
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
@@ -36,15 +37,16 @@ async def test_a_server_killed_and_restarted_on_its_store_gets_the_subscriptions
     async with edges.connected(nats_server.url) as connected:
         lost: list[bool] = []
         connected.on_disconnect(lambda: lost.append(connected.connected))
-        payloads = await received(connected, "news")
-        for count in (1, 2):
+        payloads, wanted = await received(connected, "news"), list[bytes]()
+        for _ in range(2):
             await nats_server.kill()
             await until(lambda: not connected.connected)
             await nats_server.start()
             await until(lambda: connected.connected)
             await connected.flush()
             await publish(nats_server, "news", b"again")
-            await until(lambda count=count: payloads == [b"again"] * count)  # type: ignore[misc]
+            wanted.append(b"again")
+            await until(lambda: payloads == wanted)
     assert lost == [False, False, False], "twice lost, once closed"
     assert len(events(caplog, "nats.reconnected")) == len(events(caplog, "nats.disconnected")) == 2
 
@@ -126,7 +128,7 @@ async def test_a_flush_that_timed_out_does_not_stop_the_reading(
     assert events(caplog, "nats.flush_failed")
     nats_proxy.thaw()
     await publish(nats_server, "news", b"1", b"2")
-    await until(lambda: payloads == [b"1", b"2"], 3)
+    await until(lambda: payloads == [b"1", b"2"], timeout=3)
     monkeypatch.setattr(connection, "FLUSH_TIMEOUT_SECONDS", 5)
     await nats_connection.flush()
     assert len(events(caplog, "nats.flush_failed")) == 1
