@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""get_email_engagement_analytics: the counts of a group as of the moment of the question, whoever wrote its records."""
+"""get_email_engagement_analytics: the current counts of a group, with records of any service."""
 
 from __future__ import annotations
 

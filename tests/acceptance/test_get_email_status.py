@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""get_email_status: which request gets which reply, whoever wrote the records, and in pages where they are many."""
+"""get_email_status: the reply to each request, with records of any service, and the pages of a large group."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ async def test_pages_of_a_group_come_in_send_order(
     assert await caller.status(group_id="paged", **page) == [records[number] for number in numbers]
 
 
-async def test_f79_group_that_exceeds_one_reply_says_how_many_there_are_and_comes_in_pages(
+async def test_a_group_too_large_for_one_reply_gets_its_total_and_is_read_in_pages(
     caller: Caller, buckets: Buckets
 ) -> None:
     email_ids = [str(uuid.UUID(int=number)) for number in range(1, MANY + 1)]
@@ -263,7 +263,7 @@ async def test_deleted_group_is_not_found(caller: Caller, buckets: Buckets) -> N
     assert await caller.status(group_id="removed") == NOT_FOUND
 
 
-async def test_bucket_that_is_away_is_an_internal_error_and_serves_again_when_it_is_back() -> None:
+async def test_a_missing_bucket_is_an_internal_error_until_it_is_created_again() -> None:
     async with services.platform() as platform, services.tracker(platform.nats) as tracker:
         caller, buckets = platform.caller, platform.buckets
 
@@ -287,7 +287,7 @@ async def test_bucket_that_is_away_is_an_internal_error_and_serves_again_when_it
         assert not tracker.logged("request.failed")
 
 
-async def test_bucket_without_direct_gets_answers_the_same() -> None:
+async def test_a_bucket_without_direct_gets_gives_the_same_replies() -> None:
     async with services.platform() as platform, services.tracker(platform.nats):
         caller, buckets = platform.caller, platform.buckets
         await buckets.delete()
@@ -302,7 +302,7 @@ async def test_bucket_without_direct_gets_answers_the_same() -> None:
         assert (await caller.analytics(group_id="g"))["total_sent"] == 100
 
 
-async def test_tracker_without_events_needs_no_buckets_and_picks_them_up() -> None:
+async def test_a_tracker_without_events_starts_without_buckets_and_uses_them_when_they_exist() -> None:
     async with services.platform() as platform:
         await platform.buckets.delete()
         async with services.tracker(platform.nats) as tracker:
