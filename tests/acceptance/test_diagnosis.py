@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 FAILED: Final = {"error": "email delivery failed"}
 THROTTLED: Final = Reply("454 Throttling failure: Maximum sending rate exceeded.")
-QUICK: Final = {"SEND_RETRY_SECONDS": "0.2"}
+QUICK: Final = {"SEND_RETRY_SECONDS": "0.5"}
 ACCOUNT: Final = {"SMTP_USERNAME": "AKIDEXAMPLE", "SMTP_PASSWORD": "right"}
 UNSET: Final = dict.fromkeys(("SMTP_USERNAME", "SMTP_PASSWORD", "AWS_PROFILE", "AWS_SESSION_TOKEN"))
 

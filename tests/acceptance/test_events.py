@@ -85,7 +85,7 @@ async def test_an_event_that_arrives_before_its_record_is_applied_when_the_recor
         await buckets.put_records(fresh_record(email_id, "late"))
         return await until(lambda: buckets.record(email_id), lambda record: bool(record and record["delivered"])) or {}
 
-    records = await asyncio.gather(*map(record_later, (0.2, 1, 5)))
+    records = await asyncio.gather(*map(record_later, (0.2, 1, 2)))
     assert [record["delivered_at"] for record in records] == [text(5)] * 3
     await sqs_endpoint.wait_until_empty()
     deleted = Counter(sqs_endpoint.deleted)
@@ -372,7 +372,7 @@ async def test_a_tracker_without_sqs_is_not_ready_and_ends_at_its_shutdown_timeo
     async with (
         services.platform() as platform,
         sqs_endpoints.running() as sqs,
-        services.tracker(platform.nats, sqs, SQS_RECEIVERS="1", SHUTDOWN_TIMEOUT_SECONDS="2") as tracker,
+        services.tracker(platform.nats, sqs, SQS_RECEIVERS="1", SHUTDOWN_TIMEOUT_SECONDS="1") as tracker,
     ):
         sqs.instead["ChangeMessageVisibilityBatch"] = None
         sqs.send(ses_events.notification(ses_events.delivery("g/held", at(5))))

@@ -59,10 +59,9 @@ def invalid() -> Iterable[Any]:
         yield pytest.param(body, INVALID_PAYLOAD, id=f"body-{body!r}")
     yield pytest.param(b'{"group_id": "paged", "x": "\xff"}', INVALID_PAYLOAD, id="body-not-utf-8-in-an-unknown-field")
     yield pytest.param(b'{"x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", INVALID_PAYLOAD, id="body-deep")
-    for field in ("email_id", "group_id", "offset", "limit"):
-        for wrong in ("true", '["x"]', "{}", "1" if field.endswith("_id") else '"1"'):
-            body = f'{{"group_id": "paged", "{field}": {wrong}}}'.encode()
-            yield pytest.param(body, INVALID_PAYLOAD, id=f"{field}-{wrong}")
+    for field, wrong in (("email_id", "1"), ("group_id", '["x"]'), ("offset", '"1"'), ("limit", "true")):
+        body = f'{{"group_id": "paged", "{field}": {wrong}}}'.encode()
+        yield pytest.param(body, INVALID_PAYLOAD, id=f"{field}-{wrong}")
     for neither in ("{}", '{"email_id": null, "group_id": null}', '{"email_id": "", "group_id": ""}', '{"id": "x"}'):
         yield pytest.param(neither.encode(), REQUIRED, id=f"neither-{neither}")
     yield pytest.param(b'{"email_id": "x", "group_id": "y"}', ONLY_ONE, id="both")

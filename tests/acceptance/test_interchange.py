@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tests.stack.smtp_server import SmtpServer
     from tests.stack.sqs_endpoint import SqsEndpoint
 
-EMAILS = 300
+EMAILS = 160
 GROUPS = ("first", "second", "Third group", "fourth..group")
 AT_ONCE = 32
 GO_EMAILS = 40

@@ -34,32 +34,17 @@ FILTERED = {"email_id": "", "group_id": ""}
 FIELDS = ("to", "subject", "html", "text", "group_id", "from", "from_display_name", "reply_to")
 HOME = "lfx.linuxfoundation.org"  # the default allows `from` and `reply_to` here
 
+# One of each kind; tests/shared/test_addresses.py has all of them.
 NOT_A_MAILBOX = {
     "no-at": "ada",
-    "no-local-part": f"@{HOME}",
-    "no-domain": "ada@",
     "blank": " \t ",
     "two": f"a@{HOME}, b@{HOME}",
-    "two-with-semicolon": f"a@{HOME}; b@{HOME}",
-    "two-without-comma": f"a@{HOME} b@{HOME}",
-    "group": f"readers: a@{HOME}, b@{HOME};",
     "two-ats": f"a@evil.example@{HOME}",
-    "angle-without-end": f"alice@{HOME}(<bob@{HOME}>",
-    "unquoted-comma-in-name": f"Doe, Jane <j@{HOME}>",
-    "name-without-angles": f"Jane j@{HOME}",
-    "text-behind": f"Jane <j@{HOME}> x",
     "route": f"<@evil.example:j@{HOME}>",
-    "double-dot": f"a..b@{HOME}",
-    "domain-of-dots": "a@..",
     "non-ascii-local-part": f"jörg@{HOME}",
-    "non-ascii-local-part-in-angles": f"Jörg <jörg@{HOME}>",
-    "encoded-local-part": f"=?utf-8?q?=62=63=63=3a?=@{HOME}",
     "command-in-quotes": f'"a\r\nRCPT TO:<x@evil.example>\r\n"@{HOME}',
-    "line-feed": f"a@{HOME}\nBcc: x@evil.example",
-    "carriage-return": f"a@{HOME}\r",
-    "nul": f"a\0@{HOME}",
     "line-break-in-name": f"Jane\r\nBcc: x@evil.example <j@{HOME}>",
-    "blank-in-domain": "a@exa mple.org",
+    "nul": f"a\0@{HOME}",
 }
 LONG_DOMAIN = ".".join(["d" * 63] * 2 + ["e" * 45, HOME])  # 197 bytes
 TOO_LONG = {
@@ -67,7 +52,6 @@ TOO_LONG = {
     "field-in-utf-8": f"N{'é' * 239} <noreply@{HOME}>",
     "address": f"{'a' * 57}@{LONG_DOMAIN}",
     "local-part": f"{'a' * 65}@{HOME}",
-    "local-part-in-angles": f"Ada <{'a' * 65}@{HOME}>",
 }
 
 
@@ -82,9 +66,8 @@ def refused() -> Iterable[Any]:
         for what, mailbox in TOO_LONG.items():
             yield pytest.param({field: mailbox}, f"{name} address too long", id=f"{field}-too-long-{what}")
     for field in ("subject", "from_display_name", "group_id"):
-        for what, character in (("cr", "\r"), ("lf", "\n"), ("nul", "\0")):
-            yield pytest.param({field: f"a{character}b"}, f"invalid {field}", id=f"{field}-{what}")
-            yield pytest.param({field: f"a{character}"}, f"invalid {field}", id=f"{field}-ends-in-{what}")
+        for what, value in (("cr", "a\rb"), ("ends-in-lf", "a\n"), ("nul", "a\0b")):
+            yield pytest.param({field: value}, f"invalid {field}", id=f"{field}-{what}")
     for field, limit, error in (
         ("subject", 998, "subject too long"),
         ("from_display_name", 256, "from_display_name too long"),
@@ -124,10 +107,8 @@ def malformed() -> Iterable[Any]:
     yield pytest.param(b"\xef\xbb\xbf" + good.encode(), id="byte-order-mark")
     yield pytest.param(good.replace("Hello Ada", "Zo\xeb").encode("latin-1"), id="latin-1")
     yield pytest.param(good.encode()[:-1] + b', "x": "\xff"}', id="not-utf-8-in-an-unknown-field")
-    for field in FIELDS:
-        for value in (1, True, ["x"], {"x": "y"}):
-            body = json.dumps(EMAIL | {field: value}).encode()
-            yield pytest.param(body, id=f"{field}-{type(value).__name__}")
+    for field, value in [(field, 1) for field in FIELDS] + [("to", value) for value in (True, ["x"], {"x": "y"})]:
+        yield pytest.param(json.dumps(EMAIL | {field: value}).encode(), id=f"{field}-{type(value).__name__}")
 
 
 @pytest_asyncio.fixture(loop_scope="module")
