@@ -24,8 +24,8 @@ from shared.service import log
 from tests import operations_page as page
 from tests.acceptance import services
 from tests.acceptance.caller import SEND_EMAIL
-from tests.acceptance.waiting import until
 from tests.stack import ses_events, smtp_server, sqs_endpoint
+from tests.stack.waiting import until
 from tracker.events import ses_event
 from tracker.queries import live_counts
 

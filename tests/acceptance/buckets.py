@@ -24,13 +24,13 @@ AT_ONCE = 500
 
 
 class Buckets:
-    """Both buckets; they may be deleted and made again."""
+    """Both buckets; a test may delete and create them."""
 
     def __init__(self, client: Client) -> None:
         self._jetstream = client.jetstream(timeout=10)
 
     async def create(self, *, direct: bool = True, replicas: int = 1) -> None:
-        """Make them as the relay's chart does."""
+        """Create them as the relay's chart does."""
         for config in (
             KeyValueConfig(RECIPIENTS, history=1, max_value_size=LARGEST_RECORD, direct=direct, replicas=replicas),
             KeyValueConfig(GROUP_INDEX, history=1, direct=direct, replicas=replicas),
@@ -38,30 +38,30 @@ class Buckets:
             await self._jetstream.create_key_value(config)
 
     async def delete(self) -> None:
-        """Delete both with all they hold."""
+        """Delete both with their content."""
         for name in (RECIPIENTS, GROUP_INDEX):
             await self._jetstream.delete_key_value(name)
 
     async def recipients(self) -> KeyValue:
-        """The bucket of the records."""
+        """Return the bucket of the records."""
         return await self._jetstream.key_value(RECIPIENTS)
 
     async def group_index(self) -> KeyValue:
-        """The bucket of the groups."""
+        """Return the bucket of the groups."""
         return await self._jetstream.key_value(GROUP_INDEX)
 
     async def leader_of_group_index(self) -> str | None:
-        """The name of the server that leads the bucket of the groups, in a cluster."""
+        """Return the name of the server that leads the bucket of the groups, in a cluster."""
         cluster = (await self._jetstream.stream_info(f"KV_{GROUP_INDEX}")).cluster
         return cluster.leader if cluster else None
 
     async def writes(self) -> list[int]:
-        """How many writes each bucket has seen."""
+        """Return the number of writes to each bucket."""
         infos = [await self._jetstream.stream_info(f"KV_{name}") for name in (RECIPIENTS, GROUP_INDEX)]
         return [info.state.last_seq for info in infos]
 
     async def record(self, email_id: str) -> dict[str, Any] | None:
-        """The record of an email."""
+        """Return the record of an email."""
         try:
             entry = await (await self.recipients()).get(email_id)
         except KeyNotFoundError:
@@ -70,18 +70,18 @@ class Buckets:
         return record
 
     async def revision(self, email_id: str) -> int | None:
-        """The revision of an email's record."""
+        """Return the revision of an email's record."""
         return (await (await self.recipients()).get(email_id)).revision
 
     async def records(self, email_ids: Sequence[str]) -> list[dict[str, Any]]:
-        """The records that exist."""
+        """Return the records that exist."""
         found: list[dict[str, Any] | None] = []
         for start in range(0, len(email_ids), AT_ONCE):
             found += await asyncio.gather(*map(self.record, email_ids[start : start + AT_ONCE]))
         return [record for record in found if record]
 
     async def email_ids(self, key: str) -> list[str]:
-        """The ids under a key of the group index."""
+        """Return the ids under a key of the group index."""
         try:
             entry = await (await self.group_index()).get(key)
         except KeyNotFoundError:
@@ -94,7 +94,7 @@ class Buckets:
         await self.put_values({record["email_id"]: json.dumps(record).encode() for record in records})
 
     async def put_values(self, values: Mapping[str, bytes]) -> None:
-        """Write values into the bucket of the records, whatever they are."""
+        """Write any values into the bucket of the records."""
         bucket = await self.recipients()
         pairs = list(values.items())
         for start in range(0, len(pairs), AT_ONCE):
@@ -106,7 +106,7 @@ class Buckets:
 
 
 def fresh_record(email_id: str, group_id: str, **changes: Any) -> dict[str, Any]:
-    """A record as the relay writes it, but for the changes."""
+    """Return a record as the relay writes it, with changes."""
     return {
         "email_id": email_id,
         "group_id": group_id,

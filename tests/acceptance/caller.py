@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""A caller of the services: JSON over NATS request and reply, push events for whoever subscribes."""
+"""A caller of the services: JSON over NATS request and reply, the push events of a subscriber."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ EMAIL_LINK_CLICKED = "lfx.email-service.email_link_clicked"
 EMAIL_FAILED = "lfx.email-service.email_failed"
 
 PATIENCE_SECONDS = 10.0
-"""Today's callers give up after as long."""
+"""The timeout of today's callers."""
 
 EMAIL = {"to": "ada@example.com", "subject": "Hello Ada", "html": "<p>Hello Ada</p>", "text": "Hello Ada"}
 
 
 def email(**changes: object) -> dict[str, object]:
-    """A request that is valid but for the changes; `from_` is the field `from`."""
+    """Return a valid request with changes; `from_` is the field `from`."""
     return EMAIL | {name.rstrip("_"): value for name, value in changes.items()}
 
 
 class Push(NamedTuple):
-    """A push event as it came."""
+    """A push event as received."""
 
     subject: str
     event: dict[str, Any]
@@ -54,43 +54,43 @@ class Pushes:
         self._change = Change()
 
     async def wait_for(self, count: int, timeout: float = 10.0) -> list[Push]:
-        """Return all of them once there are so many."""
+        """Return all of them once there are `count`."""
         await self._change.wait_until(lambda: len(self.all) >= count, timeout, lambda: f"{len(self.all)} of {count}")
         return self.all
 
     async def collect(self, msg: Msg) -> None:
-        """Keep one."""
+        """Collect one message."""
         self.all.append(Push(msg.subject, json.loads(msg.data)))
         self._change.notify()
 
 
 class Replies:
-    """What came to an inbox of our own, by the number of the request."""
+    """The replies to published requests, by the number of the request."""
 
     def __init__(self) -> None:
         self.bodies: dict[int, list[bytes]] = {}
         self._change = Change()
 
     async def wait_for(self, count: int, timeout: float = 20.0) -> None:
-        """Return when so many requests have a reply."""
+        """Return when `count` requests have a reply."""
         await self._change.wait_until(
             lambda: len(self.bodies) >= count, timeout, lambda: f"{len(self.bodies)} of {count} replies"
         )
 
     async def collect(self, msg: Msg) -> None:
-        """Keep one."""
+        """Collect one message."""
         self.bodies.setdefault(int(msg.subject.rpartition(".")[2]), []).append(msg.data)
         self._change.notify()
 
 
 class Caller:
-    """Asks, and gives up when its patience ends."""
+    """Sends requests and waits for each reply, with a timeout."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
 
     async def ask(self, subject: str, request: Request, timeout: float = PATIENCE_SECONDS) -> Any:
-        """Send a request and return its reply, decoded."""
+        """Send a request and return its decoded reply."""
         return json.loads(await self.ask_raw(subject, request, timeout))
 
     async def ask_raw(self, subject: str, request: Request, timeout: float = PATIENCE_SECONDS) -> bytes:
@@ -99,7 +99,7 @@ class Caller:
         return bytes(reply.data)
 
     async def send(self, **changes: object) -> Any:
-        """Ask for an email that is valid but for the changes."""
+        """Request an email, valid except for the changes."""
         return await self.ask(SEND_EMAIL, email(**changes))
 
     async def sent(self, **changes: object) -> str:
@@ -107,15 +107,15 @@ class Caller:
         return str((await self.send(**changes))["email_id"])
 
     async def status(self, **request: object) -> Any:
-        """Ask for records."""
+        """Request the records of an email or a group."""
         return await self.ask(GET_EMAIL_STATUS, request)
 
     async def analytics(self, **request: object) -> Any:
-        """Ask for counts."""
+        """Request the counts of a group."""
         return await self.ask(GET_EMAIL_ENGAGEMENT_ANALYTICS, request)
 
     async def publish_all(self, subject: str, requests: list[bytes]) -> Replies:
-        """Publish requests, each with a reply subject of its own; return when the server has them all."""
+        """Publish requests, each with a reply subject of its own; return when the server received all of them."""
         replies, inbox = Replies(), self.client.new_inbox()
         await self.client.subscribe(f"{inbox}.*", cb=replies.collect)
         for number, request in enumerate(requests):
@@ -124,7 +124,7 @@ class Caller:
         return replies
 
     async def round_trip(self) -> None:
-        """Return when the server has done all that we sent; nats-py's flush may overtake what waits to be sent."""
+        """Return when the server processed everything that was sent; nats-py's flush may overtake pending messages."""
         inbox = self.client.new_inbox()
         subscription = await self.client.subscribe(inbox)
         await self.client.publish(inbox, b"")
@@ -146,7 +146,7 @@ def _encoded(request: Request) -> bytes:
 
 @asynccontextmanager
 async def connected(servers: str | list[str]) -> AsyncIterator[Caller]:
-    """Connect for as long as the block lasts, over any outage of the server."""
+    """Connect during the block; reconnect after any outage of the server."""
     client = await nats.connect(servers, max_reconnect_attempts=-1, reconnect_time_wait=0.1, error_cb=_ignore)
     try:
         yield Caller(client)
@@ -155,4 +155,4 @@ async def connected(servers: str | list[str]) -> AsyncIterator[Caller]:
 
 
 async def _ignore(_error: Exception) -> None:
-    """Outages are made by the tests; nats-py would log each of them."""
+    """Ignore outages, which the tests cause; nats-py would log each of them."""

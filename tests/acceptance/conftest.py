@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""One of everything for the tests of a module; a test that breaks something starts its own."""
+"""Servers and services that the tests of a module share; a test that breaks one of them starts its own."""
 
 from __future__ import annotations
 
@@ -46,21 +46,21 @@ async def sqs_endpoint() -> AsyncIterator[SqsEndpoint]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def relay(platform: Platform, smtp_server: SmtpServer) -> AsyncIterator[Console]:
-    """A relay with nothing set but where its servers are, and that it sends."""
+    """A relay that sends, with the default settings except for its servers."""
     async with services.relay(platform.nats, smtp_server) as process:
         yield process
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def tracker(platform: Platform, sqs_endpoint: SqsEndpoint) -> AsyncIterator[Console]:
-    """A tracker with nothing set but where its servers are, and that it takes events."""
+    """A tracker that receives events, with the default settings except for its servers."""
     async with services.tracker(platform.nats, sqs_endpoint) as process:
         yield process
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def caller(platform: Platform) -> Caller:
-    """Somebody who asks."""
+    """A caller of both services."""
     return platform.caller
 
 

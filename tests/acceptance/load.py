@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Callers that send one email after the other, whatever happens, and remember what was acknowledged."""
+"""Callers that send one email after the other, also during outages, and record the acknowledged ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PAUSE_SECONDS = 0.02
 
 
 class Load:
-    """What was acknowledged so far, by group in the order of the replies, every other reply, and how many got none."""
+    """The emails acknowledged so far, by group in the order of the replies, all error replies, and the timeouts."""
 
     def __init__(self, groups: int, patience: float) -> None:
         self.acknowledged: dict[str, list[str]] = {f"load-{number}": [] for number in range(groups)}
@@ -36,27 +36,27 @@ class Load:
 
     @property
     def count(self) -> int:
-        """How many emails were acknowledged."""
+        """The number of acknowledged emails."""
         return sum(map(len, self.acknowledged.values()))
 
     @property
     def email_ids(self) -> set[str]:
-        """The ids of all that were acknowledged."""
+        """The ids of all acknowledged emails."""
         return {email_id for email_ids in self.acknowledged.values() for email_id in email_ids}
 
     async def wait_for(self, more: int, timeout: float = 30.0) -> None:
-        """Return when so many more are acknowledged than now."""
+        """Return when `more` further emails are acknowledged."""
         goal = self.count + more
         await self._change.wait_until(
             lambda: self.count >= goal, timeout, lambda: f"{self.count} of {goal} acknowledged, {self.errors[-3:]}"
         )
 
     def stop(self) -> None:
-        """Ask for no more."""
+        """Send no more."""
         self._stopped = True
 
     async def send(self, caller: Caller) -> None:
-        """Send until stopped; what got no reply may have been sent or not."""
+        """Send until stopped; an email without a reply may have been sent or not."""
         groups = list(self.acknowledged)
         while not self._stopped:
             group_id = groups[next(self._numbers) % len(groups)]
@@ -65,7 +65,7 @@ class Load:
                     reply = await caller.send(group_id=group_id)
             except (nats.errors.Error, TimeoutError):
                 self.unanswered += 1
-                await asyncio.sleep(PAUSE_SECONDS)  # not to flood a server that is just away
+                await asyncio.sleep(PAUSE_SECONDS)  # do not flood a server during its outage
                 continue
             if "email_id" in reply:
                 self.acknowledged[group_id].append(reply["email_id"])
@@ -78,7 +78,7 @@ class Load:
 async def running(
     caller: Caller, *, senders: int = 16, groups: int = 3, patience: float = PATIENCE_SECONDS
 ) -> AsyncIterator[Load]:
-    """Send during the block, and finish what is under way."""
+    """Send during the block; at its end wait for the open requests."""
     load = Load(groups, patience)
     async with asyncio.TaskGroup() as tasks:
         for _ in range(senders):

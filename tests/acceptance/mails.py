@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""What arrived, read with Python's own library, which the relay does not use."""
+"""Received mails, read with Python's own library, which the relay does not use."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Mailboxes = list[tuple[str, str]]
 
 
 class Content(NamedTuple):
-    """What a reader sees; mailboxes as name and address."""
+    """The visible content of a mail; mailboxes as name and address."""
 
     sender: Mailboxes
     to: Mailboxes
@@ -50,23 +50,23 @@ def parsed(mail: ReceivedMail) -> EmailMessage:
 
 
 def header_lines(mail: ReceivedMail) -> list[bytes]:
-    """The lines of the mail's head as they crossed the wire, folded ones apart."""
+    """Return the header lines of a mail as sent on the wire; folded lines are separate."""
     return mail.content.partition(b"\r\n\r\n")[0].split(b"\r\n")
 
 
 def tracking_id(mail: ReceivedMail) -> str:
-    """The value of X-LFX-TRACKING-ID, which is one line; not parsed further, for there may be hundreds of mails."""
+    """Return the value of X-LFX-TRACKING-ID, which is one line; without a parser, as tests read hundreds of mails."""
     [value] = [line.partition(b": ")[2] for line in header_lines(mail) if line.startswith(b"X-LFX-TRACKING-ID:")]
     return value.decode()
 
 
 def email_id(mail: ReceivedMail) -> str:
-    """The id of a mail."""
+    """Return the email id of a mail."""
     return tracking_id(mail).rpartition("/")[2]
 
 
 def is_safe_on_the_wire(mail: ReceivedMail) -> bool:
-    """Whether it is ASCII in lines of at most 998 bytes, without a lone CR or LF and without NUL."""
+    """Return whether a mail is ASCII in lines of at most 998 bytes, without a lone CR or LF and without NUL."""
     lines = mail.content.split(b"\r\n")
     longest = max(map(len, lines))
     return longest <= 998 and mail.content.isascii() and not re.search(rb"[\r\n\0]", b"".join(lines))

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""The NATS users of docs/security.md, as the page has them, and a server that has no others but an admin."""
+"""The NATS users as docs/security.md lists them, and a server with these users and an admin."""
 
 from __future__ import annotations
 
@@ -28,36 +28,36 @@ _LISTS: Final = re.compile(r"(publish|subscribe): \[(.*?)\]", re.DOTALL)
 
 
 class User(NamedTuple):
-    """A user and the subjects it may use; one of a queue group has the group behind a blank."""
+    """A user and its permitted subjects; a queue group follows its subject after a blank."""
 
     entry: str
 
     @property
     def name(self) -> str:
-        """As the page calls it."""
+        """The name on the page."""
         return _found(r"user: (\S+)", self.entry)
 
     @property
     def variable(self) -> str:
-        """The variable that holds its password."""
+        """The variable with its password."""
         return _found(r"password: \$(\w+)", self.entry)
 
     @property
     def publish(self) -> list[str]:
-        """Where it may publish."""
+        """The subjects that it may publish to."""
         return self._subjects("publish")
 
     @property
     def subscribe(self) -> list[str]:
-        """Where it may subscribe."""
+        """The subjects that it may subscribe to."""
         return self._subjects("subscribe")
 
     def without_options(self) -> User:
-        """The same user where no feature is used that the page names in a comment."""
+        """Return the user without the permissions of the features that the page names in comments."""
         return User(_LISTS.sub(lambda found: f"{found[1]}: [{found[2].partition('#')[0]}]", self.entry))
 
     def with_more(self, *publish: str) -> User:
-        """The same user, who may publish to more subjects."""
+        """Return the user with permission to publish to more subjects."""
         return User(self.entry.replace("publish: [", "publish: [\n" + "\n".join(f'"{one}"' for one in publish)))
 
     def _subjects(self, which: str) -> list[str]:
@@ -72,13 +72,13 @@ def users() -> dict[str, User]:
 
 
 def to_create_buckets() -> list[str]:
-    """Return what the page says a process may publish to besides, if it is to make the buckets."""
+    """Return the further subjects that the page lists for a process that creates the buckets."""
     templates = re.findall(r"`(\$JS[^`]*)<bucket>`", PAGE.read_text())
     return [template + bucket for template in templates for bucket in contract.BUCKETS]
 
 
 def covers(pattern: str, subject: str) -> bool:
-    """Tell whether each subject that `subject` stands for is one of those of `pattern`."""
+    """Return whether `pattern` matches each subject that `subject` matches."""
     outer, inner = pattern.split("."), subject.split(".")
     if outer[-1] == ">":
         outer = outer[:-1]
@@ -91,29 +91,29 @@ def _token_covers(outer: str, inner: str) -> bool:
 
 
 def url(at: str, user: str) -> str:
-    """Put a user into one URL or several; everybody's password is the name."""
+    """Put a user into one or more URLs; the password of each user is its name."""
     return at.replace("//", f"//{user}:{user}@")
 
 
 def variables(at: str, user: str) -> dict[str, str]:
-    """The variables by which a process is such a user; a server that knows no users takes any."""
+    """Return the variables of a process that connects as this user; a server without users accepts any."""
     return {"NATS_URL": url(at, user), "NATS_INBOX_PREFIX": f"_INBOX.{user}"}
 
 
 @asynccontextmanager
 async def server(known: Iterable[User]) -> AsyncIterator[NatsServer]:
-    """Run a server with these users; whoever names none is the admin."""
+    """Run a server with these users; a client without a user is the admin."""
     entries = list(known)
     passwords = "".join(f"{user.variable}: {user.name}\n" for user in entries)
-    everybody = "".join(user.entry for user in entries)
-    users = f"authorization {{ users: [ {{ user: {ADMIN}, password: {ADMIN} }}\n{everybody}] }}"
+    their_entries = "".join(user.entry for user in entries)
+    users = f"authorization {{ users: [ {{ user: {ADMIN}, password: {ADMIN} }}\n{their_entries}] }}"
     async with nats_server.running(f"{passwords}{users}\nno_auth_user: {ADMIN}") as running:
         yield running
 
 
 @asynccontextmanager
 async def connected(at: str, user: str, errors: list[str] | None = None) -> AsyncIterator[Client]:
-    """Connect as a user, with an inbox of its own; what the server refuses is added to `errors`."""
+    """Connect as a user, with its own inbox; add the errors of the server to `errors`."""
 
     async def collect(error: Exception) -> None:
         if errors is not None:

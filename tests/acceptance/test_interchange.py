@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Two relays, two trackers and the Go service at work on the same buckets: every result is exact."""
+"""Two relays, two trackers and the Go service use the same buckets: every result is exact."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from nats.js.errors import APIError, KeyNotFoundError
 
 from tests.acceptance import caller as callers
 from tests.acceptance import mails, services
-from tests.acceptance.field_events import HARD_BOUNCE, Sent, at, delivered, failed, opened, text
-from tests.acceptance.waiting import until
+from tests.acceptance.event_cases import HARD_BOUNCE, Sent, at, delivered, failed, opened, text
 from tests.stack import console, ses_events
 from tests.stack import smtp_server as smtp_servers
 from tests.stack import sqs_endpoint as sqs_endpoints
+from tests.stack.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
     from tests.stack.smtp_server import SmtpServer
     from tests.stack.sqs_endpoint import SqsEndpoint
 
-EMAILS = 300
+EMAILS = 160
 GROUPS = ("first", "second", "Third group", "fourth..group")
 AT_ONCE = 32
 GO_EMAILS = 40
 
 
-class House(NamedTuple):
-    """Everything twice that may run twice."""
+class TwoOfEach(NamedTuple):
+    """Two relays, two trackers, and the servers they use."""
 
     platform: Platform
     smtp: SmtpServer
@@ -48,14 +48,14 @@ class House(NamedTuple):
     trackers: Sequence[Console]
 
     async def shares(self) -> list[int]:
-        """How many emails each relay has sent, and how many events each tracker has applied."""
+        """Return the number of emails sent by each relay, and of events applied by each tracker."""
         sent = [len(relay.logged("email.sent")) for relay in self.relays]
         return sent + [len(tracker.logged("event.applied")) for tracker in self.trackers]
 
 
 @asynccontextmanager
-async def house() -> AsyncIterator[House]:
-    """Two relays and two trackers at one NATS server."""
+async def two_of_each() -> AsyncIterator[TwoOfEach]:
+    """Run two relays and two trackers on one NATS server."""
     async with (
         services.platform() as platform,
         smtp_servers.running() as smtp,
@@ -65,11 +65,11 @@ async def house() -> AsyncIterator[House]:
         services.tracker(platform.nats, sqs) as first_tracker,
         services.tracker(platform.nats, sqs) as second_tracker,
     ):
-        yield House(platform, smtp, sqs, (first_relay, second_relay), (first_tracker, second_tracker))
+        yield TwoOfEach(platform, smtp, sqs, (first_relay, second_relay), (first_tracker, second_tracker))
 
 
 async def send_all(caller: Caller) -> dict[str, list[str]]:
-    """Send emails round the groups, many at once; their ids by group."""
+    """Send emails to each group in turn, many at once; return their ids by group."""
     email_ids: dict[str, list[str]] = {group: [] for group in GROUPS}
     places = asyncio.Semaphore(AT_ONCE)
 
@@ -83,7 +83,7 @@ async def send_all(caller: Caller) -> dict[str, list[str]]:
 
 
 def happened(sent: Sent, number: int) -> tuple[dict[str, ses_events.Event], dict[str, Any]]:
-    """What becomes of one email: its events by id, and what they change in its record."""
+    """Return the events of one email by id, and their changes to its record."""
     events: dict[str, ses_events.Event] = {}
     changes: dict[str, Any] = {}
     tracking_id, email_id = sent.tracking_id, sent.email_id
@@ -121,7 +121,7 @@ def counts(group_id: str, records: Sequence[dict[str, Any]]) -> dict[str, object
 
 async def test_two_relays_and_two_trackers_give_exact_results() -> None:
     chance = random.Random(1)  # noqa: S311 - the same shuffle each time
-    async with house() as running:
+    async with two_of_each() as running:
         caller, buckets = running.platform.caller, running.platform.buckets
         pushes = await caller.subscribe()
         email_ids = await send_all(caller)
@@ -160,7 +160,7 @@ async def test_two_relays_and_two_trackers_give_exact_results() -> None:
                 callers.EMAIL_FAILED: sum(record["failed"] for record in expected.values()),
             }
         )
-        assert min(await until(running.shares, lambda shares: sum(shares) == EMAILS + announced)) > 0
+        assert min(await until(running.shares, lambda shares: sum(shares) == EMAILS + announced, timeout=20)) > 0
 
 
 class GoService:
@@ -170,7 +170,7 @@ class GoService:
         self._buckets = buckets
 
     async def record_email(self, group_id: str) -> str:
-        """Record one email that was sent."""
+        """Write the record of a sent email."""
         email_id = str(uuid.uuid4())
         record = {
             "email_id": email_id,
@@ -195,7 +195,7 @@ class GoService:
             await index.update(group_id, value, last=entry.revision)
         except KeyNotFoundError:
             return await self._create(group_id, email_id)
-        except APIError:  # somebody was faster
+        except APIError:  # another writer was faster
             return False
         return True
 
@@ -208,8 +208,8 @@ class GoService:
         return True
 
 
-async def test_emails_of_the_go_service_and_of_two_relays_meet_in_one_group() -> None:
-    async with house() as running:
+async def test_the_go_service_and_two_relays_send_to_one_group() -> None:
+    async with two_of_each() as running:
         caller, buckets = running.platform.caller, running.platform.buckets
         go = GoService(buckets)
         ours, by_go = await asyncio.gather(
@@ -231,7 +231,7 @@ async def test_emails_of_the_go_service_and_of_two_relays_meet_in_one_group() ->
         assert (await caller.analytics(group_id="shared"))["opened"] == 2 * GO_EMAILS
 
 
-async def test_services_that_start_together_make_their_buckets_themselves() -> None:
+async def test_services_that_start_at_once_create_their_buckets() -> None:
     async with services.platform() as platform, smtp_servers.running() as smtp, sqs_endpoints.running() as sqs:
         await platform.buckets.delete()
         relay = {"NATS_URL": platform.nats.url, "EMAIL_ENABLED": "true", "SMTP_PORT": str(smtp.port)}

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""What both processes write: a line for each email and event, no flood of lines, and nothing that is private."""
+"""The logs of both processes: one line for each email and event, no flood of lines, and no private data."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 EMAILS: Final = 40
 MALFORMED: Final = log.FLOOD_LINES * 3
 PRIVATE: Final = "lovelace"
-"""Is in every local part, name, subject, body, link, key, password and user name of these tests; never in a domain."""
+"""A word in every local part, name, subject, body, link, key, password and user name of these tests; in no domain."""
 ADDRESSES: Final = (
     f"ada.{PRIVATE}@example.com",
     f'"ada {PRIVATE}"@example.com',
@@ -72,8 +72,8 @@ PERSONAL: Final[dict[str, Any]] = {
 }
 
 
-class House(NamedTuple):
-    """Both processes at `debug`, with credentials that name the private word."""
+class DebugServices(NamedTuple):
+    """Both processes at `debug`, with the private word in their credentials."""
 
     relay: Console
     tracker: Console
@@ -83,12 +83,12 @@ class House(NamedTuple):
 
     @property
     def written(self) -> str:
-        """All that was written."""
+        """The whole output of both processes."""
         return "".join(one.output + one.errors for one in (self.relay, self.tracker))
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_a_healthy_busy_service_writes_a_line_for_each_email_and_event_and_no_other(
+async def test_without_errors_there_is_one_line_for_each_email_and_event_and_no_other(
     caller: Caller, relay: Console, tracker: Console, smtp_server: SmtpServer, sqs_endpoint: SqsEndpoint
 ) -> None:
     assert smtp_server.port
@@ -111,9 +111,7 @@ async def test_a_healthy_busy_service_writes_a_line_for_each_email_and_event_and
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_a_flood_of_requests_that_mean_nothing_is_no_flood_of_lines(
-    caller: Caller, relay: Console, tracker: Console
-) -> None:
+async def test_a_flood_of_malformed_requests_writes_few_lines(caller: Caller, relay: Console, tracker: Console) -> None:
     assert tracker.pid
     before = len(relay.logs)
     replies = await caller.publish_all(SEND_EMAIL, [b"no JSON"] * MALFORMED)
@@ -129,10 +127,10 @@ async def test_a_flood_of_requests_that_mean_nothing_is_no_flood_of_lines(
     assert held_back["lines"] == MALFORMED - log.FLOOD_LINES
 
 
-async def test_at_no_level_an_address_a_body_or_a_secret_is_written() -> None:
-    async with house() as running:
+async def test_an_address_a_body_or_a_secret_is_not_logged_at_any_level() -> None:
+    async with debug_services() as running:
         email_id = await send_all(running.caller, running.smtp)
-        await let_happen(email_id, running.sqs)
+        await send_events(email_id, running.sqs)
         await ask_all(running.caller)
         for process in (running.relay, running.tracker):
             process.terminate()
@@ -147,8 +145,8 @@ async def test_at_no_level_an_address_a_body_or_a_secret_is_written() -> None:
 
 
 @asynccontextmanager
-async def house() -> AsyncIterator[House]:
-    """Run all of it."""
+async def debug_services() -> AsyncIterator[DebugServices]:
+    """Run both services and their servers."""
     user = f"authorization {{ user: {PRIVATE}, password: {PRIVATE} }}"
     options = scripted_smtp.Options(username=f"{PRIVATE}-key", password=f"{PRIVATE}-secret")
     async with (
@@ -175,11 +173,11 @@ async def house() -> AsyncIterator[House]:
             services.relay(nats, smtp, **debug, **login) as relay,
             services.tracker(nats, sqs, **debug, **events) as tracker,
         ):
-            yield House(relay, tracker, caller, smtp, sqs)
+            yield DebugServices(relay, tracker, caller, smtp, sqs)
 
 
 async def send_all(caller: Caller, smtp: ScriptedSmtp) -> str:
-    """Let the relay meet odd requests, and servers that quote whom they refuse; return an email that was sent."""
+    """Send odd requests to the relay, and SMTP replies that quote addresses; return the id of a sent email."""
     smtp.script = first(1, "dot", Reply(f"454 4.7.0 <ada.{PRIVATE}@example.com> try again"))
     repeated = {"to": ADDRESSES[0], "idempotency_key": f"{PRIVATE}-1"}
     email_id = str((await caller.send(**PERSONAL | repeated))["email_id"])
@@ -199,8 +197,8 @@ async def send_all(caller: Caller, smtp: ScriptedSmtp) -> str:
     return email_id
 
 
-async def let_happen(email_id: str, sqs: SqsEndpoint) -> None:
-    """Let the tracker get events of that email, of others, and what is none."""
+async def send_events(email_id: str, sqs: SqsEndpoint) -> None:
+    """Send events of that email, events of other emails, and malformed messages to the tracker."""
     at, to = datetime.now(UTC), f"ada.{PRIVATE}@example.com"
     for tracking_id in (f"g/{email_id}", "g/unknown", f"g/{to}", f"{to}/{email_id}"):
         for event in (
@@ -217,7 +215,7 @@ async def let_happen(email_id: str, sqs: SqsEndpoint) -> None:
 
 
 async def ask_all(caller: Caller) -> None:
-    """Let the tracker answer questions about what is broken or never was."""
+    """Request broken and unknown emails and groups from the tracker."""
     for subject in (GET_EMAIL_STATUS, GET_EMAIL_ENGAGEMENT_ANALYTICS):
         for body in (*BROKEN, json.dumps({"group_id": GROUP}).encode()):
             await caller.ask(subject, body)

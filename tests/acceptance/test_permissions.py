@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""The NATS users of docs/security.md are enough for everything, may do nothing needless, and are refused the rest."""
+"""The NATS users of docs/security.md have every permission that they need, and no other."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from click.testing import CliRunner
 
 from relay.cli import main as relay_main
 from shared import contract
-from shared.kv import setup as missing_buckets
+from shared.kv import setup
 from shared.nats import connection as nats_connection
 from shared.service.settings import ProcessSettings
 from tests.acceptance import caller as callers
-from tests.acceptance import mails, permissions, restricted_house, services
+from tests.acceptance import mails, permissions, restricted_services, services
 from tests.acceptance.caller import Caller, Pushes
-from tests.acceptance.field_events import at
+from tests.acceptance.event_cases import at
 from tests.acceptance.permissions import ADMIN, CALLER, RELAY, TRACKER, covers
 from tests.stack import console, ses_events
 from tests.tracker.commands import operators
@@ -29,55 +29,55 @@ from tests.tracker.commands.operators import Operator
 if TYPE_CHECKING:
     from nats.aio.client import Client
 
-    from tests.acceptance.restricted_house import House
+    from tests.acceptance.restricted_services import RestrictedServices
     from tests.stack.smtp_server import SmtpServer
 
 USERS: Final = permissions.users()
 ON: Final = {"SUPPRESSION_ENABLED": "true"}
 PUSHED: Final = (callers.EMAIL_DELIVERED, callers.EMAIL_OPENED, callers.EMAIL_LINK_CLICKED, callers.EMAIL_FAILED)
-NOBODYS: Final = (
+ALLOWED_TO_NONE: Final = (
     *(f"$JS.API.STREAM.{verb}.KV_{name}" for verb in ("DELETE", "PURGE", "UPDATE") for name in contract.BUCKETS),
     "$JS.API.STREAM.CREATE.X",
     "$JS.API.STREAM.NAMES",
     "$KV.another.x",
 )
-NOBODY_HEARS: Final = (">", "_INBOX.>", "_INBOX.*.>", "$KV.>", "$JS.>", "lfx.email-service.*")
+SUBSCRIBED_BY_NONE: Final = (">", "_INBOX.>", "_INBOX.*.>", "$KV.>", "$JS.>", "lfx.email-service.*")
 
 
-async def test_with_the_users_of_the_page_everything_works_and_none_may_do_more_than_it_needs() -> None:
+async def test_each_feature_works_with_the_users_of_the_page_and_uses_each_of_their_permissions() -> None:
     async with (
-        restricted_house.running(USERS.values(), eventing=True, **ON) as house,
-        permissions.connected(house.links[CALLER].url, CALLER) as client,
-        console.running(services.TRACKER, "watch", "--count", "4", env=house.environment(CALLER)) as watching,
+        restricted_services.running(USERS.values(), eventing=True, **ON) as running,
+        permissions.connected(running.links[CALLER].url, CALLER) as client,
+        console.running(services.TRACKER, "watch", "--count", "4", env=running.environment(CALLER)) as watching,
     ):
         asking, pushes = Caller(client), Pushes()
         for subject in PUSHED:
             await client.subscribe(subject, cb=pushes.collect)
-        ada, bob = await mail(asking, house.smtp)
+        ada, bob = await mail(asking, running.smtp)
         assert await asking.status(group_id="g") == [await asking.status(email_id=one) for one in (ada, bob)]
         assert (await asking.analytics(group_id="g"))["total_sent"] == 2
 
         await watching.wait_for_error("Watching")
-        for event in what_became_of(f"g/{ada}", f"g/{bob}"):
-            house.sqs.send(ses_events.notification(event))
+        for event in events_of(f"g/{ada}", f"g/{bob}"):
+            running.sqs.send(ses_events.notification(event))
         assert {push.subject for push in await pushes.wait_for(4, 20)} == set(PUSHED)
         assert await watching.wait(20) == 0
-        await house.sqs.wait_until_empty()
+        await running.sqs.wait_until_empty()
         counts = {"delivered": 1, "opened": 1, "unique_opened": 1, "failed": 1}
         assert await asking.analytics(group_id="g") == {"group_id": "g", "total_sent": 2, **counts}
         assert (await asking.send(to="bob@example.com"))["error"] == "recipient suppressed"
-        await write_much(house.admin)
+        await fill_buckets(running.admin)
         assert (await asking.analytics(group_id="g"))["delivered"] == 1
         for verb in ("PING", "INFO", "STATS"):
-            assert await served(house.admin, verb) == {services.RELAY, services.TRACKER}
+            assert await served(running.admin, verb) == {services.RELAY, services.TRACKER}
 
-        await check_passes(house)
-        await commands_work(house, f"g/{ada}")
-        assert "Violation" not in house.nats.log
-        for process in (house.relay, house.tracker):
+        await check_passes(running)
+        await commands_work(running, f"g/{ada}")
+        assert "Violation" not in running.nats.log
+        for process in (running.relay, running.tracker):
             assert process.logged("nats.denied") == process.logged("nats.error") == []
         for name, user in USERS.items():
-            published, heard = house.links[name].published, await house.subscriptions(name)
+            published, heard = running.links[name].published, await running.subscriptions(name)
             assert [one for one in user.publish if not any(covers(one, subject) for subject in published)] == []
             assert [one for one in user.subscribe if not any(covers(one, subject) for subject in heard)] == []
 
@@ -92,7 +92,7 @@ async def mail(asking: Caller, smtp: SmtpServer) -> tuple[str, str]:
     return ada, bob
 
 
-def what_became_of(ada: str, bob: str) -> list[ses_events.Event]:
+def events_of(ada: str, bob: str) -> list[ses_events.Event]:
     return [
         ses_events.delivery(ada, at(1)),
         ses_events.open_(ada, at(2)),
@@ -101,38 +101,38 @@ def what_became_of(ada: str, bob: str) -> list[ses_events.Event]:
     ]
 
 
-async def write_much(admin: Client) -> None:
-    """Write so much to the buckets that the server asks the tracker, which follows them, whether it keeps up."""
+async def fill_buckets(admin: Client) -> None:
+    """Write enough to the buckets for the server to send flow control requests to the tracker, which follows them."""
     for number in range(30):
         await admin.publish(f"$KV.{contract.EMAIL_RECIPIENTS_BUCKET}.{number}", bytes(60_000))
-        headers = {"Large": "x" * 60_000}  # of the index it follows no values
+        headers = {"Large": "x" * 60_000}  # the tracker does not follow the values of the index
         await admin.publish(f"$KV.{contract.EMAIL_GROUP_INDEX_BUCKET}.{number}", b"[]", headers=headers)
 
 
 async def served(admin: Client, verb: str) -> set[str]:
-    """Ask both services by their names, as `nats micro` does; return who answered."""
+    """Ask both services by their names, as `nats micro` does; return the names that replied."""
     replies = [
         await admin.request(f"$SRV.{verb}.{name}", b"", timeout=5) for name in (services.RELAY, services.TRACKER)
     ]
     return {json.loads(reply.data)["name"] for reply in replies}
 
 
-async def check_passes(house: House) -> None:
-    """Run both `check` in their pods."""
+async def check_passes(running: RestrictedServices) -> None:
+    """Run `check` of both services with the variables of their pods."""
 
     async def passes(script: str, environment: dict[str, str]) -> None:
         async with console.running(script, "check", env=environment) as process:
             assert await process.wait(30) == 0, process.output
 
     await asyncio.gather(
-        passes(services.RELAY, services.relay_environment(house.links[RELAY], house.smtp, **ON)),
-        passes(services.TRACKER, services.tracker_environment(house.links[TRACKER], house.sqs, **ON)),
+        passes(services.RELAY, services.relay_environment(running.links[RELAY], running.smtp, **ON)),
+        passes(services.TRACKER, services.tracker_environment(running.links[TRACKER], running.sqs, **ON)),
     )
 
 
-async def commands_work(house: House, tracking_id: str) -> None:
-    """Run each command as the user of whom the page says so."""
-    asking, changing = Operator("", **house.environment(CALLER)), Operator("", **house.environment(TRACKER, **ON))
+async def commands_work(running: RestrictedServices, tracking_id: str) -> None:
+    """Run each command as the user that the page names for it."""
+    asking, changing = Operator("", **running.environment(CALLER)), Operator("", **running.environment(TRACKER, **ON))
     saved = ses_events.notification(ses_events.bounce(tracking_id, at(5), to="eve@example.com"))
     for operator, words, text in (
         (asking, ("status", "--group-id", "g"), ""),
@@ -145,28 +145,30 @@ async def commands_work(house: House, tracking_id: str) -> None:
         result = await operator.run(*words, text=text)
         assert (result.exit_code, "violation" in result.stderr.lower()) == (0, False), (words, result.output)
     send = ("send", "--to", "joe@example.org", "--subject", "Hello", "--html", __file__, "--text", "-")
-    result = await asyncio.to_thread(CliRunner().invoke, relay_main, send, env=house.environment(CALLER), input="Hello")
+    result = await asyncio.to_thread(
+        CliRunner().invoke, relay_main, send, env=running.environment(CALLER), input="Hello"
+    )
     assert (result.exit_code, "violation" in result.stderr.lower()) == (0, False), result.output
 
 
-async def test_without_its_options_each_user_is_enough_for_an_installation_without_them() -> None:
+async def test_the_permissions_of_unused_features_can_be_left_out() -> None:
     users = [user.without_options() for user in USERS.values()]
     async with (
-        restricted_house.running(users, eventing=False) as house,
-        permissions.connected(house.nats.url, CALLER) as client,
+        restricted_services.running(users, eventing=False) as running,
+        permissions.connected(running.nats.url, CALLER) as client,
     ):
         asking = Caller(client)
         email_id = await asking.sent(group_id="g")
         assert (await asking.status(email_id=email_id))["to"] == "ada@example.com"
         assert (await asking.analytics(group_id="g"))["total_sent"] == 1
-        assert "Violation" not in house.nats.log
+        assert "Violation" not in running.nats.log
 
 
-async def test_nobody_gets_round_the_permissions_by_what_the_services_may_do() -> None:
+async def test_a_reply_subject_or_a_consumer_gives_no_user_the_permissions_of_a_service() -> None:
     async with (
-        restricted_house.running(USERS.values(), eventing=False) as house,
-        permissions.connected(house.nats.url, CALLER) as client,
-        permissions.connected(house.nats.url, TRACKER) as tracker,
+        restricted_services.running(USERS.values(), eventing=False) as running,
+        permissions.connected(running.nats.url, CALLER) as client,
+        permissions.connected(running.nats.url, TRACKER) as tracker,
     ):
         body = json.dumps(callers.email()).encode()
         for subject in (callers.SEND_EMAIL, callers.GET_EMAIL_STATUS):
@@ -176,19 +178,19 @@ async def test_nobody_gets_round_the_permissions_by_what_the_services_may_do() -
         stream = f"KV_{contract.EMAIL_RECIPIENTS_BUCKET}"
         query = json.dumps({"stream_name": stream, "config": consumer}).encode()
         await tracker.request(f"$JS.API.CONSUMER.CREATE.{stream}", query, timeout=10)
-        await house.relay.wait_for_log("request.ignored")
+        await running.relay.wait_for_log("request.ignored")
         asked = await Caller(client).sent(to="bob@example.com")
-        assert [mails.email_id(one) for one in house.smtp.mails] == [asked]
-        assert (await house.admin.jetstream().stream_info(stream)).state.last_seq == 2
+        assert [mails.email_id(one) for one in running.smtp.mails] == [asked]
+        assert (await running.admin.jetstream().stream_info(stream)).state.last_seq == 2
 
 
-async def test_each_is_refused_what_the_others_may_do() -> None:
+async def test_each_user_is_refused_the_permissions_of_the_others() -> None:
     async with permissions.server(USERS.values()) as nats, permissions.connected(nats.url, ADMIN) as admin:
-        await restricted_house.make_buckets(admin)
+        await restricted_services.make_buckets(admin)
         earlier: set[str] = set()
         for name, user in USERS.items():
-            subjects = {concrete(one) for other in USERS.values() for one in other.publish} | set(NOBODYS)
-            topics = {one for other in USERS.values() for one in other.subscribe} | set(NOBODY_HEARS)
+            subjects = {concrete(one) for other in USERS.values() for one in other.publish} | set(ALLOWED_TO_NONE)
+            topics = {one for other in USERS.values() for one in other.subscribe} | set(SUBSCRIBED_BY_NONE)
             topics |= {one.partition(" ")[0] for one in topics if " " in one}
             refused = await tried(nats.url, name, sorted(subjects), sorted(topics))
             may_not = {f'publish to "{one}"' for one in subjects if not any(covers(own, one) for own in user.publish)}
@@ -201,7 +203,7 @@ async def test_each_is_refused_what_the_others_may_do() -> None:
 
 
 async def tried(url: str, name: str, subjects: list[str], topics: list[str]) -> set[str]:
-    """Publish and subscribe; return what the server has refused."""
+    """Publish and subscribe; return what the server refused."""
     errors: list[str] = []
     async with permissions.connected(url, name, errors) as client:
         for subject in subjects:
@@ -210,24 +212,24 @@ async def tried(url: str, name: str, subjects: list[str], topics: list[str]) -> 
             subject, _, queue = topic.partition(" ")
             await client.subscribe(subject, queue=queue)
         await client.flush()
-        await client.flush()  # nats-py's first ping may overtake what waits to be sent
-    said = [re.search(r'(publish|subscription) to "([^"]+)"(?: using queue "([^"]+)")?', error) for error in errors]
-    assert all(said), errors
-    return {f'{one[1]} to "{" ".join(filter(None, one.groups()[1:]))}"' for one in said if one}
+        await client.flush()  # nats-py's first ping may overtake messages that wait to be sent
+    found = [re.search(r'(publish|subscription) to "([^"]+)"(?: using queue "([^"]+)")?', error) for error in errors]
+    assert all(found), errors
+    return {f'{one[1]} to "{" ".join(filter(None, one.groups()[1:]))}"' for one in found if one}
 
 
 def concrete(pattern: str) -> str:
-    """Return a subject that a pattern stands for."""
+    """Return a subject that matches a pattern."""
     return pattern.replace("*", "x").replace(">", "x")
 
 
 @pytest.mark.parametrize("name", [RELAY, TRACKER])
-async def test_buckets_are_made_with_what_the_page_lists_for_it(name: str) -> None:
+async def test_buckets_can_be_created_with_the_permissions_that_the_page_lists_for_it(name: str) -> None:
     user = USERS[name].with_more(*permissions.to_create_buckets())
     async with permissions.server([user]) as nats, permissions.connected(nats.url, ADMIN) as admin:
         settings = ProcessSettings(nats_url=permissions.url(nats.url, name), nats_inbox_prefix=f"_INBOX.{name}")
         async with nats_connection.opened(settings, "tests") as connection:
-            await missing_buckets.create_missing(connection, contract.BUCKETS)
+            await setup.create_missing(connection, contract.BUCKETS)
         assert len(await admin.jetstream().streams_info()) == len(contract.BUCKETS)
         assert "Violation" not in nats.log
 
@@ -236,7 +238,7 @@ async def test_buckets_are_made_with_what_the_page_lists_for_it(name: str) -> No
     ("command", "name"),
     [("status", CALLER), ("analytics", CALLER), ("replay", TRACKER), ("suppressions list", TRACKER)],
 )
-def test_what_the_page_on_commands_lists_is_part_of_what_the_user_may_do(command: str, name: str) -> None:
+def test_a_user_has_the_permissions_that_the_page_on_commands_lists(command: str, name: str) -> None:
     listed = operators.subjects_of(command)
     assert listed
     assert [one for one in listed if not any(covers(own, one) for own in USERS[name].publish)] == []

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""The AWS policies of docs/security.md allow what the code does, and nothing else."""
+"""The AWS policies of docs/security.md allow the calls of the code, and no others."""
 
 from __future__ import annotations
 

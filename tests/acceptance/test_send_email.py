@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""send_email: which request gets which reply, and what must not be sent and not be recorded."""
+"""send_email: the reply to each request; a refused request sends and records nothing."""
 
 from __future__ import annotations
 
@@ -32,34 +32,19 @@ REQUIRED = "to, subject, html, and text are required"
 FAILED = "email delivery failed"
 FILTERED = {"email_id": "", "group_id": ""}
 FIELDS = ("to", "subject", "html", "text", "group_id", "from", "from_display_name", "reply_to")
-HOME = "lfx.linuxfoundation.org"  # where `from` and `reply_to` may be without any setting
+HOME = "lfx.linuxfoundation.org"  # the default allows `from` and `reply_to` here
 
+# One of each kind; tests/shared/test_addresses.py has all of them.
 NOT_A_MAILBOX = {
     "no-at": "ada",
-    "no-local-part": f"@{HOME}",
-    "no-domain": "ada@",
     "blank": " \t ",
     "two": f"a@{HOME}, b@{HOME}",
-    "two-with-semicolon": f"a@{HOME}; b@{HOME}",
-    "two-without-comma": f"a@{HOME} b@{HOME}",
-    "group": f"readers: a@{HOME}, b@{HOME};",
     "two-ats": f"a@evil.example@{HOME}",
-    "angle-without-end": f"alice@{HOME}(<bob@{HOME}>",
-    "unquoted-comma-in-name": f"Doe, Jane <j@{HOME}>",
-    "name-without-angles": f"Jane j@{HOME}",
-    "text-behind": f"Jane <j@{HOME}> x",
     "route": f"<@evil.example:j@{HOME}>",
-    "double-dot": f"a..b@{HOME}",
-    "domain-of-dots": "a@..",
     "non-ascii-local-part": f"jörg@{HOME}",
-    "non-ascii-local-part-in-angles": f"Jörg <jörg@{HOME}>",
-    "encoded-local-part": f"=?utf-8?q?=62=63=63=3a?=@{HOME}",
     "command-in-quotes": f'"a\r\nRCPT TO:<x@evil.example>\r\n"@{HOME}',
-    "line-feed": f"a@{HOME}\nBcc: x@evil.example",
-    "carriage-return": f"a@{HOME}\r",
-    "nul": f"a\0@{HOME}",
     "line-break-in-name": f"Jane\r\nBcc: x@evil.example <j@{HOME}>",
-    "blank-in-domain": "a@exa mple.org",
+    "nul": f"a\0@{HOME}",
 }
 LONG_DOMAIN = ".".join(["d" * 63] * 2 + ["e" * 45, HOME])  # 197 bytes
 TOO_LONG = {
@@ -67,12 +52,11 @@ TOO_LONG = {
     "field-in-utf-8": f"N{'é' * 239} <noreply@{HOME}>",
     "address": f"{'a' * 57}@{LONG_DOMAIN}",
     "local-part": f"{'a' * 65}@{HOME}",
-    "local-part-in-angles": f"Ada <{'a' * 65}@{HOME}>",
 }
 
 
 def refused() -> Iterable[Any]:
-    """Requests that are valid but for one field, and the error that says so."""
+    """Yield requests with one invalid field, and their errors."""
     for field in ("to", "subject", "html", "text"):
         yield pytest.param({field: None}, REQUIRED, id=f"{field}-null")
         yield pytest.param({field: ""}, REQUIRED, id=f"{field}-empty")
@@ -82,9 +66,8 @@ def refused() -> Iterable[Any]:
         for what, mailbox in TOO_LONG.items():
             yield pytest.param({field: mailbox}, f"{name} address too long", id=f"{field}-too-long-{what}")
     for field in ("subject", "from_display_name", "group_id"):
-        for what, character in (("cr", "\r"), ("lf", "\n"), ("nul", "\0")):
-            yield pytest.param({field: f"a{character}b"}, f"invalid {field}", id=f"{field}-{what}")
-            yield pytest.param({field: f"a{character}"}, f"invalid {field}", id=f"{field}-ends-in-{what}")
+        for what, value in (("cr", "a\rb"), ("ends-in-lf", "a\n"), ("nul", "a\0b")):
+            yield pytest.param({field: value}, f"invalid {field}", id=f"{field}-{what}")
     for field, limit, error in (
         ("subject", 998, "subject too long"),
         ("from_display_name", 256, "from_display_name too long"),
@@ -98,8 +81,8 @@ def refused() -> Iterable[Any]:
         yield pytest.param({"reply_to": f"a@{domain}"}, "reply_to address domain not allowed", id=f"reply_to-{domain}")
 
 
-def no_requests() -> Iterable[Any]:
-    """Bodies that are no request at all."""
+def malformed() -> Iterable[Any]:
+    """Yield bodies that are not a request."""
     good = json.dumps(EMAIL)
     for what, text in {
         "empty": "",
@@ -124,15 +107,13 @@ def no_requests() -> Iterable[Any]:
     yield pytest.param(b"\xef\xbb\xbf" + good.encode(), id="byte-order-mark")
     yield pytest.param(good.replace("Hello Ada", "Zo\xeb").encode("latin-1"), id="latin-1")
     yield pytest.param(good.encode()[:-1] + b', "x": "\xff"}', id="not-utf-8-in-an-unknown-field")
-    for field in FIELDS:
-        for value in (1, True, ["x"], {"x": "y"}):
-            body = json.dumps(EMAIL | {field: value}).encode()
-            yield pytest.param(body, id=f"{field}-{type(value).__name__}")
+    for field, value in [(field, 1) for field in FIELDS] + [("to", value) for value in (True, ["x"], {"x": "y"})]:
+        yield pytest.param(json.dumps(EMAIL | {field: value}).encode(), id=f"{field}-{type(value).__name__}")
 
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def nothing_happens(buckets: Buckets, smtp_server: SmtpServer) -> AsyncIterator[None]:
-    """Nothing is sent and nothing is recorded while the test runs."""
+    """Assert that the test sends nothing and records nothing."""
     before = (len(smtp_server.mails), await buckets.writes())
     yield
     assert (len(smtp_server.mails), await buckets.writes()) == before
@@ -140,26 +121,26 @@ async def nothing_happens(buckets: Buckets, smtp_server: SmtpServer) -> AsyncIte
 
 @pytest.mark.usefixtures("nothing_happens")
 @pytest.mark.parametrize(("changes", "error"), list(refused()))
-async def test_refused_request_gets_its_error(caller: Caller, changes: dict[str, object], error: str) -> None:
+async def test_an_invalid_field_gets_its_error(caller: Caller, changes: dict[str, object], error: str) -> None:
     assert await caller.ask(SEND_EMAIL, EMAIL | changes) == {"error": error}
 
 
 @pytest.mark.usefixtures("nothing_happens")
 @pytest.mark.parametrize("field", ["to", "subject", "html", "text"])
-async def test_required_field_must_be_there(caller: Caller, field: str) -> None:
+async def test_a_missing_required_field_is_an_error(caller: Caller, field: str) -> None:
     request = {name: value for name, value in EMAIL.items() if name != field}
     assert await caller.ask(SEND_EMAIL, request) == {"error": REQUIRED}
     assert await caller.ask(SEND_EMAIL, {}) == {"error": REQUIRED}
 
 
 @pytest.mark.usefixtures("nothing_happens")
-@pytest.mark.parametrize("body", list(no_requests()))
-async def test_body_that_is_no_request_is_an_invalid_payload(caller: Caller, body: bytes) -> None:
+@pytest.mark.parametrize("body", list(malformed()))
+async def test_a_malformed_body_is_an_invalid_payload(caller: Caller, body: bytes) -> None:
     assert await caller.ask(SEND_EMAIL, body) == {"error": INVALID_PAYLOAD}
 
 
 @pytest.mark.usefixtures("nothing_happens")
-async def test_first_fault_in_the_order_of_the_checks_is_the_reply(caller: Caller) -> None:
+async def test_the_reply_is_the_first_error_in_the_order_of_the_checks(caller: Caller) -> None:
     faults: dict[str, tuple[object, str]] = {
         "html": ("", REQUIRED),
         "group_id": ("a\nb", "invalid group_id"),
@@ -222,7 +203,7 @@ async def test_ids_are_uuids_and_the_group_is_the_callers_own_or_a_new_uuid(call
     assert len(set(ids)) == 5
 
 
-async def test_last_of_a_field_given_twice_counts(caller: Caller) -> None:
+async def test_the_last_value_of_a_repeated_field_is_used(caller: Caller) -> None:
     body = json.dumps(EMAIL)[:-1] + ', "group_id": "first", "group_id": "last"}'
     assert (await caller.ask(SEND_EMAIL, body.encode()))["group_id"] == "last"
 
@@ -235,23 +216,21 @@ async def test_every_request_gets_exactly_one_reply_with_a_body(caller: Caller) 
     ]
     replies = await caller.publish_all(SEND_EMAIL, bodies * 20)
     await replies.wait_for(len(bodies) * 20)
-    await caller.send()  # its reply comes after whatever else the relay has to say
+    await caller.send()  # its reply comes after all other replies of the relay
     assert [len(bodies) for bodies in replies.bodies.values()] == [1] * len(replies.bodies)
     assert all(json.loads(body) for [body] in replies.bodies.values())
 
 
-async def test_request_without_a_reply_subject_is_served_and_stops_nothing(
-    caller: Caller, smtp_server: SmtpServer
-) -> None:
+async def test_a_request_without_a_reply_subject_is_served(caller: Caller, smtp_server: SmtpServer) -> None:
     before = len(smtp_server.mails)
-    for body in (b"", json.dumps(email(subject="Nobody asks")).encode()):
+    for body in (b"", json.dumps(email(subject="No reply")).encode()):
         await caller.client.publish(SEND_EMAIL, body)
     mail = (await smtp_server.wait_for_mails(before + 1))[-1]
-    assert mails.content(mail).subject == "Nobody asks"
+    assert mails.content(mail).subject == "No reply"
     assert (await caller.send())["email_id"]
 
 
-async def test_refused_recipient_fails_the_delivery_and_leaves_no_record(
+async def test_a_refused_recipient_fails_the_delivery_and_has_no_record(
     caller: Caller, smtp_server: SmtpServer, buckets: Buckets, relay: Console
 ) -> None:
     smtp_server.refuse("nobody@example.com", "550 5.1.1 <nobody@example.com>: no such user")
@@ -312,7 +291,7 @@ async def test_allowlists_replace_the_defaults_and_compare_what_goes_on_the_wire
         assert [mail.mail_from.lower() for mail in smtp.mails] == ["a@a.example"] + 2 * ["a@xn--bcher-kva.example"]
 
 
-async def test_switched_off_relay_checks_as_usual_and_sends_and_records_nothing() -> None:
+async def test_with_sending_disabled_requests_are_checked_and_nothing_is_sent_or_recorded() -> None:
     async with (
         services.platform() as platform,
         smtp_servers.running() as smtp,
@@ -330,7 +309,7 @@ async def test_switched_off_relay_checks_as_usual_and_sends_and_records_nothing(
         assert (smtp.mails, smtp.connections) == ([], 0)
 
 
-async def test_request_beyond_the_limit_is_refused_at_once_and_not_sent() -> None:
+async def test_a_request_above_the_limit_is_refused_at_once_and_not_sent() -> None:
     slow = smtp_scripts.always("dot", smtp_scripts.Delay(1.0))
     async with (
         services.platform() as platform,
@@ -347,7 +326,7 @@ async def test_request_beyond_the_limit_is_refused_at_once_and_not_sent() -> Non
         assert sorted(await platform.buckets.email_ids("g")) == sorted(map(mails.email_id, smtp.mails))
 
 
-async def test_mail_of_unknown_outcome_is_never_sent_again() -> None:
+async def test_a_mail_with_an_unknown_outcome_is_not_sent_again() -> None:
     async with (
         services.platform() as platform,
         scripted_smtp.running(smtp_scripts.first(1, "dot", smtp_scripts.STORE_THEN_CLOSE)) as smtp,
@@ -360,7 +339,7 @@ async def test_mail_of_unknown_outcome_is_never_sent_again() -> None:
         assert [mails.email_id(mail) for mail in smtp.mails] == [logged["email_id"], sent]
 
 
-async def test_passing_refusals_are_tried_again_within_the_requests_time() -> None:
+async def test_temporary_refusals_are_retried_within_the_time_of_the_request() -> None:
     throttled = smtp_scripts.Reply("454 Throttling failure: Maximum sending rate exceeded.")
     async with (
         services.platform() as platform,
@@ -371,7 +350,7 @@ async def test_passing_refusals_are_tried_again_within_the_requests_time() -> No
         assert [mails.email_id(mail) for mail in smtp.mails] == [email_id]
 
 
-async def test_request_whose_time_is_over_fails_and_later_ones_are_sent() -> None:
+async def test_a_request_fails_at_its_deadline_and_later_ones_are_sent() -> None:
     async with (
         services.platform() as platform,
         smtp_servers.running() as smtp,
@@ -384,7 +363,7 @@ async def test_request_whose_time_is_over_fails_and_later_ones_are_sent() -> Non
         assert [mails.email_id(mail) for mail in smtp.mails] == [email_id]
 
 
-async def test_nobody_answers_once_the_relay_has_stopped() -> None:
+async def test_a_stopped_relay_has_no_subscription() -> None:
     async with services.platform() as platform, smtp_servers.running() as smtp:
         async with services.relay(platform.nats, smtp) as relay:
             assert (await platform.caller.send())["email_id"]

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Whoever bounced for good or complained gets no more mail, in either process only where it is switched on."""
+"""A recipient with a permanent bounce or a complaint gets no more mail, if the suppression list is enabled."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from nats.js.api import KeyValueConfig
 
 from shared import suppression_list
 from tests.acceptance import mails, services
-from tests.acceptance.field_events import at
-from tests.acceptance.waiting import until
+from tests.acceptance.event_cases import at
 from tests.stack import nats_proxy, ses_events
 from tests.stack import smtp_server as smtp_servers
 from tests.stack import sqs_endpoint as sqs_endpoints
+from tests.stack.waiting import until
 from tests.tracker.commands.operators import Operator
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ LOOKUP = f"$JS.API.DIRECT.GET.KV_{LIST}"
 ON = {"SUPPRESSION_ENABLED": "true"}
 
 
-class House(NamedTuple):
-    """A relay behind a proxy, a tracker, and what they talk to."""
+class BothServices(NamedTuple):
+    """A relay behind a proxy, a tracker, and the servers they use."""
 
     platform: Platform
     relay_link: NatsProxy
@@ -43,8 +43,8 @@ class House(NamedTuple):
 
 
 @asynccontextmanager
-async def house(**variables: str) -> AsyncIterator[House]:
-    """Both services, with these variables."""
+async def both_services(**variables: str) -> AsyncIterator[BothServices]:
+    """Run both services with these variables."""
     async with (
         services.platform() as platform,
         smtp_servers.running() as smtp,
@@ -56,11 +56,11 @@ async def house(**variables: str) -> AsyncIterator[House]:
             services.relay(link, smtp, **variables),
             services.tracker(platform.nats, sqs, **variables),
         ):
-            yield House(platform, link, smtp, sqs)
+            yield BothServices(platform, link, smtp, sqs)
 
 
-async def test_bounce_for_good_and_complaint_end_the_mail_to_their_recipients() -> None:
-    async with house(**ON) as running:
+async def test_after_a_permanent_bounce_or_a_complaint_the_recipient_is_suppressed() -> None:
+    async with both_services(**ON) as running:
         caller = running.platform.caller
         for to in ("Ada <Ada@Example.com>", "bob@example.com", "eve@example.com"):
             await caller.sent(to=to, group_id="g")
@@ -90,15 +90,15 @@ async def test_bounce_for_good_and_complaint_end_the_mail_to_their_recipients() 
         }
 
 
-async def test_list_that_cannot_be_read_sends_nothing() -> None:
-    async with house(**ON) as running:
+async def test_without_the_list_nothing_is_sent() -> None:
+    async with both_services(**ON) as running:
         await running.platform.caller.client.jetstream().delete_key_value(LIST)
         assert await running.platform.caller.send() == {"error": "internal error"}
         assert running.smtp.mails == []
 
 
-async def test_lookup_that_a_nats_outage_cuts_off_sends_nothing_and_is_answered_when_nats_is_back() -> None:
-    async with house(**ON) as running:
+async def test_a_lookup_during_a_nats_outage_sends_nothing_and_is_answered_afterwards() -> None:
+    async with both_services(**ON) as running:
         caller, link = running.platform.caller, running.relay_link
         await caller.sent(to="ada@example.com")
         link.lose_request(LOOKUP, 1)
@@ -115,8 +115,8 @@ async def test_lookup_that_a_nats_outage_cuts_off_sends_nothing_and_is_answered_
         await caller.sent(to="bob@example.com")
 
 
-async def test_switched_off_neither_process_touches_the_list() -> None:
-    async with house() as running:
+async def test_if_disabled_neither_process_uses_the_list() -> None:
+    async with both_services() as running:
         caller = running.platform.caller
         await caller.sent()
         [mail] = running.smtp.mails
@@ -127,8 +127,8 @@ async def test_switched_off_neither_process_touches_the_list() -> None:
         assert (await caller.client.jetstream().stream_info(f"KV_{LIST}")).state.last_seq == 0
 
 
-async def test_whoever_an_operator_adds_gets_no_mail_until_removed() -> None:
-    async with house(**ON) as running:
+async def test_an_address_that_an_operator_adds_gets_no_mail_until_it_is_removed() -> None:
+    async with both_services(**ON) as running:
         operator = Operator(running.platform.nats.url)
         caller = running.platform.caller
         assert (await operator.run("suppressions", "add", '"Ada"@Bücher.example')).exit_code == 0

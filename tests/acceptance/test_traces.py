@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""A mail's way is one trace, from its caller to KV, and its events lead back to it."""
+"""A mail is one trace, from its caller to KV, and the spans of its events link to it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import pytest
 
 from tests.acceptance import services
 from tests.acceptance.caller import SEND_EMAIL, email
-from tests.acceptance.field_events import at
-from tests.acceptance.waiting import until
+from tests.acceptance.event_cases import at
 from tests.stack import otlp_receiver, ses_events
 from tests.stack import smtp_server as smtp_servers
 from tests.stack import sqs_endpoint as sqs_endpoints
 from tests.stack.ports import free_port
+from tests.stack.waiting import until
 
 if TYPE_CHECKING:
     from tests.stack.console import Console
@@ -32,7 +32,7 @@ SERVER, CLIENT, CONSUMER = 2, 3, 5
 
 
 def exporting(endpoint: str, protocol: str, **more: str) -> dict[str, str]:
-    """Variables as the charts render them."""
+    """Return variables as the charts render them."""
     return {
         "OTEL_TRACES_EXPORTER": "otlp",
         "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
@@ -45,7 +45,7 @@ def exporting(endpoint: str, protocol: str, **more: str) -> dict[str, str]:
 
 
 def opentelemetry_modules(process: Console) -> bool:
-    """Whether a process has loaded compiled code of gRPC, or imported OpenTelemetry; as the kernel sees it."""
+    """Return whether a process has loaded the compiled code of gRPC, which OpenTelemetry needs (from /proc)."""
     return "grpc" in Path(f"/proc/{process.pid}/maps").read_text()
 
 
@@ -90,7 +90,7 @@ async def test_a_mail_and_its_events_are_traced(protocol: str, propagator: str, 
             assert not any("ada@" in str(span) or "Secret" in str(span) for span in collector.spans)
 
 
-async def test_a_refusal_is_a_failed_span_and_the_last_spans_come_when_the_process_ends() -> None:
+async def test_a_refused_request_is_a_failed_span_and_the_last_spans_are_exported_at_the_stop() -> None:
     async with (
         otlp_receiver.running() as collector,
         services.platform() as platform,
@@ -108,7 +108,7 @@ async def test_a_refusal_is_a_failed_span_and_the_last_spans_come_when_the_proce
         assert (resource["service.name"], resource["service.version"], resource["team"]) == ("mail", "7", "lfx")
 
 
-async def test_a_sampler_that_takes_none_exports_none_and_marks_no_mail() -> None:
+async def test_with_the_sampler_always_off_no_span_is_exported_and_no_mail_is_tagged() -> None:
     async with (
         otlp_receiver.running() as collector,
         services.platform() as platform,
@@ -123,7 +123,7 @@ async def test_a_sampler_that_takes_none_exports_none_and_marks_no_mail() -> Non
         assert b"traceparent" not in smtp.mails[0].content
 
 
-async def test_without_a_collector_mail_goes_out_and_few_lines_say_so() -> None:
+async def test_without_a_collector_mail_is_sent_and_few_lines_are_logged() -> None:
     variables = exporting(f"127.0.0.1:{free_port()}", "http", OTEL_BSP_EXPORT_TIMEOUT="500")
     async with (
         services.platform() as platform,
@@ -139,7 +139,7 @@ async def test_without_a_collector_mail_goes_out_and_few_lines_say_so() -> None:
         assert all(line["level"] in {"INFO", "WARN", "ERROR"} for line in relay.logs)
 
 
-async def test_unless_asked_for_nothing_of_opentelemetry_is_loaded() -> None:
+async def test_without_an_exporter_opentelemetry_is_not_loaded() -> None:
     async with (
         services.platform() as platform,
         smtp_servers.running() as smtp,

@@ -1,3 +1,3 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""The benchmark: the whole service by its console scripts, beside the raw limit and the naive way, in one run."""
+"""The benchmark: the services as console scripts, compared with the raw limit and a naive version in the same run."""

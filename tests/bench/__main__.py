@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""`python -m tests.bench [SCENARIO ...]`: all but the soak where none is named."""
+"""`python -m tests.bench [SCENARIO ...]`: by default all scenarios except the soak."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import msgspec
 import uvloop
 
 from tests.bench import compare, machine, scenarios, table
-from tests.bench.machine import Machine  # noqa: TC001 - msgspec looks at the types of a struct's fields
+from tests.bench.machine import Machine  # noqa: TC001 - msgspec needs the types of a struct's fields
 from tests.bench.options import Options
 from tests.bench.row import Result  # noqa: TC001
 
@@ -25,7 +25,7 @@ DEFAULTS = Options()
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What the JSON file holds."""
+    """The content of the JSON file."""
 
     machine: Machine
     options: Options
@@ -34,16 +34,16 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 @click.command()
 @click.argument("names", nargs=-1, type=click.Choice(list(scenarios.ALL)), metavar="[SCENARIO]...")
-@click.option("--runs", default=DEFAULTS.runs, show_default=True, help="How often each thing is measured, by turns.")
+@click.option("--runs", default=DEFAULTS.runs, show_default=True, help="Number of measurements of each row, in turn.")
 @click.option("--scale", default=DEFAULTS.scale, show_default=True, help="Factor for all counts.")
-@click.option("--callers", default=DEFAULTS.callers, show_default=True, help="Callers that send at once.")
+@click.option("--callers", default=DEFAULTS.callers, show_default=True, help="Number of concurrent callers.")
 @click.option("--groups", default="100,1000,20000,100000", show_default=True, help="Sizes of groups for analytics.")
 @click.option("--duration", default=DEFAULTS.duration, show_default=True, help="Seconds of the soak.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write all figures to this file.")
-@click.option("--base", help="Compare with this git revision instead.")
+@click.option("--base", help="Compare this code with a git revision.")
 def main(names: tuple[str, ...], groups: str, json_file: Path | None, base: str | None, **given: float) -> None:
-    """Measure the services beside the raw limit and the naive way."""
-    gc.disable()  # of the load generator: it holds many small things, all of them to the end
+    """Measure the services, the raw limit and a naive version."""
+    gc.disable()  # the load generator keeps many small objects until its end
     logging.basicConfig(handlers=[logging.NullHandler()])
     options = msgspec.convert({**given, "groups": groups.split(",")}, Options, strict=False)
     chosen = names or tuple(name for name in scenarios.ALL if name not in scenarios.ONLY_WHEN_ASKED)
@@ -70,7 +70,7 @@ async def _measure(names: Sequence[str], options: Options) -> list[Result]:
 
 async def _compare(names: Sequence[str], options: Options, base: Path) -> None:
     for name in names:
-        click.echo(compare.summary(name, await compare.by_turns(name, options, base)))
+        click.echo(compare.summary(name, await compare.in_turn(name, options, base)))
 
 
 if __name__ == "__main__":

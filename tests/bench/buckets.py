@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""The two KV buckets: made, filled as the relay would have, and read back to see that nothing is missing."""
+"""The two KV buckets: create them, fill them as the relay does, and read them to check that nothing is missing."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 RECORDS = f"$KV.{contract.EMAIL_RECIPIENTS_BUCKET}."
 INDEX = f"$KV.{contract.EMAIL_GROUP_INDEX_BUCKET}."
-BATCH = 1000  # of writes until one is waited for: a stream drops what it cannot buffer
+BATCH = 1000  # writes between two acknowledged ones: a stream drops writes that it cannot buffer
 BATCH_GET = f"$JS.API.DIRECT.GET.KV_{contract.EMAIL_RECIPIENTS_BUCKET}"
 _INDEX_GET = f"$JS.API.DIRECT.GET.KV_{contract.EMAIL_GROUP_INDEX_BUCKET}"
 
 
 async def create(caller: Caller) -> None:
-    """Make both buckets as the relay's chart does."""
+    """Create both buckets as the relay's chart does."""
     jetstream = caller.client.jetstream()
     for name in contract.BUCKETS:
         await jetstream.create_key_value(KeyValueConfig(name, history=1, direct=True))
@@ -57,7 +57,7 @@ async def read_segments(caller: Caller, group_id: str) -> list[list[str]]:
 
 
 async def read_records(caller: Caller, email_ids: Sequence[str]) -> list[bytes]:
-    """Return the records of so many emails in batches, as nothing but NATS can be made to do."""
+    """Return the records of these emails, read in batches: the limit of NATS."""
     found: list[bytes] = []
     for start in range(0, len(email_ids), BATCH):
         wanted = [RECORDS + email_id for email_id in email_ids[start : start + BATCH]]

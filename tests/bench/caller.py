@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""The load generator: callers on one NATS connection, with as little work for each request as nats-py allows."""
+"""The load generator: callers on one NATS connection, with the least work for each request that nats-py allows."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ PATIENCE_SECONDS = 120.0
 
 
 class Request(NamedTuple):
-    """One request, wherever it goes."""
+    """One request and its subject."""
 
     subject: str
     payload: bytes = b""
 
 
 class Load(NamedTuple):
-    """What came of a load: seconds in all, of each request in the order of the replies, and CPU of those watched."""
+    """The result of a load: seconds in total, latencies in the order of the replies, CPU time of the processes."""
 
     seconds: float
     latencies: list[float]
     cpu_seconds: float
 
     def sample(self) -> Sample:
-        """Sum it up as a rate."""
+        """Return it as a rate."""
         return row.of_rate(self.latencies, self.seconds, self.cpu_seconds)
 
 
 class Caller:
-    """Asks over one inbox; replies are handed on as they are parsed, without a queue or a task in between."""
+    """Sends requests with one inbox; replies are delivered at once, without a queue or a task."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
@@ -88,7 +88,7 @@ class Caller:
         return replies
 
     async def load(self, requests: Iterable[Request], callers: int, watched: Sequence[int] = ()) -> Load:
-        """Let so many callers work through the requests, each of them one at a time."""
+        """Send the requests by a number of callers, each one request at a time."""
         left = iter(requests)
         latencies: list[float] = []
         cpu = proc.cpu_seconds(watched)
@@ -118,7 +118,7 @@ class Caller:
 
 
 class _Dispatch:
-    """Stands where nats-py expects the future of a single reply; nats-py sets its result for every message."""
+    """Replaces the future of a single reply in nats-py, which sets its result for every message."""
 
     def __init__(self, on_message: Callable[[Msg], None]) -> None:
         self._on_message = on_message
@@ -132,7 +132,7 @@ class _Dispatch:
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[Caller]:
-    """Connect for as long as the block lasts."""
+    """Connect during the block."""
     client = Client()
     await client.connect(url, allow_reconnect=False, skip_subject_validation=True)
     caller = Caller(client)

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Two versions of the services beside each other: each scenario run by turns, and the ratio of each pair."""
+"""Compare two versions of the services: run each scenario in turn, and compute the ratio of each pair."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def checked_out(revision: str) -> Iterator[Path]:
-    """Check a revision out beside this one, for as long as the block lasts."""
+    """Check out a revision in a second directory during the block."""
     with tempfile.TemporaryDirectory(prefix="lfx-email-base-") as directory:
         base = Path(directory) / "base"
         _git("worktree", "add", "--quiet", "--detach", str(base), revision)
@@ -35,8 +35,8 @@ def checked_out(revision: str) -> Iterator[Path]:
             _git("worktree", "remove", "--force", str(base))
 
 
-async def by_turns(name: str, options: Options, base: Path) -> list[tuple[Result, Result]]:
-    """Run a scenario with the base and with this code, so often as is asked for; who begins changes each time."""
+async def in_turn(name: str, options: Options, base: Path) -> list[tuple[Result, Result]]:
+    """Run a scenario with the base and with this code, `runs` times each; the order alternates."""
     ours = replace(options, runs=1, alone=True)
     theirs = replace(ours, code=base)
     pairs: list[tuple[Result, Result]] = []

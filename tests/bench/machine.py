@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""What the figures were measured on; without it they mean nothing."""
+"""The machine of the measurement, which the figures depend on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import msgspec
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
-    """The machine and what runs on it."""
+    """The machine and its software versions."""
 
     cores: int
     processor: str
@@ -31,7 +31,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def describe() -> Machine:
-    """Describe this one."""
+    """Return the description of this machine."""
     return Machine(
         cores=len(os.sched_getaffinity(0)),
         processor=_processor(),

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""What the benchmark sends, stores and reports: requests of 3 kB html, records as the relay writes them, SES events."""
+"""Requests with 3 kB of html, records as the relay writes them, and SES events."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SENT_AT = datetime(2025, 1, 15, 10, 30, tzinfo=UTC)
 
 
 def send_request(group_id: str | None) -> bytes:
-    """Return the body of a request to send; without a group each email gets a group of its own."""
+    """Return the body of a request to send; without a group each email gets its own group."""
     request = contract.SendEmailRequest(
         to="reader@example.com", subject="Your talk was moved", html=HTML, text=TEXT, group_id=group_id
     )
@@ -33,7 +33,7 @@ def send_request(group_id: str | None) -> bytes:
 
 
 def new_ids(count: int) -> list[str]:
-    """Return so many email ids."""
+    """Return a number of email ids."""
     return [str(uuid.uuid4()) for _ in range(count)]
 
 

@@ -23,7 +23,7 @@ GROUP = "bench.naive_group"
 
 
 class Queries:
-    """Answers as the service does, from what it reads one after the other."""
+    """Answers as the service does, with one read after the other."""
 
     def __init__(self, recipients: KeyValue, index: KeyValue) -> None:
         self._recipients = recipients
@@ -62,7 +62,7 @@ class Queries:
         return record
 
     async def _email_ids(self, key: str) -> list[str]:
-        """Read segment after segment until there is none."""
+        """Read one segment after the other."""
         email_ids: list[str] = []
         segment = group_index.FIRST
         while True:

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""The limit of answering: whatever comes on `bench.echo` goes back at once. `python -m tests.bench.nats_echo URL`."""
+"""The limit of a reply: each message to `bench.echo` is returned at once. `python -m tests.bench.nats_echo URL`."""
 
 from __future__ import annotations
 

@@ -1,16 +1,16 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""How large and how often: what the command line may change."""
+"""The options of the command line: sizes and counts."""
 
 from __future__ import annotations
 
-from pathlib import Path  # noqa: TC003 - msgspec looks at the types of a struct's fields
+from pathlib import Path  # noqa: TC003 - msgspec needs the types of a struct's fields
 
 import msgspec
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """The full size by default; `scale` makes all counts smaller alike."""
+    """The full size by default; `scale` is a factor for all counts."""
 
     runs: int = 3
     scale: float = 1.0
@@ -21,5 +21,5 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     alone: bool = False  # without limits and naive baselines
 
     def count(self, full: int, *, least: int = 20) -> int:
-        """Return a count at the scale asked for."""
+        """Return a count at the chosen scale."""
         return max(min(least, full), round(full * self.scale))

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""What /proc says of processes: time on the CPU, and memory now and at its peak. Linux only."""
+"""CPU time and memory of processes, from /proc. Linux only."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _USER, _SYSTEM = 11, 12  # utime and stime, counted behind the command's name (p
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:
-    """Return the user and system time that the processes have taken since they began."""
+    """Return the user and system time of the processes since their start."""
     return sum(map(_cpu_seconds, pids))
 
 
 def rss_mb(pid: int) -> float:
-    """Return the resident memory now."""
+    """Return the current resident memory."""
     return _status_mb(pid, "VmRSS")
 
 
 def peak_mb(pids: Iterable[int]) -> float:
-    """Return the largest resident memory that any of the processes ever had."""
+    """Return the largest peak of resident memory of the processes."""
     return max(_status_mb(pid, "VmHWM") for pid in pids)
 
 

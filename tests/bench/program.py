@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""A process of the benchmark, its output in a file: what it prints must cost it no more than a log costs anyone."""
+"""A process of the benchmark, with its output in a file, which costs as little as a log in production."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ class Program:
         return self._process.pid
 
     async def wait_until_ready(self) -> None:
-        """Return when a helper has printed that it is ready."""
+        """Return when a helper has printed READY."""
         async with asyncio.timeout(START_SECONDS):
             while READY not in self._log.read_text():
                 self._check_alive()
                 await asyncio.sleep(LOOK_AGAIN)
 
     async def wait_until_serving(self, port: int) -> float:
-        """Return when /readyz of a service is 200, and how many seconds after its start that is."""
+        """Return the seconds from the start of a service until /readyz is 200."""
         async with asyncio.timeout(START_SECONDS):
             while not await _is_serving(port):
                 self._check_alive()
@@ -53,7 +53,7 @@ class Program:
         return time.perf_counter() - self.started_at
 
     async def end(self) -> None:
-        """SIGTERM, and SIGKILL where that does not help."""
+        """Send SIGTERM, and SIGKILL if the process does not end in time."""
         child.signal_to(self._process, signal.SIGTERM)
         try:
             async with asyncio.timeout(STOP_SECONDS):
@@ -64,7 +64,7 @@ class Program:
 
     def _check_alive(self) -> None:
         if self._process.returncode is not None:
-            raise RuntimeError(f"it has ended:\n{self._log.read_text()[-3000:]}")
+            raise RuntimeError(f"the process has ended:\n{self._log.read_text()[-3000:]}")
 
 
 @asynccontextmanager

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""What was measured: one sample of a run, and the row of a table that several samples make."""
+"""Samples of single runs, and the rows of a table, which are medians of samples."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MS, _US = 1e3, 1e6
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
-    """One measurement; None where there is nothing to say."""
+    """One measurement; None is not measured."""
 
     value: float
     p50_ms: float | None = None
@@ -29,7 +29,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """The median of some samples, and how far their values lie apart."""
+    """The median of some samples, with the lowest and the highest value."""
 
     case: str
     name: str
@@ -44,13 +44,13 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     peak_mb: float | None = None
 
     def times(self, other: Row) -> float:
-        """Return how many times better this is than the other: a higher rate, less time, less memory."""
+        """Return the factor by which this row is better than the other: a higher rate, less time, less memory."""
         ours, theirs = (self.value, other.value) if self.unit == RATE else (other.value, self.value)
         return ours / theirs if theirs else float("inf")
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """One scenario: what was run, and what came out."""
+    """One scenario and its rows."""
 
     scenario: str
     title: str
@@ -64,28 +64,28 @@ class Collected:
         self._samples: dict[tuple[str, str, Role, str], list[Sample]] = {}
 
     def add(self, name: str, role: Role, sample: Sample, *, case: str = "", unit: str = RATE) -> None:
-        """Keep a sample."""
+        """Add a sample."""
         self._samples.setdefault((case, name, role, unit), []).append(sample)
 
     def rows(self) -> list[Row]:
-        """Make a row of each, those of a case together."""
+        """Return the rows, ordered by case."""
         rows = [_row(*key, samples) for key, samples in self._samples.items()]
         cases = list(dict.fromkeys(row.case for row in rows))
         return sorted(rows, key=lambda row: cases.index(row.case))
 
 
 def in_turn(*steps: Sample) -> Sample:
-    """Sum up work that takes several steps: the rate at which they could be done one after the other."""
+    """Return the rate of work that consists of several steps, one after the other."""
     return Sample(value=1 / sum(1 / step.value for step in steps))
 
 
 def cpu_us(cpu_seconds: float, count: int) -> float | None:
-    """Return the CPU time of one unit; None if the kernel's clock is too coarse to tell."""
+    """Return the CPU time of one unit; None if it is below the resolution of the kernel's clock."""
     return cpu_seconds / count * _US if cpu_seconds >= LEAST_CPU_SECONDS else None
 
 
 def of_rate(latencies: Sequence[float], seconds: float, cpu_seconds: float = 0.0) -> Sample:
-    """Sum up a load: requests a second, with their latencies in seconds."""
+    """Return the sample of a load: requests per second, with their latencies in seconds."""
     count = len(latencies)
     return Sample(
         value=count / seconds,
@@ -96,7 +96,7 @@ def of_rate(latencies: Sequence[float], seconds: float, cpu_seconds: float = 0.0
 
 
 def of_latency(latencies: Sequence[float], cpu_seconds: float = 0.0, peak_mb: float | None = None) -> Sample:
-    """Sum up a load of which the time of one request matters."""
+    """Return the sample of a load by the latency of one request."""
     return Sample(
         value=percentile(latencies, 50) * _MS,
         p50_ms=percentile(latencies, 50) * _MS,
@@ -107,7 +107,7 @@ def of_latency(latencies: Sequence[float], cpu_seconds: float = 0.0, peak_mb: fl
 
 
 def percentile(values: Sequence[float], percent: int) -> float:
-    """Return the value that so many percent of the values do not exceed."""
+    """Return a percentile of the values."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]
 

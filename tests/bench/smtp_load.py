@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""The limit of sending: the same mails over as many kept SMTP connections, and nothing else."""
+"""The limit of sending: the same mails over the same number of open SMTP connections, and nothing else."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ CREDENTIALS = ("bench", "bench-password")
 
 
 class Target(NamedTuple):
-    """Where mails go; with a context over STARTTLS and AUTH."""
+    """The SMTP server; with a context the mails go over STARTTLS and AUTH."""
 
     port: int
     tls: ssl.SSLContext | None = None
 
 
 class Kept(asyncio.Protocol):
-    """One connection, a reply awaited for each line."""
+    """One connection, which waits for the reply to each line."""
 
     def __init__(self) -> None:
         self._received = b""
@@ -37,11 +37,11 @@ class Kept(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport, the plain one and then the encrypted one."""
-        self.transport = cast("asyncio.Transport", transport)  # uvloop's inherits from nothing
+        """Store the transport: first the plain one, then the encrypted one."""
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's has no base class
 
     def data_received(self, data: bytes) -> None:
-        """Settle the reply with its last line, the one without a hyphen."""
+        """Complete the reply at its last line, the one without a hyphen."""
         self._received += data
         if self._received[-1:] == b"\n" and self._received.splitlines()[-1][3:4] == b" ":
             reply, self._received = self._received, b""
@@ -55,7 +55,7 @@ class Kept(asyncio.Protocol):
         return await self._awaited
 
     async def greet(self, target: Target) -> None:
-        """Say hello, and where TLS is wanted, once more behind it, with AUTH."""
+        """Send EHLO; with TLS also STARTTLS, a second EHLO and AUTH."""
         await self._awaited
         await self.command(b"EHLO bench\r\n")
         if target.tls:
@@ -67,17 +67,17 @@ class Kept(asyncio.Protocol):
             await self.command(b"AUTH PLAIN " + base64.b64encode("\0".join(["", *CREDENTIALS]).encode()) + b"\r\n")
 
     async def send(self, message: bytes) -> None:
-        """Hand over one mail."""
+        """Send one mail."""
         await self.command(b"MAIL FROM:<noreply@lfx.linuxfoundation.org>\r\n")
         await self.command(b"RCPT TO:<reader@example.com>\r\n")
         await self.command(b"DATA\r\n")
         reply = await self.command(message)
         if reply[:1] != b"2":
-            raise RuntimeError(f"the sink says {reply!r}")
+            raise RuntimeError(f"the sink replied {reply!r}")
 
 
 async def measure(target: Target, connections: int, count: int) -> Sample:
-    """Send so many mails over so many connections."""
+    """Send a number of mails over a number of connections."""
     async with _connected(target, connections) as kept:
         latencies: list[float] = []
         mails_left = iter(range(count))
@@ -87,7 +87,7 @@ async def measure(target: Target, connections: int, count: int) -> Sample:
 
 
 async def mails_received(target: Target) -> int:
-    """Ask the sink how many mails have come."""
+    """Return the number of mails that the sink received."""
     async with _connected(Target(target.port), 1) as (asking,):
         return int((await asking.command(b"XCOUNT\r\n"))[4:])
 

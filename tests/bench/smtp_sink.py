@@ -3,7 +3,7 @@
 """An SMTP server that takes every mail and keeps none: as little work as can be, so that it is not what is measured.
 
 `python -m tests.bench.smtp_sink PORT DELAY_SECONDS [CERT_FILE KEY_FILE]`: with a certificate it offers STARTTLS, and
-AUTH behind it. XCOUNT, its own command, tells how many mails have come.
+AUTH behind it. XCOUNT, its own command, returns the number of received mails.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ANSWERS: Final = {
 
 
 class Sink:
-    """What all sessions have in common."""
+    """The state of all sessions."""
 
     def __init__(self, delay: float, tls: ssl.SSLContext | None) -> None:
         self.delay = delay
@@ -50,14 +50,14 @@ class Session(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Greet; TLS makes a connection anew, and then nobody is greeted."""
+        """Send the greeting, except after STARTTLS, which makes a new transport."""
         is_first = self._transport is None
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's inherits from nothing
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's has no base class
         if is_first:
             self._reply(b"220 sink ESMTP\r\n")
 
     def data_received(self, data: bytes) -> None:
-        """Answer what is complete."""
+        """Answer complete commands."""
         self._received += data
         if self._in_data:
             if self._received.endswith(END_OF_DATA):

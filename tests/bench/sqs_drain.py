@@ -19,7 +19,7 @@ BATCH = 10
 
 
 def client(queue_url: str) -> Any:
-    """Return a client of the queue's endpoint; it needs credentials, and nobody looks at them."""
+    """Return a client of the queue's endpoint; boto3 needs credentials, the endpoint ignores them."""
     url = urlsplit(queue_url)
     return boto3.session.Session().client(
         "sqs",

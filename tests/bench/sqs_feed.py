@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Fills the queue of the SQS process and learns when it is empty again."""
+"""Fill the queue of the SQS process and wait until it is empty again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BODIES_PER_LINE = 500
 
 
 class Feed:
-    """The other end of the control socket."""
+    """The client end of the control socket."""
 
     def __init__(self, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.endpoint_url = f"http://127.0.0.1:{port}"
@@ -28,16 +28,16 @@ class Feed:
         self._writer = writer
 
     async def hold(self, bodies: Sequence[str]) -> None:
-        """Put messages aside, so that a full queue appears at once."""
+        """Prepare messages, so that a full queue can appear at once."""
         for start in range(0, len(bodies), BODIES_PER_LINE):
             await self._order(Order(hold=list(bodies[start : start + BODIES_PER_LINE])))
 
     async def release(self) -> None:
-        """Let what is held be received."""
+        """Put the prepared messages into the queue."""
         await self._order(Order(release=True))
 
     async def until_empty(self) -> Emptied:
-        """Return when everything is deleted."""
+        """Return when all messages are deleted."""
         return await self._order(Order(until_empty=True))
 
     async def _order(self, order: Order) -> Emptied:
@@ -47,7 +47,7 @@ class Feed:
 
 @asynccontextmanager
 async def connected(port: int, socket: str) -> AsyncIterator[Feed]:
-    """Connect to the process for as long as the block lasts."""
+    """Connect to the process during the block."""
     reader, writer = await asyncio.open_unix_connection(socket, limit=LONGEST_LINE)
     try:
         yield Feed(port, reader, writer)

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """The stack's SQS endpoint in a process of its own. `python -m tests.bench.sqs_server PORT SOCKET`.
 
-Over the socket (lines of JSON) a queue is filled unseen and released at once, and the end of it is told.
+The socket (lines of JSON) receives the messages, puts them into the queue at once, and reports when it is empty.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LONGEST_SECONDS = 600.0
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Hold these messages back, or release all that is held; then tell when the queue is empty."""
+    """Prepare these messages, or put the prepared ones into the queue, or wait until the queue is empty."""
 
     hold: list[str] = []
     release: bool = False
@@ -33,21 +33,21 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Emptied(msgspec.Struct, frozen=True, kw_only=True):
-    """How long it took from the release, and of each message the time from its receipt to its deletion."""
+    """The seconds since the release, and of each message the time from its receipt to its deletion."""
 
     seconds: float
     latencies: list[float]
 
 
 class TimedQueue(Queue):
-    """Notes how long each message was in flight."""
+    """A queue that records how long each message was in flight."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.latencies: list[float] = []
 
     def delete(self, handle: str) -> None:
-        """Delete as ever, and note the time."""
+        """Delete a message and record its time in flight."""
         message = self._find(handle)
         super().delete(handle)
         if message:
@@ -55,7 +55,7 @@ class TimedQueue(Queue):
 
 
 class Control:
-    """Does what comes over the socket."""
+    """Executes the orders from the socket."""
 
     def __init__(self, queue: TimedQueue) -> None:
         self._queue = queue
@@ -63,7 +63,7 @@ class Control:
         self._released_at = 0.0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Follow orders until the other side hangs up."""
+        """Execute orders until the client disconnects."""
         while line := await reader.readline():
             answer = await self._follow(msgspec.json.decode(line, type=Order))
             writer.write(msgspec.json.encode(answer) + b"\n")
@@ -100,4 +100,4 @@ def _timed(sqs: SqsEndpoint) -> TimedQueue:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]), sys.argv[2]))  # the stack checks for asyncio's transports: no uvloop
+    asyncio.run(main(int(sys.argv[1]), sys.argv[2]))  # no uvloop: the stack needs asyncio's transports

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""What a scenario runs on: nats-server with both buckets, and on demand the services and servers, each a process."""
+"""The processes of a scenario: nats-server with both buckets, and on request the services and other servers."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from tests.bench.program import Program
     from tests.bench.sqs_feed import Feed
 
-_SHOWN = 500  # characters of a log, where a scenario fails
+_SHOWN = 500  # characters of a log that are shown when a scenario fails
 RELAY, TRACKER = "lfx-email-relay", "lfx-email-tracker"
 
 
 class Stage:
-    """The running nats-server, a connection to it, and a directory for what the processes print."""
+    """The running nats-server, a connection to it, and a directory for the output of the processes."""
 
     def __init__(self, home: Path, nats_url: str, caller: Caller, options: Options) -> None:
         self.nats_url = nats_url
@@ -42,14 +42,14 @@ class Stage:
 
     @asynccontextmanager
     async def service(self, script: str, **settings: str) -> AsyncIterator[Program]:
-        """Run a service by its console script, until it serves."""
+        """Run a service by its console script; enter the block when it serves."""
         port = free_port()
         async with self.start(script, port, **settings) as running:
             await running.wait_until_serving(port)
             yield running
 
     def start(self, script: str, port: int, **settings: str) -> AbstractAsyncContextManager[Program]:
-        """Run a service by its console script, with nothing but these settings; it may not serve yet."""
+        """Run a service by its console script with only these settings, without waiting until it serves."""
         environment = {
             "PATH": os.environ.get("PATH", os.defpath),
             "PORT": str(port),
@@ -71,7 +71,7 @@ class Stage:
         return self.service(RELAY, **to_sink, **settings)
 
     def tracker(self, feed: Feed | None = None) -> AbstractAsyncContextManager[Program]:
-        """Run a tracker, with eventing where there is a queue."""
+        """Run a tracker, with eventing if there is a queue."""
         return self.service(TRACKER, **(eventing(feed) if feed else {}))
 
     def helper(self, module: str, *arguments: str) -> AbstractAsyncContextManager[Program]:
@@ -111,7 +111,7 @@ def eventing(feed: Feed) -> dict[str, str]:
 
 @asynccontextmanager
 async def running(options: Options) -> AsyncIterator[Stage]:
-    """Run nats-server with both buckets; everything is gone afterwards."""
+    """Run nats-server with both buckets; remove all files afterwards."""
     with tempfile.TemporaryDirectory(prefix="lfx-email-bench-") as directory:
         async with nats_server.running() as nats, caller.connected(nats.url) as connected:
             await buckets.create(connected)

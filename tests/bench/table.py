@@ -52,7 +52,7 @@ def _line(case: str, row: Row, service: Row | None) -> tuple[str, ...]:
 
 
 def number(value: float) -> str:
-    """Return three digits of a small number, and all before the point of a large one."""
+    """Return a small number with three digits, and a large one without decimals."""
     return f"{value:.3g}" if value < _EXACT_BELOW else f"{value:,.0f}"
 
 

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""KEEP=1: what to type while everything runs, and a directory with the logs, the mails and an event to play."""
+"""KEEP=1: commands to try while everything runs, and a directory with the logs, the mails and an event."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
     from tests.stack.smtp_server import SmtpServer
 
 LOOK_AGAIN_SECONDS = 0.2
-FOR_EVER = 1e9
+WITHOUT_LIMIT = 1e9
 EVENT, HTML, TEXT = "open.json", "mail.html", "mail.txt"
 EMAIL = {"to": "you@example.com", "subject": "Hi", "text": "Hi", "html": "<b>Hi</b>"}
 
 
 async def leave_running(stack: Stack, screen: Screen, email_ids: Mapping[str, str], interruption: Interruption) -> None:
-    """Say what can be tried, and return at Ctrl-C."""
+    """Print the commands to try, and return at Ctrl-C."""
     (stack.home / EVENT).write_bytes(_open_event(stack, email_ids[mails.PLAIN.to]))
     (stack.home / HTML).write_text(EMAIL["html"])
     (stack.home / TEXT).write_text(EMAIL["text"])
     _print(stack, screen, email_ids)
-    laying_out = [
+    writing = [
         asyncio.create_task(_follow(stack.relay, stack.home / f"{RELAY}.log")),
         asyncio.create_task(_follow(stack.tracker, stack.home / f"{TRACKER}.log")),
         asyncio.create_task(_keep_mails(stack.smtp, stack.home)),
@@ -45,9 +45,9 @@ async def leave_running(stack: Stack, screen: Screen, email_ids: Mapping[str, st
     try:
         await interruption.wait()
     finally:
-        for task in laying_out:
+        for task in writing:
             task.cancel()
-        await asyncio.gather(*laying_out, return_exceptions=True)
+        await asyncio.gather(*writing, return_exceptions=True)
 
 
 def _print(stack: Stack, screen: Screen, email_ids: Mapping[str, str]) -> None:
@@ -64,10 +64,10 @@ def _print(stack: Stack, screen: Screen, email_ids: Mapping[str, str]) -> None:
         screen.command(
             "curl", "-i", f"http://localhost:{process.port}/livez", f"http://localhost:{process.port}/readyz"
         )
-    screen.heading("One more open of the plain email", "played again it changes nothing")
+    screen.heading("One more open of the plain email", "a second time changes nothing")
     target = "-H 'X-Amz-Target: AmazonSQS.SendMessage'"
     screen.command("curl", stack.sqs.endpoint_url, target, f"-d @{stack.home / EVENT}")
-    screen.heading("As any caller", "with the nats CLI")
+    screen.heading("With the nats CLI")
     request = ("nats", "req", "--server", stack.nats.url)
     screen.command(*request, contract.SEND_EMAIL_SUBJECT, _quoted(EMAIL))
     screen.command(*request, contract.GET_EMAIL_STATUS_SUBJECT, _quoted({"email_id": email_id}))
@@ -83,7 +83,7 @@ def _quoted(request: Mapping[str, str]) -> str:
 
 
 def _open_event(stack: Stack, email_id: str) -> bytes:
-    """Encode a call of SendMessage, so that neither the AWS CLI nor credentials are needed to play it."""
+    """Encode a call of SendMessage, so that curl can send it without the AWS CLI and credentials."""
     event = ses_events.open_(f"{mails.GROUP}/{email_id}", datetime.now(UTC), to=mails.PLAIN.to)
     return msgspec.json.encode({"QueueUrl": stack.sqs.queue_url, "MessageBody": ses_events.notification(event)})
 
@@ -96,12 +96,12 @@ async def _follow(process: Console, log: Path) -> None:
             file.write(text[written:])
             file.flush()
             written = len(text)
-            await asyncio.sleep(LOOK_AGAIN_SECONDS)  # the Console tells of events it is asked for, not of every line
+            await asyncio.sleep(LOOK_AGAIN_SECONDS)  # the Console announces single events, not every line
 
 
 async def _keep_mails(smtp: SmtpServer, home: Path) -> None:
     kept = 0
     while True:
-        for mail in (await smtp.wait_for_mails(kept + 1, FOR_EVER))[kept:]:
+        for mail in (await smtp.wait_for_mails(kept + 1, WITHOUT_LIMIT))[kept:]:
             kept += 1
             (home / f"{kept:03}.eml").write_bytes(mail.content)

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""A caller of the services as any other: requests over NATS, and the push events for whoever subscribes."""
+"""A caller of the services: it sends requests over NATS and subscribes to the push events."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nats.aio.client import Client
     from nats.aio.msg import Msg
 
-CALLERS_PATIENCE_SECONDS = 10.0
+REPLY_SECONDS = 10.0
 PUSH_SUBJECTS = (
     contract.EMAIL_DELIVERED_SUBJECT,
     contract.EMAIL_OPENED_SUBJECT,
@@ -29,14 +29,14 @@ PUSH_SUBJECTS = (
 
 
 class Push(NamedTuple):
-    """A push event as it came."""
+    """A push event as received."""
 
     subject: str
     data: bytes
 
 
 class Caller:
-    """Asks, and collects what is pushed."""
+    """Sends requests and collects push events."""
 
     def __init__(self, client: Client) -> None:
         self.pushes: list[Push] = []
@@ -45,7 +45,7 @@ class Caller:
 
     async def ask(self, subject: str, request: msgspec.Struct) -> bytes:
         """Send a request and return the body of its reply."""
-        reply = await self._client.request(subject, msgspec.json.encode(request), timeout=CALLERS_PATIENCE_SECONDS)
+        reply = await self._client.request(subject, msgspec.json.encode(request), timeout=REPLY_SECONDS)
         return reply.data
 
     async def subscribe(self) -> None:
@@ -55,7 +55,7 @@ class Caller:
         await self._client.flush()
 
     async def wait_for_pushes(self, count: int, timeout: float) -> None:
-        """Return when so many have come."""
+        """Return when `count` push events were received."""
         await self._change.wait_until(lambda: len(self.pushes) >= count, timeout, lambda: f"{len(self.pushes)} pushes")
 
     async def _collect(self, msg: Msg) -> None:
@@ -65,7 +65,7 @@ class Caller:
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[Caller]:
-    """Connect for as long as the block lasts."""
+    """Connect during the block."""
     client = await nats.connect(url, allow_reconnect=False)
     try:
         yield Caller(client)

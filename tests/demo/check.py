@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""A claim, what makes it true, and what came."""
+"""A claim with its expected and its actual value."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ BEFORE_THE_DIFFERENCE = 40
 
 
 class Check(NamedTuple):
-    """Holds where what came is what was expected."""
+    """Holds if the actual value is the expected one."""
 
     claim: str
     expected: object
-    came: object
+    actual: object
 
     @property
     def holds(self) -> bool:
         """Whether the claim is true."""
-        return self.expected == self.came
+        return self.expected == self.actual
 
     @property
     def difference(self) -> tuple[str, str]:
-        """What was expected and what came, of long ones the part around the first difference."""
-        expected, came = repr(self.expected), repr(self.came)
-        start = max(0, _common(expected, came) - BEFORE_THE_DIFFERENCE)
-        return _part(expected, start), _part(came, start)
+        """The expected and the actual value; of long ones the part around the first difference."""
+        expected, actual = repr(self.expected), repr(self.actual)
+        start = max(0, _common(expected, actual) - BEFORE_THE_DIFFERENCE)
+        return _part(expected, start), _part(actual, start)
 
 
 def _common(one: str, other: str) -> int:

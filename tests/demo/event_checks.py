@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""What must come back from the events: the record, the counts, the push events."""
+"""The checks of the events: the record, the counts, the push events."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ COUNTS = {"total_sent": 4, "delivered": 3, "opened": 3, "unique_opened": 2, "fai
 
 
 def of_record(record: contract.EmailRecipientRecord, script: Script) -> Iterable[Check]:
-    """The record of the plain mail says what was played for it."""
-    [delivery] = _played(script, "delivery")
-    opens = _played(script, "open")
-    [click] = _played(script, "click")
+    """The record of the plain mail has its events."""
+    [delivery] = _events_of(script, "delivery")
+    opens = _events_of(script, "open")
+    [click] = _events_of(script, "click")
     yield Check(
-        "delivered, at the time SES says, though an open came first",
+        "delivered at the time of SES, although an open came first",
         (True, delivery.at),
         (record.delivered, record.delivered_at),
     )
     yield Check(
-        "opened twice: the replay is not counted again",
+        "opened twice: the repeated event is not counted",
         (True, 2, tuple(contract.OpenEvent(event_id=one.message_id, opened_at=one.at) for one in opens)),
         (record.opened, record.open_count, record.opened_at_list),
     )
     yield Check(
-        "clicked once, on the link that was played",
+        "clicked once, with the link of the event",
         (True, 1, (contract.ClickEvent(event_id=click.message_id, link=events.CLICKED, clicked_at=click.at),)),
         (record.clicked, record.click_count, record.click_list),
     )
@@ -53,21 +53,21 @@ def of_record(record: contract.EmailRecipientRecord, script: Script) -> Iterable
 
 
 def of_analytics(counts: Mapping[str, Any]) -> Iterable[Check]:
-    """The counts are those of the events as played."""
+    """The counts are those of the events."""
     yield Check("the group's counts are those of the events", {"group_id": mails.GROUP, **COUNTS}, counts)
 
 
 def of_pushes(pushes: Sequence[Push], script: Script, email_ids: Mapping[str, str]) -> Iterable[Check]:
-    """Each new event was announced once."""
+    """Each new event was pushed once."""
     new = script.distinct
     yield Check(
-        f"{len(new)} push events were published, one for each event, none for the replay",
+        f"{len(new)} push events: one for each event, none for the repeated one",
         Counter((SUBJECTS[one.kind], email_ids[one.mail.to], _reason(one)) for one in new),
-        Counter(_announced(push) for push in pushes),
+        Counter(_pushed(push) for push in pushes),
     )
 
 
-def _played(script: Script, kind: str) -> list[Notification]:
+def _events_of(script: Script, kind: str) -> list[Notification]:
     return sorted(
         (one for one in script.distinct if one.mail is mails.PLAIN and one.kind == kind), key=lambda one: one.at
     )
@@ -77,6 +77,6 @@ def _reason(event: Notification) -> str:
     return event.kind if SUBJECTS[event.kind] == contract.EMAIL_FAILED_SUBJECT else ""
 
 
-def _announced(push: Push) -> tuple[str, str, str]:
+def _pushed(push: Push) -> tuple[str, str, str]:
     event = msgspec.json.decode(push.data)
     return push.subject, event.get("email_id", ""), event.get("reason", "")

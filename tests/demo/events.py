@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""The SES events of the demo as SNS puts them in the queue: what was later comes earlier, and one comes twice."""
+"""The SES events of the demo in the form of SNS: out of order, and one of them twice."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CLICKED = "https://lfx.dev/minutes?m=1"
 
 
 class Notification(NamedTuple):
-    """One event; `body` is the SQS message, `message_id` that of SNS, which tells replays from new events."""
+    """One event; `body` is the SQS message, `message_id` the id of SNS, which identifies repeats."""
 
     kind: str
     mail: Mail
@@ -30,24 +30,24 @@ class Notification(NamedTuple):
 
 
 class Script(NamedTuple):
-    """The events in the order of the queue; the second part comes when the first is in the records."""
+    """The events in the order of the queue; the second part is sent when the first is applied."""
 
     before_delivery: tuple[Notification, ...]
     afterwards: tuple[Notification, ...]
 
     @property
-    def replayed(self) -> Notification:
-        """The one that comes twice."""
+    def repeated(self) -> Notification:
+        """The event that is sent twice."""
         return self.before_delivery[0]
 
     @property
     def distinct(self) -> list[Notification]:
-        """Without the replay."""
+        """The events without the repeat."""
         return list(dict.fromkeys(self.before_delivery + self.afterwards))
 
 
 def script(email_ids: Mapping[str, str], sent_at: datetime) -> Script:
-    """Write the events of mails that were sent at such a time; `email_ids` are by recipient."""
+    """Return the events of mails that were sent at this time; `email_ids` are by recipient."""
 
     def event(kind: str, mail: Mail, seconds: int, make: Callable[..., ses_events.Event]) -> Notification:
         at, message_id = sent_at + timedelta(seconds=seconds), str(uuid.uuid4())

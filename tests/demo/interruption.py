@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Ctrl-C and SIGTERM: the first one ends the demo at whatever it waits for, and no later one disturbs the clean-up."""
+"""Ctrl-C and SIGTERM: the first one ends the demo at any point, and later ones do not disturb the clean-up."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interruption:
-    """Cancels the task it was made in, once, until told to ignore signals."""
+    """Cancels the task that created it at the first signal, until signals are ignored."""
 
     def __init__(self) -> None:
         self.status = 0
@@ -23,14 +23,14 @@ class Interruption:
             asyncio.get_running_loop().add_signal_handler(number, self._come, number)
 
     async def wait(self) -> None:
-        """Return at the signal, which then counts as the wished-for end."""
+        """Return at the signal, which is then a normal end."""
         with suppress(asyncio.CancelledError):
             await asyncio.get_running_loop().create_future()
         self._task.uncancel()
         self.status = 0
 
     def ignore(self) -> None:
-        """From now on, to the very end of the process."""
+        """Ignore signals until the end of the process."""
         for number in SIGNALS:
             asyncio.get_running_loop().remove_signal_handler(number)
             signal.signal(number, signal.SIG_IGN)

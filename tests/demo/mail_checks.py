@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""What must come back from sending: the replies, and the mails as the SMTP server got them."""
+"""The checks of sending: the replies, and the mails at the SMTP server."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ class Answer(NamedTuple):
 
     @property
     def email_id(self) -> str:
-        """Empty where the mail was not accepted."""
+        """The id of the mail; empty if it was not accepted."""
         return str(self.decoded.get("email_id", ""))
 
 
 class Content(NamedTuple):
-    """What a reader sees of a mail."""
+    """The visible content of a mail."""
 
     sender: Mailboxes
     reply_to: Mailboxes
@@ -61,30 +61,30 @@ class Content(NamedTuple):
 
 
 def of_replies(answers: Sequence[Answer]) -> Iterable[Check]:
-    """All but one mail are accepted."""
+    """All mails except one are accepted."""
     accepted = [answer for answer in answers if answer.decoded.get("group_id") == mails.GROUP and answer.email_id]
     yield Check(
-        f"{len(ACCEPTED)} of {len(answers)} are accepted, each with an email_id of its own",
+        f"{len(ACCEPTED)} of {len(answers)} are accepted, each with its own email_id",
         ([mail.to for mail in ACCEPTED], len(ACCEPTED)),
         ([answer.mail.to for answer in accepted], len({answer.email_id for answer in accepted})),
     )
     refused = next(answer for answer in answers if answer.mail is mails.REFUSED)
     yield Check(
-        f'the refused one is answered "{contract.DELIVERY_FAILED}"',
+        f'the reply for the refused one is "{contract.DELIVERY_FAILED}"',
         {"error": contract.DELIVERY_FAILED},
         refused.decoded,
     )
 
 
 def of_mails(received: Sequence[ReceivedMail], email_ids: Mapping[str, str]) -> Iterable[Check]:
-    """Each accepted mail arrived once, safely, exactly and with its headers."""
+    """Each accepted mail arrived once, unchanged and with its headers."""
     yield Check(
         "each accepted mail arrived once, over TLS and after AUTH",
         [((mail.to,), True, stack.USERNAME) for mail in ACCEPTED],
         [(mail.recipients, mail.tls, mail.authenticated_as) for mail in received],
     )
     yield Check(
-        "each decodes to exactly what was sent: addresses, subject, text, html",
+        "each has exactly the addresses, subject, text and html of its request",
         [_sent(mail) for mail in ACCEPTED],
         [_content(mail) for mail in received],
     )
@@ -95,7 +95,7 @@ def of_mails(received: Sequence[ReceivedMail], email_ids: Mapping[str, str]) -> 
         (longest <= MAX_LINE_BYTES, all(mail.content.isascii() for mail in received)),
     )
     yield Check(
-        "each carries the headers that SES and the tracker need",
+        "each has the headers that SES and the tracker need",
         [_sent_tracking(email_ids[mail.to]) for mail in ACCEPTED],
         [_tracking(mail) for mail in received],
     )

@@ -9,25 +9,25 @@ from typing import NamedTuple
 from shared.contract import SendEmailRequest
 
 GROUP = "summit"
-NOBODY = "nobody@example.com"
+UNKNOWN = "nobody@example.com"
 REFUSAL = "550 5.1.1 no such user"
 LINK = "https://lfx.example.org/unsubscribe?token=".ljust(3000, "x")
 
 
 class Mail(NamedTuple):
-    """A request, and what is special about it."""
+    """A request and its description."""
 
     about: str
     request: SendEmailRequest
 
     @property
     def to(self) -> str:
-        """Whom it is for."""
+        """The recipient."""
         return self.request.to or ""
 
     @property
     def subject(self) -> str:
-        """What it is about."""
+        """The subject."""
         return self.request.subject or ""
 
 
@@ -77,7 +77,7 @@ REFUSED = Mail(
     "to an address that the SMTP server refuses with 550",
     SendEmailRequest(
         group_id=GROUP,
-        to=NOBODY,
+        to=UNKNOWN,
         subject="Are you there?",
         text="Are you there?\n",
         html="<p>Are you there?</p>\n",

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""How the demo looks: with colours on a terminal, as plain text anywhere else, and never wider than 80 columns."""
+"""The output of the demo: with colours on a terminal, otherwise plain text, at most 80 columns wide."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def on(file: TextIO) -> Screen:
     """Write to a terminal or to any other file."""
     is_terminal = file.isatty()
     if isinstance(file, TextIOWrapper):
-        file.reconfigure(errors="replace")  # a locale without UTF-8 is no reason to fail
+        file.reconfigure(errors="replace")  # do not fail in a locale without UTF-8
     console = Console(
         file=file,
         theme=_THEME,
@@ -52,7 +52,7 @@ def on(file: TextIO) -> Screen:
 
 
 class Screen:
-    """Prints, and remembers the checks."""
+    """Prints the steps and stores the checks."""
 
     def __init__(self, console: Console) -> None:
         self.checks: list[Check] = []
@@ -62,57 +62,57 @@ class Screen:
 
     @property
     def failed(self) -> list[Check]:
-        """The checks that did not hold."""
+        """The failed checks."""
         return [check for check in self.checks if not check.holds]
 
     def waiting(self, text: str) -> AbstractContextManager[object]:
-        """Show on a terminal that something goes on."""
+        """Show on a terminal that the demo waits."""
         return self._console.status(Text(text, "quiet"))
 
     def title(self, text: str) -> None:
-        """Say what this is."""
+        """Print the title."""
         self._print(Text(text, "bold"))
 
     def heading(self, text: str, note: str = "") -> None:
-        """Begin a step."""
+        """Print the heading of a step."""
         self._print(Text(""))
         self._print(Text.assemble((text, "heading"), (f" · {note}" if note else "", "quiet")))
 
     def line(self, text: str, style: str = "") -> None:
-        """Say something."""
+        """Print a line."""
         self._print(Text(f"{INDENT}{text}" if text else "", style))
 
     def rows(self, rows: Sequence[Sequence[str]], *, like: Sequence[Sequence[str]] = ()) -> None:
-        """Show columns as wide as these rows, and those they shall look like, need them."""
+        """Print rows in columns, wide enough for these rows and those of `like`."""
         widths = [max(map(cell_len, column)) for column in zip(*rows, *like, strict=True)]
         for row in rows:
             first, *rest = [cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True)]
             self._print(Text.assemble(INDENT, (first, "name"), GAP, GAP.join(rest).rstrip()))
 
     def exchange(self, sent: str, about: str, reply: bytes) -> None:
-        """Show a request and its reply."""
+        """Print a request and its reply."""
         self._print(Text.assemble(INDENT, ("→ ", "quiet"), (sent, "name"), GAP, about))
         self._print(Text.assemble(INDENT, ("← ", "quiet"), _json(reply.decode())))
 
     def wire(self, lines: Iterable[str]) -> None:
-        """Show lines as they crossed the wire."""
+        """Print lines of a mail as received."""
         for line in lines:
-            room = WIDTH - len(INDENT) - len("│ ")
-            shown = line if len(line) <= room else f"{line[: room - 1]}…"
+            width = WIDTH - len(INDENT) - len("│ ")
+            shown = line if len(line) <= width else f"{line[: width - 1]}…"
             self._print(Text.assemble(INDENT, ("│ ", "quiet"), shown) if shown else Text(f"{INDENT}│", "quiet"))
 
     def check(self, check: Check) -> None:
-        """Tick it, or say what was expected and what came."""
+        """Print a check; of a failed one also the expected and the actual value."""
         self.checks.append(check)
         mark, style = (self._tick, "right") if check.holds else (self._cross, "wrong")
         self._print(Text.assemble(INDENT, (mark, style), " ", check.claim))
         if not check.holds:
-            expected, came = check.difference
+            expected, actual = check.difference
             self._print(Text.assemble(INDENT * 2, ("expected  ", "quiet"), expected))
-            self._print(Text.assemble(INDENT * 2, ("came      ", "quiet"), came))
+            self._print(Text.assemble(INDENT * 2, ("actual    ", "quiet"), actual))
 
     def command(self, *words: str) -> None:
-        """Show what can be pasted into a shell."""
+        """Print a command that can be pasted into a shell."""
         lines = [""]
         for word in words:
             if lines[-1] and len(INDENT) + len(lines[-1]) + len(f" {word} \\") > WIDTH:
@@ -124,12 +124,12 @@ class Screen:
             self._print(Text(INDENT + line))
 
     def verdict(self, text: str, *, is_right: bool) -> None:
-        """Say how it ended."""
+        """Print the result of the demo."""
         self._print(Text(""))
         self._print(Text(text, "right" if is_right else "wrong"))
 
     def raw(self, lines: Iterable[str]) -> None:
-        """Show lines of somebody else, whatever their width."""
+        """Print lines of a log without a limit of their width."""
         for line in lines:
             self._print(Text(line, "quiet"))
 

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""What the demo runs: three servers, and both services by their console scripts, with environment variables alone."""
+"""The processes of the demo: three servers, and both services as console scripts with environment variables."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CONFIGURATION_SET = "lfx-engagement"
 
 
 class Stack(NamedTuple):
-    """All that runs; `home` is a directory that is gone afterwards."""
+    """The running processes; `home` is a temporary directory."""
 
     home: Path
     nats: NatsServer
@@ -44,7 +44,7 @@ class Stack(NamedTuple):
         await asyncio.gather(self.relay.wait_until_ready(), self.tracker.wait_until_ready())
 
     async def stop_services(self) -> tuple[int, int]:
-        """SIGTERM to both; their exit codes."""
+        """Send SIGTERM to both services; return their exit codes."""
         self.relay.terminate()
         self.tracker.terminate()
         return await self.relay.wait(), await self.tracker.wait()
@@ -52,7 +52,7 @@ class Stack(NamedTuple):
 
 @asynccontextmanager
 async def running() -> AsyncIterator[Stack]:
-    """Run everything; the services may not be ready yet."""
+    """Run everything, without waiting until the services are ready."""
     with tempfile.TemporaryDirectory(prefix="lfx-email-demo-") as directory:
         home = Path(directory)
         certificates = Certificates(home)
@@ -64,12 +64,12 @@ async def running() -> AsyncIterator[Stack]:
             console.running(RELAY, *SERVE, env=_relay_environment(nats, smtp, certificates)) as relay,
             console.running(TRACKER, *SERVE, env=_tracker_environment(nats, sqs)) as tracker,
         ):
-            smtp.refuse(mails.NOBODY, mails.REFUSAL)
+            smtp.refuse(mails.UNKNOWN, mails.REFUSAL)
             yield Stack(home, nats, smtp, sqs, relay, tracker)
 
 
 def _common(nats: NatsServer) -> dict[str, str]:
-    # A terminal's Ctrl-C reaches every process at once, nats-server too: who then still has to write gives up soon.
+    # A terminal's Ctrl-C reaches every process at once, also nats-server: limit the wait of services that still write.
     return {"NATS_URL": nats.url, "SHUTDOWN_TIMEOUT_SECONDS": "3"}
 
 

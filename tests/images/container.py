@@ -11,8 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tests.acceptance import waiting
-from tests.stack import console
+from tests.stack import console, waiting
 
 if TYPE_CHECKING:
     import signal

@@ -18,7 +18,7 @@ from relay.send_email_handler import ERROR_STRINGS, SendEmailHandler, Steps, err
 from shared import contract, decoding, suppression_list
 from shared.errors import StoreError, StoreUnavailable
 from tests.relay.steps import OPTIONS, REQUEST, Keys, Mails, Store, StuckStore, answer
-from tests.relay.waiting import until
+from tests.stack.waiting import until
 
 if TYPE_CHECKING:
     from relay.idempotency import KeyState

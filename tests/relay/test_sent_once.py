@@ -28,8 +28,8 @@ from shared.nats import inbox as inboxes
 from shared.nats.inbox import Inbox
 from shared.service.settings import ProcessSettings
 from tests.relay.steps import OPTIONS, REQUEST, Store
-from tests.relay.waiting import until
 from tests.stack import nats_proxy, nats_server
+from tests.stack.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine

@@ -15,15 +15,13 @@ from shared.nats.inbox import Inbox
 from shared.service.settings import ProcessSettings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
     from contextlib import AbstractAsyncContextManager
 
     import pytest
 
     from shared.nats.connection import Connection
     from tests.stack.nats_server import NatsServer
-
-_POLL_SECONDS = 0.01
 
 
 def connected(url: str, creds: str = "") -> AbstractAsyncContextManager[Connection]:
@@ -90,10 +88,3 @@ def has_reconnected(connected: Connection) -> bool:
 def was_never_lost(connected: Connection) -> bool:
     """Return whether the first server is still connected."""
     return connected.connected and connected.client.stats["reconnects"] == 0
-
-
-async def until(holds: Callable[[], bool], timeout: float = 10.0) -> None:
-    """Return as soon as `holds` returns true."""
-    async with asyncio.timeout(timeout):
-        while not holds():
-            await asyncio.sleep(_POLL_SECONDS)

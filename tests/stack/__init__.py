@@ -2,5 +2,5 @@
 # SPDX-License-Identifier: MIT
 """The local stack of tests, demo and benchmarks: real servers on 127.0.0.1, each an async context manager.
 
-Nothing here may import relay, tracker or shared: the stack is the outside world.
+It imports nothing of relay, tracker and shared: the stack is the outside world.
 """

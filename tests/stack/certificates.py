@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""A certificate authority of the stack's own and the certificates its servers show."""
+"""The certificate authority of the stack and the certificates of its servers."""
 
 from __future__ import annotations
 
@@ -30,29 +30,29 @@ class Certificates:
         self._authority, self._directory = authority, directory
 
     def server_context(self) -> ssl.SSLContext:
-        """For a server that is rightly called localhost or 127.0.0.1."""
+        """Return a context for a server with a valid certificate for localhost and 127.0.0.1."""
         return _server_context(self.cert_file, self.key_file)
 
     def wrong_host_context(self) -> ssl.SSLContext:
-        """For a server whose certificate is for another host."""
+        """Return a context for a server with a certificate for another host."""
         return _server_context(self.wrong_host_cert_file, self.wrong_host_key_file)
 
     def unknown_ca_context(self) -> ssl.SSLContext:
-        """For a server whose certificate nobody has signed that a client knows."""
+        """Return a context for a server with a certificate of an unknown authority."""
         return _server_context(*self._unknown)
 
     def context_valid_for(self, time_left: timedelta) -> ssl.SSLContext:
-        """For a server whose certificate is valid for so long from now; what is negative is over."""
+        """Return a context for a server whose certificate expires after this time; a negative one has expired."""
         until = datetime.now(UTC) + time_left
         hosts = ("localhost", "127.0.0.1")
         return _server_context(*_issue(self._authority, self._directory, f"until-{until:%s}", hosts, until))
 
     def client_context(self) -> ssl.SSLContext:
-        """For a client that trusts this authority alone."""
+        """Return a context for a client that trusts only this authority."""
         return ssl.create_default_context(cafile=str(self.ca_file))
 
     def nats_tls(self) -> str:
-        """The tls block of a nats-server's configuration."""
+        """Return the tls block of a nats-server's configuration."""
         return f'tls {{ cert_file: "{self.cert_file}", key_file: "{self.key_file}" }}'
 
 

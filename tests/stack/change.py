@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Waiting for a state: whoever changes it notifies, whoever waits looks again."""
+"""Wait for a state that is announced: each change wakes the waiters, and they look again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Change:
         self._waiters: set[asyncio.Future[None]] = set()
 
     def notify(self) -> None:
-        """Let every waiter look again."""
+        """Wake every waiter."""
         waiters, self._waiters = self._waiters, set()
         for waiter in waiters:
             if not waiter.done():
@@ -34,7 +34,7 @@ class Change:
             self._waiters.discard(waiter)
 
     async def wait_until(self, holds: Callable[[], bool], timeout: float, what: Callable[[], str]) -> None:
-        """Return as soon as it holds; `what` says in the TimeoutError how far it came."""
+        """Return when `holds` is true; `what` is the text of the TimeoutError."""
         try:
             async with asyncio.timeout(timeout):
                 while not holds():

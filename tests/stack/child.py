@@ -32,15 +32,15 @@ async def start(
         stdin=asyncio.subprocess.DEVNULL,
         stdout=output,
         stderr=output,
-        # A demo that dies of SIGTERM runs no clean-up: without this its servers would stay for ever.
+        # A demo killed by a signal runs no clean-up: without this its servers would never end.
         preexec_fn=_die_with_parent if sys.platform == "linux" else None,
     )
 
 
 def signal_to(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
-    """Send a signal to a process that may just have ended.
+    """Send a signal to a process, if it has not ended.
 
-    Process.send_signal polls first, and so may take the exit code away from asyncio's own watcher.
+    Process.send_signal polls first, and may so take the exit code from asyncio's watcher.
     """
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
@@ -48,7 +48,7 @@ def signal_to(process: asyncio.subprocess.Process, number: signal.Signals) -> No
 
 
 def pause(process: asyncio.subprocess.Process) -> None:
-    """SIGSTOP, and return when each of its threads has stopped: for a moment the others go on."""
+    """Send SIGSTOP and return when all threads have stopped."""
     signal_to(process, signal.SIGSTOP)
     with contextlib.suppress(ChildProcessError):  # it has ended
         os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)

@@ -27,7 +27,7 @@ _LOOK_AGAIN = 0.02
 
 
 class Printed:
-    """What came through one pipe, line by line."""
+    """The output of one pipe, by line."""
 
     def __init__(self) -> None:
         self.lines: list[bytes] = []
@@ -36,11 +36,11 @@ class Printed:
 
     @property
     def text(self) -> str:
-        """All of it, also the line that has no end yet."""
+        """The whole output, with an incomplete last line."""
         return (b"".join(self.lines) + self._rest).decode(errors="replace")
 
     async def read(self, pipe: asyncio.StreamReader) -> None:
-        """Take in everything until the pipe is closed; lines may be of any length."""
+        """Read until the pipe is closed; lines may be of any length."""
         while chunk := await pipe.read(65_536):
             *lines, self._rest = (self._rest + chunk).splitlines(keepends=True)
             if self._rest.endswith(b"\n"):
@@ -51,7 +51,7 @@ class Printed:
 
 
 class Console:
-    """The running script: what it prints, what its probes say, how it ends."""
+    """The running script: its output, its probes, its exit code."""
 
     def __init__(self, name: str, process: asyncio.subprocess.Process, port: int) -> None:
         self.port = port
@@ -78,12 +78,12 @@ class Console:
 
     @property
     def output(self) -> str:
-        """All of standard output so far."""
+        """Standard output so far."""
         return self._output.text
 
     @property
     def errors(self) -> str:
-        """All of standard error so far."""
+        """Standard error so far."""
         return self._errors.text
 
     @property
@@ -92,7 +92,7 @@ class Console:
         for line in self._output.lines[self._parsed :]:
             try:
                 record = msgspec.json.decode(line, type=dict[str, Any])
-            except msgspec.DecodeError:  # commands also print for people
+            except msgspec.DecodeError:  # commands also print text
                 continue
             self._logs.append(record)
             self._events[record.get("msg", "")].append(record)
@@ -100,33 +100,33 @@ class Console:
         return self._logs
 
     def logged(self, event: str) -> list[dict[str, Any]]:
-        """The log records of one event."""
+        """Return the log records of one event."""
         _ = self.logs
         return self._events[event]
 
     def terminate(self) -> None:
-        """SIGTERM."""
+        """Send SIGTERM."""
         self.send(signal.SIGTERM)
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """Send SIGKILL."""
         self.send(signal.SIGKILL)
 
     def send(self, number: signal.Signals) -> None:
-        """Send any signal; nothing happens where the process has ended."""
+        """Send any signal; does nothing if the process has ended."""
         child.signal_to(self._process, number)
 
     async def wait(self, timeout: float = STOP_SECONDS) -> int:
-        """Return the exit code once the process has ended."""
+        """Wait for the end of the process and return its exit code."""
         async with asyncio.timeout(timeout):
             return await self._process.wait()
 
     async def get(self, path: str) -> tuple[int, str]:
-        """GET a path of its probes; status and body."""
+        """GET a path of its probes; return status and body."""
         return await probe.get(self.port, path)
 
     async def wait_until_ready(self, timeout: float = 10.0) -> None:
-        """Return when /readyz says 200; RuntimeError with all it printed where it ends instead."""
+        """Return when /readyz is 200; raise RuntimeError with the output if the process ends before."""
         await self.wait_for_status("/readyz", 200, timeout)
 
     async def wait_for_status(self, path: str, status: int, timeout: float = 10.0) -> None:
@@ -141,7 +141,7 @@ class Console:
             raise TimeoutError(message) from None
 
     async def wait_for_log(self, event: str, timeout: float = 10.0, count: int = 1) -> dict[str, Any]:
-        """Return the latest record of an event once it was logged so often."""
+        """Return the latest record of an event when it was logged `count` times."""
         await self._output.change.wait_until(
             lambda: len(self.logged(event)) >= count,
             timeout,
@@ -150,23 +150,23 @@ class Console:
         return self.logged(event)[-1]
 
     async def wait_for_lines(self, count: int, timeout: float = 10.0) -> list[str]:
-        """Return the lines of standard output once there are so many."""
+        """Return the lines of standard output when there are `count`."""
         lines = self._output.lines
         await self._output.change.wait_until(lambda: len(lines) >= count, timeout, self._printed)
         return [line.decode() for line in lines]
 
     async def wait_for_error(self, text: str, timeout: float = 10.0) -> None:
-        """Return when standard error has this text."""
+        """Return when standard error contains this text."""
         await self._errors.change.wait_until(lambda: text in self.errors, timeout, self._printed)
 
     async def read(self) -> None:
-        """Take in both pipes until the process has closed them."""
+        """Read both pipes until the process has closed them."""
         assert self._process.stdout
         assert self._process.stderr
         await asyncio.gather(self._output.read(self._process.stdout), self._errors.read(self._process.stderr))
 
     async def end(self) -> None:
-        """SIGTERM, and SIGKILL where that does not help."""
+        """Send SIGTERM, and SIGKILL if the process does not end in time."""
         self.terminate()
         try:
             await self.wait()
@@ -192,7 +192,7 @@ class Console:
 
 @asynccontextmanager
 async def running(script: str, *arguments: str, env: Mapping[str, str] | None = None) -> AsyncIterator[Console]:
-    """Run the script with nothing but this environment and PATH; it listens on PORT, a free one unless given."""
+    """Run the script with only this environment and PATH; it listens on PORT, by default a free port."""
     given = {"PATH": os.environ.get("PATH", os.defpath), "PORT": str(free_port()), **(env or {})}
     process = await child.start(
         Path(sys.executable).parent / script, *arguments, env=given, output=asyncio.subprocess.PIPE

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""HTTP/1.1 as AWS clients speak it: POST with a length, kept connections, Expect: 100-continue. It knows no SQS."""
+"""HTTP/1.1 as AWS clients speak it: POST with a length, kept connections, Expect: 100-continue. Independent of SQS."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class Service(Protocol):
-    """Answers a request with a whole response: at once, or when it can; None hangs up without an answer."""
+    """Returns the whole response to a request, or an awaitable of it; None closes the connection without a response."""
 
     def __call__(self, request: Request) -> bytes | Awaitable[bytes | None] | None:
-        """Answer."""
+        """Return the response."""
 
 
 class HttpConnection(asyncio.Protocol):
@@ -45,13 +45,13 @@ class HttpConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Join the open connections."""
+        """Add this one to the open connections."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self._connections.add(self)
 
     def connection_lost(self, _error: Exception | None) -> None:
-        """Stop what is still being answered: a client that left its long poll must get no message."""
+        """Cancel the open request: a client that left its long poll must get no message."""
         self._connections.discard(self)
         self._change.notify()
         self._transport = None
@@ -59,12 +59,12 @@ class HttpConnection(asyncio.Protocol):
             self._waiting.cancel()
 
     def data_received(self, data: bytes) -> None:
-        """Collect, and answer what is complete."""
+        """Buffer the data, and answer complete requests."""
         self._received += data
         self._answer_complete()
 
     async def cut(self) -> None:
-        """End the connection at once."""
+        """Abort the connection."""
         waiting = self._waiting
         if self._transport:
             self._transport.abort()
@@ -111,7 +111,7 @@ class HttpConnection(asyncio.Protocol):
         return Request(path=first.split(" ")[1], headers=headers, body=body)
 
     def _allow(self, headers: dict[str, str]) -> None:
-        """Let a client that asks first send its body."""
+        """Permit a client with Expect: 100-continue to send its body."""
         if headers.get("expect", "").lower() == "100-continue" and not self._continued and self._transport:
             self._continued = True
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")

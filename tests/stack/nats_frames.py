@@ -34,7 +34,7 @@ class Frame(msgspec.Struct, frozen=True):
 
 
 class Publication(msgspec.Struct, frozen=True):
-    """What a client publishes; headers are whole, from NATS/1.0 to the empty line."""
+    """A publication of a client; headers are complete, from NATS/1.0 to the empty line."""
 
     subject: str
     reply: str
@@ -42,32 +42,32 @@ class Publication(msgspec.Struct, frozen=True):
     headers: bytes = b""
 
     def encode(self) -> bytes:
-        """As PUB or HPUB."""
+        """Return it as PUB or HPUB."""
         verb = b"HPUB" if self.headers else b"PUB"
         reply = f" {self.reply}" if self.reply else ""
         return b"%s %s%s %s" % (verb, self.subject.encode(), reply.encode(), _sized(self.headers, self.payload))
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What a client gets to its request."""
+    """The reply to a request of a client."""
 
     payload: bytes = b""
     headers: bytes = b""
 
     def encode(self, subject: str, sid: str) -> bytes:
-        """As MSG or HMSG."""
+        """Return it as MSG or HMSG."""
         verb = b"HMSG" if self.headers else b"MSG"
         return b"%s %s %s %s" % (verb, subject.encode(), sid.encode(), _sized(self.headers, self.payload))
 
 
 class Parser:
-    """Cuts one direction's bytes into whole frames."""
+    """Splits the bytes of one direction into frames."""
 
     def __init__(self) -> None:
         self._received = bytearray()
 
     def feed(self, data: bytes) -> list[Frame]:
-        """Take bytes in; the frames that are complete now."""
+        """Add bytes; return the frames that are complete now."""
         self._received += data
         frames = []
         while (frame := self._next()) is not None:

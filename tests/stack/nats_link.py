@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""One client's connection through the proxy: two directions of frames, and the subscriptions they tell of."""
+"""One client's connection through the proxy: two directions of frames, and the subscriptions of the client."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Link:
-    """Forwards until one side closes."""
+    """Forwards frames until one side closes."""
 
     def __init__(self, proxy: NatsProxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._proxy = proxy
@@ -67,7 +67,7 @@ class Link:
         if frame.verb == b"SUB":
             _, subject, *_, sid = frame.words
             self._subscriptions[sid.decode()] = subject.decode()
-        elif frame.verb == b"UNSUB" and len(frame.words) == 2:  # with a limit it goes on for a while
+        elif frame.verb == b"UNSUB" and len(frame.words) == 2:  # with a limit it continues for some messages
             self._subscriptions.pop(frame.words[1].decode(), None)
         elif frame.verb in {b"PUB", b"HPUB"}:
             return self._published(frame)
@@ -93,7 +93,7 @@ class Link:
 
 
 def covers(pattern: str, subject: str) -> bool:
-    """Whether a subscription's subject, wildcards included, takes in this subject."""
+    """Return whether the subject of a subscription, with its wildcards, matches this subject."""
     wanted, given = pattern.split("."), subject.split(".")
     if wanted[-1] == ">":
         wanted = wanted[:-1]
@@ -102,12 +102,12 @@ def covers(pattern: str, subject: str) -> bool:
 
 
 def covers_tokens(wanted: list[str], given: list[str]) -> bool:
-    """Token by token."""
+    """Compare by token."""
     return len(wanted) == len(given) and all(token in {"*", other} for token, other in zip(wanted, given, strict=True))
 
 
 def _without_other_urls(frame: Frame) -> Frame:
-    """The server's word without the addresses by which a client would get around the proxy."""
+    """Return the INFO of the server without the addresses, which a client would use to bypass the proxy."""
     info = json.loads(frame.line.split(b" ", 1)[1])
     for name in ("connect_urls", "ws_connect_urls"):
         info.pop(name, None)

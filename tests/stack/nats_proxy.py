@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""A TCP proxy before a NATS server that knows the protocol: delays, freezes, cuts, loses, rewrites, answers itself."""
+"""A TCP proxy for a NATS server: it can delay, freeze, cut, lose, change and answer messages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["Answer", "NatsProxy", "Publication", "js_error", "no_responders", "r
 
 
 class NatsProxy:
-    """Where it listens, and what it does to what passes."""
+    """The listening proxy and its rules."""
 
     def __init__(self, server_url: str, port: int | None = None) -> None:
         address = urlsplit(server_url)
@@ -39,50 +39,50 @@ class NatsProxy:
 
     @property
     def url(self) -> str:
-        """Where clients connect."""
+        """The URL for clients."""
         return f"nats://127.0.0.1:{self.port}"
 
     @property
     def links(self) -> int:
-        """How many clients are connected."""
+        """The number of connected clients."""
         return len(self._links)
 
     @property
     def published(self) -> list[str]:
-        """The subjects clients have published to, answered or lost ones too."""
+        """The subjects of all publications of clients, also of answered and lost ones."""
         return self.rules.published
 
     def drop_link(self) -> None:
-        """Cut all connections; new ones are welcome."""
+        """Cut all connections; new ones are accepted."""
         for link in self._links.values():
             link.cut()
 
     def freeze(self) -> None:
-        """Forward nothing, and close nothing."""
+        """Forward nothing, and keep the connections open."""
         self.thawed.clear()
 
     def thaw(self) -> None:
-        """Forward again, first what has piled up."""
+        """Forward again, first the waiting messages."""
         self.thawed.set()
 
     def answer(self, subject_prefix: str, times: int, make_reply: Callable[[Publication], Answer]) -> None:
-        """Answer the next requests under a subject, and let none of them reach the server."""
+        """Answer the next requests under a subject; they do not reach the server."""
         self.rules.answer(subject_prefix, times, make_reply)
 
     def rewrite(self, subject_prefix: str, times: int, change: Callable[[Publication], Publication]) -> None:
-        """Change the next publications under a subject on their way to the server."""
+        """Change the next publications under a subject before they reach the server."""
         self.rules.rewrite(subject_prefix, times, change)
 
     def lose_request(self, subject_prefix: str, times: int) -> None:
-        """Let the next publications under a subject vanish."""
+        """Drop the next publications under a subject."""
         self.rules.lose_request(subject_prefix, times)
 
     def lose_reply(self, subject_prefix: str, times: int) -> None:
-        """Let the next requests under a subject be done by the server, and its replies vanish."""
+        """Forward the next requests under a subject to the server, and drop its replies."""
         self.rules.lose_reply(subject_prefix, times)
 
     def forget_plans(self) -> None:
-        """Do from now on what a server without a proxy does."""
+        """Remove all rules: forward everything unchanged."""
         self.rules.forget()
 
     async def start(self) -> None:
@@ -90,7 +90,7 @@ class NatsProxy:
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port)
 
     async def stop(self) -> None:
-        """Listen no longer and cut all connections."""
+        """Stop listening and cut all connections."""
         if self._server is None:
             return
         self._server.close()
@@ -109,26 +109,26 @@ class NatsProxy:
         task.add_done_callback(self._links.pop)
 
     async def _forward(self, link: Link) -> None:
-        with contextlib.suppress(OSError):  # the server may be down, either side may vanish
+        with contextlib.suppress(OSError):  # the server may be down, either side may disconnect
             await link.run(*self._target)
 
 
 def js_error(code: int, err_code: int, description: str) -> Callable[[Publication], Answer]:
-    """Answer as JetStream's API does when it refuses."""
+    """Return an error reply of JetStream's API."""
     error = {"code": code, "err_code": err_code, "description": description}
     answer = Answer(json.dumps({"error": error}).encode())
     return lambda _: answer
 
 
 def no_responders() -> Callable[[Publication], Answer]:
-    """Answer as a server does where nobody serves the subject."""
+    """Return the reply of a server to a request without responders."""
     answer = Answer(headers=nats_frames.NO_RESPONDERS)
     return lambda _: answer
 
 
 @asynccontextmanager
 async def running(server_url: str, port: int | None = None) -> AsyncIterator[NatsProxy]:
-    """Stand before the server until the end of the block."""
+    """Run a proxy for the server during the block."""
     proxy = NatsProxy(server_url, port)
     await proxy.start()
     try:

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""What the proxy does to what a client publishes: decisions alone, each planned so many times. No sockets."""
+"""The rules of the proxy for the publications of a client, each for a number of times. No sockets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Rule(msgspec.Struct):
-    """What happens to publications under a subject, and how often still."""
+    """An action for publications under a subject, and its remaining count."""
 
     prefix: str
     times: int
@@ -23,7 +23,7 @@ class Rule(msgspec.Struct):
     needs_reply: bool = False
 
     def matches(self, publication: Publication) -> bool:
-        """Whether it applies."""
+        """Return whether it applies."""
         return (
             self.times > 0
             and publication.subject.startswith(self.prefix)
@@ -32,7 +32,7 @@ class Rule(msgspec.Struct):
 
 
 class Rules:
-    """Asked for each publication; the oldest rule that applies decides."""
+    """The rules in order; the oldest rule that applies to a publication is used."""
 
     def __init__(self) -> None:
         self.published: list[str] = []
@@ -40,27 +40,27 @@ class Rules:
         self._lost_inboxes: set[str] = set()
 
     def answer(self, prefix: str, times: int, make_reply: Callable[[Publication], Answer]) -> None:
-        """Plan answers."""
+        """Add answers."""
         self._rules.append(Rule(prefix, times, make_reply, needs_reply=True))
 
     def rewrite(self, prefix: str, times: int, change: Callable[[Publication], Publication]) -> None:
-        """Plan changes."""
+        """Add changes."""
         self._rules.append(Rule(prefix, times, change))
 
     def lose_request(self, prefix: str, times: int) -> None:
-        """Plan losses on the way there."""
+        """Add losses of requests."""
         self._rules.append(Rule(prefix, times, lambda _: None))
 
     def lose_reply(self, prefix: str, times: int) -> None:
-        """Plan losses on the way back."""
+        """Add losses of replies."""
         self._rules.append(Rule(prefix, times, self._lose_reply_to, needs_reply=True))
 
     def forget(self) -> None:
-        """Plan nothing."""
+        """Remove all rules."""
         self._rules.clear()
 
     def decide(self, publication: Publication) -> Publication | Answer | None:
-        """Say what goes to the server, or back to the client, or nowhere."""
+        """Return the publication for the server, the reply to the client, or None if it is dropped."""
         self.published.append(publication.subject)
         rule = next((rule for rule in self._rules if rule.matches(publication)), None)
         if rule is None:
@@ -69,7 +69,7 @@ class Rules:
         return rule.decide(publication)
 
     def loses(self, subject: str) -> bool:
-        """Whether a message to a client is a reply to be lost; asked once for each."""
+        """Return whether a message to a client is a reply to drop; call it once for each message."""
         if subject not in self._lost_inboxes:
             return False
         self._lost_inboxes.discard(subject)

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""The real nats-server with JetStream, alone or as a cluster; it can be killed, paused and started on its old store."""
+"""The real nats-server with JetStream, alone or as a cluster; it can be killed, paused and restarted on its store."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 from tests.stack import child, probe
 from tests.stack.ports import free_port
+from tests.stack.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
 START_SECONDS = 20.0
-_LOOK_AGAIN = 0.01
 
 _CONFIG = """
 server_name: {name}
@@ -54,12 +54,12 @@ class NatsServer:
 
     @property
     def url(self) -> str:
-        """Where clients connect."""
+        """The URL for clients."""
         return f"nats://127.0.0.1:{self.port}"
 
     @property
     def is_running(self) -> bool:
-        """Whether the process lives (a paused one does)."""
+        """Whether the process runs (also a paused one)."""
         return self._process is not None and self._process.returncode is None
 
     @property
@@ -69,13 +69,13 @@ class NatsServer:
 
     @property
     def log(self) -> str:
-        """All the server has logged, over all its starts."""
+        """The log of the server, of all its starts."""
         return self._log.read_text()
 
     async def start(self) -> None:
-        """Start, also again, on the same port and store; return when clients are welcome and JetStream is on."""
+        """Start or restart on the same port and store; return when it accepts clients and JetStream is enabled."""
         if self.is_running:
-            message = f"{self!r} runs already"
+            message = f"{self!r} already runs"
             raise RuntimeError(message)
         with self._log.open("ab") as log:
             self._process = await child.start(
@@ -84,35 +84,31 @@ class NatsServer:
         await self._wait_for_info()
 
     async def stop(self) -> None:
-        """SIGTERM; return when the process is gone."""
+        """Send SIGTERM and wait for the end of the process."""
         await self._end(signal.SIGTERM)
 
     async def kill(self) -> None:
-        """SIGKILL; return when the process is gone."""
+        """Send SIGKILL and wait for the end of the process."""
         await self._end(signal.SIGKILL)
 
     def pause(self) -> None:
-        """SIGSTOP: connections stay open, nothing is answered."""
+        """Send SIGSTOP: connections stay open, nothing is answered."""
         child.pause(self._running())
 
     def resume(self) -> None:
-        """SIGCONT."""
+        """Send SIGCONT."""
         child.signal_to(self._running(), signal.SIGCONT)
 
     def reload(self) -> None:
-        """SIGHUP: read the configuration again."""
+        """Send SIGHUP: the server reads its configuration again."""
         child.signal_to(self._running(), signal.SIGHUP)
 
     async def wait_until_healthy(self, timeout: float = START_SECONDS) -> None:
         """Return when /healthz is fine: JetStream has recovered, and in a cluster has a meta leader and caught up."""
-        async with asyncio.timeout(timeout):
-            while True:
-                if await self._answers_health():
-                    return
-                await asyncio.sleep(_LOOK_AGAIN)
+        await until(self._answers_health, timeout=timeout)
 
     async def meta_leader(self) -> str | None:
-        """The name of the cluster's meta leader as this server sees it."""
+        """Return the name of the meta leader that this server reports."""
         _, body = await probe.get(self.monitor_port, "/jsz")
         leader = json.loads(body).get("meta_cluster", {}).get("leader")
         return str(leader) if leader else None
@@ -127,16 +123,17 @@ class NatsServer:
 
     async def _wait_for_info(self) -> None:
         try:
-            async with asyncio.timeout(START_SECONDS):
-                while not (await self._info()).get("jetstream"):
-                    self._running()
-                    await asyncio.sleep(_LOOK_AGAIN)
+            await until(self._has_jetstream, timeout=START_SECONDS)
         except (TimeoutError, RuntimeError) as error:
             message = f"{self!r} does not start:\n{self.log[-3000:]}"
             raise RuntimeError(message) from error
 
+    async def _has_jetstream(self) -> bool:
+        self._running()
+        return bool((await self._info()).get("jetstream"))
+
     async def _info(self) -> dict[str, object]:
-        """The server's first line, which needs no credentials and comes before TLS."""
+        """Return the server's first line, which needs no credentials and comes before TLS."""
         try:
             reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         except OSError:
@@ -168,7 +165,7 @@ class NatsServer:
 async def running(
     config_extra: str = "", port: int | None = None, store: Path | None = None
 ) -> AsyncIterator[NatsServer]:
-    """One server; a given store stays behind, an own one does not."""
+    """Run one server; its store is removed at the end, unless it is given."""
     with _home() as path:
         home = Path(path)
         server = NatsServer(home, store=store or home / "n1", port=port, extra=config_extra)
@@ -182,7 +179,7 @@ async def running(
 
 @asynccontextmanager
 async def cluster(size: int = 3, config_extra: str = "") -> AsyncIterator[list[NatsServer]]:
-    """Servers n1, n2 … that form one JetStream cluster; entered when all see the same meta leader."""
+    """Run servers n1, n2 … as one JetStream cluster; enter the block when all report the same meta leader."""
     routes = [free_port() for _ in range(size)]
     known = ", ".join(f"nats://127.0.0.1:{route}" for route in routes)
     async with AsyncExitStack() as stack:
@@ -204,19 +201,20 @@ async def cluster(size: int = 3, config_extra: str = "") -> AsyncIterator[list[N
 
 
 async def wait_for_leader(servers: Sequence[NatsServer], timeout: float = 30.0) -> NatsServer:
-    """Return the meta leader once every running server is healthy and sees the same one."""
-    async with asyncio.timeout(timeout):
-        while True:
-            alive = [server for server in servers if server.is_running]
-            for server in alive:
-                await server.wait_until_healthy(timeout)
-            leaders = {await server.meta_leader() for server in alive}
-            for server in alive:
-                if leaders == {server.name}:
-                    return server
-            await asyncio.sleep(_LOOK_AGAIN)
+    """Return the meta leader when every running server is healthy and reports the same one."""
+
+    async def leader() -> NatsServer | None:
+        alive = [server for server in servers if server.is_running]
+        for server in alive:
+            await server.wait_until_healthy(timeout)
+        leaders = {await server.meta_leader() for server in alive}
+        return next((server for server in alive if leaders == {server.name}), None)
+
+    found = await until(leader, timeout=timeout)
+    assert found
+    return found
 
 
 def _home() -> tempfile.TemporaryDirectory[str]:
-    """A directory for configurations, logs and stores that is gone afterwards."""
+    """Return a temporary directory for configurations, logs and stores."""
     return tempfile.TemporaryDirectory(prefix="nats-", ignore_cleanup_errors=True)

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""An OTLP collector: takes traces over gRPC and over HTTP, and keeps the spans."""
+"""An OTLP collector: receives traces over gRPC and over HTTP, and stores the spans."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-# Before gRPC is imported: else its handlers run in each child of the tests before that becomes another program.
+# Set before the import of gRPC: its fork handlers would run in each child process before exec.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
 
 import grpc
@@ -27,16 +27,16 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
 )
 
 from tests.stack.ports import free_port
+from tests.stack.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
 TRACES = "/v1/traces"
-_LOOK_AGAIN = 0.02
 
 
 class Span(NamedTuple):
-    """A span as it came; ids in hexadecimal."""
+    """A received span; ids in hexadecimal."""
 
     service: str
     name: str
@@ -50,7 +50,7 @@ class Span(NamedTuple):
 
 
 class OtlpReceiver:
-    """Where it listens, and what it has got."""
+    """The listening collector and the received spans."""
 
     def __init__(self) -> None:
         self.spans: list[Span] = []
@@ -64,11 +64,11 @@ class OtlpReceiver:
         self._http = ThreadingHTTPServer(("127.0.0.1", self.http_port), _handler(self))
 
     def port(self, protocol: str) -> int:
-        """The port of a protocol."""
+        """Return the port of a protocol."""
         return self.grpc_port if protocol == "grpc" else self.http_port
 
     def take(self, request: ExportTraceServiceRequest) -> None:
-        """Keep what an exporter sends."""
+        """Store the spans of an export."""
         with self._lock:
             for group in request.resource_spans:
                 resource = _attributes(group.resource.attributes)
@@ -78,10 +78,8 @@ class OtlpReceiver:
                 ]
 
     async def wait_for(self, names: Sequence[str], timeout: float = 15.0) -> dict[str, Span]:
-        """Return the last span of each of these names, once they are all there."""
-        async with asyncio.timeout(timeout):
-            while not set(names) <= {span.name for span in self.spans}:
-                await asyncio.sleep(_LOOK_AGAIN)
+        """Return the last span of each of these names when all are there."""
+        await until(lambda: {span.name for span in self.spans}, lambda seen: seen >= set(names), timeout=timeout)
         return {span.name: span for span in self.spans if span.name in names}
 
     def start(self) -> None:
@@ -90,7 +88,7 @@ class OtlpReceiver:
         threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
     def stop(self) -> None:
-        """Listen no longer."""
+        """Stop listening."""
         self._grpc.stop(0)
         self._http.shutdown()
         self._http.server_close()
@@ -144,7 +142,7 @@ def _attributes(pairs: Any) -> dict[str, Any]:
 
 @asynccontextmanager
 async def running() -> AsyncIterator[OtlpReceiver]:
-    """Listen for as long as the block lasts."""
+    """Run a collector during the block."""
     receiver = OtlpReceiver()
     receiver.start()
     try:

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""A port of 127.0.0.1 that nobody listens on, and that nobody else is about to."""
+"""A free port of 127.0.0.1 that no other worker of pytest uses."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import secrets
 import socket
 from collections import deque
 
-# Below the range the kernel takes clients' ports from, so that no connection sits on a port a killed server wants back.
+# Below the range of the kernel for client ports: no connection may use the port of a killed server before its restart.
 LOWEST = 12_000
 HIGHEST = 32_000
 WORKERS = 8
-"""Whoever is given a port binds it a little later; so each of so many workers of pytest has ports of its own."""
+"""A port is bound some time after it was chosen, so each of up to this many workers of pytest has its own ports."""
 
 _given: deque[int] = deque(maxlen=200)
 
 
 def free_port() -> int:
-    """Pick a free port; whoever asked should bind it soon."""
+    """Return a free port; the caller should bind it soon."""
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % WORKERS
     while True:
         port = LOWEST + secrets.randbelow((HIGHEST - LOWEST) // WORKERS) * WORKERS + worker

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""One HTTP GET to 127.0.0.1 over asyncio streams: the stack brings no HTTP client into the environment."""
+"""One HTTP GET to 127.0.0.1 over asyncio streams, so that the stack needs no HTTP client."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import asyncio
 
 
 async def get(port: int, path: str) -> tuple[int, str]:
-    """Answer status and body; OSError where nobody answers."""
+    """Return status and body; raise OSError if there is no response."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n".encode())
@@ -23,7 +23,7 @@ def _status(head: bytes) -> int:
     try:
         return int(head.split(b" ", 2)[1])
     except (IndexError, ValueError) as error:
-        message = f"no HTTP response: {head[:80]!r}"
+        message = f"not an HTTP response: {head[:80]!r}"
         raise ConnectionError(message) from error
 
 

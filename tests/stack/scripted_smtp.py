@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""An SMTP server that does the right thing until its script wants something else: throttle, stall, reset, vanish."""
+"""An SMTP server that is correct unless its script says otherwise: it can throttle, stall, reset and disconnect."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LONGEST_LINE = 2**24
 
 
 class Options(msgspec.Struct, kw_only=True):
-    """How the server behaves when no script says otherwise; all may be changed while it runs."""
+    """The behaviour of the server without a script; all options may be changed while it runs."""
 
     tls: ssl.SSLContext | None = None
     implicit_tls: bool = False
@@ -40,7 +40,7 @@ class Options(msgspec.Struct, kw_only=True):
 
 
 class ScriptedSmtp:
-    """Where it listens, what it was asked, what it has accepted."""
+    """The listening server, the received commands and the accepted mails."""
 
     def __init__(self, script: Script, options: Options, port: int | None = None) -> None:
         self.host = "127.0.0.1"
@@ -61,26 +61,26 @@ class ScriptedSmtp:
 
     @property
     def sessions(self) -> int:
-        """How many sessions there have been."""
+        """The number of sessions so far."""
         return len(self.commands)
 
     @property
     def open_sessions(self) -> int:
-        """How many sessions are open."""
+        """The number of open sessions."""
         return len(self._open)
 
     async def wait_for_mails(self, count: int, timeout: float = 10.0) -> list[ReceivedMail]:
-        """Return all mails once there are so many."""
+        """Return all mails when there are `count`."""
         return await self.mailbox.wait_for_mails(count, timeout)
 
     async def wait_for_open_sessions(self, count: int, timeout: float = 10.0) -> None:
-        """Return when exactly so many sessions are open."""
+        """Return when exactly `count` sessions are open."""
         await self._change.wait_until(
             lambda: self.open_sessions == count, timeout, lambda: f"{self.open_sessions} sessions open, not {count}"
         )
 
     def unsolicited(self, text: str, *, close: bool = True) -> int:
-        """Say something to every idle session; how many there were."""
+        """Send a line to every idle session; return their number."""
         idle = [dialogue for dialogue in self._open.values() if dialogue.is_idle]
         for dialogue in idle:
             dialogue.say_unasked(text, close=close)
@@ -99,7 +99,7 @@ class ScriptedSmtp:
         )
 
     async def stop(self) -> None:
-        """Listen no longer and end every session, silent ones too."""
+        """Stop listening and end every session, also silent ones."""
         if self._server is None:
             return
         self._server.close()
@@ -127,7 +127,7 @@ class ScriptedSmtp:
 
 
 async def _converse(dialogue: Dialogue) -> None:
-    with suppress(OSError, asyncio.IncompleteReadError):  # clients may vanish, or break off the TLS handshake
+    with suppress(OSError, asyncio.IncompleteReadError):  # clients may disconnect, also during the TLS handshake
         await dialogue.run()
 
 
@@ -135,7 +135,7 @@ async def _converse(dialogue: Dialogue) -> None:
 async def running(
     script: Script = smtp_scripts.correct, *, port: int | None = None, options: Options | None = None
 ) -> AsyncIterator[ScriptedSmtp]:
-    """Serve until the end of the block."""
+    """Run a server during the block."""
     server = ScriptedSmtp(script, options or Options(), port)
     await server.start()
     try:

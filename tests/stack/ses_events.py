@@ -47,7 +47,7 @@ def notification(event: Mapping[str, Any], message_id: str | None = None) -> str
 
 
 def delivery(tracking_id: str, at: datetime, *, to: str = RECIPIENT) -> Event:
-    """The receiving server took the mail."""
+    """Return a delivery: the receiving server accepted the mail."""
     details = {
         "timestamp": timestamp(at),
         "processingTimeMillis": 1337,
@@ -59,13 +59,13 @@ def delivery(tracking_id: str, at: datetime, *, to: str = RECIPIENT) -> Event:
 
 
 def open_(tracking_id: str, at: datetime, *, to: str = RECIPIENT) -> Event:
-    """The tracking pixel was fetched."""
+    """Return an open: the tracking pixel was fetched."""
     details = {"timestamp": timestamp(at), "ipAddress": _ADDRESS, "userAgent": _BROWSER}
     return {"eventType": "Open", "mail": mail(tracking_id, at, to=to), "open": details}
 
 
 def click(tracking_id: str, at: datetime, link: str = "https://lfx.dev/meeting", *, to: str = RECIPIENT) -> Event:
-    """A link was followed."""
+    """Return a click: a link was followed."""
     details = {
         "timestamp": timestamp(at),
         "ipAddress": _ADDRESS,
@@ -76,7 +76,7 @@ def click(tracking_id: str, at: datetime, link: str = "https://lfx.dev/meeting",
     return {"eventType": "Click", "mail": mail(tracking_id, at, to=to), "click": details}
 
 
-def bounce(  # noqa: PLR0913 - what a test may want to choose
+def bounce(  # noqa: PLR0913 - the choices of a test
     tracking_id: str,
     at: datetime,
     bounce_type: str = "Permanent",
@@ -85,7 +85,7 @@ def bounce(  # noqa: PLR0913 - what a test may want to choose
     diagnostic: str = "smtp; 550 5.1.1 user unknown",
     to: str = RECIPIENT,
 ) -> Event:
-    """The receiving server refused the mail."""
+    """Return a bounce: the receiving server refused the mail."""
     recipient = {"emailAddress": to, "action": "failed", "status": "5.1.1", "diagnosticCode": diagnostic}
     details = {
         "feedbackId": f"0100017c-{uuid.uuid4()}-000000",
@@ -106,7 +106,7 @@ def complaint(
     sub_type: str | None = None,
     to: str = RECIPIENT,
 ) -> Event:
-    """The reader called it spam."""
+    """Return a complaint: the reader marked the mail as spam."""
     details = {
         "feedbackId": f"0100017c-{uuid.uuid4()}-000000",
         "complaintSubType": sub_type,
@@ -120,12 +120,12 @@ def complaint(
 
 
 def send(tracking_id: str, at: datetime, *, to: str = RECIPIENT) -> Event:
-    """SES accepted the mail: an event that nobody here counts."""
+    """Return a send: SES accepted the mail; no service counts this event."""
     return {"eventType": "Send", "mail": mail(tracking_id, at, to=to), "send": {}}
 
 
 def mail(tracking_id: str, at: datetime, *, to: str = RECIPIENT, headers_truncated: bool = False) -> Event:
-    """Describe the mail, sent two seconds before; SES leaves the headers out where they exceed 10 KB."""
+    """Return the `mail` object of a mail sent two seconds before; SES leaves out headers above 10 KB."""
     message_id = f"0101018f-{uuid.uuid4()}-000000"
     sent = timestamp(at - timedelta(seconds=2))
     return {
@@ -157,7 +157,7 @@ def mail(tracking_id: str, at: datetime, *, to: str = RECIPIENT, headers_truncat
 
 
 def timestamp(at: datetime) -> str:
-    """Write a time as SES does: UTC, three digits, Z."""
+    """Format a time as SES does: UTC, three digits, Z."""
     return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

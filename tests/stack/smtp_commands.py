@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""What a correct SMTP server answers to each command, and what it remembers (RFC 5321, 3207, 4954). No sockets."""
+"""The replies of a correct SMTP server and the state of a session (RFC 5321, 3207, 4954). No sockets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PATH = re.compile(r"(?:FROM|TO):\s*<([^>]*)>", re.IGNORECASE)
 
 
 class Step(NamedTuple):
-    """The right answer, and what becomes true where the answer given is positive."""
+    """The correct reply, and the change of the state if the reply is positive."""
 
     stage: Stage
     reply: str
@@ -52,23 +52,23 @@ class Session:
 
     @property
     def is_idle(self) -> bool:
-        """Whether it is greeted and outside a transaction."""
+        """Whether the client has sent EHLO and no transaction is open."""
         return self._greeted and self._sender is None
 
     def step(self, line: str) -> Step:
-        """Answer any command but AUTH."""
+        """Return the reply to any command except AUTH."""
         verb, _, argument = line.partition(" ")
         command = self._commands.get(verb.upper())
         return command(argument) if command else Step("unknown", "500 5.5.1 Command not recognized")
 
     def authenticate(self, user: str, password: str) -> Step:
-        """Answer AUTH, its challenges done."""
+        """Return the reply to AUTH after its challenges."""
         if (user, password) != (self._options.username, self._options.password):
             return Step("auth", "535 5.7.8 Authentication Credentials Invalid")
         return Step("auth", "235 2.7.0 Authentication successful", lambda: self._log_in(user))
 
     def mail(self, content: bytes) -> ReceivedMail:
-        """The mail of the transaction."""
+        """Return the mail of the transaction."""
         return ReceivedMail(
             mail_from=self._sender or "",
             recipients=tuple(self._recipients),
@@ -79,7 +79,7 @@ class Session:
         )
 
     def forget_transaction(self) -> None:
-        """Back to where MAIL is next."""
+        """Reset the transaction: the next command is MAIL."""
         self._sender = None
         self._recipients = []
 
@@ -137,7 +137,7 @@ class Session:
         self.forget_transaction()
 
     def _encrypt(self) -> None:
-        # RFC 3207, 4.2: nothing said before counts.
+        # RFC 3207, 4.2: the server forgets everything before STARTTLS.
         self._greeted = False
         self.encrypted = True
         self.forget_transaction()

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""One connection of the scripted SMTP server: reads commands, asks the script, answers."""
+"""One connection of the scripted SMTP server: reads commands, asks the script, replies."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Dialogue:
         return self._waits and self._session.is_idle
 
     async def run(self) -> None:
-        """Converse until one side ends it."""
+        """Serve until one side ends the session."""
         try:
             await self._answer(Step("greeting", "220 localhost ESMTP scripted"), "")
             while (line := await self._command()) is not None:
@@ -54,7 +54,7 @@ class Dialogue:
             self._writer.close()
 
     def say_unasked(self, text: str, *, close: bool) -> None:
-        """Send a line nobody asked for."""
+        """Send a line without a command."""
         self._write(text)
         if close:
             self._writer.close()

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""What the scripted SMTP server is told to do instead of the right thing, and when."""
+"""Scripts for the scripted SMTP server: which wrong action it takes, and when."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Stage = Literal[
 
 
 class Moment(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a session is: sessions count from 1; `accepted` mails are those of this session."""
+    """A position in a session: sessions count from 1; `accepted` is the number of mails of this session."""
 
     stage: Stage
     session: int
@@ -27,14 +27,14 @@ class Moment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """Say this, line by line; a positive reply also does what the command asks."""
+    """Send this reply; a positive one also executes the command."""
 
     text: str
     close: bool = False
 
 
 class Close(msgspec.Struct, frozen=True):
-    """Close without a word (FIN)."""
+    """Close without a reply (FIN)."""
 
 
 class Reset(msgspec.Struct, frozen=True):
@@ -42,24 +42,24 @@ class Reset(msgspec.Struct, frozen=True):
 
 
 class Silence(msgspec.Struct, frozen=True):
-    """Never answer again, and keep the connection."""
+    """Send no further reply, and keep the connection open."""
 
 
 class Garbage(msgspec.Struct, frozen=True):
-    """Send these bytes as they are."""
+    """Send these bytes unchanged."""
 
     data: bytes
 
 
 class Delay(msgspec.Struct, frozen=True):
-    """Wait, then do that, or the right thing."""
+    """Wait, then take this action, or the correct one."""
 
     seconds: float
     then: Action | None = None
 
 
 class Store(msgspec.Struct, frozen=True):
-    """At the final dot: keep the mail whatever is said next."""
+    """At the final dot: store the mail, then take the next action."""
 
     then: Action
 
@@ -68,43 +68,43 @@ Action = Reply | Close | Reset | Silence | Garbage | Delay | Store
 
 
 class Script(Protocol):
-    """Consulted before each answer; None: do the right thing."""
+    """Called before each reply; None is the correct reply."""
 
     def __call__(self, moment: Moment, /) -> Action | None:
-        """Choose."""
+        """Return the action."""
 
 
 STORE_THEN_CLOSE = Store(then=Close())
-"""The mail is kept and the connection closed with no answer: the client cannot know."""
+"""The mail is stored and the connection closed without a reply: the outcome is unknown to the client."""
 
 
 def correct(_moment: Moment) -> Action | None:
-    """Do the right thing."""
+    """Give the correct reply always."""
     return None
 
 
 def always(stage: Stage, action: Action) -> Script:
-    """Do it each time a session reaches the stage."""
+    """Take the action each time a session reaches the stage."""
     return lambda moment: action if moment.stage == stage else None
 
 
 def first(count: int, stage: Stage, action: Action) -> Script:
-    """Do it the first times any session reaches the stage."""
+    """Take the action the first `times` that any session reaches the stage."""
     return _counted(count, stage, action, lambda _: 0)
 
 
 def per_session(count: int, stage: Stage, action: Action) -> Script:
-    """Do it the first times each session reaches the stage."""
+    """Take the action the first `times` that each session reaches the stage."""
     return _counted(count, stage, action, lambda moment: moment.session)
 
 
 def after(mails: int, stage: Stage, action: Action) -> Script:
-    """Do it in sessions that have accepted so many mails."""
+    """Take the action in sessions that have accepted this number of mails."""
     return lambda moment: action if moment.stage == stage and moment.accepted >= mails else None
 
 
 def either(*scripts: Script) -> Script:
-    """Ask all scripts and do what the first of them wants that wants something."""
+    """Take the action of the first script that returns one."""
 
     def script(moment: Moment) -> Action | None:
         wishes = [script(moment) for script in scripts]

@@ -22,7 +22,7 @@ __all__ = ["ReceivedMail", "SmtpServer", "running"]
 
 
 class SmtpServer:
-    """Where it listens, what it has accepted, whom it refuses; it can be stopped and started again on its port."""
+    """The listening server, its accepted mails and refused recipients; it can be restarted on its port."""
 
     def __init__(self, security: Security, *, port: int | None = None, dot_delay: float = 0.0) -> None:
         self.host = "127.0.0.1"
@@ -43,15 +43,15 @@ class SmtpServer:
 
     @property
     def open_connections(self) -> int:
-        """How many clients are connected."""
+        """The number of connected clients."""
         return len(self._sessions)
 
     async def wait_for_mails(self, count: int, timeout: float = 10.0) -> list[ReceivedMail]:
-        """Return all mails once there are so many."""
+        """Return all mails when there are `count`."""
         return await self.mailbox.wait_for_mails(count, timeout)
 
     def refuse(self, address: str, reply: str) -> None:
-        """Answer RCPT for this address with such a reply: `550 5.1.1 no such user`."""
+        """Reply to RCPT for this address with e.g. `550 5.1.1 no such user`."""
         self.refused[address.lower()] = reply
 
     async def start(self) -> None:
@@ -61,7 +61,7 @@ class SmtpServer:
         self._server = await loop.create_server(lambda: _Protocol(self), self.host, self.port, ssl=implicit)
 
     async def stop(self) -> None:
-        """Listen no longer and cut every connection."""
+        """Stop listening and cut every connection."""
         if self._server is None:
             return
         self._server.close()
@@ -70,18 +70,18 @@ class SmtpServer:
         self._server = None
 
     def opened(self, session: _Protocol) -> None:
-        """Count a client that has connected."""
+        """Count a new client."""
         self._sessions.add(session)
         self.connections += 1
         self.max_open_connections = max(self.max_open_connections, self.open_connections)
 
     def closed(self, session: _Protocol) -> None:
-        """Forget a client that is gone."""
+        """Remove a client that has disconnected."""
         self._sessions.discard(session)
 
 
 class Security:
-    """TLS and the one account, if any."""
+    """TLS and the account, if any."""
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class Security:
 
 
 class _Session(smtp.Session):
-    """Aiosmtpd's session without the warning that its own code provokes at each AUTH."""
+    """Aiosmtpd's session without the warning that its own code causes at each AUTH."""
 
     @property
     def login_data(self) -> bytes | None:
@@ -121,7 +121,7 @@ class _Session(smtp.Session):
 
 
 class _Hooks:
-    """What aiosmtpd asks its handler."""
+    """The hooks that aiosmtpd calls."""
 
     def __init__(self, server: SmtpServer) -> None:
         self._server = server
@@ -129,7 +129,7 @@ class _Hooks:
     async def handle_EHLO(  # noqa: N802 - aiosmtpd's name
         self, _smtp: smtp.SMTP, session: smtp.Session, _envelope: smtp.Envelope, hostname: str, responses: list[str]
     ) -> list[str]:
-        """Offer AUTH only where there is an account."""
+        """Offer AUTH only with an account."""
         session.host_name = hostname
         return [line for line in responses if self._server.security.account or not line.startswith("250-AUTH")]
 
@@ -177,11 +177,11 @@ class _Protocol(smtp.SMTP):
 
     @property
     def is_encrypted(self) -> bool:
-        """Whether what is read now comes through TLS."""
+        """Whether the current transport is TLS."""
         return self.transport is not None and self.transport.get_extra_info("sslcontext") is not None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if self._original_transport is None:  # STARTTLS makes the connection a second time
+        if self._original_transport is None:  # STARTTLS makes a second transport
             self.peer = transport.get_extra_info("peername")[:2]
             self._stack.opened(self)
         super().connection_made(transport)
@@ -191,12 +191,12 @@ class _Protocol(smtp.SMTP):
         super().connection_lost(error)
 
     async def check_auth_needed(self, caller_method: str) -> bool:
-        # aiosmtpd's own auth_required would warn at each connection that has no STARTTLS.
+        # aiosmtpd's own auth_required would warn at each connection without STARTTLS.
         self._auth_required = self._stack.security.account is not None
         return await super().check_auth_needed(caller_method)
 
     async def cut(self) -> None:
-        """End the connection at once."""
+        """Abort the connection."""
         transport = self._original_transport or self.transport
         assert isinstance(transport, asyncio.Transport)
         transport.abort()
@@ -208,7 +208,7 @@ class _Protocol(smtp.SMTP):
         return _Session(self.loop)
 
     async def _handle_client(self) -> None:
-        with suppress(ConnectionError):  # a client may vanish at any point
+        with suppress(ConnectionError):  # a client may disconnect at any point
             await super()._handle_client()
 
 
@@ -223,7 +223,7 @@ async def running(  # noqa: PLR0913 - the choices of one server
     port: int | None = None,
     dot_delay: float = 0.0,
 ) -> AsyncIterator[SmtpServer]:
-    """Serve until the end of the block; with a username MAIL needs AUTH, with `tls` AUTH needs TLS."""
+    """Run a server during the block; with a username MAIL needs AUTH, with `tls` AUTH needs TLS."""
     account = None if username is None else smtp.LoginPassword(username.encode(), (password or "").encode())
     security = Security(tls=tls, implicit_tls=implicit_tls, require_starttls=require_starttls, account=account)
     server = SmtpServer(security, port=port, dot_delay=dot_delay)

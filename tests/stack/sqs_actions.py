@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""What each SQS action answers: AWS JSON payload in, payload out, over the queues. No sockets, no HTTP."""
+"""The SQS actions: AWS JSON payload in, payload out, on the queues. No sockets, no HTTP."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MOST_MESSAGES = 10
 
 
 def find_queue(queues: Mapping[str, Queue], payload: dict[str, Any], path: str) -> Queue:
-    """Look a queue up by the last part of its URL, as in the payload or the request's path."""
+    """Return a queue by the last part of its URL, from the payload or the path of the request."""
     name = payload.get("QueueName") or str(payload.get("QueueUrl") or path).rpartition("/")[2]
     queue = queues.get(name)
     if queue is None:
@@ -32,7 +32,7 @@ def find_queue(queues: Mapping[str, Queue], payload: dict[str, Any], path: str) 
 
 
 def receive(queue: Queue, payload: dict[str, Any]) -> list[dict[str, Any]]:
-    """Receive what is visible now."""
+    """Receive the messages that are visible now."""
     most = _number(payload, "MaxNumberOfMessages", 1, 1, MOST_MESSAGES)
     visibility = _number(payload, "VisibilityTimeout", queue.visibility_timeout, 0, LONGEST_VISIBILITY)
     names = {*payload.get("MessageSystemAttributeNames", ()), *payload.get("AttributeNames", ())}
@@ -40,7 +40,7 @@ def receive(queue: Queue, payload: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def wait_seconds(payload: dict[str, Any]) -> float:
-    """How long a receive may wait for a message."""
+    """Return how long a receive may wait for a message."""
     return _number(payload, "WaitTimeSeconds", 0, 0, LONGEST_WAIT)
 
 
@@ -116,7 +116,7 @@ BATCHES: dict[str, Entry] = {
 def batch(
     queue: Queue, payload: dict[str, Any], action: Entry, failures: Mapping[int, dict[str, Any]]
 ) -> dict[str, Any]:
-    """Do every entry of a batch, except those that are to fail."""
+    """Execute every entry of a batch, except the planned failures."""
     entries = payload.get("Entries") or []
     _check_batch(entries)
     answer: dict[str, Any] = {"Successful": [], "Failed": []}

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""A real HTTP endpoint that boto3 takes for SQS (AWS JSON 1.0): long polls, visibility, batches, faults on demand."""
+"""An HTTP endpoint with the SQS protocol for boto3 (AWS JSON 1.0): long polls, visibility, batches, planned faults."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class Call(NamedTuple):
-    """One call as it came in."""
+    """One received call."""
 
     action: str
     payload: dict[str, Any]
@@ -40,7 +40,7 @@ class Call(NamedTuple):
 
 
 class SqsEndpoint:
-    """The endpoint with its queues; what is asked of it without a queue concerns the first one."""
+    """The endpoint with its queues; methods and properties without a queue are about the first one."""
 
     def __init__(self, port: int | None = None) -> None:
         self.port = port or free_port()
@@ -49,14 +49,14 @@ class SqsEndpoint:
         self.calls: Counter[str] = Counter()
         self.faults = Faults()
         self.instead: dict[str, bytes | None] = {}
-        """The body that an action is answered with, whatever is asked; None for no answer at all."""
+        """The body of the response to any call of an action; None is no response."""
         self._change = Change()
         self._connections: set[HttpConnection] = set()
         self._server: asyncio.Server | None = None
 
     @property
     def endpoint_url(self) -> str:
-        """For AWS_ENDPOINT_URL_SQS and boto3's endpoint_url."""
+        """The value of AWS_ENDPOINT_URL_SQS and of boto3's endpoint_url."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
@@ -71,66 +71,66 @@ class SqsEndpoint:
 
     @property
     def visible(self) -> int:
-        """How many messages wait."""
+        """The number of visible messages."""
         return self.queue.visible
 
     @property
     def in_flight(self) -> int:
-        """How many messages are received and not yet deleted."""
+        """The number of messages that are received and not yet deleted."""
         return self.queue.in_flight
 
     @property
     def deleted(self) -> list[str]:
-        """Ids of the deleted messages."""
+        """The ids of the deleted messages."""
         return self.queue.deleted
 
     @property
     def receives(self) -> int:
-        """How many calls of ReceiveMessage have come."""
+        """The number of calls of ReceiveMessage."""
         return self.calls["ReceiveMessage"]
 
     @property
     def open_connections(self) -> int:
-        """How many clients are connected."""
+        """The number of connected clients."""
         return len(self._connections)
 
     def url_of(self, name: str) -> str:
-        """The URL of a queue."""
+        """Return the URL of a queue."""
         return f"{self.endpoint_url}/{ACCOUNT}/{name}"
 
     def add_queue(self, name: str, *, visibility_timeout: float = 30.0) -> Queue:
-        """Make one more queue."""
+        """Add a queue."""
         self.queues[name] = Queue(name, visibility_timeout=visibility_timeout)
         return self.queues[name]
 
     def send(self, body: str, sent_at: float | None = None) -> str:
-        """Put a message in the first queue, and answer its id."""
+        """Put a message in the first queue and return its id."""
         return self.queue.send(body, sent_at).message_id
 
     async def wait_until_empty(self, timeout: float = 10.0) -> None:
-        """Return when the first queue has nothing visible and nothing in flight."""
+        """Return when the first queue has no visible message and none in flight."""
         await self.queue.wait_until_empty(timeout)
 
     async def wait_for_calls(self, action: str, count: int = 1, timeout: float = 10.0) -> None:
-        """Return when so many calls of an action have come, whatever was answered."""
+        """Return when `count` calls of an action were received, also failed ones."""
         await self._change.wait_until(
             lambda: self.calls[action] >= count, timeout, lambda: f"{self.calls[action]} of {count} {action}"
         )
 
     async def wait_for_no_connections(self, timeout: float = 10.0) -> None:
-        """Return when every client has gone."""
+        """Return when every client has disconnected."""
         await self._change.wait_until(
             lambda: not self._connections, timeout, lambda: f"{self.open_connections} clients connected"
         )
 
     def fail_next(self, action: str, error_type: str = "InternalFailure", status: int = 500, times: int = 1) -> None:
-        """Let the next calls of an action fail as a whole."""
+        """Make the next calls of an action fail."""
         self.faults.fail_calls(action, SqsError(sqs_errors.Kind(error_type, status=status), "injected"), times)
 
     def fail_entries(
         self, action: str, times: int = 1, code: str = "InternalError", *, sender_fault: bool = False, count: int = 1
     ) -> None:
-        """Let the first `count` entries of the next batches of an action fail, and nothing happen to them."""
+        """Make the first `count` entries of the next batches of an action fail."""
         failure = {"SenderFault": sender_fault, "Code": code, "Message": "injected"}
         self.faults.fail_entries(action, failure, count, times)
 
@@ -142,7 +142,7 @@ class SqsEndpoint:
         )
 
     async def stop(self) -> None:
-        """Listen no longer and cut every connection, long polls too; messages stay."""
+        """Stop listening and cut every connection, also long polls; messages stay."""
         if self._server is None:
             return
         self._server.close()
@@ -221,7 +221,7 @@ def _error(error: SqsError) -> bytes:
 async def running(
     *, visibility_timeout: float = 30.0, max_receive_count: int | None = None, port: int | None = None
 ) -> AsyncIterator[SqsEndpoint]:
-    """Serve `engagement-events`, with `engagement-events-dlq` behind it where a max_receive_count is given."""
+    """Serve the queue `engagement-events`, with a max_receive_count also the dead-letter queue."""
     sqs = SqsEndpoint(port)
     queue = sqs.add_queue(QUEUE, visibility_timeout=visibility_timeout)
     if max_receive_count is not None:

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Errors SQS answers, by their names in the AWS JSON protocol and the older codes that boto3 shows."""
+"""The errors of SQS, by their names in the AWS JSON protocol and the older codes that boto3 shows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _OLD = "AWS.SimpleQueueService."
 
 
 class Kind(msgspec.Struct, frozen=True):
-    """What went wrong; an empty code is the name."""
+    """A kind of error; an empty code means the name."""
 
     name: str
     code: str = ""
@@ -29,7 +29,7 @@ UNSUPPORTED_OPERATION = Kind("UnsupportedOperation", f"{_OLD}UnsupportedOperatio
 
 
 class SqsError(Exception):
-    """An error answer."""
+    """An error response."""
 
     def __init__(self, kind: Kind, message: str = "") -> None:
         self.kind = kind
@@ -39,5 +39,5 @@ class SqsError(Exception):
 
 
 def invalid_value(parameter: str, value: object, reason: str) -> SqsError:
-    """Say which value SQS does not like."""
+    """Return the error for an invalid value."""
     return SqsError(INVALID_PARAMETER_VALUE, f"Value {value} for parameter {parameter} is invalid. Reason: {reason}")

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Faults that the SQS endpoint was told to show, each so many times."""
+"""Planned faults of the SQS endpoint, each for a number of times."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Faults:
-    """Planned failures by action, first planned first shown."""
+    """Planned failures by action, in the order of planning."""
 
     def __init__(self) -> None:
         self._calls: defaultdict[str, deque[SqsError]] = defaultdict(deque)

@@ -31,7 +31,7 @@ class NotInFlight(Exception):
 
 
 class State(Enum):
-    """Where a message is."""
+    """The state of a message."""
 
     VISIBLE = auto()
     IN_FLIGHT = auto()
@@ -39,7 +39,7 @@ class State(Enum):
 
 
 class Message(msgspec.Struct, kw_only=True):
-    """A message and what has happened to it; times in seconds."""
+    """A message and its history; times in seconds."""
 
     message_id: str
     body: str
@@ -57,7 +57,7 @@ class Message(msgspec.Struct, kw_only=True):
 
 
 class Queue:
-    """A deque of what is visible and a heap of what is in flight, so that 10,000 messages cost no more than ten."""
+    """A deque of visible messages and a heap of messages in flight, so that the cost does not depend on the count."""
 
     def __init__(self, name: str, *, visibility_timeout: float = 30.0) -> None:
         self.name = name
@@ -74,13 +74,13 @@ class Queue:
 
     @property
     def visible(self) -> int:
-        """How many messages a receive could get now."""
+        """The number of messages that a receive could get now."""
         self._release_due()
         return len(self._messages) - self._in_flight_count
 
     @property
     def in_flight(self) -> int:
-        """How many messages are received and neither deleted nor visible again."""
+        """The number of messages that are received and neither deleted nor visible again."""
         self._release_due()
         return self._in_flight_count
 
@@ -91,13 +91,13 @@ class Queue:
 
     @property
     def redrive_policy(self) -> str:
-        """As GetQueueAttributes shows it; empty where there is none."""
+        """The redrive policy in the form of GetQueueAttributes; empty without one."""
         if self.dead_letters is None:
             return ""
         return json.dumps({"deadLetterTargetArn": self.dead_letters.arn, "maxReceiveCount": self.max_receive_count})
 
     def redrive_to(self, dead_letters: Queue, max_receive_count: int) -> None:
-        """Move a message there instead of receiving it once more often than that."""
+        """Move a message to this queue after this number of receives."""
         self.dead_letters = dead_letters
         self.max_receive_count = max_receive_count
 
@@ -113,7 +113,7 @@ class Queue:
         return message
 
     def receive(self, most: int, visibility_timeout: float) -> list[Message]:
-        """Take up to so many messages in flight."""
+        """Receive up to `most` messages."""
         self._release_due()
         received: list[Message] = []
         while self._visible and len(received) < most:
@@ -142,7 +142,7 @@ class Queue:
             self._remove(message)
 
     def change_visibility(self, handle: str, timeout: float) -> None:
-        """Count the timeout anew from now; 0 makes the message visible at once.
+        """Set the timeout from now; 0 makes the message visible at once.
 
         Raises:
             ReceiptHandleIsInvalid: as for delete.

@@ -32,7 +32,7 @@ async def test_console_runs_a_script_with_the_given_environment_only() -> None:
         assert await process.wait() == -15
 
 
-async def test_console_tells_what_a_script_printed_that_ended_early() -> None:
+async def test_the_error_shows_the_output_of_a_script_that_ended_early() -> None:
     async with console.running("python", "-c", "raise SystemExit('no settings')") as process:
         with pytest.raises(RuntimeError, match="no settings"):
             await process.wait_until_ready()

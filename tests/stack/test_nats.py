@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""The real nats-server, the cluster, and the proxy before it."""
+"""The real nats-server, the cluster, and the proxy."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ async def test_nats_server_starts_with_authorization_and_tls(tmp_path: Path) -> 
             assert await put_and_get(client) == b"value"
 
 
-async def test_nats_cluster_works_on_without_one_of_its_servers() -> None:
+async def test_nats_cluster_works_without_one_of_its_servers() -> None:
     async with nats_server.cluster() as servers:
         leader = await nats_server.wait_for_leader(servers)
         async with await nats.connect(leader.url) as client:
@@ -83,7 +83,7 @@ async def test_nats_cluster_works_on_without_one_of_its_servers() -> None:
         assert await nats_server.wait_for_leader(servers) is leader
 
 
-async def test_proxy_answers_in_the_servers_place_so_many_times() -> None:
+async def test_proxy_answers_requests_a_number_of_times() -> None:
     async with (
         nats_server.running() as server,
         nats_proxy.running(server.url) as proxy,
@@ -101,7 +101,7 @@ async def test_proxy_answers_in_the_servers_place_so_many_times() -> None:
         assert proxy.published.count("$KV.b.key") == 3
 
 
-async def test_proxy_loses_and_rewrites_what_passes() -> None:
+async def test_proxy_drops_and_changes_publications() -> None:
     async with (
         nats_server.running() as server,
         nats_proxy.running(server.url) as proxy,

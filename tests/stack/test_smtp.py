@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Both SMTP servers, as a real client sees them."""
+"""Both SMTP servers, with a real client."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SENDER, READER, NOBODY = "noreply@example.org", "reader@example.com", "nobody@ex
 MAIL = b"From: <noreply@example.org>\r\nSubject: x\r\n\r\n.dot\r\n..two\r\n\xc3\xa4\r\n"
 
 
-async def test_smtp_server_takes_a_mail_byte_for_byte_over_starttls_with_auth(tmp_path: Path) -> None:
+async def test_smtp_server_receives_a_mail_unchanged_over_starttls_with_auth(tmp_path: Path) -> None:
     certificates = Certificates(tmp_path)
     async with smtp_server.running(
         tls=certificates.server_context(), username="u", password="p", require_starttls=True
@@ -66,7 +66,7 @@ async def test_smtp_server_speaks_implicit_tls(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("context", ["wrong_host_context", "unknown_ca_context"])
-async def test_smtp_server_may_show_a_certificate_that_no_client_accepts(tmp_path: Path, context: str) -> None:
+async def test_smtp_server_can_have_a_certificate_that_no_client_accepts(tmp_path: Path, context: str) -> None:
     certificates = Certificates(tmp_path)
     async with smtp_server.running(tls=getattr(certificates, context)()) as server:
         client = aiosmtplib.SMTP(
@@ -110,7 +110,7 @@ async def test_scripted_smtp_is_a_correct_server_without_a_script(tmp_path: Path
     ],
 )
 @pytest.mark.parametrize("stage", ["mail", "dot"])
-async def test_scripted_smtp_does_what_its_script_wants_once(
+async def test_scripted_smtp_takes_the_action_of_its_script_once(
     stage: smtp_scripts.Stage, action: smtp_scripts.Action, error: type[Exception]
 ) -> None:
     async with scripted_smtp.running(smtp_scripts.first(1, stage, action)) as server:
@@ -121,7 +121,7 @@ async def test_scripted_smtp_does_what_its_script_wants_once(
         assert len(server.mails) == 1
 
 
-async def test_scripted_smtp_may_keep_a_mail_and_vanish() -> None:
+async def test_scripted_smtp_can_store_a_mail_and_disconnect() -> None:
     script = smtp_scripts.per_session(1, "dot", STORE_THEN_CLOSE)
     async with scripted_smtp.running(script) as server:
         with pytest.raises(aiosmtplib.SMTPServerDisconnected):
@@ -129,7 +129,7 @@ async def test_scripted_smtp_may_keep_a_mail_and_vanish() -> None:
         assert len(server.mails) == 1
 
 
-async def test_scripts_know_the_session_and_what_it_has_accepted() -> None:
+async def test_scripts_get_the_session_and_the_number_of_accepted_mails() -> None:
     moments: list[Moment] = []
     async with scripted_smtp.running(moments.append) as server:
         async with aiosmtplib.SMTP(hostname="localhost", port=server.port) as client:
@@ -138,7 +138,7 @@ async def test_scripts_know_the_session_and_what_it_has_accepted() -> None:
         assert [moment.accepted for moment in moments if moment.stage == "dot"] == [0, 1]
 
 
-async def test_scripted_smtp_ends_idle_sessions_when_told_or_after_a_while() -> None:
+async def test_scripted_smtp_ends_idle_sessions_on_request_or_after_a_timeout() -> None:
     async with scripted_smtp.running() as server:
         client = aiosmtplib.SMTP(hostname="localhost", port=server.port)
         await client.connect()

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""The SQS endpoint as boto3 sees it, and the events that go through it."""
+"""The SQS endpoint with boto3, and the SES events."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def test_sqs_long_poll_wakes_up_when_a_message_arrives() -> None:
         assert "AWS4-HMAC-SHA256 Credential=key/" in endpoint.requests[0].authorization
 
 
-async def test_sqs_client_that_leaves_its_long_poll_takes_no_message() -> None:
+async def test_sqs_client_that_leaves_its_long_poll_receives_no_message() -> None:
     async with sqs_endpoint.running() as endpoint:
         body = b'{"WaitTimeSeconds": 20}'
         _, writer = await asyncio.open_connection("127.0.0.1", endpoint.port)
@@ -74,7 +74,7 @@ async def test_sqs_client_that_leaves_its_long_poll_takes_no_message() -> None:
         assert (endpoint.visible, endpoint.in_flight) == (1, 0)
 
 
-async def test_sqs_message_is_visible_again_after_its_timeout_and_its_old_handle_is_worth_nothing() -> None:
+async def test_sqs_message_is_visible_again_after_its_timeout_and_its_old_handle_is_invalid() -> None:
     async with sqs_endpoint.running(max_receive_count=2) as endpoint:
         sqs = Sqs(endpoint)
         endpoint.send("body")
@@ -110,7 +110,7 @@ async def test_sqs_batches_fail_in_part_and_calls_fail_on_demand() -> None:
         assert "Messages" not in await sqs("receive_message")
 
 
-async def test_sqs_queue_that_does_not_exist_is_told_as_sqs_does() -> None:
+async def test_sqs_missing_queue_is_the_error_of_sqs() -> None:
     async with sqs_endpoint.running() as endpoint:
         sqs = Sqs(endpoint)
         del endpoint.queues["engagement-events"]
@@ -118,7 +118,7 @@ async def test_sqs_queue_that_does_not_exist_is_told_as_sqs_does() -> None:
             await sqs("receive_message")
 
 
-def test_ses_events_come_in_an_sns_envelope_and_name_the_mail() -> None:
+def test_ses_events_are_in_an_sns_envelope_and_name_the_mail() -> None:
     event = ses_events.click("group/email", datetime(2026, 1, 2, tzinfo=UTC), "https://lfx.dev")
     envelope = json.loads(ses_events.notification(event, "id"))
     assert envelope["MessageId"] == "id"

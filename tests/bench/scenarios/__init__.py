@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""The scenarios by their names, each a coroutine from a stage to the rows of its table."""
+"""The scenarios by name; each is a coroutine that returns the rows of its table."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ONLY_WHEN_ASKED = frozenset({"soak"})
 
 
 async def run(name: str, options: Options) -> Result:
-    """Run one scenario on a stage of its own."""
+    """Run one scenario with its own processes."""
     scenario = ALL[name]
     async with stage.running(options) as stage_:
         rows = await scenario(stage_)

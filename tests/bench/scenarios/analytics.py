@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Analytics of groups of several sizes: the first question, the next ones, and while events come in."""
+"""Analytics of groups of several sizes: the first request, the next ones, and during events."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NAIVE_UP_TO = 20_000
 
 
 async def run(stage: Stage) -> list[Row]:
-    """First and again, at rest and while events for the group stream in."""
+    """Analytics: first and repeated requests, at rest and during events of the group."""
     collected = Collected()
     groups = {size: str(uuid4()) for size in stage.options.groups}
     email_ids = {size: await buckets.fill_group(stage.caller, groups[size], size) for size in groups}
@@ -43,7 +43,7 @@ async def run(stage: Stage) -> list[Row]:
 
 
 async def _at_rest(stage: Stage, size: int, group_id: str, collected: Collected) -> None:
-    """Ask a tracker that knows nothing yet, then again; see that it counts them all."""
+    """Send a first and repeated requests to a new tracker; check that it counts all emails."""
     async with stage.tracker() as tracker:
         first = await stage.caller.load([_question(group_id)], 1, [tracker.pid])
         again = await stage.caller.load(repeat(_question(group_id), AGAIN), 1, [tracker.pid])
@@ -85,7 +85,7 @@ async def _limits(stage: Stage, group_id: str, email_ids: list[str], collected: 
 
 
 async def _busy(stage: Stage, group_id: str, email_ids: list[str], collected: Collected) -> None:
-    """Ask without a pause while a tracker applies events of the group; see that none is missing in the end."""
+    """Send requests without a pause while the tracker applies events of the group; check that none is missing."""
     some = email_ids[: stage.options.count(1000)]
     async with stage.queue() as feed, stage.tracker(feed) as tracker:
         await feed.hold(mails.engagement(group_id, some))

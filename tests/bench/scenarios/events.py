@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 async def run(stage: Stage) -> list[Row]:
-    """A full queue of three events for each email."""
+    """Events: a full queue with three events for each email."""
     collected = Collected()
     emails, few = stage.options.count(2000), stage.options.count(100)
     async with stage.queue() as feed:
@@ -40,7 +40,7 @@ async def run(stage: Stage) -> list[Row]:
 
 
 async def _apply(stage: Stage, feed: Feed, tracker: AbstractAsyncContextManager[Program], emails: int) -> Sample:
-    """Let the tracker empty the queue; see that each record holds its delivery, open and click."""
+    """Measure the tracker until the queue is empty; check that each record has its delivery, open and click."""
     group_id = str(uuid4())
     email_ids = await buckets.fill_group(stage.caller, group_id, emails)
     sample = await _empty(feed, tracker, mails.engagement(group_id, email_ids))

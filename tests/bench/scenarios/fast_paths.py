@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Each fast path of the code beside the plain way of a library, on the same input, in this process."""
+"""Each optimised function and the equivalent of a library, on the same input, in this process."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ ENVELOPE = Envelope("noreply@lfx.linuxfoundation.org", "ada@example.com")
 
 
 class Path(NamedTuple):
-    """Ours and the plain way of one thing; one call of either does `units` of it."""
+    """Our version and the library's version of one operation; one call does it `units` times."""
 
     name: str
     plain_name: str
@@ -54,7 +54,7 @@ class Path(NamedTuple):
 
 
 async def run(stage: Stage) -> list[Row]:
-    """Fast paths beside the plain way of a library."""
+    """Optimised functions and their equivalents in libraries."""
     collected = Collected()
     async with AsyncExitStack() as stack:
         paths = [_message(stage), _headers(stage), await _requests(stack, stage), await _batch(stack, stage)]
@@ -106,7 +106,7 @@ def _message(stage: Stage) -> Path:
 
 def _headers(stage: Stage) -> Path:
     async def ours() -> object:
-        return ReconnectingClient._parse_header_lines(HEADERS)  # noqa: SLF001 - what is measured
+        return ReconnectingClient._parse_header_lines(HEADERS)  # noqa: SLF001 - the measured function
 
     async def plain() -> object:
         return Client._parse_header_lines(HEADERS)  # noqa: SLF001

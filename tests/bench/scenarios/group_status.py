@@ -28,7 +28,7 @@ TIMES = 10
 
 
 class Case(NamedTuple):
-    """Which questions are asked, in how large a group."""
+    """The requests for a group of some size."""
 
     name: str
     group_id: str
@@ -38,7 +38,7 @@ class Case(NamedTuple):
 
 
 async def run(stage: Stage) -> list[Row]:
-    """All records of 1,000, and pages of 500 out of 30,000."""
+    """Status of a group: all records of 1,000, and pages of 500 out of 30,000."""
     collected = Collected()
     cases = [await _whole(stage), await _paged(stage)]
     async with AsyncExitStack() as stack:

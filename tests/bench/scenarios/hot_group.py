@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""One group that grows while all callers send to it, by one relay and by two."""
+"""All callers send to one growing group, through one relay and through two."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ THIRDS = ("first third", "second third", "last third")
 
 
 async def run(stage: Stage) -> list[Row]:
-    """One group growing to 30,000."""
+    """One group that grows to 30,000 emails."""
     collected = Collected()
     emails = stage.options.count(30_000)
     async with stage.sink() as target:
@@ -44,7 +44,7 @@ async def _grow(stage: Stage, relays: list[Program], emails: int, collected: Col
     loads = [await stage.caller.load(send.requests(emails // 3, group_id), callers, pids) for _ in THIRDS]
     email_ids = await buckets.read_group(stage.caller, group_id)
     if len(set(email_ids)) != len(email_ids) or len(email_ids) != emails // 3 * 3:
-        raise RuntimeError(f"the index names {len(email_ids)} emails, {len(set(email_ids))} of them once")
+        raise RuntimeError(f"the index has {len(email_ids)} entries for {len(set(email_ids))} emails")
     collected.add("relay", "service", replace(_whole(loads), peak_mb=proc.peak_mb(pids)), case=case)
     for third, load in zip(THIRDS, loads, strict=True):
         collected.add(third, "part", load.sample(), case=case)

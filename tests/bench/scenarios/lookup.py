@@ -27,7 +27,7 @@ CASES = {"1 caller": (1, 4000), "32 callers": (32, 15_000)}
 
 
 async def run(stage: Stage) -> list[Row]:
-    """Status by id."""
+    """Status of one email by id."""
     collected = Collected()
     email_ids = await buckets.fill_group(stage.caller, str(uuid4()), stage.options.count(10_000))
     async with AsyncExitStack() as stack:

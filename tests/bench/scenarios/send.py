@@ -59,7 +59,7 @@ async def _send(stage: Stage, *, emails: int, naive: int, is_secure: bool = Fals
 
 
 async def service_sample(stage: Stage, target: Target, relay: Program, emails: int) -> Sample:
-    """Send so many emails through the relay, once its connections are open; see that all of them arrived."""
+    """Send a number of emails through the relay when its connections are open; check that all arrived."""
     callers = stage.options.callers
     await stage.caller.load(requests(callers), callers)
     received = await smtp_load.mails_received(target)
@@ -71,7 +71,7 @@ async def service_sample(stage: Stage, target: Target, relay: Program, emails: i
 
 
 def requests(count: int, group_id: str | None = None) -> Iterator[Request]:
-    """Return so many requests to send."""
+    """Return a number of requests to send."""
     return repeat(Request(contract.SEND_EMAIL_SUBJECT, mails.send_request(group_id)), count)
 
 
@@ -91,7 +91,7 @@ async def _compare(stage: Stage, target: Target, collected: Collected, emails: i
 
 
 def _kv_writes(count: int) -> Iterator[Request]:
-    """Return the writes of so many records."""
+    """Return a number of writes of records."""
     return (Request(buckets.RECORDS + one, mails.record(one, one)) for one in mails.new_ids(count))
 
 

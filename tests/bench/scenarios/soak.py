@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Mixed load at a steady pace for a long time: memory and latency must not drift."""
+"""Mixed load at a constant rate for a long time: memory and latency must not grow."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 SLICES = 10
 SENDERS = 20
-PAUSE = 0.1  # so that the senders ask for at most 200 emails a second
+PAUSE = 0.1  # limits the senders to 200 emails a second
 EMAILS_PER_GROUP = 1000
 _decode = msgspec.json.Decoder(SendEmailResponse).decode
 
 
 class Mixed:
-    """Sends, and for each email asks for its status and lets its events come; every 20th asks for the group."""
+    """Sends emails, requests the status of each, and sends its events; requests analytics at every 20th email."""
 
     def __init__(self, stage: Stage, feed: Feed) -> None:
         self._stage = stage
@@ -42,8 +42,8 @@ class Mixed:
         self._bodies: list[str] = []
         self.latencies: list[float] = []
 
-    async def keep_on(self, until: float) -> None:
-        """One sender's work."""
+    async def send(self, until: float) -> None:
+        """Send emails until this time."""
         while time.perf_counter() < until:
             began = time.perf_counter()
             reply = await self._stage.caller.ask(
@@ -59,7 +59,7 @@ class Mixed:
             await asyncio.sleep(PAUSE)
 
     async def feed_events(self, until: float) -> None:
-        """Let the events of what was sent arrive, a second later, all at once."""
+        """Put the events of the sent emails into the queue, once a second."""
         while time.perf_counter() < until:
             bodies, self._bodies = self._bodies, []
             await self._feed.hold(bodies)
@@ -77,7 +77,7 @@ class Mixed:
 
 
 class Memory(NamedTuple):
-    """The processes whose memory is watched."""
+    """The processes whose memory is measured."""
 
     relay: int
     tracker: int
@@ -90,7 +90,7 @@ class Memory(NamedTuple):
 
 
 async def run(stage: Stage) -> list[Row]:
-    """Mixed load: emails, their events, status and analytics; all must stay flat."""
+    """Mixed load: emails, their events, status and analytics; memory and latency must stay constant."""
     collected = Collected()
     async with AsyncExitStack() as stack:
         target = await stack.enter_async_context(stage.sink())
@@ -115,5 +115,5 @@ async def _slice(mixed: Mixed, seconds: float, pids: list[int]) -> Sample:
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(mixed.feed_events(began + seconds))
         for _ in range(SENDERS):
-            tasks.create_task(mixed.keep_on(began + seconds))
+            tasks.create_task(mixed.send(began + seconds))
     return row.of_rate(mixed.latencies, time.perf_counter() - began, proc.cpu_seconds(pids) - cpu)

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Start and rest: from exec to ready, and the memory of a process that has nothing to do."""
+"""The time from exec to ready, and the memory of an idle process."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from tests.bench.row import Row
     from tests.bench.stage import Stage
 
-STARTS = 5  # for each run: one start says little
+STARTS = 5  # for each run: single starts vary
 REST_SECONDS = 1.0
 
 
 async def run(stage: Stage) -> list[Row]:
-    """Exec to ready, and RSS at rest."""
+    """Start: time from exec to ready, and memory at rest."""
     collected = Collected()
     async with stage.queue() as feed:
         processes = {
@@ -52,7 +52,7 @@ async def _start(stage: Stage, script: str, settings: dict[str, str], case: str,
 
 
 async def _interpreter() -> float:
-    """Return the milliseconds that Python takes to do nothing."""
+    """Return the milliseconds of a start of Python without a program."""
     began = time.perf_counter()
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", "pass")
     await process.wait()

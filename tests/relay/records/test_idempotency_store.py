@@ -22,8 +22,8 @@ from shared.contract import SendEmailRequest
 from shared.errors import KeyMissing, StoreUnavailable
 from shared.kv.bucket import Bucket
 from shared.nats import inbox as inboxes
-from tests.relay.waiting import until
 from tests.stack import nats_proxy as proxies
+from tests.stack.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -15,8 +15,8 @@ from relay.records import record_writer
 from relay.records.record_writer import RecordWriter
 from shared.contract import EmailRecipientRecord
 from shared.errors import KeyMissing
-from tests.relay.waiting import until, until_equal
 from tests.stack import nats_proxy as proxies
+from tests.stack.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -123,7 +123,8 @@ async def test_a_write_whose_reply_is_lost_adds_its_id_once(
     nats_proxy.lose_reply("$KV.", 4)
     ones = [record() for _ in range(3)]
     await asyncio.gather(*(records.write(one, deadline=soon(5)) for one in ones))
-    await until_equal(lambda: _sorted_ids(buckets), sorted(one.email_id for one in ones))
+    wanted = sorted(one.email_id for one in ones)
+    await until(lambda: _sorted_ids(buckets), lambda ids: ids == wanted)
 
 
 async def _sorted_ids(buckets: Buckets) -> list[str]:

@@ -14,7 +14,6 @@ from relay.errors import Deferred, DeliveryError, Rejected, Uncertain
 from relay.smtp.delivery import DisabledDelivery
 from tests.relay.inputs import ENVELOPE, mail, numbers
 from tests.relay.smtp.senders import ACCOUNT, THROTTLED, TRANSACTION, Clock, count, now, sending
-from tests.relay.waiting import until
 from tests.stack import scripted_smtp
 from tests.stack.smtp_scripts import (
     STORE_THEN_CLOSE,
@@ -32,6 +31,7 @@ from tests.stack.smtp_scripts import (
     first,
     per_session,
 )
+from tests.stack.waiting import until
 
 if TYPE_CHECKING:
     from tests.stack.certificates import Certificates

@@ -15,13 +15,13 @@ from relay.smtp import delivery
 from relay.smtp.pool import OPENINGS_UNTIL_ONE_SUCCEEDS
 from tests.relay.inputs import numbers
 from tests.relay.smtp.senders import ACCOUNT, QUOTA, TRANSACTION, Clock, count, now, sending
-from tests.relay.waiting import until
 from tests.stack import scripted_smtp
 from tests.stack.smtp_scripts import (
     Delay,
     always,
     first,
 )
+from tests.stack.waiting import until
 
 if TYPE_CHECKING:
     from tests.stack.scripted_smtp import ScriptedSmtp

@@ -25,7 +25,6 @@ from tests.relay.smtp.sessions import (
     verbs,
     warm,
 )
-from tests.relay.waiting import until
 from tests.stack import scripted_smtp
 from tests.stack.smtp_scripts import (
     Close,
@@ -38,6 +37,7 @@ from tests.stack.smtp_scripts import (
     always,
     first,
 )
+from tests.stack.waiting import until
 
 if TYPE_CHECKING:
     from relay.smtp.connection import SmtpConnection

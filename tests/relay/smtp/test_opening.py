@@ -18,7 +18,6 @@ from relay.smtp.connection import Connector
 from shared.service.settings import SettingsError
 from tests.relay.inputs import ENVELOPE, MAIL, connector
 from tests.relay.smtp.sessions import ACCOUNT, ON_UVLOOP, PASSWORD, USER, patience, verbs
-from tests.relay.waiting import until
 from tests.stack import scripted_smtp, smtp_server
 from tests.stack.smtp_scripts import (
     Close,
@@ -29,6 +28,7 @@ from tests.stack.smtp_scripts import (
     always,
     first,
 )
+from tests.stack.waiting import until
 
 if TYPE_CHECKING:
     from tests.stack.certificates import Certificates

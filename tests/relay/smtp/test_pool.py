@@ -12,7 +12,7 @@ import pytest
 from relay.smtp import pool as smtp_pool
 from relay.smtp.pool import OPENINGS_UNTIL_ONE_SUCCEEDS, Pool
 from tests.relay.smtp.pooled import SHORT, AccountRefusedError, RefusedError, Server, limits, settle, task
-from tests.relay.waiting import until
+from tests.stack.waiting import until
 
 # Lending
 

@@ -15,9 +15,10 @@ from shared.errors import KeyMissing, StoreUnavailable
 from shared.kv import batch_get
 from shared.kv.bucket import SINGLE_READS_AT_ONCE, Bucket
 from shared.kv.setup import create_missing
-from tests.shared.connections import until, was_never_lost, with_inbox
+from tests.shared.connections import was_never_lost, with_inbox
 from tests.stack import nats_server as servers
 from tests.stack.nats_proxy import Answer
+from tests.stack.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -17,9 +17,10 @@ from shared.kv import bucket as buckets
 from shared.kv.bucket import Bucket
 from shared.kv.setup import create_missing
 from shared.nats.inbox import HEADER_ROOM_BYTES, Inbox
-from tests.shared.connections import as_user, until, was_never_lost, with_inbox
+from tests.shared.connections import as_user, was_never_lost, with_inbox
 from tests.stack import nats_proxy as proxies
 from tests.stack import nats_server as servers
+from tests.stack.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from shared.nats import client, connection
-from tests.shared.connections import as_user, events, has_reconnected, opening, publish, received, until, was_never_lost
+from tests.shared.connections import as_user, events, has_reconnected, opening, publish, received, was_never_lost
 from tests.shared.connections import connected as connect
 from tests.shared.nats_credentials import Credentials
 from tests.stack import nats_server as servers
 from tests.stack.certificates import Certificates
 from tests.stack.ports import free_port
+from tests.stack.waiting import until
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,8 +11,9 @@ import pytest
 from nats.aio.client import PING_PROTO
 
 from tests.shared.connections import connected as connect
-from tests.shared.connections import has_reconnected, until
+from tests.shared.connections import has_reconnected
 from tests.stack.ports import free_port
+from tests.stack.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -15,9 +15,10 @@ from nats.aio.client import DEFAULT_MAX_RECONNECT_ATTEMPTS
 from shared.nats import connection
 from shared.service.settings import SettingsError
 from tests.shared.connections import connected as connect
-from tests.shared.connections import events, has_reconnected, opening, publish, received, until, was_never_lost
+from tests.shared.connections import events, has_reconnected, opening, publish, received, was_never_lost
 from tests.stack import nats_server as servers
 from tests.stack.ports import free_port
+from tests.stack.waiting import until
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
@@ -44,7 +45,7 @@ async def test_subscriptions_are_restored_after_a_server_was_killed_and_restarte
             await until(lambda: connected.connected)
             await connected.flush()
             await publish(nats_server, "news", b"again")
-            await until(lambda count=count: payloads == [b"again"] * count)  # type: ignore[misc]
+            await until(payloads.copy, [b"again"].__mul__(count).__eq__)
     assert lost == [False, False, False], "lost twice, closed once"
     assert len(events(caplog, "nats.reconnected")) == len(events(caplog, "nats.disconnected")) == 2
 
@@ -126,7 +127,7 @@ async def test_a_flush_that_timed_out_does_not_stop_the_reading(
     assert events(caplog, "nats.flush_failed")
     nats_proxy.thaw()
     await publish(nats_server, "news", b"1", b"2")
-    await until(lambda: payloads == [b"1", b"2"], 3)
+    await until(lambda: payloads == [b"1", b"2"], timeout=3)
     monkeypatch.setattr(connection, "FLUSH_TIMEOUT_SECONDS", 5)
     await nats_connection.flush()
     assert len(events(caplog, "nats.flush_failed")) == 1

@@ -13,7 +13,8 @@ import pytest
 
 from shared.nats.endpoint import BUSY, FAILED, Endpoint
 from shared.nats.micro import Discovery
-from tests.shared.connections import connected, events, until
+from tests.shared.connections import connected, events
+from tests.stack.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

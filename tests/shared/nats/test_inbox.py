@@ -16,9 +16,10 @@ import pytest
 from shared.errors import NotPermitted, StoreUnavailable, ValueTooLarge
 from shared.nats import inbox
 from shared.nats.inbox import Inbox
-from tests.shared.connections import as_user, until, was_never_lost, with_inbox
+from tests.shared.connections import as_user, was_never_lost, with_inbox
 from tests.stack import nats_proxy as proxies
 from tests.stack import nats_server as servers
+from tests.stack.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -19,7 +19,7 @@ from tracker.events.record_updater import Applied, Verdict
 from tracker.events.sqs import Queue
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     import pytest
 
@@ -99,13 +99,6 @@ async def polling(
     queue = Queue(sqs.queue_url, os.environ, visibility_seconds=conductor.VISIBILITY_SECONDS)
     async with Poller(queue, updater, receivers=receivers, record_wait_seconds=record_wait_seconds) as poller:
         yield poller
-
-
-async def until(holds: Callable[[], object], timeout: float = 10) -> None:
-    """Wait for a state that nobody announces."""
-    async with asyncio.timeout(timeout):
-        while not holds():
-            await asyncio.sleep(0.005)
 
 
 def of_email(email_id: str = EMAIL, sns_id: str | None = None) -> str:

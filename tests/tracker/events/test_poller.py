@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.stack import ses_events
-from tests.tracker.events.polling import Verdicts, logged, of_email, polling, until
+from tests.stack.waiting import until
+from tests.tracker.events.polling import Verdicts, logged, of_email, polling
 from tests.tracker.examples import AT, EMAIL, TRACKING_ID, record
 from tracker.events import poller as conductor
 from tracker.events import records

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.tracker.events.polling import LONG_AGO, Verdicts, Watched, logged, of_email, polling, receives, until
+from tests.stack.waiting import until
+from tests.tracker.events.polling import LONG_AGO, Verdicts, Watched, logged, of_email, polling, receives
 from tests.tracker.examples import EMAIL, record, stored
 from tracker.events import poller as conductor
 from tracker.events import records

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from shared.kv.setup import create_missing
-from tests.tracker.events.polling import Slow, Verdicts, of_email, polling, until
+from tests.stack.waiting import until
+from tests.tracker.events.polling import Slow, Verdicts, of_email, polling
 from tests.tracker.examples import EMAIL, record
 from tracker.events import records
 from tracker.events.record_updater import Verdict

@@ -15,11 +15,12 @@ from shared.nats import connection as nats_connection
 from shared.nats.inbox import Inbox
 from shared.service.settings import ProcessSettings
 from tests.stack import nats_proxy as proxies
+from tests.stack.waiting import until
 from tracker.queries import stream_follower
 from tracker.queries.stream_follower import StreamFollower, Write
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from nats.js import JetStreamContext
 
@@ -151,13 +152,6 @@ async def test_a_follower_that_is_stopped_during_a_break_leaves_nothing_behind_t
             await follower.caught_up()
             assert [write.revision for write in seen] == revisions
             await follower.stop()
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    """Wait for a state of the connection."""
-    async with asyncio.timeout(10):
-        while not is_so():
-            await asyncio.sleep(0.01)
 
 
 async def test_a_lost_follower_begins_anew_with_what_comes_from_then_on(

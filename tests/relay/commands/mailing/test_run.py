@@ -17,9 +17,9 @@ from relay.commands.mailing import mailer
 from shared import contract
 from shared.commands import caller
 from tests.relay.commands.sending import SCRIPT, sent, service
-from tests.relay.waiting import until
 from tests.stack import child
 from tests.stack.ports import free_port
+from tests.stack.waiting import until
 
 if TYPE_CHECKING:
     from tests.relay.commands.sending import Folder

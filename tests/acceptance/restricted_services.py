@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Both services as the NATS users of docs/security.md; what each publishes and listens to is seen."""
+"""Both services as the NATS users of docs/security.md, with a record of what each publishes and subscribes to."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from tests.stack.sqs_endpoint import SqsEndpoint
 
 
-class House(NamedTuple):
-    """The services, each behind a proxy of its user, and what they talk to."""
+class RestrictedServices(NamedTuple):
+    """The services, each behind a proxy of its user, and the servers they use."""
 
     nats: NatsServer
     admin: Client
@@ -42,11 +42,11 @@ class House(NamedTuple):
     tracker: Console
 
     def environment(self, user: str, **more: str) -> dict[str, str]:
-        """The variables of a command that is run by such a user."""
+        """Return the variables of a command that this user runs."""
         return {**permissions.variables(self.links[user].url, user), **more}
 
     async def subscriptions(self, user: str) -> list[str]:
-        """What a user listens to right now, as the page writes it."""
+        """Return the current subscriptions of a user, in the notation of the page."""
         _, body = await probe.get(self.nats.monitor_port, "/connz?subs=detail&auth=1")
         mine = [one for one in json.loads(body)["connections"] if one.get("authorized_user") == user]
         details = [detail for one in mine for detail in one["subscriptions_list_detail"]]
@@ -54,8 +54,8 @@ class House(NamedTuple):
 
 
 @asynccontextmanager
-async def running(users: Iterable[User], *, eventing: bool, **variables: str) -> AsyncIterator[House]:
-    """Start everything."""
+async def running(users: Iterable[User], *, eventing: bool, **variables: str) -> AsyncIterator[RestrictedServices]:
+    """Run NATS, SMTP, SQS and both services."""
     async with (
         permissions.server(users) as nats,
         permissions.connected(nats.url, ADMIN) as admin,
@@ -69,11 +69,11 @@ async def running(users: Iterable[User], *, eventing: bool, **variables: str) ->
             services.relay(links[RELAY], smtp, **variables) as relay,
             services.tracker(links[TRACKER], sqs if eventing else None, **variables) as tracker,
         ):
-            yield House(nats, admin, links, smtp, sqs, relay, tracker)
+            yield RestrictedServices(nats, admin, links, smtp, sqs, relay, tracker)
 
 
 async def make_buckets(admin: Client) -> None:
-    """Make them as the relay's chart does."""
+    """Create the buckets as the relay's chart does."""
     for name in contract.BUCKETS:
         config = KeyValueConfig(name, history=1, direct=True, ttl=contract.BUCKET_TTL_SECONDS.get(name))
         await admin.jetstream().create_key_value(config)

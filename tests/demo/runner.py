@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""One demo from its first line to its exit status; whatever happens, nothing is left behind."""
+"""Run the demo: from its first line to its exit status and its clean-up."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import nats.errors
 
-from tests.demo import by_hand, stack, story
+from tests.demo import by_hand, stack, steps
 from tests.demo.check import Check
 from tests.demo.interruption import Interruption
 
@@ -23,8 +23,8 @@ LOG_LINES = 20
 FAILURES = (OSError, RuntimeError, TimeoutError, nats.errors.Error, msgspec.MsgspecError)
 
 
-async def give(screen: Screen, *, keep: bool) -> int:
-    """Run everything, tell the story, stop everything; return the exit status."""
+async def run(screen: Screen, *, keep: bool) -> int:
+    """Start everything, take all steps, stop everything; return the exit status."""
     started = time.monotonic()
     interruption = Interruption()
     screen.title("LFX email service: emails out, events in, queries answered")
@@ -35,7 +35,7 @@ async def give(screen: Screen, *, keep: bool) -> int:
         return interruption.status
     except FAILURES as error:  # a server that does not start, a console script that is not installed
         screen.check(_failure(error))
-    return _judge(screen, "" if keep else f", {time.monotonic() - started:.1f} s in all")
+    return _judge(screen, "" if keep else f", {time.monotonic() - started:.1f} s in total")
 
 
 async def _run(screen: Screen, interruption: Interruption, *, keep: bool) -> None:
@@ -51,10 +51,10 @@ async def _run(screen: Screen, interruption: Interruption, *, keep: bool) -> Non
 
 
 async def _perform(running: Stack, screen: Screen, interruption: Interruption, *, keep: bool) -> None:
-    email_ids = await story.tell(running, screen)
+    email_ids = await steps.take(running, screen)
     if keep:
         await by_hand.leave_running(running, screen, email_ids, interruption)
-    await story.stop(running, screen)
+    await steps.stop(running, screen)
 
 
 def _show_logs(running: Stack, screen: Screen) -> None:
@@ -64,13 +64,13 @@ def _show_logs(running: Stack, screen: Screen) -> None:
 
 
 def _failure(error: Exception) -> Check:
-    what = str(error).partition("\n")[0]
-    return Check("everything goes on", "no error", f"{type(error).__name__}: {what}")
+    text = str(error).partition("\n")[0]
+    return Check("the demo runs to its end", "no error", f"{type(error).__name__}: {text}")
 
 
 def _judge(screen: Screen, how_long: str) -> int:
     if screen.failed:
         screen.verdict(f"{len(screen.failed)} of {len(screen.checks)} checks failed.", is_right=False)
         return 1
-    screen.verdict(f"All {len(screen.checks)} checks are right{how_long}.", is_right=True)
+    screen.verdict(f"All {len(screen.checks)} checks passed{how_long}.", is_right=True)
     return 0

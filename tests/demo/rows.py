@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Pure: what the demo shows, put in rows and lines."""
+"""The rows and lines that the demo prints; without I/O."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Row = tuple[str, ...]
 
 
 def parts(stack: Stack) -> list[Row]:
-    """All that runs, and where."""
+    """Return all processes and their addresses."""
     return [
         ("nats-server", stack.nats.url, "JetStream"),
         ("SMTP server", f"localhost:{stack.smtp.port}", "STARTTLS, AUTH"),
@@ -37,7 +37,7 @@ def parts(stack: Stack) -> list[Row]:
 
 
 def beginning(mail: ReceivedMail, body_lines: int) -> Iterable[str]:
-    """The head of a mail, and some lines of its body."""
+    """Yield the header of a mail, and some lines of its body."""
     lines = mail.content.decode("ascii", "backslashreplace").split("\r\n")
     end = lines.index("") + 1 + body_lines
     yield from lines[:end]
@@ -45,32 +45,32 @@ def beginning(mail: ReceivedMail, body_lines: int) -> Iterable[str]:
 
 
 def timeline(some: Sequence[Notification], script: Script) -> list[Row]:
-    """Events in the order of the queue."""
+    """Return the events in the order of the queue."""
     return [
         (
             event.kind,
             event.mail.to,
             f"{event.at:%H:%M:%S}",
             short(event.message_id),
-            "again" if event is script.replayed and some is script.afterwards else "",
+            "again" if event is script.repeated and some is script.afterwards else "",
         )
         for event in some
     ]
 
 
 def fields(answer: Mapping[str, object]) -> list[Row]:
-    """A JSON object, one field a line, and one line for each element of a list."""
+    """Return a JSON object, one row for each field, and one for each element of a list."""
     return [row for name, value in answer.items() for row in _field(name, value)]
 
 
 def push_counts(pushes: Sequence[Push]) -> list[Row]:
-    """How many came on each subject."""
+    """Return the number of push events on each subject."""
     counts = Counter(push.subject for push in pushes)
     return [(subject, str(counts[subject])) for subject in PUSH_SUBJECTS]
 
 
 def short(message_id: str) -> str:
-    """The beginning of an id, enough to know it again."""
+    """Return the beginning of an id."""
     return f"{message_id[:ID_CHARACTERS]}…"
 
 

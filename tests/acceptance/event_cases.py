@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""The events of the field cases (class a): public reports of what broke others, and what must become of the record."""
+"""SES events that broke other services, from public reports, and the change to the record that each must make."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HARD_BOUNCE = {"kind": "bounce", "type": "Permanent", "sub_type": "General", "di
 
 
 class Sent(NamedTuple):
-    """A mail that was sent before."""
+    """A mail that was already sent."""
 
     tracking_id: str
 
@@ -38,37 +38,37 @@ class Sent(NamedTuple):
 
 
 class Case(NamedTuple):
-    """Bodies for the queue, each a change to the record, and why they were ignored where they were."""
+    """Bodies for the queue, the change to the record, and the reason if they are ignored."""
 
     id: str
     bodies: Callable[[Sent], Sequence[str]]
     changes: dict[str, Any]
     ignored: tuple[str, str] | None = None
-    """Level and words of the one log line."""
+    """Level and reason of the one log line."""
 
 
 def at(seconds: float) -> datetime:
-    """A time of which only the order matters."""
+    """Return a time; only the order of times matters."""
     return NOON + timedelta(seconds=seconds)
 
 
 def text(seconds: int) -> str:
-    """The same as a record shows it."""
+    """Return the same time in the format of a record."""
     return at(seconds).isoformat().replace("+00:00", "Z")
 
 
 def delivered(seconds: int) -> dict[str, Any]:
-    """What a delivery changes."""
+    """Return the changes by a delivery."""
     return {"delivered": True, "delivered_at": text(seconds)}
 
 
 def failed(seconds: int, failure: dict[str, str]) -> dict[str, Any]:
-    """What a failure changes."""
+    """Return the changes by a failure."""
     return {"failed": True, "failed_at": text(seconds), "failure": failure}
 
 
 def opened(*opens: tuple[str, int]) -> dict[str, Any]:
-    """What opens change, given by event id and time."""
+    """Return the changes by opens, given by event id and time."""
     return {
         "opened": True,
         "open_count": len(opens),
@@ -78,19 +78,19 @@ def opened(*opens: tuple[str, int]) -> dict[str, Any]:
 
 
 def raw(body: Event) -> str:
-    """Deliver without the envelope of SNS."""
+    """Return the body of a raw delivery, without the envelope of SNS."""
     return json.dumps(body)
 
 
 def with_headers(event: Event, *headers: tuple[str, str]) -> Event:
-    """Replace the headers that SES echoes, and leave out the tag that would name the mail as well."""
+    """Replace the headers that SES returns, and remove the tag that also identifies the mail."""
     event["mail"]["headers"] = [{"name": name, "value": value} for name, value in headers]
     del event["mail"]["tags"]["email_id"]
     return event
 
 
 def with_mail(event: Event, **fields: Any) -> Event:
-    """Replace all that SES says of the mail."""
+    """Replace the `mail` object of an event."""
     return event | {"mail": {"messageId": "0101", "destination": ["private@example.com"], **fields}}
 
 
@@ -171,22 +171,24 @@ OTHER_TIMES = ("2026-01-15T12:00:05+00:00", "2026-01-15T12:00:06.000+0000", "202
 AS_WRITTEN = ("02Z", "03.060000Z", "04.123456Z", "05Z", "06Z", "07.500000Z")
 
 CASES = [
-    Case("F01", _without_event_type, failed(5, HARD_BOUNCE)),
-    Case("F03", _topic_attached, {}, ("INFO", "SES has attached the topic")),
-    Case("F05", lambda sent: [raw(ses_events.open_(sent.tracking_id, at(5)))], opened(("{message_ids[0]}", 5))),
-    Case("F07-folded", _delivery_with(("To", "null"), (T, "\r\n {sent.tracking_id}"), ("X", "null")), delivered(5)),
-    Case("F07-padded", _delivery_with((T, " {sent.tracking_id} ")), delivered(5)),
-    Case("F07-folded-inside", _delivery_with((T, "{sent.group_id}/\r\n {sent.email_id}")), delivered(5)),
-    Case("F09-capitals", _delivery_with(("x-lfx-tracking-id", "{sent.tracking_id}")), delivered(5)),
-    Case("F09-twice", _delivery_with((T, ""), (T.lower(), "{sent.tracking_id}"), (T, "g/other")), delivered(5)),
+    Case("notificationType", _without_event_type, failed(5, HARD_BOUNCE)),
+    Case("topic-attached", _topic_attached, {}, ("INFO", "SES has attached the topic")),
     Case(
-        "F11-missing",
+        "raw-delivery", lambda sent: [raw(ses_events.open_(sent.tracking_id, at(5)))], opened(("{message_ids[0]}", 5))
+    ),
+    Case("header-folded", _delivery_with(("To", "null"), (T, "\r\n {sent.tracking_id}"), ("X", "null")), delivered(5)),
+    Case("header-padded", _delivery_with((T, " {sent.tracking_id} ")), delivered(5)),
+    Case("header-folded-inside", _delivery_with((T, "{sent.group_id}/\r\n {sent.email_id}")), delivered(5)),
+    Case("header-name-in-lower-case", _delivery_with(("x-lfx-tracking-id", "{sent.tracking_id}")), delivered(5)),
+    Case("header-twice", _delivery_with((T, ""), (T.lower(), "{sent.tracking_id}"), (T, "g/other")), delivered(5)),
+    Case(
+        "headers-missing",
         lambda sent: [ses_events.notification(with_mail(ses_events.bounce(sent.tracking_id, at(1))))],
         {},
         ("WARN", NO_HEADERS),
     ),
     Case(
-        "F11-truncated",
+        "headers-truncated",
         lambda sent: [
             ses_events.notification(
                 with_mail(
@@ -200,7 +202,7 @@ CASES = [
         ("WARN", "headers are truncated and there is no email_id tag"),
     ),
     Case(
-        "F11-truncated-with-tag",
+        "headers-truncated-with-tag",
         lambda sent: [
             ses_events.notification(
                 ses_events.delivery(sent.tracking_id, at(5))
@@ -209,9 +211,13 @@ CASES = [
         ],
         delivered(5),
     ),
-    Case("F13", _one_mail_three_events, delivered(1) | opened(("m2", 2)) | failed(3, HARD_BOUNCE)),
     Case(
-        "F15-complaint-first",
+        "three-events-of-one-message-id",
+        _one_mail_three_events,
+        delivered(1) | opened(("m2", 2)) | failed(3, HARD_BOUNCE),
+    ),
+    Case(
+        "complaint-before-delivery",
         lambda sent: [
             ses_events.notification(ses_events.complaint(sent.tracking_id, at(3))),
             ses_events.notification(ses_events.delivery(sent.tracking_id, at(1))),
@@ -219,7 +225,7 @@ CASES = [
         delivered(1) | failed(3, {"kind": "complaint", "type": "abuse"}),
     ),
     Case(
-        "F15-bounce-after-delivery",
+        "bounce-after-delivery",
         lambda sent: [
             ses_events.notification(ses_events.delivery(sent.tracking_id, at(0))),
             ses_events.notification(ses_events.bounce(sent.tracking_id, at(17))),
@@ -227,23 +233,29 @@ CASES = [
         delivered(0) | failed(17, HARD_BOUNCE),
     ),
     Case(
-        "F18", _out_of_office, delivered(1) | failed(3, {"kind": "bounce", "type": "Transient", "sub_type": "General"})
+        "out-of-office-bounce",
+        _out_of_office,
+        delivered(1) | failed(3, {"kind": "bounce", "type": "Transient", "sub_type": "General"}),
     ),
-    Case("F21", _suppressed_complaint, failed(3, {"kind": "complaint", "sub_type": "OnAccountSuppressionList"})),
-    Case("F23-DeliveryDelay", _of_type("DeliveryDelay"), {}, ("INFO", "event type 'deliverydelay'")),
-    Case("F23-RenderingFailure", _of_type("Rendering Failure"), {}, ("INFO", "event type 'rendering failure'")),
-    Case("F23-Reject", _of_type("Reject"), {}, ("INFO", "event type 'reject'")),
-    Case("F23-Subscription", _of_type("Subscription"), {}, ("INFO", "event type 'subscription'")),
-    Case("F23-null", _of_type(None), {}, ("WARN", "event type ''")),
     Case(
-        "F23-mail-null",
+        "complaint-by-suppression-list",
+        _suppressed_complaint,
+        failed(3, {"kind": "complaint", "sub_type": "OnAccountSuppressionList"}),
+    ),
+    Case("type-DeliveryDelay", _of_type("DeliveryDelay"), {}, ("INFO", "event type 'deliverydelay'")),
+    Case("type-RenderingFailure", _of_type("Rendering Failure"), {}, ("INFO", "event type 'rendering failure'")),
+    Case("type-Reject", _of_type("Reject"), {}, ("INFO", "event type 'reject'")),
+    Case("type-Subscription", _of_type("Subscription"), {}, ("INFO", "event type 'subscription'")),
+    Case("type-null", _of_type(None), {}, ("WARN", "event type ''")),
+    Case(
+        "mail-null",
         lambda sent: [ses_events.notification(ses_events.delivery(sent.tracking_id, at(1)) | {"mail": None})],
         {},
         ("WARN", NO_HEADERS),
     ),
-    Case("F24", _open_by_proxy, delivered(2) | opened(("m1", -3600))),
+    Case("open-by-proxy-before-delivery", _open_by_proxy, delivered(2) | opened(("m1", -3600))),
     Case(
-        "F28",
+        "times-in-each-format",
         _at_times(*FIRST_TIMES, *OTHER_TIMES),
         {
             "opened": True,
