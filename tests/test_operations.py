@@ -260,7 +260,7 @@ async def test_a_tracker_without_events_imports_nothing_of_aws() -> None:
             "boto3",
             "botocore",
             "tracker.events.sqs",
-            "tracker.events.suppressor",
+            "tracker.events.suppression",
             "prometheus_client",
         }
 

@@ -21,7 +21,7 @@ from relay.smtp import delivery
 from shared import addresses, contract, group_index, lifecycle
 from shared.service import settings
 from tests.stack import child, console, nats_server, smtp_server
-from tracker.events import poller
+from tracker.events import receiver, settlement
 from tracker.queries import live_counts
 from tracker.settings import TrackerSettings
 
@@ -46,7 +46,7 @@ NUMBERS: Final = (
     ("README.md", f"After {lifecycle.DRAIN_SHARE * 100:.0f} % of it"),
     ("docs/architecture.md", f"After {lifecycle.DRAIN_SHARE * 100:.0f} % of `SHUTDOWN_TIMEOUT_SECONDS`"),
     ("docs/architecture.md", f"for at most {record_writer.FLUSH_SECONDS:g} seconds"),
-    ("docs/architecture.md", f"waits {poller.LAST_POLL_SECONDS} seconds for a long poll"),
+    ("docs/architecture.md", f"waits {receiver.LAST_POLL_SECONDS} seconds for a long poll"),
     ("docs/contract.md", f"one mailbox, {addresses.MAX_FIELD_BYTES} bytes"),
     (
         "docs/contract.md",
@@ -61,11 +61,14 @@ NUMBERS: Final = (
     ),
     ("docs/contract.md", f"keeps {record_writer.MAX_KEPT:,} records in memory"),
     ("docs/decisions.md", f"At most {live_counts.MAX_EMAILS:,} emails are remembered"),
-    ("docs/decisions.md", f"### Visibility of {poller.VISIBILITY_SECONDS} seconds"),
+    ("docs/decisions.md", f"### Visibility of {settlement.VISIBILITY_SECONDS} seconds"),
     ("docs/delivery.md", f"{record_writer.MAX_KEPT:,} records are kept"),
     ("docs/delivery.md", f"Requests that come within the next {delivery.BARRED_SECONDS:g} seconds"),
-    ("docs/engagement.md", f"{poller.MAX_HELD:,} messages are held already"),
-    ("docs/engagement.md", f"with pauses of {poller.FIRST_PAUSE_SECONDS} to {poller.LONGEST_PAUSE_SECONDS:g} seconds"),
+    ("docs/engagement.md", f"{settlement.MAX_HELD:,} messages are held already"),
+    (
+        "docs/engagement.md",
+        f"with pauses of {settlement.FIRST_PAUSE_SECONDS} to {settlement.LONGEST_PAUSE_SECONDS:g} seconds",
+    ),
 )
 EXAMPLE_SECONDS: Final = 20
 UUID: Final = r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"

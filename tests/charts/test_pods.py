@@ -10,7 +10,7 @@ import pytest
 
 from relay.settings import RelaySettings
 from tests.charts import chart, features
-from tracker.events import poller
+from tracker.events import receiver
 
 MEBIBYTE: Final = 1 << 20
 SCALED: Final[dict[str, dict[str, Any]]] = {
@@ -48,7 +48,7 @@ def test_the_grace_period_is_longer_than_the_stop_and_the_longest_wait(process: 
     assert "lifecycle" not in chart.container(objects)  # no preStop eats of it
     assert grace > longest
     assert grace > float(chart.variables(objects)["SHUTDOWN_TIMEOUT_SECONDS"]["value"])
-    assert grace > poller.LAST_POLL_SECONDS
+    assert grace > receiver.LAST_POLL_SECONDS
 
 
 @pytest.mark.parametrize("process", chart.PROCESSES)

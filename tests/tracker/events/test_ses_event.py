@@ -355,27 +355,27 @@ def test_f24_neither_address_nor_browser_of_the_reader_is_kept() -> None:
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        ("", "body is not JSON"),
-        ("null", "body is no JSON object"),
-        ("[]", "body is no JSON object"),
-        ('"Bounce"', "body is no JSON object"),
-        ("{", "body is not JSON"),
-        ('{"Message": 5}', "Message is no JSON object"),
-        ('{"Message": null}', "Message is no JSON object"),
-        ('{"Message": ""}', "Message is not JSON"),
-        ('{"Message": "[]"}', "Message is no JSON object"),
-        ('{"Message": "{"}', "Message is not JSON"),
-        ("\ud800", "body is not JSON"),
-        ('{"eventType": "\ud800"}', "body is not JSON"),
-        (r'{"eventType": "\ud800"}', "body is not JSON"),
-        ("[" * 100_000, "body is not JSON"),
-        ('{"a":' * 100_000, "body is not JSON"),
-        ("[" * 100_000 + "]" * 100_000, "body is not JSON"),
-        (json.dumps({"Message": "[" * 100_000}), "Message is not JSON"),
-        (json.dumps({"Message": '{"Message":' * 20_000 + "1" + "}" * 20_000}), "Message is not JSON"),
-        ('{"eventType": ' + "9" * 10_000 + "}", "body is not JSON"),
-        ('{"eventType": 1e999}', "body is not JSON"),
-        ("\0" * 1000, "body is not JSON"),
+        ("", "body is not a JSON object"),
+        ("null", "body is not a JSON object"),
+        ("[]", "body is not a JSON object"),
+        ('"Bounce"', "body is not a JSON object"),
+        ("{", "body is not a JSON object"),
+        ('{"Message": 5}', "Message is not a JSON object"),
+        ('{"Message": null}', "Message is not a JSON object"),
+        ('{"Message": ""}', "Message is not a JSON object"),
+        ('{"Message": "[]"}', "Message is not a JSON object"),
+        ('{"Message": "{"}', "Message is not a JSON object"),
+        ("\ud800", "body is not a JSON object"),
+        ('{"eventType": "\ud800"}', "body is not a JSON object"),
+        (r'{"eventType": "\ud800"}', "body is not a JSON object"),
+        ("[" * 100_000, "body is not a JSON object"),
+        ('{"a":' * 100_000, "body is not a JSON object"),
+        ("[" * 100_000 + "]" * 100_000, "body is not a JSON object"),
+        (json.dumps({"Message": "[" * 100_000}), "Message is not a JSON object"),
+        (json.dumps({"Message": '{"Message":' * 20_000 + "1" + "}" * 20_000}), "Message is not a JSON object"),
+        ('{"eventType": ' + "9" * 10_000 + "}", "body is not a JSON object"),
+        ('{"eventType": 1e999}', "body is not a JSON object"),
+        ("\0" * 1000, "body is not a JSON object"),
     ],
     ids=range(21),
 )
@@ -386,8 +386,8 @@ def test_poison_is_ignored_with_a_warning(body: str, reason: str) -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_noise_of_the_largest_message_size_is_ignored(seed: int) -> None:
     noise = random.Random(seed).randbytes(262_144)  # noqa: S311 - noise, no secret
-    assert ignored(noise.decode("latin-1")).reason == "body is not JSON"
-    assert ignored({"Message": noise.hex()[:262_000]}).reason == "Message is not JSON"
+    assert ignored(noise.decode("latin-1")).reason == "body is not a JSON object"
+    assert ignored({"Message": noise.hex()[:262_000]}).reason == "Message is not a JSON object"
     assert isinstance(understood({**EVERY_KIND["click"], "click": {"link": noise.decode("latin-1")}}), EngagementEvent)
 
 
