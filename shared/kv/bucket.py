@@ -47,6 +47,16 @@ class Bucket:
         self._batches = batch_get.Batches(inbox, self._stream)
         self._single_reads = asyncio.Semaphore(SINGLE_READS_AT_ONCE)
 
+    @property
+    def stream_name(self) -> str:
+        """The name of the stream that holds the bucket."""
+        return self._stream.name
+
+    @property
+    def subject_prefix(self) -> str:
+        """The subject of a key, without the key."""
+        return self._stream.prefix
+
     async def info(self) -> StreamInfo:
         """Ask the stream's leader for its configuration, state and time of creation."""
         return await self._stream.info()

@@ -64,6 +64,10 @@ class Connection:
         url = self.client.connected_url
         return f"{url.hostname}:{url.port}" if url else ""
 
+    def new_inbox(self) -> str:
+        """Return a new subject under the inbox prefix of this connection."""
+        return str(self.client.new_inbox())
+
     def on_disconnect(self, callback: Callable[[], None]) -> None:
         """Call back whenever the connection is lost: answers that were awaited will not come."""
         self._on_disconnect.append(callback)

@@ -116,7 +116,7 @@ async def test_a_follower_that_hears_nothing_for_long_is_lost(
     follower: StreamFollower, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await follower.caught_up()
-    monkeypatch.setattr(stream_follower, "UNHEARD_SECONDS", -1.0)
+    monkeypatch.setattr(stream_follower, "SILENCE_SECONDS", -1.0)
     with pytest.raises(StoreUnavailable):
         await follower.caught_up()
 
