@@ -40,7 +40,7 @@ async def nats() -> AsyncIterator[NatsServer]:
 
 @pytest.fixture
 async def connection(nats: NatsServer) -> AsyncIterator[Connection]:
-    """A connection to it, as the process has one."""
+    """A connection to it, opened in the same way as in the process."""
     async with nats_connection.opened(ProcessSettings(nats_url=nats.url), "test") as connection:
         yield connection
 
@@ -74,7 +74,7 @@ async def index(connection: Connection, inbox: Inbox) -> Bucket:
 
 @pytest.fixture
 async def sqs(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SqsEndpoint]:
-    """A queue whose messages stay invisible for long, so that nothing comes back by itself; boto3 has credentials."""
+    """A queue whose messages stay invisible for long after a receive; boto3 has credentials."""
     for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_SQS"):
         monkeypatch.delenv(name, raising=False)
     for name, value in {

@@ -58,7 +58,7 @@ def test_a_record_is_counted_by_its_fields(of: EmailRecipientRecord, counted: Re
         ({}, NOTHING),
     ],
 )
-def test_a_record_that_go_wrote_counts_the_same(fields: dict[str, object], counted: RecordCounts) -> None:
+def test_a_record_of_the_go_service_counts_the_same(fields: dict[str, object], counted: RecordCounts) -> None:
     assert counts.of_record(stored(**fields)) == counted
 
 
@@ -138,7 +138,7 @@ histories = st.dictionaries(st.sampled_from("abcd"), st.lists(record_counts, max
 def test_any_order_and_any_repeats_end_in_the_counts_of_the_latest_revisions(
     history: dict[str, list[RecordCounts]], data: st.DataObject
 ) -> None:
-    """Each email's revisions in turn are the writes that may come in."""
+    """The writes are the revisions of each email, in any order."""
     writes = [
         (one, revision, counted) for one, revisions in history.items() for revision, counted in enumerate(revisions, 1)
     ]
@@ -161,7 +161,7 @@ def test_any_order_and_any_repeats_end_in_the_counts_of_the_latest_revisions(
 
 @PROPERTY
 @given(st.binary())
-def test_any_bytes_count_something_or_nothing(value: bytes) -> None:
+def test_random_bytes_count_nothing(value: bytes) -> None:
     assert counts.of_record(value) == NOTHING
 
 

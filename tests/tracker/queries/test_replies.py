@@ -30,13 +30,13 @@ OF_WRITES = {
     tracker_errors.RecordFull,
 }
 OF_CALLERS = shared_errors.ServiceError
-INTERNAL: set[type[Exception]] = {
+INTERNAL: tuple[type[Exception], ...] = (
     shared_errors.StoreUnavailable,
     shared_errors.BucketMissing,
     shared_errors.NotPermitted,
     tracker_errors.RecordCorrupt,
     tracker_errors.IndexCorrupt,
-}
+)
 EXPECTED: dict[type[Exception], str] = {
     shared_errors.KeyMissing: contract.NOT_FOUND,
     **dict.fromkeys(INTERNAL, contract.INTERNAL_ERROR),
@@ -97,7 +97,7 @@ async def test_both_queries_reply_to_each_error(
 
 
 @pytest.mark.parametrize("make", [status_handler, analytics_handler])
-async def test_a_malformed_queryis_refused_and_counted(make: Any) -> None:
+async def test_a_malformed_request_is_refused_and_counted(make: Any) -> None:
     handler = make(AssertionError())
     assert json.loads(await handler(b"{")) == {"error": contract.INVALID_REQUEST_PAYLOAD}
     assert handler.results == {contract.INVALID_REQUEST_PAYLOAD: 1}
