@@ -109,7 +109,7 @@ class Writers:
         await self._put(self.groups[group_id][0][0], {"delivered": True, "failed": False, **opened})
 
     async def recounted(self, group_id: str) -> GetEmailEngagementAnalyticsResponse:
-        """Count by reading every record."""
+        """Count in the plain way, by reading every record."""
         email_ids = [email_id for ids in self.groups[group_id] for email_id in ids]
         found = [record for email_id in email_ids if (record := await self._read(email_id))]
         return GetEmailEngagementAnalyticsResponse(
