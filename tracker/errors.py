@@ -1,16 +1,16 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""What the tracker's own edges and pure rooms raise. Nothing may be imported here."""
+"""The errors of the tracker's own modules. This module imports nothing."""
 
 from __future__ import annotations
 
 
 class QueueUnavailable(Exception):
-    """SQS did not do what was asked: no answer, no permission, throttled, no such queue."""
+    """A call to SQS failed: no answer, no permission, throttled, no such queue."""
 
 
 class RecordCorrupt(Exception):
-    """The value under a key is no record."""
+    """The value under a key is not a record."""
 
 
 class RecordFull(Exception):

@@ -1,14 +1,14 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""The life of the tracker, wired in one place: what is started last is stopped first."""
+"""The life of the tracker: each context starts after the ones around it and stops before them."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import AsyncExitStack
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
@@ -21,9 +21,11 @@ from shared.nats.inbox import Inbox
 from shared.nats.micro import Discovery
 from shared.service.tasks import Tasks
 from tracker import settings
-from tracker.events.poller import VISIBILITY_SECONDS, Poller
 from tracker.events.push_events import PushEvents
+from tracker.events.receiver import Receiver
 from tracker.events.record_updater import RecordUpdater, suppress_nobody
+from tracker.events.settlement import VISIBILITY_SECONDS, Settlement
+from tracker.events.store_outage import StoreOutage
 from tracker.queries.email_analytics_handler import EmailAnalyticsHandler
 from tracker.queries.email_status_handler import EmailStatusHandler
 from tracker.queries.group_reader import GroupReader
@@ -31,97 +33,109 @@ from tracker.queries.live_counts import LiveCounts
 from tracker.queries.stream_follower import StreamFollower
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
     from types import ModuleType
 
     from shared.lifecycle import Life, Serve
     from shared.nats.connection import Connection
-    from tracker.events.poller import Updater
-    from tracker.events.suppression import Suppressor
+    from tracker.events.record_updater import Suppress
     from tracker.settings import TrackerSettings
-
-    QueryHandler = EmailStatusHandler | EmailAnalyticsHandler
 
 log = logging.getLogger(__name__)
 
 NAME: Final = "lfx-email-tracker"
 DESCRIPTION: Final = "Applies the events of Amazon SES to the records, answers status and analytics queries"
-KV_PATIENCE_SECONDS: Final = 3.0  # JetStream may still be choosing its leaders when NATS is already there
+KV_PATIENCE_SECONDS: Final = 3.0  # JetStream may still elect its leaders when NATS already answers
+
+
+class _Buckets(NamedTuple):
+    recipients: Bucket
+    group_index: Bucket
+    suppressions: Bucket
 
 
 def prepare(config: TrackerSettings, environ: Mapping[str, str], *, create_buckets: bool) -> Serve:
-    """Return what answers the queries and, if eventing is on, applies the events, until told to stop.
+    """Return the function that answers queries and, if eventing is on, applies events, until the process stops.
 
     Raises:
-        SettingsError: settings that do not fit each other.
+        SettingsError: settings contradict each other.
     """
     settings.check(config)
 
     async def serve(life: Life, connection: Connection) -> None:
         if create_buckets:
             await missing_buckets.create_missing(connection, contract.BUCKETS)
-        async with AsyncExitStack() as stack:
-            inbox = await stack.enter_async_context(Inbox(connection))
-            recipients = Bucket(inbox, connection, contract.EMAIL_RECIPIENTS_BUCKET, life.spans)
-            index = Bucket(inbox, connection, contract.EMAIL_GROUP_INDEX_BUCKET, life.spans)
-            suppressions = Bucket(inbox, connection, contract.EMAIL_SUPPRESSIONS_BUCKET, life.spans)
-            stack.callback(Tasks().start(missing_buckets.report_unusable(inbox, connection, _optional(config))).cancel)
-            poller = None
-            if config.ses_eventing_enabled:
-                await _require(recipients, index)
-                suppress = _suppressor(life, suppressions) if config.suppression_enabled else suppress_nobody
-                updater = RecordUpdater(recipients, PushEvents(connection), suppress)
-                poller = await _poller(stack, life, config, environ, updater)
-                life.expose(lambda: _metrics().events(poller, updater))
-                connection.on_disconnect(poller.outage.suspect)
-            groups = GroupReader(recipients, index)
-            counts = LiveCounts(groups, recipients, index, partial(StreamFollower, connection, inbox))
-            stack.push_async_callback(counts.aclose)
-            status = EmailStatusHandler(recipients, groups, lambda: connection.max_payload)
-            handlers: dict[str, QueryHandler] = {
-                contract.GET_EMAIL_STATUS_SUBJECT: status,
-                contract.GET_EMAIL_ENGAGEMENT_ANALYTICS_SUBJECT: EmailAnalyticsHandler(counts.count),
-            }
-            queries = await _queries(stack, life, connection, handlers, config.max_in_flight)
-            life.expose(lambda: _metrics().queries(queries, counts, (recipients, index)))
-            life.serving()
-            log.info("tracker.serving", extra={"eventing": config.ses_eventing_enabled})
-            await _until_done(life, poller)
+        async with Inbox(connection) as inbox:
+            buckets = _buckets(life, connection, inbox)
+            with _in_background(missing_buckets.report_unusable(inbox, connection, _optional(config))):
+                async with (
+                    _applying_events(life, connection, buckets, config, environ) as receiver,
+                    _answering_queries(life, connection, inbox, buckets, config.max_in_flight),
+                ):
+                    life.serving()
+                    log.info("tracker.serving", extra={"eventing": config.ses_eventing_enabled})
+                    await _until_done(life, receiver)
 
     return serve
 
 
-async def _queries(
-    stack: AsyncExitStack,
-    life: Life,
-    connection: Connection,
-    handlers: Mapping[str, QueryHandler],
-    max_in_flight: int,
-) -> dict[str, tuple[Endpoint, QueryHandler]]:
-    """Answer queries; return what answers each, by the last word of its subject."""
-    queries = {}
-    for subject, handler in handlers.items():
-        endpoint = Endpoint(connection, subject, handler, max_in_flight=max_in_flight, spans=life.spans)
-        await stack.enter_async_context(endpoint)
-        queries[subject.rpartition(".")[2]] = (endpoint, handler)
-    endpoints = [endpoint for endpoint, _ in queries.values()]
-    await stack.enter_async_context(Discovery(connection, NAME, DESCRIPTION, endpoints))
-    return queries
+def _buckets(life: Life, connection: Connection, inbox: Inbox) -> _Buckets:
+    return _Buckets(
+        recipients=Bucket(inbox, connection, contract.EMAIL_RECIPIENTS_BUCKET, life.spans),
+        group_index=Bucket(inbox, connection, contract.EMAIL_GROUP_INDEX_BUCKET, life.spans),
+        suppressions=Bucket(inbox, connection, contract.EMAIL_SUPPRESSIONS_BUCKET, life.spans),
+    )
 
 
 def _optional(config: TrackerSettings) -> list[str]:
-    """Return the buckets that are used and that the start does not insist on."""
+    """Return the names of the buckets that are used, without those that the start requires."""
     kv = [] if config.ses_eventing_enabled else [contract.EMAIL_RECIPIENTS_BUCKET, contract.EMAIL_GROUP_INDEX_BUCKET]
     return [*kv, contract.EMAIL_SUPPRESSIONS_BUCKET] if config.suppression_enabled else kv
 
 
-async def _require(*buckets: Bucket) -> None:
-    """Insist on KV where events are to be applied: without it the start fails, after a few seconds of patience.
+@contextmanager
+def _in_background(work: Coroutine[object, object, None]) -> Iterator[None]:
+    task = Tasks().start(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+@asynccontextmanager
+async def _applying_events(
+    life: Life, connection: Connection, buckets: _Buckets, config: TrackerSettings, environ: Mapping[str, str]
+) -> AsyncIterator[Receiver | None]:
+    """Receive and apply events while the context is open, if eventing is on.
 
     Raises:
-        StoreUnavailable: a bucket is not there.
+        StoreUnavailable: a bucket that the events need is missing.
     """
-    for needed in buckets:
+    if not config.ses_eventing_enabled:
+        yield None
+        return
+    await _require(buckets.recipients, buckets.group_index)
+    from tracker.events.sqs import Queue  # noqa: PLC0415 - boto3 takes 135 ms and 19 MB
+
+    updater = RecordUpdater(buckets.recipients, PushEvents(connection), _suppress(life, buckets, config))
+    queue = Queue(config.ses_engagement_sqs_queue_url, environ, visibility_seconds=VISIBILITY_SECONDS)
+    outage = StoreOutage()
+    connection.on_disconnect(outage.suspect)
+    wait_seconds = config.engagement_record_wait_seconds
+    settlement = Settlement(queue, updater, outage, record_wait_seconds=wait_seconds, spans=life.spans)
+    async with Receiver(queue, settlement, outage, long_polls=config.sqs_receivers) as receiver:
+        life.expose(lambda: _metrics().receives(queue, receiver))
+        life.expose(lambda: _metrics().events(settlement, updater))
+        yield receiver
+
+
+async def _require(*buckets: Bucket) -> None:
+    """Wait a few seconds for the buckets without which no event can be applied.
+
+    Raises:
+        StoreUnavailable: a bucket is missing.
+    """
+    for bucket in buckets:
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type(StoreUnavailable),
             wait=wait_fixed(0.2),
@@ -129,50 +143,57 @@ async def _require(*buckets: Bucket) -> None:
             reraise=True,
         ):
             with attempt:
-                await needed.info()
+                await bucket.info()
 
 
-async def _until_done(life: Life, poller: Poller | None) -> None:
-    """Return when it is time to stop, which a poller that has failed begins as a signal does."""
-    stopping = asyncio.create_task(life.stopping.wait())
-    if poller is None:
-        await stopping
-        return
-    failed = asyncio.create_task(poller.failed.wait())
-    await asyncio.wait({stopping, failed}, return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    failed.cancel()
-    if poller.failed.is_set():
-        life.fail()
-
-
-def _suppressor(life: Life, suppressions: Bucket) -> Suppressor:
-    from shared.suppression_list import SuppressionList  # noqa: PLC0415 - what reads addresses takes 20 ms
+def _suppress(life: Life, buckets: _Buckets, config: TrackerSettings) -> Suppress:
+    if not config.suppression_enabled:
+        return suppress_nobody
+    from shared.suppression_list import SuppressionList  # noqa: PLC0415 - parsing addresses takes 20 ms to import
     from tracker.events.suppression import Suppressor  # noqa: PLC0415
 
-    suppressor = Suppressor(SuppressionList(suppressions))
+    suppressor = Suppressor(SuppressionList(buckets.suppressions))
     life.expose(lambda: _metrics().suppressions(suppressor))
     return suppressor
 
 
-async def _poller(
-    stack: AsyncExitStack, life: Life, config: TrackerSettings, environ: Mapping[str, str], updater: Updater
-) -> Poller:
-    from tracker.events.sqs import Queue  # noqa: PLC0415 - boto3 takes 135 ms and 19 MB
+@asynccontextmanager
+async def _answering_queries(
+    life: Life, connection: Connection, inbox: Inbox, buckets: _Buckets, max_in_flight: int
+) -> AsyncIterator[None]:
+    """Answer queries while the context is open."""
+    recipients, index, _ = buckets
+    groups = GroupReader(recipients, index)
+    follow = partial(StreamFollower, connection, inbox)
+    endpoint = partial(Endpoint, connection, max_in_flight=max_in_flight, spans=life.spans)
+    async with aclosing(LiveCounts(groups, recipients, index, follow)) as counts:
+        status = EmailStatusHandler(recipients, groups, lambda: connection.max_payload)
+        analytics = EmailAnalyticsHandler(counts.count)
+        async with (
+            endpoint(contract.GET_EMAIL_STATUS_SUBJECT, status) as status_endpoint,
+            endpoint(contract.GET_EMAIL_ENGAGEMENT_ANALYTICS_SUBJECT, analytics) as analytics_endpoint,
+            Discovery(connection, NAME, DESCRIPTION, [status_endpoint, analytics_endpoint]),
+        ):
+            served = [(status_endpoint, status), (analytics_endpoint, analytics)]
+            life.expose(lambda: _metrics().queries(served, counts, (recipients, index)))
+            yield
 
-    queue = Queue(config.ses_engagement_sqs_queue_url, environ, visibility_seconds=VISIBILITY_SECONDS)
-    poller = Poller(
-        queue,
-        updater,
-        receivers=config.sqs_receivers,
-        record_wait_seconds=config.engagement_record_wait_seconds,
-        spans=life.spans,
-    )
-    life.expose(lambda: _metrics().receives(queue, poller))
-    return await stack.enter_async_context(poller)
+
+async def _until_done(life: Life, receiver: Receiver | None) -> None:
+    """Return when the process has to stop: after a signal, or after a receiver has failed."""
+    stopping = asyncio.create_task(life.stopping.wait())
+    if receiver is None:
+        await stopping
+        return
+    failed = asyncio.create_task(receiver.failed.wait())
+    await asyncio.wait({stopping, failed}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    failed.cancel()
+    if receiver.failed.is_set():
+        life.fail()
 
 
 def _metrics() -> ModuleType:
-    from tracker import metrics  # noqa: PLC0415 - brings the Prometheus client, which nobody may ever ask for
+    from tracker import metrics  # noqa: PLC0415 - imports the Prometheus client, which only a scrape needs
 
     return metrics

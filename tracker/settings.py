@@ -1,19 +1,22 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""What the tracker reads from its environment; each field is the variable of the same name in capitals.
+"""The settings of the tracker; each field is the environment variable of the same name in capitals.
 
-AWS credentials and endpoints are boto3's own matter: it reads its variables itself.
+boto3 reads its own variables for AWS credentials and endpoints.
 """
 
 from __future__ import annotations
 
+from typing import Final
 from urllib.parse import urlsplit
 
 from shared.service.settings import Count, ProcessSettings, Seconds, SettingsError
 
+EXAMPLE_QUEUE_URL: Final = "https://sqs.us-east-1.amazonaws.com/123456789012/events"
+
 
 class TrackerSettings(ProcessSettings, frozen=True, kw_only=True):
-    """Defaults are those of the specification."""
+    """The defaults are those of the specification."""
 
     ses_eventing_enabled: bool = False
     ses_engagement_sqs_queue_url: str = ""
@@ -22,22 +25,20 @@ class TrackerSettings(ProcessSettings, frozen=True, kw_only=True):
 
 
 def check(settings: TrackerSettings) -> None:
-    """Check what no field can say alone.
+    """Check the settings that depend on each other.
 
     Raises:
-        SettingsError: events are wanted, and there is no queue, or no URL of one, to take them from.
+        SettingsError: eventing is on, and the queue URL is missing or not a URL.
     """
-    if not settings.ses_eventing_enabled:
-        return
-    if not settings.ses_engagement_sqs_queue_url:
-        raise SettingsError("SES_ENGAGEMENT_SQS_QUEUE_URL: must be set, since SES_EVENTING_ENABLED is true")
-    if not _is_url(settings.ses_engagement_sqs_queue_url):
-        raise SettingsError(f"SES_ENGAGEMENT_SQS_QUEUE_URL: {settings.ses_engagement_sqs_queue_url!r} is no URL")
+    url = settings.ses_engagement_sqs_queue_url
+    if settings.ses_eventing_enabled and not _is_url(url):
+        needed = f"SES_ENGAGEMENT_SQS_QUEUE_URL: SES_EVENTING_ENABLED=true needs a URL such as {EXAMPLE_QUEUE_URL}"
+        raise SettingsError(f"{needed}, not {url!r}" if url else needed)
 
 
 def _is_url(text: str) -> bool:
     try:
         url = urlsplit(text)
         return url.scheme in {"http", "https"} and bool(url.hostname) and url.port != 0
-    except ValueError:  # half a pair of brackets, a port beyond 65535
+    except ValueError:  # such as an unclosed bracket or a port above 65535
         return False

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""The real servers that the tracker's tests run against, and what the tracker sees of them."""
+"""The real servers that the tracker's tests run against, and the connection and buckets on them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from shared.nats import connection as nats_connection
 from shared.nats.inbox import Inbox
 from shared.service.settings import ProcessSettings
 from tests.stack import nats_server, sqs_endpoint
-from tracker.events import poller
+from tracker.events import receiver
 from tracker.events.push_events import PushEvents
 from tracker.events.record_updater import RecordUpdater
 
@@ -40,7 +40,7 @@ async def nats() -> AsyncIterator[NatsServer]:
 
 @pytest.fixture
 async def connection(nats: NatsServer) -> AsyncIterator[Connection]:
-    """A connection to it, as the process has one."""
+    """A connection to it, opened in the same way as in the process."""
     async with nats_connection.opened(ProcessSettings(nats_url=nats.url), "test") as connection:
         yield connection
 
@@ -74,7 +74,7 @@ async def index(connection: Connection, inbox: Inbox) -> Bucket:
 
 @pytest.fixture
 async def sqs(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SqsEndpoint]:
-    """A queue whose messages stay invisible for long, so that nothing comes back by itself; boto3 has credentials."""
+    """A queue whose messages stay invisible for long after a receive; boto3 has credentials."""
     for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_SQS"):
         monkeypatch.delenv(name, raising=False)
     for name, value in {
@@ -93,5 +93,5 @@ async def sqs(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SqsEndpoint]:
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a poller that stops leave its last long poll behind at once, not after a while."""
-    monkeypatch.setattr(poller, "LAST_POLL_SECONDS", 0.05)
+    """Let a receiver that stops abandon its last long polls at once."""
+    monkeypatch.setattr(receiver, "LAST_POLL_SECONDS", 0.05)

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Records and events as the tests of the tracker need them; nothing here asserts."""
+"""Builds records and events for the tests of the tracker; nothing here asserts."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ FAILURES = ("bounce", "complaint")
 
 
 def at(seconds: float) -> datetime:
-    """So many seconds after the email was sent."""
+    """Return the time so many seconds after the email was sent."""
     return AT + timedelta(seconds=seconds)
 
 
 def record(**changes: Any) -> EmailRecipientRecord:
-    """The record of an email that nothing has happened to yet, but for the changes."""
+    """Return the record of an email without events, with the changes."""
     fields = {"email_id": EMAIL, "group_id": GROUP, "to": TO, "subject": "Your meeting", "sent_at": AT}
     return EmailRecipientRecord(**{**fields, **changes})
 
 
 def stored(**fields: object) -> bytes:
-    """The JSON of a record as somebody else may have written it."""
+    """Return the JSON of a record with any fields, as another service may write it."""
     known = {
         "email_id": EMAIL,
         "group_id": GROUP,
@@ -46,7 +46,7 @@ def stored(**fields: object) -> bytes:
 
 
 def event(kind: Kind, seconds: float = 0, event_id: str = "e1", **changes: Any) -> EngagementEvent:
-    """One event of the email, so many seconds after it was sent."""
+    """Return an event of the email, so many seconds after it was sent."""
     fields = {"kind": kind, "email_id": EMAIL, "event_id": event_id, "at": at(seconds)}
     if kind in FAILURES:
         fields["failure"] = Failure(kind=kind)

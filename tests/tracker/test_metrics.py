@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""The metrics of the tracker tell what its rooms have counted. Names and labels are held to the docs elsewhere."""
+"""The metrics of the tracker have the counts of its modules. Names and labels are compared with the docs elsewhere."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ from shared.nats.endpoint import Endpoint
 from shared.nats.inbox import Inbox
 from shared.suppression_list import SuppressionList
 from tracker import metrics
-from tracker.events.poller import Poller
 from tracker.events.push_events import publish_nothing
+from tracker.events.receiver import Receiver
 from tracker.events.record_updater import RecordUpdater
 from tracker.events.ses_event import KINDS
+from tracker.events.settlement import Settlement
 from tracker.events.sqs import Queue
+from tracker.events.store_outage import StoreOutage
 from tracker.events.suppression import Suppressor
 from tracker.queries.email_status_handler import EmailStatusHandler
 from tracker.queries.group_reader import GroupReader
@@ -30,64 +32,82 @@ from tracker.queries.stream_follower import StreamFollower
 
 
 @pytest.fixture
-async def nobody() -> Connection:
-    """A connection to NATS that nobody has opened."""
+async def unopened() -> Connection:
+    """A connection to NATS that was not opened."""
     return Connection(ReconnectingClient())
 
 
 @pytest.fixture
-async def bucket(nobody: Connection) -> Bucket:
+async def bucket(unopened: Connection) -> Bucket:
     """A bucket on it."""
-    return Bucket(Inbox(nobody), nobody, contract.EMAIL_RECIPIENTS_BUCKET)
+    return Bucket(Inbox(unopened), unopened, contract.EMAIL_RECIPIENTS_BUCKET)
 
 
-async def test_queries_count_by_what_they_ask_and_what_was_answered(nobody: Connection, bucket: Bucket) -> None:
+async def test_queries_are_counted_by_subject_and_result(unopened: Connection, bucket: Bucket) -> None:
     groups = GroupReader(bucket, bucket)
-    counts = LiveCounts(groups, bucket, bucket, partial(StreamFollower, nobody, Inbox(nobody)))
+    counts = LiveCounts(groups, bucket, bucket, partial(StreamFollower, unopened, Inbox(unopened)))
     handler = EmailStatusHandler(bucket, groups, lambda: 1)
-    endpoint = Endpoint(nobody, contract.GET_EMAIL_STATUS_SUBJECT, handler, max_in_flight=1)
+    endpoint = Endpoint(unopened, contract.GET_EMAIL_STATUS_SUBJECT, handler, max_in_flight=1)
     await handler(b"{}")
     endpoint.busy, endpoint.failed, counts.hits, bucket.conflicts = 3, 2, 5, 4
-    said = read(metrics.queries({"get_email_status": (endpoint, handler)}, counts, [bucket]))
+    samples = read(metrics.queries([(endpoint, handler)], counts, [bucket]))
     query = "email_tracker_queries_total", "get_email_status"
-    assert said[*query, contract.EMAIL_OR_GROUP_REQUIRED] == 1
-    assert said[*query, contract.SERVICE_BUSY] == 3
-    assert said[*query, contract.INTERNAL_ERROR] == 2
-    assert said["email_tracker_counts_cache_total", "hit"] == 5
-    assert said["email_tracker_counts_cache_total", "miss"] == 0
-    assert said["email_tracker_kv_conflicts_total", bucket.name] == 4
+    assert samples[*query, contract.EMAIL_OR_GROUP_REQUIRED] == 1
+    assert samples[*query, contract.SERVICE_BUSY] == 3
+    assert samples[*query, contract.INTERNAL_ERROR] == 2
+    assert samples["email_tracker_counts_cache_total", "hit"] == 5
+    assert samples["email_tracker_counts_cache_total", "miss"] == 0
+    assert samples["email_tracker_kv_conflicts_total", bucket.name] == 4
 
 
-async def test_what_happened_to_events_is_told_by_whoever_decided_it(bucket: Bucket) -> None:
-    queue = Queue("https://sqs.us-west-2.amazonaws.com/123456789012/events", {}, visibility_seconds=30)
-    updater = RecordUpdater(bucket, publish_nothing)
-    poller = Poller(queue, updater, receivers=1, record_wait_seconds=1)
+@pytest.fixture
+def queue() -> Queue:
+    """A queue that is never called."""
+    return Queue("https://sqs.us-west-2.amazonaws.com/123456789012/events", {}, visibility_seconds=30)
+
+
+@pytest.fixture
+def updater(bucket: Bucket) -> RecordUpdater:
+    """An updater of the bucket."""
+    return RecordUpdater(bucket, publish_nothing)
+
+
+@pytest.fixture
+async def settlement(queue: Queue, updater: RecordUpdater) -> Settlement:
+    """A settlement of the queue."""
+    return Settlement(queue, updater, StoreOutage(), record_wait_seconds=1)
+
+
+async def test_events_are_counted_by_the_module_that_decides_their_outcome(
+    queue: Queue, updater: RecordUpdater, settlement: Settlement
+) -> None:
+    receiver = Receiver(queue, settlement, StoreOutage(), long_polls=1)
     updater.outcomes["open", "applied"] += 2
-    poller.outcomes["open", "unmatched"] += 1
-    poller.receives["messages"] += 1
+    settlement.outcomes["open", "unmatched"] += 1
+    receiver.receives["messages"] += 1
     queue.undeleted = 6
-    said = read(metrics.receives(queue, poller) + metrics.events(poller, updater))
-    assert said["email_tracker_events_total", "open", "applied"] == 2
-    assert said["email_tracker_events_total", "open", "unmatched"] == 1
-    assert said["email_tracker_receives_total", "messages"] == 1
-    assert said["email_tracker_deletes_failed_total",] == 6
+    samples = read(metrics.receives(queue, receiver) + metrics.events(settlement, updater))
+    assert samples["email_tracker_events_total", "open", "applied"] == 2
+    assert samples["email_tracker_events_total", "open", "unmatched"] == 1
+    assert samples["email_tracker_receives_total", "messages"] == 1
+    assert samples["email_tracker_deletes_failed_total",] == 6
 
 
-async def test_the_first_event_that_has_no_record_or_is_none_is_an_increase(bucket: Bucket) -> None:
+async def test_the_first_unmatched_or_malformed_event_is_an_increase(
+    updater: RecordUpdater, settlement: Settlement
+) -> None:
     """Prometheus sees no increase in a series that begins with 1."""
-    updater = RecordUpdater(bucket, publish_nothing)
-    queue = Queue("https://sqs.us-west-2.amazonaws.com/123456789012/events", {}, visibility_seconds=30)
-    said = read(metrics.events(Poller(queue, updater, receivers=1, record_wait_seconds=1), updater))
-    assert {said["email_tracker_events_total", kind, "unmatched"] for kind in KINDS} == {0}
-    assert said["email_tracker_events_total", "none", "malformed"] == 0
+    samples = read(metrics.events(settlement, updater))
+    assert {samples["email_tracker_events_total", kind, "unmatched"] for kind in KINDS} == {0}
+    assert samples["email_tracker_events_total", "none", "malformed"] == 0
 
 
-async def test_the_suppressions_are_told_by_reason_from_the_beginning(bucket: Bucket) -> None:
+async def test_suppressions_are_counted_by_reason_from_the_start(bucket: Bucket) -> None:
     suppressor = Suppressor(SuppressionList(bucket))
     suppressor.added["bounce"] += 1
-    said = read(metrics.suppressions(suppressor))
-    assert said["email_tracker_suppressions_total", "bounce"] == 1
-    assert said["email_tracker_suppressions_total", "complaint"] == 0
+    samples = read(metrics.suppressions(suppressor))
+    assert samples["email_tracker_suppressions_total", "bounce"] == 1
+    assert samples["email_tracker_suppressions_total", "complaint"] == 0
 
 
 def read(text: bytes) -> dict[tuple[str, ...], float]:

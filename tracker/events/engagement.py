@@ -21,7 +21,7 @@ E = TypeVar("E", OpenEvent, ClickEvent)
 
 
 def apply(record: EmailRecipientRecord, event: EngagementEvent) -> EmailRecipientRecord:
-    """Return the record after the event; the very same object if it says nothing new."""
+    """Return the record after the event; the same object if the event changes nothing."""
     match event.kind:
         case "delivery":
             return _delivered(record, event)
@@ -58,7 +58,7 @@ def _clicked(record: EmailRecipientRecord, event: EngagementEvent) -> EmailRecip
     click = ClickEvent(event_id=event.event_id, link=event.link, clicked_at=event.at)
     known_to_go = record.click_event_ids or ()
     if event.event_id in known_to_go and all(entry.event_id != event.event_id for entry in record.click_list or ()):
-        return record  # the Go service counted it and kept no more of it than its id
+        return record  # the Go service counted this click and kept only its id
     entries, is_new = _merged(
         record.click_list or (), click, lambda entry: (entry.clicked_at, entry.event_id, entry.link)
     )
@@ -81,26 +81,29 @@ def _failed(record: EmailRecipientRecord, event: EngagementEvent) -> EmailRecipi
         known = record.failure
         if known and _rank(record.failed_at, known) <= _rank(event.at, failure):
             return record
-        if not known and record.failed_at < event.at:  # written by the Go service, which does not say why
+        if not known and record.failed_at < event.at:  # the Go service writes no `failure`
             return record
     return replace(record, failed=True, failed_at=event.at, failure=failure)
 
 
 def _rank(at: datetime, failure: Failure) -> tuple[datetime, str, str, str, str]:
-    """Of several failures the earliest counts, ties by kind, and then by whatever makes the choice the same for all."""
+    """Return the order of failures: the earliest counts; the other fields make the choice the same for all trackers."""
     return at, failure.kind, failure.type or "", failure.sub_type or "", failure.diagnostic or ""
 
 
 def _merged(
     known: tuple[E, ...], entry: E, order: Callable[[E], tuple[object, ...]]
 ) -> tuple[tuple[E, ...] | None, bool]:
-    """Put an entry into its place by time; None if it is there. One id at two times counts once, at the earlier."""
+    """Return the entries with `entry` in its place by time, None if it is known, and whether its id is new.
+
+    One id at two times counts once, at the earlier one.
+    """
     same = [one for one in known if one.event_id == entry.event_id]
     if same and order(same[0]) <= order(entry):
         return None, False
     entries = [one for one in known if one.event_id != entry.event_id]
     entries.append(entry)
-    return tuple(sorted(entries, key=order)), not same  # all of them: the Go service lists them as they arrive
+    return tuple(sorted(entries, key=order)), not same  # sorts all: the Go service keeps the order of arrival
 
 
 def _latest(known: datetime | UnsetType, at: datetime) -> datetime:

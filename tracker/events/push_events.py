@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Publishes what happened to an email, for whoever subscribes. Best effort: nobody waits for it."""
+"""Publishes push events about emails. Best effort: a failure is logged, and nothing waits for a subscriber."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class PushEvents:
 
 
 async def publish_nothing(_event: EngagementEvent, _record: contract.EmailRecipientRecord) -> None:
-    """Publish nothing."""
+    """Do nothing, in place of `PushEvents`."""
 
 
 def _push(event: EngagementEvent, record: contract.EmailRecipientRecord) -> msgspec.Struct:
@@ -86,6 +86,6 @@ def _bare(link: str) -> str:
     """Strip query and fragment, which may hold tokens, and credentials before the host."""
     try:
         parts = urlsplit(link)
-    except ValueError:  # no URL: then everything from the first `?` or `#` on, and before an `@` of the host
+    except ValueError:  # not a URL: strip from the first `?` or `#` on, and before an `@` of the host
         return _CREDENTIALS.sub("//", link.partition("?")[0].partition("#")[0], count=1)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tracker.events.ses_event import EngagementEvent
 
     Publish = Callable[[EngagementEvent, EmailRecipientRecord], Awaitable[None]]
-    """Publishes the push event of an event that changed the record, which comes as the event left it."""
+    """Publishes the push event for an event that changed the record; gets the record after the event."""
     Suppress = Callable[[Sequence[EngagementEvent]], Awaitable[int]]
     """Adds the addresses of bounces and complaints to the suppression list; returns how many were new."""
 
@@ -35,20 +35,20 @@ LOG_EVENTS: Final = {"applied": "event.applied", "duplicate": "event.duplicate"}
 
 
 class Verdict(enum.Enum):
-    """What is to be done with the messages of the events."""
+    """What to do with the messages of the events."""
 
     SETTLED = enum.auto()  # delete
-    UNMATCHED = enum.auto()  # there is no record: wait for it while the events are young
-    AGAIN = enum.auto()  # KV could not be read or written: try again, for as long as it takes
+    UNMATCHED = enum.auto()  # the record is missing: wait for it while the events are young
+    AGAIN = enum.auto()  # KV could not be read or written: try again without limit
     CONTESTED = enum.auto()  # others kept changing the record, or the suppression list failed: try again
     STUCK = enum.auto()  # the record cannot be read: leave the messages to the queue and its redrive policy
 
 
 class Applied(msgspec.Struct, frozen=True, kw_only=True):
-    """What was done with the events of one email.
+    """The result for the events of one email.
 
     `new` events changed the record, `duplicates` did not. `suppressed` counts the addresses that were added to the
-    suppression list. `error` says why a settled event changed nothing.
+    suppression list. `error` is the reason why a settled event changed nothing.
     """
 
     verdict: Verdict
@@ -64,15 +64,15 @@ class _Step(NamedTuple):
 
 
 async def suppress_nobody(_events: Sequence[EngagementEvent]) -> int:
-    """Add nothing to the suppression list: for SUPPRESSION_ENABLED=false."""
+    """Add nothing to the suppression list, with SUPPRESSION_ENABLED=false."""
     return 0
 
 
 class RecordUpdater:
-    """Writes events into the recipients bucket, adds to the suppression list, publishes what is new."""
+    """Writes events into the recipients bucket, adds to the suppression list, publishes push events."""
 
     def __init__(self, recipients: Bucket, publish: Publish, suppress: Suppress = suppress_nobody) -> None:
-        """Write to `recipients`; `publish` and `suppress` are called for what was written."""
+        """Write to `recipients`, then call `publish` and `suppress`."""
         self._recipients = recipients
         self._publish = publish
         self._suppress = suppress
@@ -80,10 +80,10 @@ class RecordUpdater:
         self.lags = Histogram(AGES_SECONDS)
 
     async def apply(self, email_id: str, events: Sequence[EngagementEvent]) -> Applied:
-        """Apply events of one email, in any order; they are settled once the suppression list is written, too."""
+        """Apply events of one email, in any order; they are settled when the suppression list is written, too."""
         applied = await self._update(email_id, events)
         if applied.verdict in {Verdict.AGAIN, Verdict.CONTESTED}:
-            return applied  # they come again
+            return applied  # the caller tries again
         try:
             suppressed = await self._suppress(events)
         except StoreError as error:
@@ -128,7 +128,7 @@ class RecordUpdater:
 
 
 def _steps(record: EmailRecipientRecord, events: Sequence[EngagementEvent]) -> list[_Step]:
-    """Return each event that changes the record, with the record as the event leaves it."""
+    """Return each event that changes the record, with the record after the event."""
     steps = []
     for event in events:
         after = engagement.apply(record, event)

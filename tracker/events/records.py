@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Pure: a record and the bytes it is stored as, within the bucket's limit. Reads what the Go service wrote, too."""
+"""Pure: reads and writes the JSON of a record, within the bucket's limit. Records of the Go service are read too."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ import msgspec
 from msgspec import UNSET
 from msgspec.structs import replace
 
+from shared import decoding
 from shared.contract import EmailRecipientRecord
 from tracker.errors import RecordCorrupt, RecordFull
 
 if TYPE_CHECKING:
     from shared.contract import ClickEvent, OpenEvent
 
-_decode = msgspec.json.Decoder(EmailRecipientRecord).decode
-_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode = decoding.decoder(EmailRecipientRecord)
+_decode_fields = decoding.decoder(dict[str, Any])
+_decode_raw_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _KNOWN = frozenset(EmailRecipientRecord.__struct_encode_fields__)
 _encode = msgspec.json.Encoder().encode
 
@@ -27,11 +29,11 @@ def decode(value: bytes) -> EmailRecipientRecord:
     """Read a record; counts that an older service left out are taken from the lists.
 
     Raises:
-        RecordCorrupt: it is none.
+        RecordCorrupt: the value is not a record.
     """
     try:
         record = _decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except decoding.Malformed:
         record = _without_nulls(value)
     opens, clicks = len(record.opened_at_list or ()), len(record.click_list or ())
     if opens > record.open_count or clicks > record.click_count:
@@ -45,12 +47,12 @@ def encode(record: EmailRecipientRecord) -> bytes:
 
 
 def rewrite(before: bytes, record: EmailRecipientRecord, max_bytes: int) -> bytes:
-    """Return what replaces the stored value `before`; fields that a later version has put there stay.
+    """Return the JSON of a record that replaces the stored value `before`; unknown fields of `before` are kept.
 
     Raises:
-        RecordFull: it exceeds the limit.
+        RecordFull: the JSON exceeds the limit.
     """
-    unknown = {name: field for name, field in _decode_fields(before).items() if name not in _KNOWN}
+    unknown = {name: field for name, field in _decode_raw_fields(before).items() if name not in _KNOWN}
     if not unknown:
         return fit(record, max_bytes)
     added = b"," + _encode(unknown)[1:]
@@ -61,7 +63,7 @@ def fit(record: EmailRecipientRecord, max_bytes: int) -> bytes:
     """Return the JSON of a record; if it is too long, the oldest opens and clicks go first, then the diagnostic.
 
     Raises:
-        RecordFull: even so it is too long.
+        RecordFull: the JSON is too long even without them.
     """
     value = _encode(record)
     while len(value) > max_bytes:
@@ -83,21 +85,20 @@ def _shortened(record: EmailRecipientRecord, excess: int) -> EmailRecipientRecor
 
 
 def _without_oldest(record: EmailRecipientRecord, excess: int) -> EmailRecipientRecord:
-    """Drop the oldest entries, each with its comma, until `excess` bytes are gone or one of the lists is."""
+    """Drop the oldest entries, each with its comma, until `excess` bytes are saved or one of the lists is empty."""
     opens, clicks = deque(record.opened_at_list or ()), deque(record.click_list or ())
     while excess > 0:
         is_open = opens and (not clicks or opens[0].opened_at <= clicks[0].clicked_at)
         entries: deque[OpenEvent] | deque[ClickEvent] = opens if is_open else clicks
         excess -= len(_encode(entries.popleft())) + len(",")
-        if not entries:  # its name goes with it, which may be enough
+        if not entries:  # an empty list is not written at all, which may save enough
             break
     return replace(record, opened_at_list=tuple(opens) or UNSET, click_list=tuple(clicks) or UNSET)
 
 
 def _without_nulls(value: bytes) -> EmailRecipientRecord:
     try:
-        fields: Any = msgspec.json.decode(value)
-        present = {name: field for name, field in fields.items() if field is not None}
+        present = {name: field for name, field in _decode_fields(value).items() if field is not None}
         return msgspec.convert(present, EmailRecipientRecord)
-    except (AttributeError, ValueError, RecursionError) as error:
+    except (decoding.Malformed, msgspec.ValidationError) as error:
         raise RecordCorrupt(str(error)) from error

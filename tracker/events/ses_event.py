@@ -1,6 +1,8 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Pure: the body of an SQS message becomes an engagement event, or a reason to ignore it. Nothing in it is trusted.
+"""Pure: reads the body of an SQS message as an engagement event, or returns the reason to ignore it.
+
+No field of a body is trusted to be there or to have the right type.
 
 Sources: the Amazon SES Developer Guide, "Contents of event notifications"; the SNS guide, "Message and JSON formats".
 """
@@ -13,21 +15,23 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec import UNSET
 
-from shared import group_index, redaction, tracking_id
+from shared import decoding, group_index, redaction, tracking_id
 from shared.contract import Failure
 
 Kind = Literal["delivery", "open", "click", "bounce", "complaint"]
 
 KINDS: Final[frozenset[str]] = frozenset({"delivery", "open", "click", "bounce", "complaint"})
+RECIPIENTS: Final = {"bounce": "bouncedRecipients", "complaint": "complainedRecipients"}
 TOPIC_ATTACHED: Final = "Successfully validated SNS topic"  # a plain sentence that SES publishes
 
-_decode = msgspec.json.Decoder().decode
+_decode = decoding.decoder(dict[str, Any])
 
 
 class EngagementEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """What SES saw happen to one email; `event_id` is the SNS MessageId, `at` in UTC, `recipients` of a failure.
+    """An event of one email; `event_id` is the SNS MessageId, `at` in UTC.
 
-    `traceparent` names the span that sent the email, where the relay makes traces.
+    `recipients` are those of a bounce or complaint. `traceparent` names the span that sent the email, where the relay
+    makes traces.
     """
 
     kind: Kind
@@ -41,7 +45,7 @@ class EngagementEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ignored(msgspec.Struct, frozen=True):
-    """The message holds no event of ours and never will; `is_expected` where nobody has to look into it."""
+    """The message holds no engagement event; `is_expected` where this is normal operation."""
 
     reason: str
     is_expected: bool = False
@@ -54,22 +58,19 @@ class _NoEvent(Exception):
 
 
 def parse(body: str, *, message_id: str, received_at: datetime) -> EngagementEvent | Ignored:
-    """Read a body; the id and the time of the SQS message stand in where there is no SNS envelope."""
+    """Read a body; without an SNS envelope, the event gets the id and the time of the SQS message."""
     try:
-        return _parse(body, message_id, received_at)
+        envelope = _object("body", body)
+        event = _unwrapped(envelope)
+        if event is not envelope:
+            message_id = _text(envelope.get("MessageId")) or message_id
+            received_at = _time(envelope.get("Timestamp")) or received_at
+        return _event(event, message_id, received_at)
     except _NoEvent as no_event:
         return no_event.ignored
 
 
-def _parse(body: str, message_id: str, received_at: datetime) -> EngagementEvent:
-    outer = _object(body, "body")
-    event = outer
-    if "Message" in outer:
-        event = _unwrapped(outer)
-        message_id = _text(outer.get("MessageId")) or message_id
-        received_at = _time(outer.get("Timestamp")) or received_at
-    elif _text(outer.get("Type")) == "SubscriptionConfirmation":
-        raise _NoEvent("the SNS subscription waits to be confirmed")
+def _event(event: dict[str, Any], message_id: str, received_at: datetime) -> EngagementEvent:
     folded = {name.lower(): value for name, value in event.items()}
     kind = (_text(folded.get("eventtype")) or _text(folded.get("notificationtype"))).lower()
     if kind not in KINDS:
@@ -81,31 +82,31 @@ def _parse(body: str, message_id: str, received_at: datetime) -> EngagementEvent
         event_id=message_id,
         at=_time(detail.get("timestamp")) or received_at,
         link=_text(detail.get("link")),
-        failure=_failure(kind, detail),
-        recipients=_recipients(kind, detail),
+        failure=_failure(kind, detail) if kind in RECIPIENTS else None,
+        recipients=_recipients(detail.get(RECIPIENTS[kind])) if kind in RECIPIENTS else (),
         traceparent=_tag(mail, "traceparent"),
     )
 
 
 def _unwrapped(envelope: dict[str, Any]) -> dict[str, Any]:
-    message = envelope["Message"]
+    """Return the event in an SNS envelope; with raw delivery the body itself is the event."""
+    message = envelope.get("Message")
     if isinstance(message, dict):
         return message
     if _text(envelope.get("Type")) == "SubscriptionConfirmation":
         raise _NoEvent("the SNS subscription waits to be confirmed")
+    if "Message" not in envelope:
+        return envelope
     if isinstance(message, str) and message.startswith(TOPIC_ATTACHED):
         raise _NoEvent("SES has attached the topic", is_expected=True)
-    return _object(message, "Message")
+    return _object("Message", message if isinstance(message, str) else "")
 
 
-def _object(text: object, what: str) -> dict[str, Any]:
+def _object(what: str, text: str) -> dict[str, Any]:
     try:
-        value = _decode(text) if isinstance(text, str) else None
-    except (msgspec.DecodeError, ValueError, RecursionError):
-        raise _NoEvent(f"{what} is not JSON") from None
-    if not isinstance(value, dict):
-        raise _NoEvent(f"{what} is no JSON object")
-    return value
+        return _decode(text.encode(errors="surrogatepass"))  # half a surrogate pair is then malformed
+    except decoding.Malformed:
+        raise _NoEvent(f"{what} is not a JSON object") from None
 
 
 def _email_id(mail: dict[str, Any]) -> str:
@@ -130,34 +131,30 @@ def _tag(mail: dict[str, Any], name: str) -> str:
     return _text(tagged[0] if isinstance(tagged, list) and tagged else tagged)
 
 
-def _failure(kind: str, detail: dict[str, Any]) -> Failure | None:
-    if kind == "bounce":
-        recipients = detail.get("bouncedRecipients")
-        first = _dict(recipients[0]) if isinstance(recipients, list) and recipients else {}
-        return Failure(
-            kind=kind,
-            type=_text(detail.get("bounceType")) or UNSET,
-            sub_type=_text(detail.get("bounceSubType")) or UNSET,
-            diagnostic=_text(first.get("diagnosticCode")) or UNSET,
-        )
+def _failure(kind: str, detail: dict[str, Any]) -> Failure:
     if kind == "complaint":
         return Failure(
             kind=kind,
             type=_text(detail.get("complaintFeedbackType")) or UNSET,
             sub_type=_text(detail.get("complaintSubType")) or UNSET,
         )
-    return None
+    recipients = detail.get("bouncedRecipients")
+    first = _dict(recipients[0]) if isinstance(recipients, list) and recipients else {}
+    return Failure(
+        kind=kind,
+        type=_text(detail.get("bounceType")) or UNSET,
+        sub_type=_text(detail.get("bounceSubType")) or UNSET,
+        diagnostic=_text(first.get("diagnosticCode")) or UNSET,
+    )
 
 
-def _recipients(kind: str, detail: dict[str, Any]) -> tuple[str, ...]:
-    field = {"bounce": "bouncedRecipients", "complaint": "complainedRecipients"}.get(kind)
-    recipients = detail.get(field) if field else None
-    listed = recipients if isinstance(recipients, list) else ()
-    return tuple(address for one in listed if (address := _text(_dict(one).get("emailAddress"))))
+def _recipients(listed: object) -> tuple[str, ...]:
+    recipients = listed if isinstance(listed, list) else ()
+    return tuple(address for one in recipients if (address := _text(_dict(one).get("emailAddress"))))
 
 
 def _time(value: object) -> datetime | None:
-    """Read an ISO 8601 timestamp, with or without fraction, `Z`, `+00:00` or `+0000`; without zone it is UTC."""
+    """Read an ISO 8601 timestamp, with or without fraction, `Z`, `+00:00` or `+0000`; the default zone is UTC."""
     try:
         at = datetime.fromisoformat(_text(value))
         return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)

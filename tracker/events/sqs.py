@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Edge: one SQS queue, over boto3 in daemon threads. A long poll in a thread cannot be cancelled, only left behind."""
+"""One SQS queue, over boto3 in daemon threads. A long poll in a thread cannot be cancelled, only abandoned."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 LONG_POLL_SECONDS: Final = 20
 SHORTEST_EMPTY_POLL_SECONDS: Final = 1.0
-BATCH: Final = 10  # what SQS takes and gives at most in one call
+BATCH: Final = 10  # the limit of SQS for one call
 DELETE_TRIES: Final = 3
 EXPIRED: Final = frozenset(
     {"ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException"}
@@ -57,7 +57,7 @@ class Queue:
     """Receives, deletes, extends; the client is made at the first call and anew when its credentials have expired."""
 
     def __init__(self, url: str, environ: Mapping[str, str], *, visibility_seconds: int) -> None:
-        """Name the queue; `environ` only tells whether boto3 is given an endpoint and a region of its own."""
+        """Name the queue; `environ` is read only for an endpoint and a region that are set for boto3."""
         self._visibility_seconds = visibility_seconds
         self._url = url
         self._endpoint = endpoint_of(url, environ)
@@ -70,10 +70,10 @@ class Queue:
         """Long-poll once and return up to ten messages, invisible to others for a while.
 
         Raises:
-            QueueUnavailable: the call failed, or its answer is none of SQS's.
+            QueueUnavailable: the call failed, or the answer does not have the form of SQS's.
         """
         earliest = time.monotonic() + min(SHORTEST_EMPTY_POLL_SECONDS, LONG_POLL_SECONDS)
-        answer = await self._call(
+        answer = await self.ask(
             "receive_message",
             MaxNumberOfMessages=BATCH,
             WaitTimeSeconds=LONG_POLL_SECONDS,
@@ -84,12 +84,12 @@ class Queue:
             messages = [_message(one) for one in answer.get("Messages") or ()]
         except Exception as error:
             raise QueueUnavailable(f"receive_message: {error!r}") from error
-        if not messages:  # what answers sooner is not SQS, and would be asked hundreds of times a second
+        if not messages:  # a server that answers sooner is not SQS, and would get hundreds of polls a second
             await asyncio.sleep(earliest - time.monotonic())
         return messages
 
     async def delete(self, messages: Sequence[Message]) -> None:
-        """Delete messages; what cannot be deleted comes again, and is then found to be applied."""
+        """Delete messages; one that cannot be deleted is received again, and its event is then a duplicate."""
         for some in _batches(messages):
             await self._delete_batch(some)
 
@@ -97,7 +97,7 @@ class Queue:
         for _ in range(DELETE_TRIES):
             entries = [{"Id": str(at), "ReceiptHandle": one.receipt_handle} for at, one in enumerate(messages)]
             try:
-                answer = await self._call("delete_message_batch", Entries=entries)
+                answer = await self.ask("delete_message_batch", Entries=entries)
             except QueueUnavailable as error:
                 log.warning("queue.delete_failed", extra={"messages": len(messages), "error": str(error)})
                 continue
@@ -108,9 +108,9 @@ class Queue:
         log.warning("queue.undeleted", extra={"message_ids": [one.message_id for one in messages]})
 
     async def change_visibility(self, messages: Sequence[Message], seconds: int) -> None:
-        """Keep messages invisible for `seconds` from now; 0 gives them to the next receiver at once.
+        """Keep messages invisible for `seconds` from now; with 0 the next receiver gets them at once.
 
-        The first call that fails is the last: SQS is away, and many messages would be many times that wait.
+        The first failure ends it: without an answer from SQS, each further call would wait for its timeout.
         """
         for number, some in enumerate(_batches(messages)):
             entries = [
@@ -118,31 +118,28 @@ class Queue:
                 for at, one in enumerate(some)
             ]
             try:
-                _failures(await self._call("change_message_visibility_batch", Entries=entries), "visibility")
+                _failures(await self.ask("change_message_visibility_batch", Entries=entries), "visibility")
             except QueueUnavailable as error:
                 left = len(messages) - number * BATCH
                 log.warning("queue.visibility_failed", extra={"messages": left, "error": str(error)})
                 return
 
     async def ask(self, operation: str, **arguments: object) -> dict[str, Any]:
-        """Make any other call, for `check`.
+        """Make a call in a thread; return the answer.
 
         Raises:
             QueueUnavailable: the call failed; its cause is boto3's own error.
         """
-        return await self._call(operation, **arguments)
+        return await daemon_thread.run(lambda: self._call(operation, arguments))
 
-    async def _call(self, operation: str, **arguments: object) -> dict[str, Any]:
-        return await daemon_thread.run(lambda: self._call_now(operation, arguments))
-
-    def _call_now(self, operation: str, arguments: dict[str, object]) -> dict[str, Any]:
+    def _call(self, operation: str, arguments: dict[str, object]) -> dict[str, Any]:
         try:
             answer: dict[str, Any] = getattr(self._connected(), operation)(QueueUrl=self._url, **arguments)
         except ClientError as error:
             if error.response.get("Error", {}).get("Code") in EXPIRED:
                 self._client = None
             raise QueueUnavailable(f"{operation}: {error}") from error
-        except Exception as error:  # botocore's parser raises whatever an answer makes of it
+        except Exception as error:  # botocore's parser may raise any error
             raise QueueUnavailable(f"{operation}: {error!r}") from error
         return answer
 
@@ -156,7 +153,7 @@ class Queue:
 
 
 def region_of(url: str) -> str | None:
-    """Return the region that a queue URL names, of the present or the legacy form; None if it names none."""
+    """Return the region in a queue URL of the present or the legacy form, or None."""
     host = urlsplit(url).hostname or ""
     if host == "queue.amazonaws.com":
         return DEFAULT_REGION
@@ -165,7 +162,7 @@ def region_of(url: str) -> str | None:
 
 
 def endpoint_of(url: str, environ: Mapping[str, str]) -> str | None:
-    """Return the endpoint of a queue URL that is not a region's own, unless boto3 finds one in its own variables."""
+    """Return the endpoint of a queue URL outside AWS's regions; None if boto3 finds the endpoint itself."""
     parts = urlsplit(url)
     if environ.get("AWS_ENDPOINT_URL_SQS") or environ.get("AWS_ENDPOINT_URL"):
         return None
@@ -177,8 +174,8 @@ def endpoint_of(url: str, environ: Mapping[str, str]) -> str | None:
 def _config() -> Config:
     return Config(
         connect_timeout=5,
-        read_timeout=LONG_POLL_SECONDS + 10,  # below it, every quiet poll would end in an error (boto/botocore#3770)
-        retries={"total_max_attempts": 1, "mode": "standard"},  # the poller counts and backs off itself
+        read_timeout=LONG_POLL_SECONDS + 10,  # less would end every quiet poll in an error (boto/botocore#3770)
+        retries={"total_max_attempts": 1, "mode": "standard"},  # the receiver counts and backs off itself
         max_pool_connections=16,
         tcp_keepalive=True,
     )

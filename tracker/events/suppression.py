@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class Suppressor:
-    """Adds to the list. An entry that exists stays: the first reason, or that of an operator."""
+    """Adds to the list. An existing entry stays, with its first reason or that of an operator."""
 
     def __init__(self, entries: SuppressionList) -> None:
         """Add to `entries`."""
@@ -29,7 +29,7 @@ class Suppressor:
         self.added: Counter[str] = Counter(dict.fromkeys(contract.SUPPRESSION_REASONS, 0))
 
     async def __call__(self, events: Sequence[EngagementEvent]) -> int:
-        """Add what the events demand; return how many addresses are new in the list.
+        """Add the recipients of permanent bounces and complaints; return how many addresses are new in the list.
 
         Raises:
             StoreError: the list could not be written.
@@ -47,7 +47,7 @@ class Suppressor:
 
 
 def entries_of(event: EngagementEvent) -> Iterator[Suppression]:
-    """Yield the entries that an event demands; an address that the relay would not send to is logged."""
+    """Yield the entries to add for an event; an address that the relay would not send to is logged."""
     if not is_reason(event):
         return
     for recipient in event.recipients:
@@ -60,7 +60,7 @@ def entries_of(event: EngagementEvent) -> Iterator[Suppression]:
 
 
 def is_reason(event: EngagementEvent) -> bool:
-    """Tell whether the recipients must get no more mail: a permanent bounce, or a complaint that is one."""
+    """Return whether the recipients must get no more mail: a permanent bounce, or a complaint other than not-spam."""
     kind = (event.failure and event.failure.type) or ""
     return (event.kind == "bounce" and kind.lower() == "permanent") or (
         event.kind == "complaint" and kind.lower() != "not-spam"

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Pure: records become the counts of their group, each record counted once, in its latest revision."""
+"""Pure: the counts of a group from its records; each record is counted once, in its latest revision."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
+from shared import decoding
 from shared.contract import EmailRecipientRecord, GetEmailEngagementAnalyticsResponse
 from tracker.errors import RecordCorrupt
 from tracker.events import records
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-class Tally(NamedTuple):
-    """What one record adds to the counts."""
+class RecordCounts(NamedTuple):
+    """The part of one record in the counts of its group."""
 
     delivered: int
     opened: int
@@ -25,8 +26,8 @@ class Tally(NamedTuple):
     failed: int
 
 
-class _Glance(msgspec.Struct, frozen=True, gc=False):
-    """The few fields of a record that are counted; the rest is skipped, not built."""
+class _CountedFields(msgspec.Struct, frozen=True, gc=False):
+    """The fields of a record that are counted; the others are skipped, which saves time."""
 
     delivered: bool = False
     opened: bool = False
@@ -35,62 +36,56 @@ class _Glance(msgspec.Struct, frozen=True, gc=False):
     failed: bool = False
 
 
-NOTHING: Final = Tally(0, 0, 0, 0)
-_glance = msgspec.json.Decoder(_Glance).decode
+NOTHING: Final = RecordCounts(0, 0, 0, 0)
+
+_decode = decoding.decoder(_CountedFields)
 
 
-def tally(value: bytes | None) -> Tally:
-    """Return what a stored record counts; nothing if it is missing or corrupt."""
+def of_record(value: bytes | None) -> RecordCounts:
+    """Return the counts of a stored record; zeros if it is missing or corrupt."""
     if value is None:
         return NOTHING
     try:
-        seen: _Glance | EmailRecipientRecord = _glance(value)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        record: _CountedFields | EmailRecipientRecord = _decode(value)
+    except decoding.Malformed:
         try:
-            seen = records.decode(value)
+            record = records.decode(value)
         except RecordCorrupt:
             return NOTHING
-    return Tally(seen.delivered, max(seen.open_count, len(seen.opened_at_list or ())), seen.opened, seen.failed)
+    opened = max(record.open_count, len(record.opened_at_list or ()))
+    return RecordCounts(record.delivered, opened, record.opened, record.failed)
 
 
-class Counts:
-    """The counts of one group while its records come in, in any order and any number of times."""
+class GroupCounts:
+    """The counts of one group. Its records may be put in any order and any number of times."""
 
     def __init__(self) -> None:
         """Begin without emails."""
-        self._seen: dict[str, tuple[int, Tally]] = {}
+        self._emails: dict[str, tuple[int, RecordCounts]] = {}
         self._delivered = self._opened = self._unique_opened = self._failed = 0
-
-    def __len__(self) -> int:
-        """Return how many emails the group has."""
-        return len(self._seen)
-
-    def __contains__(self, email_id: str) -> bool:
-        """Tell whether the email belongs to the group."""
-        return email_id in self._seen
 
     def add(self, email_ids: Iterable[str]) -> list[str]:
         """Count these emails as sent; return those that are new."""
-        new = [email_id for email_id in email_ids if email_id not in self._seen]
-        self._seen.update(dict.fromkeys(new, (0, NOTHING)))
+        new = [email_id for email_id in email_ids if email_id not in self._emails]
+        self._emails.update(dict.fromkeys(new, (0, NOTHING)))
         return new
 
-    def put(self, email_id: str, revision: int, counted: Tally) -> None:
-        """Count what a revision of an email's record holds, unless a later one is counted already."""
-        known_revision, known = self._seen[email_id]
+    def put(self, email_id: str, revision: int, counts: RecordCounts) -> None:
+        """Count a revision of an email's record, unless a later one is counted already."""
+        known_revision, known = self._emails[email_id]
         if revision <= known_revision:
             return
-        self._seen[email_id] = revision, counted
-        self._delivered += counted.delivered - known.delivered
-        self._opened += counted.opened - known.opened
-        self._unique_opened += counted.unique_opened - known.unique_opened
-        self._failed += counted.failed - known.failed
+        self._emails[email_id] = revision, counts
+        self._delivered += counts.delivered - known.delivered
+        self._opened += counts.opened - known.opened
+        self._unique_opened += counts.unique_opened - known.unique_opened
+        self._failed += counts.failed - known.failed
 
     def response(self, group_id: str) -> GetEmailEngagementAnalyticsResponse:
-        """Return the counts as the contract has them."""
+        """Return the counts in the form of the contract."""
         return GetEmailEngagementAnalyticsResponse(
             group_id=group_id,
-            total_sent=len(self._seen),
+            total_sent=len(self._emails),
             delivered=self._delivered,
             opened=self._opened,
             unique_opened=self._unique_opened,

@@ -1,19 +1,17 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Request bytes to reply bytes for `get_email_status`: one record by id, or those of a group in pages."""
+"""Answers `get_email_status`, request bytes to reply bytes: one record by its id, or those of a group in pages."""
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-import msgspec
-
-from shared import contract, decoding, group_index
-from shared.errors import BucketMissing, KeyMissing, StoreUnavailable
-from tracker.errors import IndexCorrupt, RecordCorrupt
+from shared import contract, group_index
+from shared.errors import KeyMissing
 from tracker.events import records
+from tracker.queries import replies
+from tracker.queries.replies import Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,29 +19,14 @@ if TYPE_CHECKING:
     from shared.kv.bucket import Bucket
     from tracker.queries.group_reader import GroupReader
 
-log = logging.getLogger(__name__)
-
-REASONS: Final[dict[type[Exception], str]] = {
-    KeyMissing: contract.NOT_FOUND,
-    StoreUnavailable: contract.INTERNAL_ERROR,
-    BucketMissing: contract.INTERNAL_ERROR,
-    RecordCorrupt: contract.INTERNAL_ERROR,
-    IndexCorrupt: contract.INTERNAL_ERROR,
-}
-
-_read = decoding.decoder(contract.GetEmailStatusRequest)
-_encode = msgspec.json.Encoder().encode
-
-
-class _Invalid(Exception):
-    pass
+_decode = replies.decoder(contract.GetEmailStatusRequest)
 
 
 class EmailStatusHandler:
-    """Answers from KV, and never more than one reply can hold."""
+    """Answers from KV, with at most as many bytes as one reply may have."""
 
     def __init__(self, recipients: Bucket, groups: GroupReader, max_payload: Callable[[], int]) -> None:
-        """Ask `max_payload` for each group: the next server may take another size."""
+        """Call `max_payload` for each answer: after a reconnect the server may have another limit."""
         self._recipients = recipients
         self._groups = groups
         self._max_payload = max_payload
@@ -51,33 +34,23 @@ class EmailStatusHandler:
 
     async def __call__(self, data: bytes, _headers: object = None) -> bytes:
         """Answer one request."""
-        try:
-            request = _read(data)
-        except decoding.Malformed:
-            return self._refusal(contract.INVALID_REQUEST_PAYLOAD)
-        try:
-            return await self._answer(request)
-        except _Invalid as invalid:
-            return self._refusal(str(invalid))
-        except tuple(REASONS) as error:
-            if not isinstance(error, KeyMissing):
-                log.error("query.failed", extra={"subject": contract.GET_EMAIL_STATUS_SUBJECT, "error": str(error)})
-            return self._refusal(REASONS[type(error)])
+        return await replies.reply(self._answer(data), contract.GET_EMAIL_STATUS_SUBJECT, self.results)
 
-    async def _answer(self, request: contract.GetEmailStatusRequest) -> bytes:
+    async def _answer(self, data: bytes) -> bytes:
+        request = _decode(data)
         if request.email_id and request.group_id:
-            raise _Invalid(contract.ONLY_ONE_ID)
+            raise Refused(contract.ONLY_ONE_ID)
         if request.email_id:
-            return await self._one(request.email_id)
+            return await self._record(request.email_id)
         if request.group_id:
             return await self._page(request.group_id, *_bounds(request))
-        raise _Invalid(contract.EMAIL_OR_GROUP_REQUIRED)
+        raise Refused(contract.EMAIL_OR_GROUP_REQUIRED)
 
-    async def _one(self, email_id: str) -> bytes:
+    async def _record(self, email_id: str) -> bytes:
         if not group_index.is_email_id(email_id):
             raise KeyMissing(email_id)
         entry = await self._recipients.get(email_id)
-        return self._found(records.encode(records.decode(entry.value)), total=1)
+        return self._checked(records.encode(records.decode(entry.value)), total=1)
 
     async def _page(self, group_id: str, offset: int, limit: int | None) -> bytes:
         email_ids = await self._groups.email_ids(group_id)
@@ -85,23 +58,18 @@ class EmailStatusHandler:
         reply = b"["
         async for some in self._groups.records(wanted):
             reply += b"".join(records.encode(record) + b"," for record in some)
-            if len(reply) > self._max_payload():  # the rest need not be read
+            if len(reply) > self._max_payload():  # the other records need not be read
                 break
-        return self._found((reply.removesuffix(b",") + b"]"), total=len(email_ids))
+        return self._checked(reply.removesuffix(b",") + b"]", total=len(email_ids))
 
-    def _found(self, reply: bytes, total: int) -> bytes:
+    def _checked(self, reply: bytes, total: int) -> bytes:
         if len(reply) > self._max_payload():
-            return self._refusal(contract.RESPONSE_TOO_LARGE, total=total)
-        self.results["ok"] += 1
+            raise Refused(contract.RESPONSE_TOO_LARGE, total=total)
         return reply
-
-    def _refusal(self, reason: str, *, total: int | msgspec.UnsetType = msgspec.UNSET) -> bytes:
-        self.results[reason] += 1
-        return _encode(contract.ErrorResponse(reason, total))
 
 
 def _bounds(request: contract.GetEmailStatusRequest) -> tuple[int, int | None]:
-    """Return offset and limit; no limit, or 0, means up to the end."""
+    """Return offset and limit; a missing limit, or 0, is None: up to the end."""
     offset = _whole(request.offset, contract.INVALID_OFFSET)
     limit = _whole(request.limit, contract.INVALID_LIMIT)
     return offset, limit or None
@@ -111,5 +79,5 @@ def _whole(number: float | None, otherwise: str) -> int:
     if number is None:
         return 0
     if number != number // 1 or number < 0:
-        raise _Invalid(otherwise)
+        raise Refused(otherwise)
     return int(number)

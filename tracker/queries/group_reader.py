@@ -34,7 +34,7 @@ class GroupReader:
         self._index = index
 
     def check(self, group_id: str) -> None:
-        """Spare KV a question that has no answer.
+        """Check a group id before KV is read.
 
         Raises:
             KeyMissing: the group id cannot be a key.
@@ -46,8 +46,8 @@ class GroupReader:
         """Return the ids of a group in send order, each once.
 
         Raises:
-            KeyMissing: nothing was ever sent under the group, or its id cannot be a key.
-            IndexCorrupt: there is an index, and nothing of it can be read.
+            KeyMissing: no email was sent under the group, or its id cannot be a key.
+            IndexCorrupt: there is an index, but none of its segments can be read.
         """
         segments = await self.segments(group_id)
         return list(dict.fromkeys(email_id for ids in segments.values() for email_id in ids))
@@ -56,8 +56,8 @@ class GroupReader:
         """Return the ids of each segment of a group's index, in send order.
 
         Raises:
-            KeyMissing: nothing was ever sent under the group, or its id cannot be a key.
-            IndexCorrupt: there is an index, and nothing of it can be read.
+            KeyMissing: no email was sent under the group, or its id cannot be a key.
+            IndexCorrupt: there is an index, but none of its segments can be read.
         """
         self.check(group_id)
         key = group_index.key_of(group_id)
@@ -72,14 +72,14 @@ class GroupReader:
         return {one: ids or () for one, ids in decoded.items()}
 
     async def segment(self, segment_key: str) -> tuple[str, ...]:
-        """Return the ids of one segment, none if it is gone or corrupt."""
+        """Return the ids of one segment; an empty tuple if it is missing or corrupt."""
         try:
             return _email_ids(segment_key, await self._index.get_from_leader(segment_key)) or ()
         except KeyMissing:
             return ()
 
     async def _read_one_by_one(self, key: str) -> dict[str, Entry]:
-        """Read segment after segment, where the server knows no batch or there are more than one may hold."""
+        """Read segment after segment, if the server has no batch reads or the group is too large for one."""
         segments: dict[str, Entry] = {}
         while True:
             segment_key = group_index.segment_key(key, len(segments))

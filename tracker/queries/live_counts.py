@@ -1,9 +1,9 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Counts of the groups that were asked for, kept current from the buckets' own streams.
+"""Counts of groups in memory, from their first query on, kept current from the streams of both buckets.
 
-Replaces reading every record for every question: the second question costs the same at any size of group. Before each
-answer both streams are proven to be followed up to their last write; after any gap everything is counted anew.
+Replaces reading every record for every query: the second query of a group costs the same at any size of the group.
+Before each answer, both streams have been followed up to their last write; after any gap, all groups are counted again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 from shared import group_index, redaction
 from shared.errors import StoreUnavailable
 from shared.service.tasks import Tasks
-from tracker.queries import counts as analytics
+from tracker.queries import counts
+from tracker.queries.counts import GroupCounts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,38 +31,38 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_EMAILS: Final = 200_000  # of about 400 bytes each
-IDLE_SECONDS: Final = 120.0  # without a question for so long, a group is forgotten; without any, nothing is followed
-LOADED_AT_ONCE: Final = 1000
+IDLE_SECONDS: Final = 120.0  # without a query for so long a group is evicted; without any, no stream is followed
+RECORDS_AT_ONCE: Final = 1000
 
 
 class _TooLarge(Exception):
-    pass
+    """The group has more emails than the memory may hold."""
 
 
 class Follow(Protocol):
-    """Makes a follower of a bucket's stream."""
+    """Creates a follower of a bucket's stream."""
 
     def __call__(self, bucket: Bucket, on_write: Callable[[Write], None], *, values: bool) -> StreamFollower: ...  # noqa: D102
 
 
 class _Group:
-    """What is known of one group; `changed` names the segments of its index to read, None all of them."""
+    """One group in memory; `changed` has the keys of the index segments to read, None means all of them."""
 
     def __init__(self, group_id: str) -> None:
         self.group_id = group_id
         self.key = group_index.key_of(group_id)
         self.segments: dict[str, tuple[str, ...]] = {}
         self.changed: set[str] | None = None
-        self.counts = analytics.Counts()
-        self.asked_at = 0.0
+        self.counts = GroupCounts()
+        self.queried_at = 0.0
         self.busy = asyncio.Lock()
 
 
 class LiveCounts:
-    """Answers analytics as of the moment of the question."""
+    """Returns the counts of groups as of the moment of the query."""
 
     def __init__(self, reader: GroupReader, recipients: Bucket, index: Bucket, follow: Follow) -> None:
-        """Follow nothing before somebody asks."""
+        """Follow no stream before the first query."""
         self._reader = reader
         self._recipients = recipients
         self._index = index
@@ -69,7 +70,7 @@ class LiveCounts:
             follow(recipients, self._record_written, values=True),
             follow(index, self._segment_written, values=False),
         )
-        self._groups: OrderedDict[str, _Group] = OrderedDict()  # by key; the one asked for last is at the end
+        self._groups: OrderedDict[str, _Group] = OrderedDict()  # by key; the last queried one is at the end
         self._by_email: dict[str, _Group] = {}
         self._starting = asyncio.Lock()
         self._idle: asyncio.TimerHandle | None = None
@@ -77,11 +78,11 @@ class LiveCounts:
         self.hits = self.misses = 0
 
     def __len__(self) -> int:
-        """Return how many emails are kept count of."""
+        """Return the number of emails in memory."""
         return len(self._by_email)
 
     async def aclose(self) -> None:
-        """Follow no longer, forget everything."""
+        """Stop following the streams and evict all groups."""
         if self._idle:
             self._idle.cancel()
         self._groups.clear()
@@ -93,20 +94,20 @@ class LiveCounts:
         """Return the counts of a group.
 
         Raises:
-            KeyMissing: nothing was ever sent under it.
+            KeyMissing: no email was sent under it.
             IndexCorrupt: its index cannot be read.
             StoreUnavailable: KV does not answer.
         """
         self._reader.check(group_id)
-        self._stay_awake()
+        self._restart_idle_timer()
         try:
             try:
                 return await self._current(group_id)
-            except StoreUnavailable as error:  # most likely a gap; then everything is counted anew, once
+            except StoreUnavailable as error:  # most likely a gap: count again, once
                 log.info("analytics.recounted", extra={"error": str(error)})
                 return await self._current(group_id)
         except _TooLarge:
-            return await self._count_and_forget(group_id)
+            return await self._count_once(group_id)
 
     async def _current(self, group_id: str) -> GetEmailEngagementAnalyticsResponse:
         await self._follow()
@@ -116,21 +117,21 @@ class LiveCounts:
                 await asyncio.gather(*(follower.caught_up() for follower in self._followers))
                 await self._read_changed(group)
             except BaseException:
-                self._forget(group)
+                self._evict(group)
                 raise
-            self._insist_on(group)
-            self._forget_some(kept=group)
+            self._check_not_evicted(group)
+            self._evict_old(kept=group)
             return group.counts.response(group_id)
 
     async def _follow(self) -> None:
         async with self._starting:
             for follower in self._followers:
                 if follower.is_lost:
-                    await self._start_anew()
+                    await self._restart()
                     return
 
-    async def _start_anew(self) -> None:
-        """A gap in one stream makes what was counted from both worthless."""
+    async def _restart(self) -> None:
+        """Evict all groups and follow both streams again: a gap in one of them makes all counts uncertain."""
         self._groups.clear()
         self._by_email.clear()
         for follower in self._followers:
@@ -146,11 +147,11 @@ class LiveCounts:
         else:
             self.hits += 1
         self._groups.move_to_end(key)
-        group.asked_at = asyncio.get_running_loop().time()
+        group.queried_at = asyncio.get_running_loop().time()
         return group
 
     async def _read_changed(self, group: _Group) -> None:
-        """Read what of the index has changed, and the records of the emails that have come."""
+        """Read the changed segments of the index, and the records of the new emails."""
         changed, group.changed = group.changed, set()
         if changed is None:
             segments = await self._reader.segments(group.group_id)
@@ -165,57 +166,58 @@ class LiveCounts:
             group.segments[key] = email_ids
             await self._load(group, email_ids[len(known) :])
 
-    def _insist_on(self, group: _Group) -> None:
-        """Let no question go on with a group that was forgotten meanwhile: what is written goes to another one."""
+    def _check_not_evicted(self, group: _Group) -> None:
+        """Raise if the group was evicted while it was being counted: its writes are no longer followed."""
         if self._groups.get(group.key) is not group:
-            raise StoreUnavailable("lost track while counting")
+            raise StoreUnavailable("the group was evicted while it was being counted")
 
     async def _load(self, group: _Group, email_ids: Sequence[str]) -> None:
-        self._insist_on(group)
+        self._check_not_evicted(group)
         new = group.counts.add(email_ids)
-        self._by_email.update(dict.fromkeys(new, group))  # before loading: what is written meanwhile is not missed
+        self._by_email.update(dict.fromkeys(new, group))  # before the read, so that no write is missed
         await self._read_records(group.counts, new)
 
-    async def _count_and_forget(self, group_id: str) -> GetEmailEngagementAnalyticsResponse:
-        counts = analytics.Counts()
-        await self._read_records(counts, counts.add(await self._reader.email_ids(group_id)))
-        return counts.response(group_id)
+    async def _count_once(self, group_id: str) -> GetEmailEngagementAnalyticsResponse:
+        """Count a group that is too large for the memory."""
+        group = GroupCounts()
+        await self._read_records(group, group.add(await self._reader.email_ids(group_id)))
+        return group.response(group_id)
 
-    async def _read_records(self, counts: analytics.Counts, email_ids: Sequence[str]) -> None:
-        for start in range(0, len(email_ids), LOADED_AT_ONCE):
-            entries = await self._recipients.get_many(email_ids[start : start + LOADED_AT_ONCE])
+    async def _read_records(self, group: GroupCounts, email_ids: Sequence[str]) -> None:
+        for start in range(0, len(email_ids), RECORDS_AT_ONCE):
+            entries = await self._recipients.get_many(email_ids[start : start + RECORDS_AT_ONCE])
             for email_id, entry in entries.items():
-                counts.put(email_id, entry.revision, analytics.tally(entry.value))
+                group.put(email_id, entry.revision, counts.of_record(entry.value))
 
     def _record_written(self, write: Write) -> None:
         group = self._by_email.get(write.key)
         if group is not None:
-            group.counts.put(write.key, write.revision, analytics.tally(write.value))
+            group.counts.put(write.key, write.revision, counts.of_record(write.value))
 
     def _segment_written(self, write: Write) -> None:
         group = self._groups.get(group_index.first_key(write.key))
         if group is not None and group.changed is not None:
             group.changed.add(write.key)
 
-    def _forget_some(self, *, kept: _Group) -> None:
-        """Forget the groups that were asked for longest ago: those that are idle, and more where there is no room."""
+    def _evict_old(self, *, kept: _Group) -> None:
+        """Evict the groups that are idle, and the longest unqueried ones until the memory holds MAX_EMAILS."""
         while (oldest := next(iter(self._groups.values()))) is not kept:
-            if kept.asked_at - oldest.asked_at < IDLE_SECONDS and len(self._by_email) <= MAX_EMAILS:
+            if kept.queried_at - oldest.queried_at < IDLE_SECONDS and len(self._by_email) <= MAX_EMAILS:
                 return
-            self._forget(oldest)
+            self._evict(oldest)
 
-    def _forget(self, group: _Group) -> None:
+    def _evict(self, group: _Group) -> None:
         if self._groups.get(group.key) is group:
             del self._groups[group.key]
         for email_id in chain.from_iterable(group.segments.values()):
-            if self._by_email.get(email_id) is group:  # and not the one that was counted anew meanwhile
+            if self._by_email.get(email_id) is group:  # else the group was counted again meanwhile
                 del self._by_email[email_id]
 
-    def _stay_awake(self) -> None:
+    def _restart_idle_timer(self) -> None:
         if self._idle:
             self._idle.cancel()
-        self._idle = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._fall_asleep)
+        self._idle = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._stop_following)
 
-    def _fall_asleep(self) -> None:
+    def _stop_following(self) -> None:
         log.debug("analytics.unfollowed")
         self._tasks.start(self.aclose())

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Edge: follows the stream of a bucket through an ephemeral consumer, and can prove that it has followed to the end.
+"""Follows the stream of a bucket through an ephemeral consumer, and can prove that it has followed to the end.
 
 Source: the NATS docs on ordered push consumers (consumer sequence, idle heartbeats, flow control), ADR-17.
 """
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS: Final = 2
-UNHEARD_SECONDS: Final = 2.5 * HEARTBEAT_SECONDS
+SILENCE_SECONDS: Final = 2.5 * HEARTBEAT_SECONDS
 CATCH_UP_SECONDS: Final = 2.0
-ABANDONED_SECONDS: Final = 30  # after which the server drops a consumer that nobody listens to
+ABANDONED_SECONDS: Final = 30  # after which the server drops a consumer without a listener
 NANOSECONDS: Final = 1_000_000_000
 
 
 class Write(msgspec.Struct, frozen=True):
-    """One write to the bucket; `value` is empty where only headers are followed, None where the key was deleted."""
+    """One write to the bucket; `value` is empty if only headers are followed, None if the key was deleted."""
 
     key: str
     value: bytes | None
@@ -46,7 +46,7 @@ class Write(msgspec.Struct, frozen=True):
 
 
 class StreamFollower:
-    """Hands on every write from the moment of `start`, in order; after any doubt it is lost and has to start anew."""
+    """Hands on every write since `start`, in order. If one may have been missed, it is lost and has to start again."""
 
     def __init__(
         self, connection: Connection, inbox: Inbox, bucket: Bucket, on_write: Callable[[Write], None], *, values: bool
@@ -57,10 +57,8 @@ class StreamFollower:
         self._bucket = bucket
         self._on_write = on_write
         self._values = values
-        self._prefix = bucket.subject_prefix
         self._subscription: Subscription | None = None
         self._created = ""
-        self._consumer = ""
         self._consumer_sequence = 0
         self._reached = 0
         self._heard_at = 0.0
@@ -69,7 +67,7 @@ class StreamFollower:
         self._flow = Tasks()
 
     async def start(self) -> None:
-        """Follow from the last write on that the leader knows of.
+        """Follow the writes after the last one that the leader has now.
 
         Raises:
             StoreUnavailable: the stream is not there.
@@ -79,34 +77,25 @@ class StreamFollower:
         self._created, self._reached, self._consumer_sequence = info.created, info.state.last_seq, 0
         self._heard_at, self.is_lost = _now(), False
         self._subscription = await self._connection.subscribe(subject, self._receive)
-        config = {
-            "deliver_subject": subject,
-            "deliver_policy": "by_start_sequence",
-            "opt_start_seq": info.state.last_seq + 1,
-            "ack_policy": "none",
-            "flow_control": True,
-            "idle_heartbeat": HEARTBEAT_SECONDS * NANOSECONDS,
-            "inactive_threshold": ABANDONED_SECONDS * NANOSECONDS,
-            "headers_only": not self._values,
-            "mem_storage": True,
-            "num_replicas": 1,
-        }
-        stream = self._bucket.stream_name
-        query = jetstream.encode({"stream_name": stream, "config": config})
         try:
-            reply = await self._inbox.request(f"$JS.API.CONSUMER.CREATE.{stream}", query)
-            created = jetstream.decode_consumer(reply.data)
-            if created.error:
-                raise StoreUnavailable(f"consumer of {stream}: {created.error.description}")
+            await self._create_consumer(subject, info.state.last_seq + 1)
         except StoreUnavailable:
             await self.stop()
             raise
-        self._consumer = created.name
+
+    async def _create_consumer(self, subject: str, first_sequence: int) -> None:
+        stream = self._bucket.stream_name
+        config = _consumer_config(subject, first_sequence, values=self._values)
+        query = jetstream.encode({"stream_name": stream, "config": config})
+        reply = await self._inbox.request(f"$JS.API.CONSUMER.CREATE.{stream}", query)
+        created = jetstream.decode_consumer(reply.data)
+        if created.error:
+            raise StoreUnavailable(f"consumer of {stream}: {created.error.description}")
 
     async def stop(self) -> None:
-        """Follow no longer."""
+        """Stop following."""
         self.lose()
-        if self._subscription:  # also without a connection: the next one would begin with it
+        if self._subscription:  # also without a connection, since a reconnect subscribes again
             try:
                 await self._subscription.unsubscribe()
             except nats.errors.Error as error:
@@ -114,7 +103,7 @@ class StreamFollower:
         self._subscription = None
 
     def lose(self) -> None:
-        """Admit that a write may have been missed."""
+        """Note that a write may have been missed."""
         self.is_lost = True
         for _, future in self._awaited:
             if not future.done():
@@ -125,17 +114,19 @@ class StreamFollower:
         """Return when every write that the leader has now was handed on.
 
         Raises:
-            StoreUnavailable: it is not certain that none was missed.
+            StoreUnavailable: a write may have been missed.
         """
         info = await self._bucket.info()
-        if info.created != self._created or _now() - self._heard_at > UNHEARD_SECONDS:
+        if info.created != self._created or _now() - self._heard_at > SILENCE_SECONDS:
             self.lose()
         if self.is_lost:
             raise StoreUnavailable(f"lost track of bucket {self._bucket.name}")
-        if self._reached >= info.state.last_seq:
-            return
+        if self._reached < info.state.last_seq:
+            await self._wait_for(info.state.last_seq)
+
+    async def _wait_for(self, sequence: int) -> None:
         future = asyncio.get_running_loop().create_future()
-        self._awaited.append((info.state.last_seq, future))
+        self._awaited.append((sequence, future))
         try:
             async with asyncio.timeout(CATCH_UP_SECONDS):
                 await future
@@ -157,12 +148,12 @@ class StreamFollower:
             return
         self._consumer_sequence += 1
         deleted = jetstream.is_deleted(headers)
-        key = msg.subject[len(self._prefix) :]
+        key = msg.subject.removeprefix(self._bucket.subject_prefix)
         self._on_write(Write(key, None if deleted else msg.data, int(stream_sequence)))
         self._reach(int(stream_sequence))
 
     def _control(self, msg: Msg) -> None:
-        """Answer flow control, and see in a heartbeat whether anything was missed."""
+        """Answer flow control, and check by the heartbeat whether a write was missed."""
         if msg.reply:
             self._flow.start(self._connection.publish(msg.reply, b""))
             return
@@ -178,6 +169,21 @@ class StreamFollower:
             if awaited <= sequence and not future.done():
                 future.set_result(None)
         self._awaited = [one for one in self._awaited if one[0] > sequence]
+
+
+def _consumer_config(subject: str, first_sequence: int, *, values: bool) -> dict[str, object]:
+    return {
+        "deliver_subject": subject,
+        "deliver_policy": "by_start_sequence",
+        "opt_start_seq": first_sequence,
+        "ack_policy": "none",
+        "flow_control": True,
+        "idle_heartbeat": HEARTBEAT_SECONDS * NANOSECONDS,
+        "inactive_threshold": ABANDONED_SECONDS * NANOSECONDS,
+        "headers_only": not values,
+        "mem_storage": True,
+        "num_replicas": 1,
+    }
 
 
 def _now() -> float:

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""A poller on a real queue, updaters that pass the verdicts a test wants, and what can be seen of the two."""
+"""A receiver and a settlement on a real queue, and updaters that return the verdicts of a test."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ import asyncio
 import os
 import time
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tests.stack import ses_events
 from tests.stack.change import Change
 from tests.tracker.examples import AT, EMAIL, GROUP
-from tracker.events import poller as conductor
-from tracker.events.poller import Poller
+from tracker.events.receiver import Receiver
 from tracker.events.record_updater import Applied, Verdict
+from tracker.events.settlement import VISIBILITY_SECONDS, Settlement
 from tracker.events.sqs import Queue
+from tracker.events.store_outage import StoreOutage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -24,14 +25,22 @@ if TYPE_CHECKING:
     import pytest
 
     from tests.stack.sqs_endpoint import SqsEndpoint
-    from tracker.events.poller import Updater
     from tracker.events.ses_event import EngagementEvent
+    from tracker.events.settlement import Updater
 
 LONG_AGO = 3600.0  # seconds
 
 
+class Polling(NamedTuple):
+    """The parts that work on the queue."""
+
+    receiver: Receiver
+    settlement: Settlement
+    outage: StoreOutage
+
+
 class Verdicts:
-    """An updater that passes the given verdicts, the last one for ever, and keeps what it was asked, and when."""
+    """An updater that returns the given verdicts, the last one from then on, and keeps its calls and their times."""
 
     def __init__(self, *verdicts: Verdict) -> None:
         self.asked: list[tuple[str, list[EngagementEvent]]] = []
@@ -41,43 +50,43 @@ class Verdicts:
 
     @property
     def emails(self) -> set[str]:
-        """The emails it was asked for."""
+        """The emails of all calls."""
         return {email_id for email_id, _ in self.asked}
 
     async def apply(self, email_id: str, events: Sequence[EngagementEvent]) -> Applied:
-        """Pass the next verdict."""
+        """Return the next verdict."""
         self.asked.append((email_id, list(events)))
         self.times.append(time.monotonic())
         self._change.notify()
-        return await self._pass(email_id, events)
+        return await self._applied(email_id, events)
 
     def settle(self) -> None:
         """Settle everything from now on."""
         self._verdicts = [Verdict.SETTLED]
 
     async def wait_until_asked(self, times: int, timeout: float = 10) -> None:
-        """Return when it was asked so many times."""
+        """Return after so many calls."""
         await self._change.wait_until(
             lambda: len(self.asked) >= times, timeout, lambda: f"asked {len(self.asked)} of {times} times"
         )
 
-    async def _pass(self, _email_id: str, _events: Sequence[EngagementEvent]) -> Applied:
+    async def _applied(self, _email_id: str, _events: Sequence[EngagementEvent]) -> Applied:
         return Applied(verdict=self._verdicts.pop(0) if len(self._verdicts) > 1 else self._verdicts[0])
 
 
 class Watched(Verdicts):
-    """Passes the verdicts of another updater."""
+    """Returns the verdicts of another updater."""
 
     def __init__(self, updater: Updater) -> None:
         super().__init__()
         self._updater = updater
 
-    async def _pass(self, email_id: str, events: Sequence[EngagementEvent]) -> Applied:
+    async def _applied(self, email_id: str, events: Sequence[EngagementEvent]) -> Applied:
         return await self._updater.apply(email_id, events)
 
 
 class Slow:
-    """An updater whose verdict is waited for."""
+    """An updater that returns its verdict when the test lets it."""
 
     def __init__(self, verdict: Verdict) -> None:
         self.begun = asyncio.Event()
@@ -85,7 +94,7 @@ class Slow:
         self._verdict = verdict
 
     async def apply(self, _email_id: str, _events: Sequence[EngagementEvent]) -> Applied:
-        """Pass the verdict when it is time."""
+        """Return the verdict after `may_end`."""
         self.begun.set()
         await self.may_end.wait()
         return Applied(verdict=self._verdict)
@@ -93,12 +102,14 @@ class Slow:
 
 @asynccontextmanager
 async def polling(
-    sqs: SqsEndpoint, updater: Updater, *, receivers: int = 2, record_wait_seconds: float = 60
-) -> AsyncIterator[Poller]:
-    """A poller of the queue on the server."""
-    queue = Queue(sqs.queue_url, os.environ, visibility_seconds=conductor.VISIBILITY_SECONDS)
-    async with Poller(queue, updater, receivers=receivers, record_wait_seconds=record_wait_seconds) as poller:
-        yield poller
+    sqs: SqsEndpoint, updater: Updater, *, long_polls: int = 2, record_wait_seconds: float = 60
+) -> AsyncIterator[Polling]:
+    """Receive from the queue on the server and settle the messages."""
+    queue = Queue(sqs.queue_url, os.environ, visibility_seconds=VISIBILITY_SECONDS)
+    outage = StoreOutage()
+    settlement = Settlement(queue, updater, outage, record_wait_seconds=record_wait_seconds)
+    async with Receiver(queue, settlement, outage, long_polls=long_polls) as receiver:
+        yield Polling(receiver, settlement, outage)
 
 
 def of_email(email_id: str = EMAIL, sns_id: str | None = None) -> str:
@@ -107,7 +118,7 @@ def of_email(email_id: str = EMAIL, sns_id: str | None = None) -> str:
 
 
 def receives(sqs: SqsEndpoint) -> list[str]:
-    """For each delete, the number of the receive that its handle is of."""
+    """For each delete, the number of the receive that returned its handle."""
     calls = [call.payload for call in sqs.requests if call.action == "DeleteMessageBatch"]
     return [entry["ReceiptHandle"].rpartition("#")[2] for payload in calls for entry in payload["Entries"]]
 

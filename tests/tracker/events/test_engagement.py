@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""What events make of a record: the same in any order and with any repeats, and nothing is ever taken back."""
+"""Events change a record in the same way in any order and with any repeats, and never undo a change."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def stamp(seconds: float) -> str:
     return at(seconds).isoformat().replace("+00:00", "Z")
 
 
-# Small pools, so that ids, times and reasons meet again and again.
+# Small pools, so that ids, times and reasons repeat.
 ids = st.sampled_from("abcd")
 seconds = st.integers(0, 4)
 words = st.sampled_from(["", "Permanent", "Transient"]).map(lambda word: word or UNSET)
@@ -56,7 +56,7 @@ def one_event(draw: st.DrawFn) -> EngagementEvent:
 
 @st.composite
 def fields_of_go(draw: st.DrawFn) -> dict[str, object]:
-    """What the Go service leaves in a record: lists in order of arrival, ids of clicks, failures without a reason."""
+    """A record of the Go service: lists in order of arrival, ids of clicks, failures without a reason."""
     fields: dict[str, object] = {}
     times = seconds.map(stamp) | seconds.map(lambda second: f"{at(second):%Y-%m-%dT%H:%M:%S}.123456789Z")
     if draw(st.booleans()):
@@ -123,7 +123,7 @@ def test_any_order_and_any_repeats_end_in_the_same_bytes(
 
 @PROPERTY
 @given(starts, some_events, one_event())
-def test_an_event_that_says_nothing_new_leaves_the_very_same_record(
+def test_an_event_that_changes_nothing_returns_the_same_object(
     start: EmailRecipientRecord, events: list[EngagementEvent], repeated: EngagementEvent
 ) -> None:
     known = after(start, [*events, repeated, *events])
@@ -133,7 +133,7 @@ def test_an_event_that_says_nothing_new_leaves_the_very_same_record(
 
 @PROPERTY
 @given(starts, some_events)
-def test_nothing_that_was_said_is_taken_back(start: EmailRecipientRecord, events: list[EngagementEvent]) -> None:
+def test_no_event_undoes_an_earlier_one(start: EmailRecipientRecord, events: list[EngagementEvent]) -> None:
     known = start
     for one in events:
         changed = engagement.apply(known, one)
@@ -150,7 +150,7 @@ def test_nothing_that_was_said_is_taken_back(start: EmailRecipientRecord, events
 
 @PROPERTY
 @given(starts, some_events)
-def test_what_the_relay_wrote_stays_as_it_is(start: EmailRecipientRecord, events: list[EngagementEvent]) -> None:
+def test_the_fields_of_the_relay_never_change(start: EmailRecipientRecord, events: list[EngagementEvent]) -> None:
     changed = after(start, events)
     for field in ("email_id", "group_id", "to", "subject", "sent_at"):
         assert getattr(changed, field) == getattr(start, field)
@@ -158,7 +158,7 @@ def test_what_the_relay_wrote_stays_as_it_is(start: EmailRecipientRecord, events
 
 @PROPERTY
 @given(starts, some_events)
-def test_lists_are_sorted_by_time_once_something_is_added_and_hold_each_id_once(
+def test_an_added_entry_leaves_the_list_sorted_with_each_id_once(
     start: EmailRecipientRecord, events: list[EngagementEvent]
 ) -> None:
     changed = after(start, events)
@@ -173,8 +173,8 @@ def test_lists_are_sorted_by_time_once_something_is_added_and_hold_each_id_once(
 
 @PROPERTY
 @given(some_events)
-def test_a_fresh_record_ends_as_its_rules_say(events: list[EngagementEvent]) -> None:
-    """The rules once more, told from the set of events instead of one by one."""
+def test_a_new_record_ends_as_the_rules_for_the_set_of_events_demand(events: list[EngagementEvent]) -> None:
+    """The rules once more, for the set of events instead of one by one."""
     of = {kind: [one for one in events if one.kind == kind] for kind in ses_event.KINDS}
     failed = [*of["bounce"], *of["complaint"]]
     opens: dict[str, Any] = {}
@@ -214,13 +214,16 @@ def fields(of: EmailRecipientRecord) -> dict[str, object]:
     return written
 
 
-@pytest.mark.parametrize("order", list(permutations((7, 3, 5))))
+ORDERS = ((3, 5, 7), (7, 5, 3), (7, 3, 5))
+
+
+@pytest.mark.parametrize("order", ORDERS)
 def test_delivered_at_is_the_earliest(order: tuple[int, ...]) -> None:
     changed = after(record(), [event("delivery", second, str(second)) for second in order])
     assert changed == record(delivered=True, delivered_at=at(3))
 
 
-@pytest.mark.parametrize("order", list(permutations((7, 3, 5))))
+@pytest.mark.parametrize("order", ORDERS)
 def test_opens_are_counted_and_listed_by_time_and_the_latest_is_kept(order: tuple[int, ...]) -> None:
     changed = after(record(), [event("open", second, f"id-{second}") for second in order])
     assert changed == record(
@@ -231,7 +234,7 @@ def test_opens_are_counted_and_listed_by_time_and_the_latest_is_kept(order: tupl
     )
 
 
-@pytest.mark.parametrize("order", list(permutations((7, 3, 5))))
+@pytest.mark.parametrize("order", ORDERS)
 def test_clicks_are_counted_and_listed_by_time_and_the_latest_is_kept(order: tuple[int, ...]) -> None:
     changed = after(record(), [event("click", second, f"id-{second}", link=f"l{second}") for second in order])
     assert changed == record(
@@ -244,7 +247,7 @@ def test_clicks_are_counted_and_listed_by_time_and_the_latest_is_kept(order: tup
     )
 
 
-@pytest.mark.parametrize("order", list(permutations((7, 3, 5))))
+@pytest.mark.parametrize("order", ORDERS)
 def test_one_open_at_three_times_counts_once_at_the_earliest(order: tuple[int, ...]) -> None:
     changed = after(record(), [event("open", second, "same") for second in order])
     assert changed.open_count == 1
@@ -252,8 +255,8 @@ def test_one_open_at_three_times_counts_once_at_the_earliest(order: tuple[int, .
     assert changed.last_opened_at == at(7)
 
 
-@pytest.mark.parametrize("order", list(permutations(("c", "a", "b"))))
-def test_opens_at_one_time_are_listed_by_their_ids(order: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("order", ["abc", "cba", "cab"])
+def test_opens_at_one_time_are_listed_by_their_ids(order: str) -> None:
     changed = after(record(), [event("open", 1, one) for one in order])
     assert [entry.event_id for entry in changed.opened_at_list or ()] == ["a", "b", "c"]
 
@@ -266,7 +269,7 @@ FAILURES = (
 
 
 @pytest.mark.parametrize("order", list(permutations(FAILURES)))
-def test_the_failure_is_that_of_the_earliest_and_a_bounce_before_a_complaint(
+def test_the_earliest_failure_counts_and_a_bounce_before_a_complaint_of_the_same_time(
     order: tuple[EngagementEvent, ...],
 ) -> None:
     failure = Failure(kind="bounce", type="Transient", sub_type="General", diagnostic="4.2.2")
@@ -277,25 +280,25 @@ def test_the_failure_is_that_of_the_earliest_and_a_bounce_before_a_complaint(
     ("delivered", "failed"),
     [(event("delivery", 1, "e2"), event("complaint", 3)), (event("delivery", 0), event("bounce", 17))],
 )
-def test_f15_delivery_and_failure_stand_side_by_side(delivered: EngagementEvent, failed: EngagementEvent) -> None:
+def test_a_record_can_be_delivered_and_failed(delivered: EngagementEvent, failed: EngagementEvent) -> None:
     for changed in (after(record(), [delivered, failed]), after(record(), [failed, delivered])):
         assert (changed.delivered, changed.delivered_at) == (True, delivered.at)
         assert (changed.failed, changed.failed_at, changed.failure) == (True, failed.at, failed.failure)
 
 
-def test_f18_a_holiday_reply_leaves_the_delivery_and_says_that_it_is_transient() -> None:
+def test_a_transient_bounce_after_a_delivery_leaves_the_delivery() -> None:
     why = Failure(kind="bounce", type="Transient", sub_type="General")
     changed = after(record(), [event("delivery", 1), event("bounce", 60, "e2", failure=why)])
     assert changed == record(delivered=True, delivered_at=at(1), failed=True, failed_at=at(60), failure=why)
 
 
-def test_f24_an_open_before_the_mail_was_sent_counts() -> None:
+def test_an_open_before_the_mail_was_sent_counts() -> None:
     changed = after(record(), [event("open", -1), event("delivery", 1, "e2")])
     assert (changed.open_count, changed.last_opened_at, changed.delivered_at) == (1, at(-1), at(1))
 
 
 @pytest.mark.parametrize("kind", examples.FAILURES)
-def test_a_failure_without_details_still_says_its_kind(kind: Any) -> None:
+def test_a_failure_without_details_still_has_its_kind(kind: Any) -> None:
     assert after(record(), [event(kind, failure=None)]).failure == Failure(kind=kind)
 
 
@@ -308,19 +311,19 @@ def test_a_failure_without_details_still_says_its_kind(kind: Any) -> None:
         (at(4), at(4), UNSET),
     ],
 )
-def test_a_failure_that_go_recorded_gets_a_reason_if_the_event_is_not_later(
+def test_a_failure_of_the_go_service_gets_a_reason_if_the_event_is_not_later(
     failed_at: Any, expected_at: object, failure: object
 ) -> None:
     changed = after(record(failed=True, failed_at=failed_at), [event("bounce", 5)])
     assert (changed.failed_at, changed.failure) == (expected_at, failure)
 
 
-def test_opens_that_go_counted_stay_counted() -> None:
+def test_opens_that_the_go_service_counted_stay_counted() -> None:
     start = record(opened=True, open_count=9, last_opened_at=at(9))
     assert after(start, [event("open", 5)]).open_count == 10
 
 
-def test_a_click_that_go_counted_is_not_counted_again() -> None:
+def test_a_click_that_the_go_service_counted_is_not_counted_again() -> None:
     start = record(clicked=True, click_count=2, click_event_ids=("b", "a"), last_clicked_at=at(9))
     assert engagement.apply(start, event("click", 5, "a")) is start
     changed = engagement.apply(start, event("click", 5, "c", link="l"))
@@ -328,7 +331,7 @@ def test_a_click_that_go_counted_is_not_counted_again() -> None:
     assert changed.click_list == (ClickEvent(event_id="c", link="l", clicked_at=at(5)),)
 
 
-def test_click_event_ids_are_not_added_to_a_record_that_go_did_not_write() -> None:
+def test_only_a_record_of_the_go_service_has_click_event_ids() -> None:
     assert after(record(), [event("click")]).click_event_ids is UNSET
 
 

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Whatever lies in the queue: an event of ours is understood in every form, anything else is ignored with a reason."""
+"""An engagement event is read in every form; any other message body is ignored with a reason."""
 
 from __future__ import annotations
 
@@ -84,30 +84,37 @@ def test_an_envelope_may_hold_the_event_as_an_object(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", EVERY_KIND)
-def test_f05_an_event_without_envelope_is_known_by_the_id_of_its_sqs_message(kind: str) -> None:
+def test_an_event_without_envelope_is_known_by_the_id_of_its_sqs_message(kind: str) -> None:
     event = raw(EVERY_KIND[kind])
     assert (event.kind, event.email_id, event.event_id, event.at) == (kind, EMAIL, QUEUE_ID, AT)
 
 
 @pytest.mark.parametrize("message_id", [None, "", 5, ["x"]])
-def test_an_envelope_without_an_id_leaves_that_of_the_sqs_message(message_id: object) -> None:
+def test_an_event_in_an_envelope_without_an_id_gets_the_id_of_the_sqs_message(message_id: object) -> None:
     assert understood(EVERY_KIND["open"], MessageId=message_id).event_id == QUEUE_ID
 
 
-@pytest.mark.parametrize("name", ["eventType", "notificationType", "EventType", "NOTIFICATIONTYPE", "eventtype"])
-@pytest.mark.parametrize("spelling", [str.lower, str.upper, str.title])
-@pytest.mark.parametrize("kind", EVERY_KIND)
-def test_f01_either_name_of_the_type_is_read_in_any_case(kind: str, spelling: Any, name: str) -> None:
-    event = {field: value for field, value in EVERY_KIND[kind].items() if field != "eventType"}
-    assert understood({name: spelling(kind), **event}).kind == kind
+@pytest.mark.parametrize(
+    ("name", "event_type"),
+    [
+        ("eventType", "Open"),
+        ("notificationType", "OPEN"),
+        ("EventType", "open"),
+        ("NOTIFICATIONTYPE", "Open"),
+        ("eventtype", "OPEN"),
+    ],
+)
+def test_either_name_of_the_type_is_read_in_any_case(name: str, event_type: str) -> None:
+    event = {field: value for field, value in EVERY_KIND["open"].items() if field != "eventType"}
+    assert understood({name: event_type, **event}).kind == "open"
 
 
 @pytest.mark.parametrize("event_type", [None, "", 7, {}])
-def test_f01_a_type_that_is_no_text_leaves_the_word_to_the_other_name(event_type: object) -> None:
+def test_a_type_that_is_not_a_text_is_read_from_the_other_name(event_type: object) -> None:
     assert raw({**EVERY_KIND["bounce"], "eventType": event_type, "notificationType": "Bounce"}).kind == "bounce"
 
 
-def test_f01_a_bounce_under_the_older_name_is_a_failure() -> None:
+def test_a_bounce_under_the_older_name_is_a_failure() -> None:
     bounce = {"bounceType": "Permanent", "timestamp": SES_TIMES[0]}
     event = raw({"notificationType": "Bounce", "bounce": bounce, "mail": {"headers": [header(TRACKING_ID)]}})
     assert event.failure == Failure(kind="bounce", type="Permanent")
@@ -119,14 +126,14 @@ def test_the_details_of_an_event_are_found_in_any_case() -> None:
     assert raw(event).link == EVERY_KIND["click"]["click"]["link"]
 
 
-def test_f03_the_sentence_of_an_attached_topic_is_expected() -> None:
+def test_the_sentence_of_an_attached_topic_is_expected() -> None:
     sentence = "Successfully validated SNS topic for Amazon SES event publishing."
     envelope = {"Type": "Notification", "MessageId": "m", "Message": sentence}
     assert ignored(envelope) == Ignored("SES has attached the topic", is_expected=True)
 
 
 @pytest.mark.parametrize("message", [None, "You have chosen to subscribe to the topic", 5])
-def test_a_subscription_that_waits_to_be_confirmed_is_named(message: object) -> None:
+def test_an_unconfirmed_subscription_is_a_warning(message: object) -> None:
     body = {"Type": "SubscriptionConfirmation", "MessageId": "m", "Token": "t", "Message": message}
     if message is None:
         del body["Message"]
@@ -147,17 +154,17 @@ def test_a_subscription_that_waits_to_be_confirmed_is_named(message: object) -> 
         f"/{EMAIL}",
     ],
 )
-def test_f07_folding_and_padding_of_the_echoed_value_are_undone(value: str) -> None:
+def test_folding_and_padding_of_the_echoed_value_are_removed(value: str) -> None:
     assert raw(with_headers(header(None, "List-Id"), header("null", "X-Null"), header(value))).email_id == EMAIL
 
 
 @pytest.mark.parametrize("name", [HEADER, "x-lfx-tracking-id", "X-Lfx-Tracking-Id", " X-LFX-TRACKING-ID "])
-def test_f09_the_header_is_known_in_any_case(name: str) -> None:
+def test_the_header_is_found_in_any_case(name: str) -> None:
     assert raw(with_headers(header("x", "From"), header(TRACKING_ID, name))).email_id == EMAIL
 
 
 @pytest.mark.parametrize("first", ["", " ", "g/", None, 5, ["g/x"], "g/not a key*", "g/" + "x" * 256, "g/..", "null/"])
-def test_f09_the_first_value_that_can_be_used_wins(first: object) -> None:
+def test_the_first_usable_value_counts(first: object) -> None:
     event = raw(with_headers(header(first), header(TRACKING_ID), header("g/later")))
     assert event.email_id == EMAIL
 
@@ -165,11 +172,10 @@ def test_f09_the_first_value_that_can_be_used_wins(first: object) -> None:
 @pytest.mark.parametrize(
     "odd", [None, 5, "text", [], {}, {"name": HEADER}, {"value": TRACKING_ID}, {"name": None, "value": TRACKING_ID}]
 )
-def test_an_odd_neighbour_of_the_header_does_no_harm(odd: object) -> None:
+def test_a_malformed_header_beside_it_is_skipped(odd: object) -> None:
     assert raw(with_headers(odd, header(TRACKING_ID))).email_id == EMAIL
 
 
-@pytest.mark.parametrize("tag", [[EMAIL], EMAIL, [EMAIL, "other"]])
 @pytest.mark.parametrize(
     "mail",
     [
@@ -181,17 +187,19 @@ def test_an_odd_neighbour_of_the_header_does_no_harm(odd: object) -> None:
         {"headers": [header("by mx.example.com", "Received")]},
     ],
 )
-def test_the_tag_names_the_email_where_the_header_does_not(mail: dict[str, Any], tag: object) -> None:
-    assert raw({**EVERY_KIND["open"], "mail": {**mail, "tags": {"email_id": tag}}}).email_id == EMAIL
+def test_the_tag_names_the_email_where_the_header_does_not(mail: dict[str, Any]) -> None:
+    assert raw({**EVERY_KIND["open"], "mail": {**mail, "tags": {"email_id": [EMAIL]}}}).email_id == EMAIL
 
 
-def test_the_header_is_believed_before_the_tag() -> None:
+@pytest.mark.parametrize("tag", [EMAIL, [EMAIL, "other"]])
+def test_the_tag_may_be_a_text_or_a_longer_list(tag: object) -> None:
+    assert raw({**EVERY_KIND["open"], "mail": {"tags": {"email_id": tag}}}).email_id == EMAIL
+
+
+def test_the_header_counts_before_the_tag() -> None:
     assert raw(with_headers(header(TRACKING_ID), tags={"email_id": ["other"]})).email_id == EMAIL
 
 
-@pytest.mark.parametrize(
-    "tags", [None, [], {"email_id": []}, {"email_id": [5]}, {"email_id": ["a b"]}, {"other": ["x"]}]
-)
 @pytest.mark.parametrize(
     ("mail", "reason"),
     [
@@ -203,16 +211,21 @@ def test_the_header_is_believed_before_the_tag() -> None:
         ({"headers": [header(f"{TO}/")]}, f"no {HEADER} header"),
     ],
 )
-def test_f11_mail_that_names_no_email_of_ours_is_a_warning_that_says_why(
-    mail: dict[str, Any], reason: str, tags: object
-) -> None:
-    found = ignored({**EVERY_KIND["bounce"], "mail": {**mail, "tags": tags}})
+def test_mail_without_an_email_id_is_a_warning_with_the_reason(mail: dict[str, Any], reason: str) -> None:
+    found = ignored({**EVERY_KIND["bounce"], "mail": mail})
     assert reason in found.reason
     assert not found.is_expected
     assert "@" not in found.reason
 
 
-def test_f13_events_of_one_mail_are_told_apart_by_their_notifications() -> None:
+@pytest.mark.parametrize(
+    "tags", [None, [], {"email_id": []}, {"email_id": [5]}, {"email_id": ["a b"]}, {"other": ["x"]}]
+)
+def test_a_malformed_tag_names_no_email(tags: object) -> None:
+    assert not ignored({**EVERY_KIND["bounce"], "mail": {"headers": [], "tags": tags}}).is_expected
+
+
+def test_events_of_one_mail_have_the_ids_of_their_notifications() -> None:
     mail = ses_events.mail(TRACKING_ID, AT)
     events = [
         understood({**EVERY_KIND[kind], "mail": mail}, MessageId=f"sns-{kind}")
@@ -249,7 +262,7 @@ def test_f13_events_of_one_mail_are_told_apart_by_their_notifications() -> None:
         (None, Failure(kind="bounce")),
     ],
 )
-def test_f18_a_bounce_says_what_ses_said_and_nothing_else(bounce: dict[str, Any] | None, failure: Failure) -> None:
+def test_a_bounce_has_the_details_of_ses_and_no_others(bounce: dict[str, Any] | None, failure: Failure) -> None:
     assert raw({**EVERY_KIND["bounce"], "bounce": bounce}).failure == failure
 
 
@@ -265,32 +278,32 @@ def test_f18_a_bounce_says_what_ses_said_and_nothing_else(bounce: dict[str, Any]
         ({}, Failure(kind="complaint")),
     ],
 )
-def test_f21_a_complaint_needs_no_feedback_type(complaint: dict[str, Any], failure: Failure) -> None:
+def test_a_complaint_needs_no_feedback_type(complaint: dict[str, Any], failure: Failure) -> None:
     event = raw({**EVERY_KIND["complaint"], "complaint": complaint})
     assert event.failure == failure
     assert event.failure.diagnostic is UNSET
 
 
 @pytest.mark.parametrize("kind", ["delivery", "open", "click"])
-def test_what_is_no_failure_has_none(kind: str) -> None:
+def test_an_event_other_than_a_failure_has_no_failure(kind: str) -> None:
     assert raw(EVERY_KIND[kind]).failure is None
 
 
 @pytest.mark.parametrize(
     "event_type", ["DeliveryDelay", "Rendering Failure", "Reject", "Subscription", "Send", "constructor", "Bounce "]
 )
-def test_f23_a_type_that_nobody_counts_is_expected(event_type: str) -> None:
+def test_an_event_type_that_is_not_counted_is_expected(event_type: str) -> None:
     found = ignored({**EVERY_KIND["delivery"], "eventType": event_type})
     assert found == Ignored(f"event type {event_type.lower()!r}", is_expected=True)
 
 
 @pytest.mark.parametrize("event_type", [None, "", 5, ["Bounce"], {"Bounce": 1}])
-def test_f23_an_event_without_a_type_is_ignored_with_a_warning(event_type: object) -> None:
+def test_an_event_without_a_type_is_ignored_with_a_warning(event_type: object) -> None:
     assert not ignored({**EVERY_KIND["bounce"], "eventType": event_type}).is_expected
 
 
 @pytest.mark.parametrize("mail", [None, 5, "mail", [], {}])
-def test_f23_an_event_without_mail_is_ignored(mail: object) -> None:
+def test_an_event_without_mail_is_ignored(mail: object) -> None:
     assert "headers are missing" in ignored({**EVERY_KIND["delivery"], "mail": mail}).reason
 
 
@@ -317,7 +330,7 @@ def test_a_long_type_is_cut_short_in_the_reason() -> None:
         ("2024-02-29T23:59:59.999Z", "2024-02-29T23:59:59.999000+00:00"),
     ],
 )
-def test_f28_a_timestamp_in_any_of_its_forms_is_the_right_instant(text: str, instant: str) -> None:
+def test_a_timestamp_in_any_of_its_forms_is_the_right_instant(text: str, instant: str) -> None:
     event = raw({**EVERY_KIND["open"], "open": {"timestamp": text}})
     assert event.at == datetime.fromisoformat(instant)
     assert event.at.tzinfo is UTC
@@ -328,7 +341,7 @@ def test_f28_a_timestamp_in_any_of_its_forms_is_the_right_instant(text: str, ins
 @pytest.mark.parametrize(
     "time", [None, "", 5, "yesterday", "2026-13-01T00:00:00Z", "2026-01-02T25:00:00Z", "0001-01-01T00:00:00+01:00", []]
 )
-def test_without_a_time_of_ses_that_of_sns_counts_and_without_that_the_one_of_sqs(time: object) -> None:
+def test_the_time_is_that_of_ses_else_of_sns_else_of_sqs(time: object) -> None:
     event = {**EVERY_KIND["open"], "open": {"timestamp": time}}
     assert understood(event, Timestamp=SES_TIMES[0]).at == SES_TIMES[1]
     assert understood(event, Timestamp=time or "").at == SENT_TO_QUEUE
@@ -345,7 +358,7 @@ def test_a_click_without_a_link_still_counts(link: object) -> None:
     assert raw({**EVERY_KIND["click"], "click": {"link": link, "timestamp": SES_TIMES[0]}}).link == ""
 
 
-def test_f24_neither_address_nor_browser_of_the_reader_is_kept() -> None:
+def test_neither_address_nor_browser_of_the_reader_is_kept() -> None:
     details = EVERY_KIND["open"]["open"]
     event = repr(raw(EVERY_KIND["open"]))
     assert details["ipAddress"] not in event
@@ -355,44 +368,39 @@ def test_f24_neither_address_nor_browser_of_the_reader_is_kept() -> None:
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        ("", "body is not JSON"),
-        ("null", "body is no JSON object"),
-        ("[]", "body is no JSON object"),
-        ('"Bounce"', "body is no JSON object"),
-        ("{", "body is not JSON"),
-        ('{"Message": 5}', "Message is no JSON object"),
-        ('{"Message": null}', "Message is no JSON object"),
-        ('{"Message": ""}', "Message is not JSON"),
-        ('{"Message": "[]"}', "Message is no JSON object"),
-        ('{"Message": "{"}', "Message is not JSON"),
-        ("\ud800", "body is not JSON"),
-        ('{"eventType": "\ud800"}', "body is not JSON"),
-        (r'{"eventType": "\ud800"}', "body is not JSON"),
-        ("[" * 100_000, "body is not JSON"),
-        ('{"a":' * 100_000, "body is not JSON"),
-        ("[" * 100_000 + "]" * 100_000, "body is not JSON"),
-        (json.dumps({"Message": "[" * 100_000}), "Message is not JSON"),
-        (json.dumps({"Message": '{"Message":' * 20_000 + "1" + "}" * 20_000}), "Message is not JSON"),
-        ('{"eventType": ' + "9" * 10_000 + "}", "body is not JSON"),
-        ('{"eventType": 1e999}', "body is not JSON"),
-        ("\0" * 1000, "body is not JSON"),
+        ("", "body is not a JSON object"),
+        ("null", "body is not a JSON object"),
+        ("[]", "body is not a JSON object"),
+        ("{", "body is not a JSON object"),
+        ('{"Message": 5}', "Message is not a JSON object"),
+        ('{"Message": ""}', "Message is not a JSON object"),
+        ('{"Message": "[]"}', "Message is not a JSON object"),
+        ("\ud800", "body is not a JSON object"),
+        ('{"eventType": "\ud800"}', "body is not a JSON object"),
+        (r'{"eventType": "\ud800"}', "body is not a JSON object"),
+        ("[" * 100_000, "body is not a JSON object"),
+        (json.dumps({"Message": "[" * 100_000}), "Message is not a JSON object"),
+        (json.dumps({"Message": '{"Message":' * 20_000 + "1" + "}" * 20_000}), "Message is not a JSON object"),
+        ('{"eventType": ' + "9" * 10_000 + "}", "body is not a JSON object"),
+        ('{"eventType": 1e999}', "body is not a JSON object"),
+        ("\0" * 1000, "body is not a JSON object"),
     ],
-    ids=range(21),
+    ids=range(16),
 )
-def test_poison_is_ignored_with_a_warning(body: str, reason: str) -> None:
+def test_a_body_that_is_not_a_json_object_is_ignored_with_a_warning(body: str, reason: str) -> None:
     assert ignored(body) == Ignored(reason)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 def test_noise_of_the_largest_message_size_is_ignored(seed: int) -> None:
-    noise = random.Random(seed).randbytes(262_144)  # noqa: S311 - noise, no secret
-    assert ignored(noise.decode("latin-1")).reason == "body is not JSON"
-    assert ignored({"Message": noise.hex()[:262_000]}).reason == "Message is not JSON"
+    noise = random.Random(seed).randbytes(262_144)  # noqa: S311 - not a secret
+    assert ignored(noise.decode("latin-1")).reason == "body is not a JSON object"
+    assert ignored({"Message": noise.hex()[:262_000]}).reason == "Message is not a JSON object"
     assert isinstance(understood({**EVERY_KIND["click"], "click": {"link": noise.decode("latin-1")}}), EngagementEvent)
 
 
-def assert_is_harmless(body: str) -> None:
-    """What comes of it is ignored for a reason, or an event that can be applied, under a key that NATS accepts."""
+def assert_is_ignored_or_applicable(body: str) -> None:
+    """Check that the body is ignored for a reason, or an event that can be applied, under a key that NATS accepts."""
     found = read(body)
     if isinstance(found, Ignored):
         assert found.reason
@@ -427,14 +435,14 @@ times = st.one_of(
 
 
 def bodies() -> list[dict[str, Any]]:
-    """Every event, bare and in an envelope, with its header and its tag."""
+    """Return every event, without and in an envelope, with its header and its tag."""
     events = list(EVERY_KIND.values())
     envelopes: list[dict[str, Any]] = [json.loads(ses_events.notification(event)) for event in events]
     return events + [{**envelope, "Message": event} for envelope, event in zip(envelopes, events, strict=True)]
 
 
 def paths(value: object) -> Iterator[tuple[str | int, ...]]:
-    """Every place in a JSON value."""
+    """Yield the path of every value in a JSON value."""
     if isinstance(value, dict | list):
         for step, inner in value.items() if isinstance(value, dict) else enumerate(value):
             yield (step,)
@@ -442,7 +450,7 @@ def paths(value: object) -> Iterator[tuple[str | int, ...]]:
 
 
 def replaced(value: Any, path: tuple[str | int, ...], new: object) -> Any:
-    """Return a copy with something else at that place, or as it is where the place has gone."""
+    """Return a copy with `new` at that path; without that path, return an equal value."""
     if not path:
         return new
     step, *rest = path
@@ -467,7 +475,7 @@ def test_a_wrong_type_at_any_place_is_read_without_an_error(body: dict[str, Any]
     for path in paths(body):
         for wrong in WRONG:
             for form in in_every_form(replaced(body, path, wrong)):
-                assert_is_harmless(form)
+                assert_is_ignored_or_applicable(form)
 
 
 @settings(PROPERTY, max_examples=500)
@@ -479,22 +487,22 @@ def test_anything_at_several_places_is_read_without_an_error(data: st.DataObject
         if not isinstance(body, dict) or not body:
             break
     for form in in_every_form(body):
-        assert_is_harmless(form)
+        assert_is_ignored_or_applicable(form)
 
 
 @PROPERTY
 @given(st.one_of(texts, st.text('{}[]":,\\u0e1 "eventType', max_size=60)))
 @example("\ufeff{}")
 def test_any_text_is_read_without_an_error(body: str) -> None:
-    assert_is_harmless(body)
+    assert_is_ignored_or_applicable(body)
 
 
 @PROPERTY
 @given(junk)
 def test_any_json_is_read_without_an_error(value: object) -> None:
-    assert_is_harmless(json.dumps(value))
-    assert_is_harmless(json.dumps({"Message": value}))
-    assert_is_harmless(json.dumps({"Message": json.dumps(value)}))
+    assert_is_ignored_or_applicable(json.dumps(value))
+    assert_is_ignored_or_applicable(json.dumps({"Message": value}))
+    assert_is_ignored_or_applicable(json.dumps({"Message": json.dumps(value)}))
 
 
 @PROPERTY
@@ -508,5 +516,5 @@ def test_any_json_is_read_without_an_error(value: object) -> None:
 @example(f"g/{'x' * 256}")
 @example("g/é")
 @example("g/a\0")
-def test_no_email_id_can_do_harm_as_a_key(value: str) -> None:
-    assert_is_harmless(json.dumps(with_headers(header(value), tags={"email_id": [value]})))
+def test_every_email_id_is_a_legal_key(value: str) -> None:
+    assert_is_ignored_or_applicable(json.dumps(with_headers(header(value), tags={"email_id": [value]})))

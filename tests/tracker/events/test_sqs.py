@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""The queue through the real boto3, against a server that answers as SQS does."""
+"""The queue through the real boto3, against a server that answers in the same way as SQS."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 from shared.service import threads as daemon_thread
 from tracker.errors import QueueUnavailable
-from tracker.events import sqs as edge
+from tracker.events import sqs as sqs_module
 from tracker.events.sqs import Message, Queue
 
 if TYPE_CHECKING:
@@ -30,14 +30,14 @@ REGIONAL = "https://sqs.us-east-2.amazonaws.com/000000000000/engagement-events"
 
 @pytest.fixture
 def queue(sqs: SqsEndpoint) -> Queue:
-    """The tracker's view of the queue on the server."""
+    """The queue on the server, as the tracker uses it."""
     return Queue(sqs.queue_url, os.environ, visibility_seconds=60)
 
 
 @pytest.fixture
 def short_poll(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let an empty poll be answered at once."""
-    monkeypatch.setattr(edge, "LONG_POLL_SECONDS", 0)
+    """Let the server answer an empty poll at once."""
+    monkeypatch.setattr(sqs_module, "LONG_POLL_SECONDS", 0)
 
 
 async def receive(queue: Queue, count: int) -> list[Message]:
@@ -102,7 +102,7 @@ async def test_a_poll_waits_for_a_message(sqs: SqsEndpoint, queue: Queue) -> Non
 
 
 @pytest.mark.usefixtures("short_poll")
-async def test_f94_an_empty_poll_is_no_error(sqs: SqsEndpoint, queue: Queue, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_empty_poll_is_not_an_error(sqs: SqsEndpoint, queue: Queue, caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(5):
         assert await queue.receive() == []
     sqs.send("body")
@@ -111,7 +111,7 @@ async def test_f94_an_empty_poll_is_no_error(sqs: SqsEndpoint, queue: Queue, cap
 
 
 @pytest.mark.usefixtures("short_poll")
-async def test_f96_polls_follow_each_other_over_one_connection(sqs: SqsEndpoint, queue: Queue) -> None:
+async def test_polls_follow_each_other_over_one_connection(sqs: SqsEndpoint, queue: Queue) -> None:
     seen = set()
     for _ in range(5):
         await queue.receive()
@@ -119,13 +119,13 @@ async def test_f96_polls_follow_each_other_over_one_connection(sqs: SqsEndpoint,
     assert len(seen) == 1
 
 
-async def test_f96_the_client_waits_longer_than_a_long_poll(queue: Queue) -> None:
+async def test_the_client_waits_longer_than_a_long_poll(queue: Queue) -> None:
     config = queue._connected().meta.config  # noqa: SLF001 - a poll of 20 s would be too long for a test
     assert config.read_timeout > 20
     assert config.connect_timeout < 20
 
 
-async def test_a_poll_that_nobody_awaits_any_more_holds_up_nothing(sqs: SqsEndpoint, queue: Queue) -> None:
+async def test_an_abandoned_poll_does_not_delay_the_process(sqs: SqsEndpoint, queue: Queue) -> None:
     poll = asyncio.create_task(queue.receive())
     await sqs.wait_for_calls("ReceiveMessage")
     poll.cancel()
@@ -144,13 +144,13 @@ async def test_messages_are_deleted_ten_at_a_time(sqs: SqsEndpoint, queue: Queue
     assert sqs.deleted == [message.message_id for message in messages]
 
 
-async def test_nothing_to_delete_is_not_asked(sqs: SqsEndpoint, queue: Queue) -> None:
+async def test_without_messages_no_call_is_made(sqs: SqsEndpoint, queue: Queue) -> None:
     await queue.delete([])
     await queue.change_visibility([], 0)
     assert not sqs.requests
 
 
-async def test_f90_what_a_batch_did_not_delete_is_deleted_again_alone(
+async def test_the_failed_entries_of_a_delete_are_tried_again_alone(
     sqs: SqsEndpoint, queue: Queue, caplog: pytest.LogCaptureFixture
 ) -> None:
     for number in range(10):
@@ -166,8 +166,8 @@ async def test_f90_what_a_batch_did_not_delete_is_deleted_again_alone(
     assert not logged(caplog, "queue.undeleted")
 
 
-async def test_f90_the_entries_that_failed_are_told_apart_by_their_ids(sqs: SqsEndpoint, queue: Queue) -> None:
-    """The second try fails in part again: its first entry is the one that is left."""
+async def test_failed_entries_are_found_by_their_ids(sqs: SqsEndpoint, queue: Queue) -> None:
+    """The second try fails in part again, and its first entries are the ones left."""
     for number in range(5):
         sqs.send(str(number))
     messages = await queue.receive()
@@ -182,7 +182,7 @@ async def test_f90_the_entries_that_failed_are_told_apart_by_their_ids(sqs: SqsE
     await sqs.wait_until_empty()
 
 
-async def test_a_delete_is_tried_three_times_and_then_named_in_the_log(
+async def test_a_delete_is_tried_three_times_and_then_logged(
     sqs: SqsEndpoint, queue: Queue, caplog: pytest.LogCaptureFixture
 ) -> None:
     sqs.send("0")
@@ -207,7 +207,7 @@ async def test_a_delete_that_fails_as_a_whole_is_tried_three_times(
 
 
 @pytest.mark.usefixtures("short_poll")
-async def test_f92_an_outdated_receipt_handle_is_a_warning_and_not_tried_again(
+async def test_an_outdated_receipt_handle_is_a_warning_and_not_tried_again(
     sqs: SqsEndpoint, caplog: pytest.LogCaptureFixture
 ) -> None:
     queue = Queue(sqs.queue_url, os.environ, visibility_seconds=0)
@@ -224,7 +224,7 @@ async def test_f92_an_outdated_receipt_handle_is_a_warning_and_not_tried_again(
 
 
 @pytest.mark.parametrize("code", ["ReceiptHandleIsInvalid", "InvalidParameterValue", "MessageNotInflight"])
-async def test_f92_what_can_never_be_deleted_is_not_tried_again(sqs: SqsEndpoint, queue: Queue, code: str) -> None:
+async def test_a_final_error_of_a_delete_is_not_tried_again(sqs: SqsEndpoint, queue: Queue, code: str) -> None:
     sqs.send("0")
     messages = await queue.receive()
     sqs.fail_entries("DeleteMessageBatch", code=code)
@@ -265,7 +265,7 @@ async def test_a_visibility_that_cannot_be_changed_is_only_a_warning(
     assert {"entry": "queue.entry_failed", "call": "queue.visibility_failed"}[fault] in caplog.messages
 
 
-async def test_messages_beyond_a_call_that_failed_are_left_as_they_are(
+async def test_no_visibility_is_changed_after_a_failed_call(
     sqs: SqsEndpoint, queue: Queue, caplog: pytest.LogCaptureFixture
 ) -> None:
     for number in range(25):
@@ -280,7 +280,7 @@ async def test_messages_beyond_a_call_that_failed_are_left_as_they_are(
 @pytest.mark.parametrize(
     ("error", "status"), [("InternalFailure", 500), ("ThrottlingException", 400), ("AccessDenied", 403)]
 )
-async def test_a_failed_poll_is_told_after_one_call(sqs: SqsEndpoint, queue: Queue, error: str, status: int) -> None:
+async def test_a_failed_poll_is_raised_after_one_call(sqs: SqsEndpoint, queue: Queue, error: str, status: int) -> None:
     sqs.fail_next("ReceiveMessage", error, status)
     with pytest.raises(QueueUnavailable, match=f"receive_message.*{error}"):
         await queue.receive()
@@ -288,7 +288,7 @@ async def test_a_failed_poll_is_told_after_one_call(sqs: SqsEndpoint, queue: Que
 
 
 @pytest.mark.parametrize("body", [b"[]", b'"ok"', b'{"Messages":[{"MessageId":"x"}]}', b'{"Messages":[7]}'])
-async def test_an_answer_that_is_none_of_sqs_is_no_poll(sqs: SqsEndpoint, queue: Queue, body: bytes) -> None:
+async def test_an_answer_without_the_form_of_sqs_is_an_error(sqs: SqsEndpoint, queue: Queue, body: bytes) -> None:
     sqs.instead["ReceiveMessage"] = body
     with pytest.raises(QueueUnavailable, match="receive_message: "):
         await queue.receive()
@@ -298,7 +298,7 @@ async def test_an_answer_that_is_none_of_sqs_is_no_poll(sqs: SqsEndpoint, queue:
 async def test_an_empty_answer_that_comes_at_once_is_followed_by_a_pause(
     sqs: SqsEndpoint, queue: Queue, monkeypatch: pytest.MonkeyPatch, body: bytes
 ) -> None:
-    monkeypatch.setattr(edge, "SHORTEST_EMPTY_POLL_SECONDS", 0.2)
+    monkeypatch.setattr(sqs_module, "SHORTEST_EMPTY_POLL_SECONDS", 0.2)
     sqs.instead["ReceiveMessage"] = body
     started = time.monotonic()
     assert await queue.receive() == []
@@ -310,7 +310,7 @@ async def test_a_queue_that_does_not_exist_is_unavailable(sqs: SqsEndpoint) -> N
         await Queue(sqs.url_of("other"), os.environ, visibility_seconds=60).receive()
 
 
-async def test_a_server_that_is_gone_is_unavailable_until_it_is_back(sqs: SqsEndpoint, queue: Queue) -> None:
+async def test_a_stopped_server_is_unavailable_until_it_is_back(sqs: SqsEndpoint, queue: Queue) -> None:
     poll = asyncio.create_task(queue.receive())
     await sqs.wait_for_calls("ReceiveMessage")
     await sqs.stop()
@@ -337,7 +337,7 @@ def write_credentials(path: Path, key: str) -> None:
 
 
 @pytest.mark.parametrize("error", ["ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId"])
-async def test_f100_after_expired_credentials_the_next_poll_takes_new_ones(
+async def test_after_expired_credentials_the_next_poll_takes_new_ones(
     sqs: SqsEndpoint, queue: Queue, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: str
 ) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
@@ -354,8 +354,8 @@ async def test_f100_after_expired_credentials_the_next_poll_takes_new_ones(
     assert "Credential=AKIDNEW/" in sqs.requests[1].authorization
 
 
-async def test_any_other_error_leaves_the_client_as_it_is(sqs: SqsEndpoint, queue: Queue) -> None:
-    client = queue._connected()  # noqa: SLF001 - making one takes long, and loses its connections
+async def test_any_other_error_keeps_the_client(sqs: SqsEndpoint, queue: Queue) -> None:
+    client = queue._connected()  # noqa: SLF001 - a new client takes long, and has no connections
     sqs.fail_next("ReceiveMessage")
     with pytest.raises(QueueUnavailable):
         await queue.receive()
@@ -363,10 +363,10 @@ async def test_any_other_error_leaves_the_client_as_it_is(sqs: SqsEndpoint, queu
 
 
 @pytest.mark.parametrize("region", ["us-west-2", None])
-async def test_f102_calls_are_signed_for_the_region_of_the_queue(
+async def test_calls_are_signed_for_the_region_of_the_queue(
     sqs: SqsEndpoint, monkeypatch: pytest.MonkeyPatch, region: str | None
 ) -> None:
-    """The endpoint is boto3's own setting here, so that a queue of AWS is asked on this host."""
+    """boto3's own setting of the endpoint leads the calls for a queue of AWS to this host."""
     if region:
         monkeypatch.setenv("AWS_REGION", region)
         monkeypatch.setenv("AWS_DEFAULT_REGION", region)
@@ -386,7 +386,7 @@ async def test_f102_calls_are_signed_for_the_region_of_the_queue(
         ({"AWS_REGION": "", "AWS_DEFAULT_REGION": "eu-west-2"}, "eu-west-2"),
     ],
 )
-async def test_where_a_queue_url_names_no_region_the_variables_do(
+async def test_without_a_region_in_the_queue_url_the_variables_count(
     sqs: SqsEndpoint, environ: dict[str, str], region: str
 ) -> None:
     sqs.send("body")
@@ -394,7 +394,7 @@ async def test_where_a_queue_url_names_no_region_the_variables_do(
     assert f"/{region}/sqs/aws4_request" in sqs.requests[0].authorization
 
 
-# Each with the region it names, and whether boto3 finds its endpoint from that alone.
+# Each with the region in it, and whether boto3 finds the endpoint from the region alone.
 URLS = [
     ("https://sqs.us-east-2.amazonaws.com/000000000000/q", "us-east-2", True),
     ("https://sqs.eu-central-1.amazonaws.com/000000000000/q.fifo", "eu-central-1", True),
@@ -418,25 +418,19 @@ URLS = [
 ]
 
 
-@pytest.mark.parametrize(("url", "region"), [(url, region) for url, region, _ in URLS])
-def test_f102_a_queue_url_names_its_region(url: str, region: str | None) -> None:
-    assert edge.region_of(url) == region
-
-
-@pytest.mark.parametrize("url", [url for url, _, is_found in URLS if is_found])
-def test_f102_the_endpoint_of_a_region_is_left_to_boto3(url: str) -> None:
-    assert edge.endpoint_of(url, {}) is None
-
-
-@pytest.mark.parametrize("url", [url for url, _, is_found in URLS if not is_found])
-def test_f102_any_other_queue_url_names_its_endpoint(url: str) -> None:
-    assert edge.endpoint_of(url, {"AWS_ENDPOINT_URL_SQS": ""}) == url[: url.index("/", len("https://"))]
+@pytest.mark.parametrize(("url", "region", "is_regional"), URLS)
+def test_the_region_of_a_queue_url_and_its_endpoint_unless_boto3_finds_it(
+    url: str, region: str | None, *, is_regional: bool
+) -> None:
+    endpoint = url[: url.index("/", len("https://"))]
+    assert sqs_module.region_of(url) == region
+    assert sqs_module.endpoint_of(url, {"AWS_ENDPOINT_URL_SQS": ""}) == (None if is_regional else endpoint)
 
 
 @pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL_SQS", "AWS_ENDPOINT_URL"])
-@pytest.mark.parametrize("url", [url for url, *_ in URLS])
-def test_an_endpoint_that_boto3_is_given_stays_its_own_matter(url: str, name: str) -> None:
-    assert edge.endpoint_of(url, {name: "http://localhost:4566"}) is None
+@pytest.mark.parametrize("url", [REGIONAL, "http://localhost:4566/000000000000/q"])
+def test_an_endpoint_that_is_set_for_boto3_is_left_to_boto3(url: str, name: str) -> None:
+    assert sqs_module.endpoint_of(url, {name: "http://localhost:4566"}) is None
 
 
 @pytest.mark.parametrize(
@@ -450,12 +444,12 @@ def test_an_endpoint_that_boto3_is_given_stays_its_own_matter(url: str, name: st
     ],
 )
 @pytest.mark.usefixtures("sqs")
-def test_f102_calls_go_to_the_region_of_the_queue(
+def test_calls_go_to_the_region_of_the_queue(
     url: str, variable: str | None, host: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """FIPS and dual-stack endpoints are boto3's own settings; a legacy host is another name of the present one."""
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
     if variable:
         monkeypatch.setenv(variable, "true")
-    client = Queue(url, os.environ, visibility_seconds=60)._connected()  # noqa: SLF001 - AWS is not asked
+    client = Queue(url, os.environ, visibility_seconds=60)._connected()  # noqa: SLF001 - no call is made
     assert client.meta.endpoint_url == f"https://{host}"

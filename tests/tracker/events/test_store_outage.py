@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""The time for which a record is waited for begins anew after an outage of KV."""
+"""The wait for a record starts again after an outage of KV."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from tracker.events.store_outage import StoreOutage
 AN_HOUR_AGO = datetime.now(UTC) - timedelta(hours=1)
 
 
-async def test_a_store_that_was_never_away_costs_an_event_nothing() -> None:
+async def test_without_an_outage_the_wait_counts_from_the_event() -> None:
     outage = StoreOutage()
     outage.end()
     assert outage.is_over.is_set()
     assert outage.waited_seconds(AN_HOUR_AGO) >= 3600
 
 
-async def test_an_outage_is_over_when_the_store_answers_and_only_then() -> None:
+async def test_an_outage_is_over_only_when_kv_answers() -> None:
     outage = StoreOutage()
     outage.begin()
     assert not outage.is_over.is_set()
@@ -27,7 +27,7 @@ async def test_an_outage_is_over_when_the_store_answers_and_only_then() -> None:
     assert outage.waited_seconds(AN_HOUR_AGO) < 60
 
 
-async def test_a_suspected_outage_holds_nothing_up_and_ends_with_the_next_answer() -> None:
+async def test_a_suspected_outage_delays_nothing_and_ends_with_the_next_answer() -> None:
     outage = StoreOutage()
     outage.suspect()
     assert outage.is_over.is_set()

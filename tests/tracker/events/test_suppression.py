@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Who bounced for good or complained is in the list before the message that says so is deleted."""
+"""A recipient is in the list before the message of the permanent bounce or the complaint is deleted."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def complaint(feedback: str | None = "abuse") -> EngagementEvent:
 
 @pytest.fixture
 async def suppressions(connection: Connection, inbox: Inbox) -> Bucket:
-    """The list, empty."""
+    """The bucket of the list, empty."""
     await create_missing(connection, [contract.EMAIL_SUPPRESSIONS_BUCKET])
     return Bucket(inbox, connection, contract.EMAIL_SUPPRESSIONS_BUCKET)
 
 
 @pytest.fixture
 def suppressor(suppressions: Bucket) -> Suppressor:
-    """What adds to the list."""
+    """The suppressor of the list."""
     return Suppressor(SuppressionList(suppressions))
 
 
@@ -86,11 +86,11 @@ async def listed(suppressions: Bucket, address: str = ADA) -> Suppression | None
         (event("click"), False),
     ],
 )
-def test_only_bounces_for_good_and_complaints_are_a_reason(happened: EngagementEvent, *, counts: bool) -> None:
+def test_only_permanent_bounces_and_complaints_are_a_reason(happened: EngagementEvent, *, counts: bool) -> None:
     assert is_reason(happened) is counts
 
 
-async def test_who_bounced_for_good_is_listed_with_the_words_of_ses(
+async def test_a_permanent_bounce_is_listed_with_the_diagnostic_of_ses(
     suppressing: RecordUpdater, suppressor: Suppressor, suppressions: Bucket, recipients: Bucket
 ) -> None:
     await recipients.create(EMAIL, records.encode(record()))
@@ -116,12 +116,12 @@ async def test_the_first_reason_stays_and_a_replay_changes_nothing(
     assert suppressor.added.total() == 1
 
 
-async def test_an_email_without_record_suppresses_anyway(suppressing: RecordUpdater, suppressions: Bucket) -> None:
+async def test_an_event_without_a_record_is_listed_too(suppressing: RecordUpdater, suppressions: Bucket) -> None:
     assert (await suppressing.apply("no-such-email", [complaint()])).verdict is Verdict.UNMATCHED
     assert await listed(suppressions)
 
 
-async def test_what_is_no_reason_is_not_listed(
+async def test_other_events_are_not_listed(
     suppressing: RecordUpdater, suppressions: Bucket, recipients: Bucket
 ) -> None:
     await recipients.create(EMAIL, records.encode(record()))
@@ -130,7 +130,7 @@ async def test_what_is_no_reason_is_not_listed(
     assert await listed(suppressions) is None
 
 
-async def test_a_list_that_cannot_be_written_keeps_the_message_and_a_replay_repairs_it(
+async def test_a_failed_write_of_the_list_is_contested_and_the_next_try_adds_the_entry(
     suppressing: RecordUpdater,
     suppressions: Bucket,
     recipients: Bucket,
@@ -144,10 +144,10 @@ async def test_a_list_that_cannot_be_written_keeps_the_message_and_a_replay_repa
     assert await listed(suppressions)
 
 
-async def test_what_is_no_address_is_a_line_in_the_log_and_holds_nothing_up(
+async def test_an_invalid_address_is_logged_and_the_event_is_settled(
     suppressing: RecordUpdater, recipients: Bucket, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
     await recipients.create(EMAIL, records.encode(record()))
-    assert (await suppressing.apply(EMAIL, [bounce(1, PERMANENT, "nobody", "a@bü..x")])).verdict is Verdict.SETTLED
+    assert (await suppressing.apply(EMAIL, [bounce(1, PERMANENT, "ada", "a@bü..x")])).verdict is Verdict.SETTLED
     assert [line.message for line in caplog.records] == ["suppression.no_address"] * 2

@@ -45,14 +45,14 @@ T = TypeVar("T")
 
 
 class Tracker:
-    """What of a tracker writes to the bucket, on a connection of its own."""
+    """The part of a tracker that writes to the bucket, on its own connection."""
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._open = AsyncExitStack()
 
     async def start(self) -> None:
-        """Connect anew, with nothing known from before."""
+        """Connect again, without any state."""
         await self._open.aclose()
         opened = await self._open.enter_async_context(connection.opened(ProcessSettings(nats_url=self._url), "tracker"))
         inbox = await self._open.enter_async_context(Inbox(opened))
@@ -66,7 +66,7 @@ class Tracker:
 
 
 class TwoTrackers(RuleBasedStateMachine):
-    """The model is the pure function applied to a record in memory, in whatever order."""
+    """The model is the pure function applied to a record in memory, in any order."""
 
     url: ClassVar[str]
     loop: ClassVar[asyncio.AbstractEventLoop]
@@ -79,30 +79,30 @@ class TwoTrackers(RuleBasedStateMachine):
 
     @initialize()
     def write_the_first_record(self) -> None:
-        """As the relay does."""
+        """Write it in the same way as the relay."""
         for tracker in self.trackers:
             self._run(tracker.start())
         self._run(self.trackers[0].bucket.create(self.email_id, records.encode(self.model)))
 
     @rule(tracker=which, some=events)
     def one_tracker_applies(self, tracker: int, some: list[EngagementEvent]) -> None:
-        """A batch, or a replay of what was seen before."""
+        """Apply a batch, or a replay of earlier events."""
         self._run(self._apply(tracker, some))
         self._compare(some)
 
     @rule(some=events, others=events)
     def both_apply_at_once(self, some: list[EngagementEvent], others: list[EngagementEvent]) -> None:
-        """A race for one revision, with events that both have."""
+        """Let both write the same revision, with events that both have."""
         self._run(self._race(some, others))
         self._compare([*some, *others])
 
     @rule(tracker=which)
     def a_tracker_restarts(self, tracker: int) -> None:
-        """It forgets what it knew."""
+        """Restart a tracker, which loses its state."""
         self._run(self.trackers[tracker].start())
 
     def teardown(self) -> None:
-        """Leave the record; each run has its own."""
+        """Disconnect; the record stays, since each run has another one."""
         for tracker in self.trackers:
             self._run(tracker.stop())
 

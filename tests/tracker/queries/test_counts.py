@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Records become counts: each once, in its latest revision, however often and in whatever order they come in."""
+"""Records become counts: each once, in its latest revision, with any repeats and in any order."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from shared.contract import ClickEvent, Failure, GetEmailEngagementAnalyticsResponse, OpenEvent
 from tests.tracker.examples import at, record, stored
 from tracker.events import records
-from tracker.queries import counts as analytics
-from tracker.queries.counts import NOTHING, Counts, Tally
+from tracker.queries import counts
+from tracker.queries.counts import NOTHING, GroupCounts, RecordCounts
 
 if TYPE_CHECKING:
     from shared.contract import EmailRecipientRecord
@@ -28,35 +28,38 @@ OF_GO = [{"event_id": str(number), "opened_at": "2026-01-02T03:04:05Z"} for numb
     ("of", "counted"),
     [
         (record(), NOTHING),
-        (record(delivered=True, delivered_at=at(1)), Tally(1, 0, 0, 0)),
-        (record(opened=True, open_count=1, opened_at_list=OPENS[:1], last_opened_at=at(0)), Tally(0, 1, 1, 0)),
-        (record(opened=True, open_count=9, opened_at_list=OPENS), Tally(0, 9, 1, 0)),
-        (record(opened=True, open_count=9), Tally(0, 9, 1, 0)),
-        (record(failed=True, failed_at=at(1), failure=Failure(kind="bounce")), Tally(0, 0, 0, 1)),
+        (record(delivered=True, delivered_at=at(1)), RecordCounts(1, 0, 0, 0)),
+        (record(opened=True, open_count=1, opened_at_list=OPENS[:1], last_opened_at=at(0)), RecordCounts(0, 1, 1, 0)),
+        (record(opened=True, open_count=9, opened_at_list=OPENS), RecordCounts(0, 9, 1, 0)),
+        (record(opened=True, open_count=9), RecordCounts(0, 9, 1, 0)),
+        (record(failed=True, failed_at=at(1), failure=Failure(kind="bounce")), RecordCounts(0, 0, 0, 1)),
         (
             record(clicked=True, click_count=4, click_list=(ClickEvent(event_id="e", link="l", clicked_at=at(1)),)),
             NOTHING,
         ),
-        (record(delivered=True, opened=True, open_count=2, opened_at_list=OPENS[:2], failed=True), Tally(1, 2, 1, 1)),
+        (
+            record(delivered=True, opened=True, open_count=2, opened_at_list=OPENS[:2], failed=True),
+            RecordCounts(1, 2, 1, 1),
+        ),
     ],
 )
-def test_a_record_counts_what_it_says(of: EmailRecipientRecord, counted: Tally) -> None:
-    assert analytics.tally(records.encode(of)) == counted
+def test_a_record_is_counted_by_its_fields(of: EmailRecipientRecord, counted: RecordCounts) -> None:
+    assert counts.of_record(records.encode(of)) == counted
 
 
 @pytest.mark.parametrize(
     ("fields", "counted"),
     [
-        ({"delivered": True, "opened": True, "opened_at_list": OF_GO, "failed": False}, Tally(1, 3, 1, 0)),
-        ({"opened": True, "opened_at_list": OF_GO, "open_count": 2}, Tally(0, 3, 1, 0)),
-        ({"opened": True, "opened_at_list": OF_GO, "open_count": None}, Tally(0, 3, 1, 0)),
-        ({"delivered": True, "opened": False, "opened_at_list": None}, Tally(1, 0, 0, 0)),
-        ({"delivered": None, "opened": None, "failed": True, "failed_at": None}, Tally(0, 0, 0, 1)),
+        ({"delivered": True, "opened": True, "opened_at_list": OF_GO, "failed": False}, RecordCounts(1, 3, 1, 0)),
+        ({"opened": True, "opened_at_list": OF_GO, "open_count": 2}, RecordCounts(0, 3, 1, 0)),
+        ({"opened": True, "opened_at_list": OF_GO, "open_count": None}, RecordCounts(0, 3, 1, 0)),
+        ({"delivered": True, "opened": False, "opened_at_list": None}, RecordCounts(1, 0, 0, 0)),
+        ({"delivered": None, "opened": None, "failed": True, "failed_at": None}, RecordCounts(0, 0, 0, 1)),
         ({}, NOTHING),
     ],
 )
-def test_a_record_that_go_wrote_counts_the_same(fields: dict[str, object], counted: Tally) -> None:
-    assert analytics.tally(stored(**fields)) == counted
+def test_a_record_of_the_go_service_counts_the_same(fields: dict[str, object], counted: RecordCounts) -> None:
+    assert counts.of_record(stored(**fields)) == counted
 
 
 @pytest.mark.parametrize(
@@ -78,76 +81,75 @@ def test_a_record_that_go_wrote_counts_the_same(fields: dict[str, object], count
     ],
     ids=range(13),
 )
-def test_what_is_missing_or_cannot_be_read_counts_nothing(value: bytes | None) -> None:
-    assert analytics.tally(value) == NOTHING
+def test_a_missing_or_corrupt_record_counts_nothing(value: bytes | None) -> None:
+    assert counts.of_record(value) == NOTHING
 
 
 def test_an_email_counts_as_sent_before_its_record_is_known() -> None:
-    counts = Counts()
-    assert counts.add(["a", "b"]) == ["a", "b"]
-    assert counts.add(["b", "c"]) == ["c"]
-    assert len(counts) == 3
-    assert "a" in counts
-    assert "d" not in counts
-    assert counts.response("g") == GetEmailEngagementAnalyticsResponse(
+    group = GroupCounts()
+    assert group.add(["a", "b"]) == ["a", "b"]
+    assert group.add(["b", "c"]) == ["c"]
+    assert group.response("g") == GetEmailEngagementAnalyticsResponse(
         group_id="g", total_sent=3, delivered=0, opened=0, unique_opened=0, failed=0
     )
 
 
 def test_a_group_counts_every_open_and_every_email_that_was_opened() -> None:
-    counts = Counts()
-    counts.add(["a", "b", "c"])
-    counts.put("a", 1, Tally(1, 5, 1, 0))
-    counts.put("b", 2, Tally(1, 2, 1, 1))
-    assert counts.response("g") == GetEmailEngagementAnalyticsResponse(
+    group = GroupCounts()
+    group.add(["a", "b", "c"])
+    group.put("a", 1, RecordCounts(1, 5, 1, 0))
+    group.put("b", 2, RecordCounts(1, 2, 1, 1))
+    assert group.response("g") == GetEmailEngagementAnalyticsResponse(
         group_id="g", total_sent=3, delivered=2, opened=7, unique_opened=2, failed=1
     )
 
 
 @pytest.mark.parametrize("again", [1, 3])
 def test_a_revision_that_is_not_later_changes_nothing(again: int) -> None:
-    counts = Counts()
-    counts.add(["a"])
-    counts.put("a", 3, Tally(1, 5, 1, 0))
-    counts.put("a", again, Tally(0, 1, 1, 1))
-    assert counts.response("g").opened == 5
-    assert counts.response("g").failed == 0
+    group = GroupCounts()
+    group.add(["a"])
+    group.put("a", 3, RecordCounts(1, 5, 1, 0))
+    group.put("a", again, RecordCounts(0, 1, 1, 1))
+    assert group.response("g").opened == 5
+    assert group.response("g").failed == 0
 
 
 def test_an_email_that_is_added_again_keeps_its_counts() -> None:
-    counts = Counts()
-    counts.add(["a"])
-    counts.put("a", 3, Tally(1, 5, 1, 0))
-    assert counts.add(["a"]) == []
-    counts.put("a", 2, Tally(0, 0, 0, 1))
-    assert counts.response("g").opened == 5
+    group = GroupCounts()
+    group.add(["a"])
+    group.put("a", 3, RecordCounts(1, 5, 1, 0))
+    assert group.add(["a"]) == []
+    group.put("a", 2, RecordCounts(0, 0, 0, 1))
+    assert group.response("g").opened == 5
 
 
-tallies = st.builds(
-    Tally,
+record_counts = st.builds(
+    RecordCounts,
     delivered=st.integers(0, 1),
     opened=st.integers(0, 9),
     unique_opened=st.integers(0, 1),
     failed=st.integers(0, 1),
 )
-histories = st.dictionaries(st.sampled_from("abcd"), st.lists(tallies, max_size=4), min_size=1)
+histories = st.dictionaries(st.sampled_from("abcd"), st.lists(record_counts, max_size=4), min_size=1)
 
 
 @PROPERTY
 @given(histories, st.data())
 def test_any_order_and_any_repeats_end_in_the_counts_of_the_latest_revisions(
-    history: dict[str, list[Tally]], data: st.DataObject
+    history: dict[str, list[RecordCounts]], data: st.DataObject
 ) -> None:
-    """Each email's revisions in turn are the writes that may come in."""
-    writes = [(one, revision, tally) for one, all_ in history.items() for revision, tally in enumerate(all_, 1)]
+    """The writes are the revisions of each email, in any order."""
+    writes = [
+        (one, revision, counted) for one, revisions in history.items() for revision, counted in enumerate(revisions, 1)
+    ]
     repeats = data.draw(st.lists(st.sampled_from(writes), max_size=4)) if writes else []
-    counts = Counts()
-    counts.add(history)
-    for email_id, revision, tally in data.draw(st.permutations(writes + repeats)):
-        counts.put(email_id, revision, tally)
+    group = GroupCounts()
+    group.add(history)
+    for email_id, revision, counted in data.draw(st.permutations(writes + repeats)):
+        group.put(email_id, revision, counted)
     latest = [revisions[-1] for revisions in history.values() if revisions]
     delivered, opened, unique_opened, failed = (sum(column) for column in zip(NOTHING, *latest, strict=True))
-    assert counts.response("g") == GetEmailEngagementAnalyticsResponse(
+    assert group.response("g") == GetEmailEngagementAnalyticsResponse(
         group_id="g",
         total_sent=len(history),
         delivered=delivered,
@@ -159,8 +161,8 @@ def test_any_order_and_any_repeats_end_in_the_counts_of_the_latest_revisions(
 
 @PROPERTY
 @given(st.binary())
-def test_any_bytes_count_something_or_nothing(value: bytes) -> None:
-    assert analytics.tally(value) == NOTHING
+def test_random_bytes_count_nothing(value: bytes) -> None:
+    assert counts.of_record(value) == NOTHING
 
 
 @PROPERTY
@@ -171,4 +173,4 @@ def test_any_bytes_count_something_or_nothing(value: bytes) -> None:
     )
 )
 def test_wrong_types_are_counted_without_an_error(fields: dict[str, object]) -> None:
-    assert isinstance(analytics.tally(stored(**fields)), Tally)
+    assert isinstance(counts.of_record(stored(**fields)), RecordCounts)

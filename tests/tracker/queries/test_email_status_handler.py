@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Status from a bucket whose records expire. What else it answers: tests/acceptance/test_get_email_status.py."""
+"""Status from a bucket whose records expire. See also tests/acceptance/test_get_email_status.py."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STREAM = f"KV_{contract.EMAIL_RECIPIENTS_BUCKET}"
 RECORD = records.encode(record())
 
 
-async def test_f87_a_record_that_expired_is_not_found_and_hides_no_other(
+async def test_an_expired_record_is_not_found_and_does_not_hide_others(
     connection: Connection, inbox: Inbox, index: Bucket
 ) -> None:
     js = connection.client.jetstream()

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""A group as the buckets of a real server hold it: its ids in send order, and those records that can be read."""
+"""The reader returns the ids of a group in send order, and those records that can be read, from a real server."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def reader(recipients: Bucket, index: Bucket) -> GroupReader:
 
 
 async def put_index(index: Bucket, group_id: str, *segments: Sequence[str] | bytes) -> None:
-    """Write the segments of a group, as ids or as they are."""
+    """Write the segments of a group, from ids or from bytes."""
     key = group_index.key_of(group_id)
     values = [one if isinstance(one, bytes) else group_index.encode(one) for one in segments]
     await asyncio.gather(*(index.create(group_index.segment_key(key, at), value) for at, value in enumerate(values)))
@@ -64,7 +64,7 @@ async def test_ids_come_in_send_order_over_all_segments(reader: GroupReader, ind
     assert await reader.email_ids(group_id) == ["z", "a", "m", "c", "b", *(str(number) for number in range(3, 12))]
 
 
-async def test_segments_are_known_by_their_keys(reader: GroupReader, index: Bucket) -> None:
+async def test_segments_are_returned_by_their_keys(reader: GroupReader, index: Bucket) -> None:
     await put_index(index, "g", ["a"], ["b"])
     assert await reader.segments("g") == {"g": ("a",), "=.1.g": ("b",)}
     assert await reader.segment("=.1.g") == ("b",)
@@ -97,7 +97,7 @@ async def test_a_corrupt_segment_costs_its_own_ids_only(
     assert {(one.message, vars(one)["key"]) for one in caplog.records} == {("group_index.corrupt", "=.1.g")}
 
 
-@pytest.mark.parametrize("value", CORRUPT, ids=range(len(CORRUPT)))
+@pytest.mark.parametrize("value", [b"{}", b"\xff"])
 async def test_a_corrupt_first_segment_does_not_hide_the_others(
     reader: GroupReader, index: Bucket, value: bytes
 ) -> None:
@@ -105,9 +105,7 @@ async def test_a_corrupt_first_segment_does_not_hide_the_others(
     assert await reader.email_ids("g") == ["b"]
 
 
-async def test_an_index_of_which_nothing_can_be_read_is_corrupt_and_not_empty(
-    reader: GroupReader, index: Bucket
-) -> None:
+async def test_an_index_without_a_readable_segment_is_corrupt_and_not_empty(reader: GroupReader, index: Bucket) -> None:
     await put_index(index, "g", b"{}", b"\xff")
     with pytest.raises(IndexCorrupt):
         await reader.email_ids("g")
@@ -120,9 +118,7 @@ async def test_an_empty_index_is_a_group_without_emails(reader: GroupReader, ind
 
 
 @pytest.mark.parametrize("group_id", ["unknown", "un known", "", "x" * 256, "a\nb", "a\0"])
-async def test_a_group_that_nothing_was_sent_under_is_missing(
-    reader: GroupReader, index: Bucket, group_id: str
-) -> None:
+async def test_a_group_without_emails_is_missing(reader: GroupReader, index: Bucket, group_id: str) -> None:
     await put_index(index, "g", ["a"])
     with pytest.raises(KeyMissing):
         await reader.email_ids(group_id)
@@ -181,7 +177,7 @@ async def test_buckets_without_direct_gets_are_read_too(connection: Connection, 
 async def test_without_its_stream_a_group_is_unavailable_and_not_missing(
     reader: GroupReader, index: Bucket, recipients: Bucket, connection: Connection, *, is_known: bool
 ) -> None:
-    if is_known:  # what was learned of the bucket must not answer for it
+    if is_known:  # the cached configuration of the bucket must not hide the outage
         await put_index(index, "g", ["a"])
         await put_records(recipients, ["a"])
         assert await read(reader, await reader.email_ids("g")) == ["a"]

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Counts that are kept current are, at every question, those of reading every record."""
+"""Counts in memory are, at every query, the same as after reading every record."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def followed(proxy: NatsProxy) -> AsyncIterator[Connection]:
 
 @pytest.fixture
 async def counts(followed: Connection) -> AsyncIterator[LiveCounts]:
-    """What answers analytics."""
+    """The counts under test."""
     async with Inbox(followed) as inbox:
         recipients, index = Bucket(inbox, followed, RECORDS), Bucket(inbox, followed, INDEX)
         counts = LiveCounts(GroupReader(recipients, index), recipients, index, partial(StreamFollower, followed, inbox))
@@ -78,7 +78,7 @@ class Writers:
         self.groups: dict[str, list[list[str]]] = {"g": [[]], "other group": [[]]}
 
     async def write(self) -> None:
-        """One write of any kind."""
+        """Make one write of any kind."""
         group_id = self.chance.choice(list(self.groups))
         segments = self.groups[group_id]
         known = [email_id for ids in segments for email_id in ids]
@@ -95,7 +95,7 @@ class Writers:
             segments.append([])
 
     async def send(self, group_id: str) -> None:
-        """A record and its id in the index."""
+        """Write a record and its id in the index."""
         email_id = str(UUID(int=self.chance.getrandbits(128)))
         await self._put(email_id, {"delivered": False, "opened": False, "open_count": 0, "failed": False})
         segments = self.groups[group_id]
@@ -104,12 +104,12 @@ class Writers:
         await (await self._jetstream.key_value(INDEX)).put(key, json.dumps(segments[-1]).encode())
 
     async def deliver(self, group_id: str) -> None:
-        """The first email of a group arrives."""
+        """Set the first email of a group to delivered."""
         opened = {"opened": False, "open_count": 0}
         await self._put(self.groups[group_id][0][0], {"delivered": True, "failed": False, **opened})
 
     async def recounted(self, group_id: str) -> GetEmailEngagementAnalyticsResponse:
-        """The plain way: read every record."""
+        """Count in the plain way, by reading every record."""
         email_ids = [email_id for ids in self.groups[group_id] for email_id in ids]
         found = [record for email_id in email_ids if (record := await self._read(email_id))]
         return GetEmailEngagementAnalyticsResponse(
@@ -142,12 +142,12 @@ class Writers:
 
 @pytest.fixture
 def writers(connection: Connection) -> Writers:
-    """Writers past the proxy."""
+    """Writers that do not use the proxy."""
     return Writers(connection.client.jetstream(), seed=0)
 
 
 @pytest.mark.parametrize("seed", range(2))
-async def test_each_answer_is_that_of_reading_every_record(
+async def test_each_answer_is_the_same_as_after_reading_every_record(
     counts: LiveCounts, connection: Connection, proxy: NatsProxy, seed: int
 ) -> None:
     writers = Writers(connection.client.jetstream(), seed)
@@ -163,7 +163,7 @@ async def test_each_answer_is_that_of_reading_every_record(
 
 
 async def answer(counts: LiveCounts, group_id: str) -> GetEmailEngagementAnalyticsResponse:
-    """Ask until the connection is back."""
+    """Repeat the query until the connection is back."""
     async with asyncio.timeout(10):
         while True:
             try:
@@ -172,7 +172,7 @@ async def answer(counts: LiveCounts, group_id: str) -> GetEmailEngagementAnalyti
                 await asyncio.sleep(0.02)
 
 
-async def test_the_second_question_costs_two_requests_at_any_size(
+async def test_the_second_query_costs_two_requests_at_any_size(
     counts: LiveCounts, writers: Writers, proxy: NatsProxy
 ) -> None:
     for _ in range(30):
@@ -184,9 +184,7 @@ async def test_the_second_question_costs_two_requests_at_any_size(
     assert (counts.misses, counts.hits) == (1, 1)
 
 
-async def test_a_group_that_nobody_was_sent_to_is_missing_and_found_once_somebody_was(
-    counts: LiveCounts, writers: Writers
-) -> None:
+async def test_a_group_is_missing_until_an_email_is_sent_under_it(counts: LiveCounts, writers: Writers) -> None:
     for _ in range(2):
         with pytest.raises(KeyMissing):
             await counts.count("g")
@@ -194,7 +192,7 @@ async def test_a_group_that_nobody_was_sent_to_is_missing_and_found_once_somebod
     assert (await counts.count("g")).total_sent == 1
 
 
-async def test_buckets_that_were_made_again_are_counted_anew(
+async def test_recreated_buckets_are_counted_again(
     counts: LiveCounts, writers: Writers, connection: Connection
 ) -> None:
     for _ in range(3):
@@ -214,12 +212,12 @@ async def goes_through(request: Publication, connection: Connection) -> None:
 
 
 async def fails(request: Publication, connection: Connection) -> None:
-    """Tell that nobody answers it."""
+    """Answer that the subject has no server."""
     await connection.client.publish(request.reply, b"", headers={"Status": "503"})
 
 
 @pytest.mark.parametrize("early_read", [(INDEX, goes_through), (RECORDS, fails)])
-async def test_a_question_from_before_a_gap_that_ends_after_it_leaves_the_later_counts_followed(
+async def test_a_query_across_a_gap_does_not_evict_the_counts_after_the_gap(
     counts: LiveCounts, writers: Writers, connection: Connection, proxy: NatsProxy, early_read: tuple[str, End]
 ) -> None:
     bucket, ends = early_read
@@ -236,7 +234,7 @@ async def test_a_question_from_before_a_gap_that_ends_after_it_leaves_the_later_
     async with asyncio.timeout(5):
         request = await held.get()
     await make_gap(connection)
-    for group_id in ("other group", "g"):  # at the latest the first of them notices
+    for group_id in ("other group", "g"):  # the first query notices the gap
         await counts.count(group_id)
     await ends(request, connection)
     assert await early == await counts.count("g")
@@ -245,14 +243,14 @@ async def test_a_question_from_before_a_gap_that_ends_after_it_leaves_the_later_
 
 
 async def make_gap(connection: Connection) -> None:
-    """Deliver the fifth write where the first is awaited."""
+    """Deliver a message with sequence 5 where 1 is expected."""
     [consumer] = await connection.client.jetstream().consumers_info(f"KV_{RECORDS}")
     assert consumer.config.deliver_subject
     await connection.client.publish(consumer.config.deliver_subject, b"", reply="ack.7.5.0.0")
     await connection.client.flush()
 
 
-async def test_what_is_remembered_is_bounded_by_the_emails_and_by_time(
+async def test_the_memory_is_limited_by_emails_and_by_time(
     counts: LiveCounts, writers: Writers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for group_id in ("g", "other group"):
@@ -273,17 +271,17 @@ async def test_what_is_remembered_is_bounded_by_the_emails_and_by_time(
     assert len(counts) == 5
 
 
-async def test_a_group_that_outgrows_the_bound_is_remembered_no_longer(
+async def test_a_group_over_the_limit_is_not_kept_in_memory(
     counts: LiveCounts, writers: Writers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(live_counts, "MAX_EMAILS", 2)
-    for remembered in (1, 2, 0, 0):
+    for kept in (1, 2, 0, 0):
         await writers.send("g")
         assert await counts.count("g") == await writers.recounted("g")
-        assert len(counts) == remembered
+        assert len(counts) == kept
 
 
-async def test_without_a_question_for_a_while_nothing_is_followed_any_more(
+async def test_without_a_query_for_a_while_no_stream_is_followed(
     counts: LiveCounts, writers: Writers, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(live_counts, "IDLE_SECONDS", 0.1)

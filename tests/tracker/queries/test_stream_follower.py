@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Every write is handed on in order, and after any doubt the follower says that it is lost."""
+"""Every write is handed on in order, and a follower that may have missed one is lost."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def seen() -> list[Write]:
-    """What was handed on."""
+    """The writes that were handed on."""
     return []
 
 
@@ -47,7 +47,7 @@ async def follower(
 
 @pytest.fixture
 def jetstream(connection: Connection) -> JetStreamContext:
-    """JetStream, as nats-py has it."""
+    """The JetStream context of nats-py."""
     return connection.client.jetstream()
 
 
@@ -74,7 +74,7 @@ async def test_a_deletion_is_a_write_without_a_value(
     assert seen == [Write("k", b"v", revision), Write("k", None, revision + 1), Write("k", None, revision + 2)]
 
 
-async def test_where_only_the_keys_matter_no_value_is_sent(
+async def test_without_values_only_keys_are_sent(
     connection: Connection, inbox: Inbox, recipients: Bucket, seen: list[Write]
 ) -> None:
     follower = StreamFollower(connection, inbox, recipients, seen.append, values=False)
@@ -85,13 +85,13 @@ async def test_where_only_the_keys_matter_no_value_is_sent(
     await follower.stop()
 
 
-async def test_a_gap_in_what_is_delivered_is_noticed(
+async def test_a_gap_in_the_delivered_messages_is_noticed(
     follower: StreamFollower, recipients: Bucket, seen: list[Write], jetstream: JetStreamContext
 ) -> None:
     [consumer] = await jetstream.consumers_info(f"KV_{recipients.name}")
     assert consumer.config.deliver_subject
     client = jetstream._nc  # noqa: SLF001 - the connection of the context
-    fifth = "ack.7.5.0.0"  # where the first is awaited; nobody but the server may use a real one's subject
+    fifth = "ack.7.5.0.0"  # where the first is expected; only the server may use the subject of a real one
     await client.publish(consumer.config.deliver_subject, b"", reply=fifth)
     async with asyncio.timeout(5):
         while not follower.is_lost:
@@ -101,7 +101,7 @@ async def test_a_gap_in_what_is_delivered_is_noticed(
     assert seen == []
 
 
-async def test_a_bucket_that_was_made_again_is_another_one(
+async def test_a_recreated_bucket_is_another_one(
     follower: StreamFollower, recipients: Bucket, jetstream: JetStreamContext
 ) -> None:
     await recipients.create("k", b"v")
@@ -113,16 +113,16 @@ async def test_a_bucket_that_was_made_again_is_another_one(
     assert follower.is_lost
 
 
-async def test_a_follower_that_hears_nothing_for_long_is_lost(
+async def test_a_follower_without_a_heartbeat_for_long_is_lost(
     follower: StreamFollower, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await follower.caught_up()
-    monkeypatch.setattr(stream_follower, "UNHEARD_SECONDS", -1.0)
+    monkeypatch.setattr(stream_follower, "SILENCE_SECONDS", -1.0)
     with pytest.raises(StoreUnavailable):
         await follower.caught_up()
 
 
-async def test_a_consumer_that_the_server_dropped_is_noticed_by_the_write_that_does_not_come(
+async def test_a_consumer_that_the_server_dropped_is_noticed_at_the_next_write(
     follower: StreamFollower, recipients: Bucket, jetstream: JetStreamContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream_follower, "CATCH_UP_SECONDS", 0.1)
@@ -134,7 +134,7 @@ async def test_a_consumer_that_the_server_dropped_is_noticed_by_the_write_that_d
     assert follower.is_lost
 
 
-async def test_a_follower_that_is_stopped_during_a_break_leaves_nothing_behind_that_disturbs_the_next(
+async def test_a_follower_stopped_while_disconnected_does_not_disturb_the_next_one(
     nats: NatsServer, recipients: Bucket, seen: list[Write]
 ) -> None:
     async with proxies.running(nats.url) as proxy:
@@ -154,7 +154,7 @@ async def test_a_follower_that_is_stopped_during_a_break_leaves_nothing_behind_t
             await follower.stop()
 
 
-async def test_a_lost_follower_begins_anew_with_what_comes_from_then_on(
+async def test_a_lost_follower_starts_again_with_the_next_write(
     follower: StreamFollower, recipients: Bucket, seen: list[Write]
 ) -> None:
     await recipients.create("k", b"v")

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""A message that has to wait, for its record or for the store, is held in hand: received once, and not lost."""
+"""A message that waits for its record or for KV is held: it is received once, and not lost."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 from tests.stack.waiting import until
 from tests.tracker.events.polling import LONG_AGO, Verdicts, Watched, logged, of_email, polling, receives
 from tests.tracker.examples import EMAIL, record, stored
-from tracker.events import poller as conductor
-from tracker.events import records
+from tracker.events import records, settlement
+from tracker.events.backoff import Backoff
 from tracker.events.record_updater import Applied, Verdict
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("hasty")
 
 
-async def test_f26_an_event_that_comes_before_its_record_waits_for_it(
+async def test_an_event_that_comes_before_its_record_waits_for_it(
     sqs: SqsEndpoint, recipients: Bucket, updater: RecordUpdater
 ) -> None:
     watched = Watched(updater)
@@ -93,7 +93,7 @@ async def test_a_held_event_does_not_hold_up_those_that_follow(
     assert sorted(sqs.deleted) == sorted(others)
 
 
-async def test_while_the_store_is_away_a_message_is_kept_whatever_its_age(
+async def test_while_kv_is_away_a_message_of_any_age_is_held(
     sqs: SqsEndpoint,
     recipients: Bucket,
     updater: RecordUpdater,
@@ -115,10 +115,10 @@ async def test_while_the_store_is_away_a_message_is_kept_whatever_its_age(
     assert receives(sqs) == ["1"]
 
 
-async def test_while_the_store_is_away_nothing_more_is_received(sqs: SqsEndpoint) -> None:
+async def test_while_kv_is_away_nothing_more_is_received(sqs: SqsEndpoint) -> None:
     updater = Verdicts(Verdict.AGAIN)
     sqs.send(of_email("first"))
-    async with polling(sqs, updater, receivers=1):
+    async with polling(sqs, updater, long_polls=1):
         await updater.wait_until_asked(1)
         sqs.send(of_email("ends-the-open-poll"))
         await until(lambda: updater.asked[-1][0] == "ends-the-open-poll")
@@ -141,14 +141,14 @@ async def test_a_contested_message_is_tried_again_while_others_are_received(sqs:
 
 
 @pytest.mark.parametrize("verdict", [Verdict.AGAIN, None])
-async def test_after_an_outage_of_the_store_a_record_is_waited_for_anew(
+async def test_after_an_outage_of_kv_the_wait_for_a_record_starts_again(
     sqs: SqsEndpoint, verdict: Verdict | None
 ) -> None:
     """The relay could not write it either."""
     updater = Verdicts(*([verdict] if verdict else []), Verdict.UNMATCHED)
-    async with polling(sqs, updater, record_wait_seconds=1) as poller:
+    async with polling(sqs, updater, record_wait_seconds=1) as running:
         if verdict is None:
-            poller.outage.suspect()
+            running.outage.suspect()
         sqs.send(of_email(), sent_at=time.time() - LONG_AGO)
         await sqs.wait_until_empty()
     assert updater.times[-1] - updater.times[0] >= 1
@@ -156,21 +156,21 @@ async def test_after_an_outage_of_the_store_a_record_is_waited_for_anew(
 
 
 @pytest.mark.parametrize("age", [0, LONG_AGO])
-async def test_pauses_grow_while_the_store_is_away_however_old_the_message(sqs: SqsEndpoint, age: float) -> None:
+async def test_pauses_grow_while_kv_is_away_at_any_age_of_the_message(sqs: SqsEndpoint, age: float) -> None:
     updater = Verdicts(Verdict.AGAIN)
     sqs.send(of_email(), sent_at=time.time() - age)
     async with polling(sqs, updater):
         await updater.wait_until_asked(3)
     pauses = [later - sooner for sooner, later in zip(updater.times, updater.times[1:], strict=False)]
-    assert pauses[0] >= 0.15
-    assert pauses[1] >= 0.3
+    assert pauses[0] >= 0.2
+    assert pauses[1] >= 0.4
 
 
 async def test_a_held_message_stays_invisible_beyond_its_timeout(
     sqs: SqsEndpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(conductor, "VISIBILITY_SECONDS", 1)
-    monkeypatch.setattr(conductor, "LONGEST_PAUSE_SECONDS", 0.2)
+    monkeypatch.setattr(settlement, "VISIBILITY_SECONDS", 1)
+    monkeypatch.setattr(settlement, "BACKOFF", Backoff(0.2, 0.2))
     updater = Verdicts(Verdict.AGAIN)
     sqs.send(of_email())
     async with polling(sqs, updater):
@@ -182,23 +182,23 @@ async def test_a_held_message_stays_invisible_beyond_its_timeout(
 
 
 class Breaking(Verdicts):
-    """Waits for a record once, and then breaks."""
+    """Waits for a record once, then raises an error."""
 
-    async def _pass(self, email_id: str, events: Sequence[EngagementEvent]) -> Applied:
+    async def _applied(self, email_id: str, events: Sequence[EngagementEvent]) -> Applied:
         if len(self.asked) > 1:
             raise OSError
-        return await super()._pass(email_id, events)
+        return await super()._applied(email_id, events)
 
 
 @pytest.mark.parametrize("updater", [Verdicts(Verdict.UNMATCHED, Verdict.STUCK), Breaking(Verdict.UNMATCHED)])
 async def test_a_held_message_that_is_stuck_or_meets_an_error_is_left_to_the_queue(
     sqs: SqsEndpoint, updater: Verdicts
 ) -> None:
-    async with polling(sqs, updater) as poller:
+    async with polling(sqs, updater) as running:
         sqs.send(of_email())
-        await until(lambda: poller.held)
+        await until(lambda: running.settlement.held)
         await updater.wait_until_asked(2)
-        await until(lambda: not poller.held)
+        await until(lambda: not running.settlement.held)
         assert (sqs.in_flight, sqs.deleted) == (1, [])
     assert "ChangeMessageVisibilityBatch" not in sqs.calls
 
@@ -206,12 +206,12 @@ async def test_a_held_message_that_is_stuck_or_meets_an_error_is_left_to_the_que
 async def test_beyond_a_limit_unmatched_messages_go_back_to_the_queue(
     sqs: SqsEndpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(conductor, "MAX_HELD", 1)
+    monkeypatch.setattr(settlement, "MAX_HELD", 1)
     updater = Verdicts(Verdict.UNMATCHED)
     async with polling(sqs, updater, record_wait_seconds=60):
         sqs.send(of_email("held"))
         await updater.wait_until_asked(1)
-        sqs.send(of_email("given back"))
+        sqs.send(of_email("released"))
         await sqs.wait_for_calls("ChangeMessageVisibilityBatch")
         [payload] = [call.payload for call in sqs.requests if call.action == "ChangeMessageVisibilityBatch"]
         assert [entry["VisibilityTimeout"] for entry in payload["Entries"]] == [60]

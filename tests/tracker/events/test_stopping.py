@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""When the tracker stops, what it has begun is finished and the rest is given back to the queue at once."""
+"""When the tracker stops, it finishes the events being applied and releases all other messages at once."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def test_held_messages_are_visible_at_once(sqs: SqsEndpoint, verdict: Verd
 
 
 @pytest.mark.usefixtures("hasty")
-async def test_what_is_being_applied_is_finished(sqs: SqsEndpoint) -> None:
+async def test_events_being_applied_are_finished(sqs: SqsEndpoint) -> None:
     updater = Slow(Verdict.SETTLED)
     sqs.send(of_email())
     async with polling(sqs, updater):
@@ -46,7 +46,7 @@ async def test_what_is_being_applied_is_finished(sqs: SqsEndpoint) -> None:
 
 
 @pytest.mark.parametrize("verdict", [Verdict.UNMATCHED, Verdict.AGAIN, Verdict.CONTESTED])
-async def test_what_would_be_held_is_released_instead(sqs: SqsEndpoint, verdict: Verdict) -> None:
+async def test_a_message_that_would_be_held_is_released(sqs: SqsEndpoint, verdict: Verdict) -> None:
     updater = Slow(verdict)
     sqs.send(of_email())
     async with polling(sqs, updater):
@@ -55,7 +55,7 @@ async def test_what_would_be_held_is_released_instead(sqs: SqsEndpoint, verdict:
     assert (sqs.visible, sqs.in_flight) == (1, 0)
 
 
-async def test_f98_a_message_that_the_last_poll_brings_is_visible_at_once(sqs: SqsEndpoint) -> None:
+async def test_a_message_that_the_last_poll_receives_is_visible_at_once(sqs: SqsEndpoint) -> None:
     updater = Verdicts(Verdict.SETTLED)
     async with polling(sqs, updater):
         await sqs.wait_for_calls("ReceiveMessage")
@@ -65,14 +65,14 @@ async def test_f98_a_message_that_the_last_poll_brings_is_visible_at_once(sqs: S
     assert sqs.receives == 1
 
 
-async def test_f98_an_empty_poll_is_not_waited_for(sqs: SqsEndpoint) -> None:
+async def test_a_stop_does_not_wait_for_an_empty_poll(sqs: SqsEndpoint) -> None:
     async with polling(sqs, Verdicts(Verdict.SETTLED)):
         await sqs.wait_for_calls("ReceiveMessage")
         started = time.monotonic()
     assert time.monotonic() - started < 5
 
 
-async def test_a_poller_that_waits_for_the_store_can_leave(
+async def test_a_stop_while_kv_is_away_releases_the_messages(
     sqs: SqsEndpoint, recipients: Bucket, updater: RecordUpdater, connection: Connection
 ) -> None:
     await connection.client.jetstream().delete_stream(f"KV_{recipients.name}")

@@ -1,0 +1,204 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""Settles received messages: applies their events, then deletes, holds or releases the messages.
+
+A message is received once. A message that cannot be settled yet is held and its visibility is extended, so that waiting
+does not move it into the dead-letter queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from itertools import count
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+
+from shared.service.log import RateLimit
+from shared.service.tasks import Tasks
+from shared.telemetry.spans import NO_SPANS
+from tracker.events import ses_event
+from tracker.events.backoff import Backoff
+from tracker.events.record_updater import Verdict
+from tracker.events.ses_event import EngagementEvent, Ignored
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from shared.telemetry.spans import Attributes, Spans
+    from tracker.events.record_updater import Applied
+    from tracker.events.sqs import Message, Queue
+    from tracker.events.store_outage import StoreOutage
+
+log = logging.getLogger(__name__)
+
+MAX_HELD: Final = 2000
+VISIBILITY_SECONDS: Final = 60
+FIRST_PAUSE_SECONDS: Final = 0.2
+LONGEST_PAUSE_SECONDS: Final = 5.0
+SHORTEST_PAUSE_SECONDS: Final = 0.05
+BACKOFF: Final = Backoff(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
+
+
+class Updater(Protocol):
+    """Applies the events of one email."""
+
+    async def apply(self, email_id: str, events: Sequence[EngagementEvent]) -> Applied: ...  # noqa: D102
+
+
+class _Received(NamedTuple):
+    message: Message
+    event: EngagementEvent
+
+
+class Settlement:
+    """Settles batches until `stop` releases the messages that are held."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        updater: Updater,
+        outage: StoreOutage,
+        *,
+        record_wait_seconds: float,
+        spans: Spans = NO_SPANS,
+    ) -> None:
+        """Apply events with `updater`; wait for a missing record until the message has the given age."""
+        self._queue = queue
+        self._updater = updater
+        self._outage = outage
+        self._record_wait_seconds = record_wait_seconds
+        self._spans = spans
+        self._is_stopping = False
+        self._held: dict[str, Message] = {}
+        self._holding = Tasks()
+        self._ignored_lines = RateLimit(lines=20, seconds=10)
+        self.outcomes: Counter[tuple[str, str]] = Counter({("none", "malformed"): 0})  # the first is an increase
+
+    @property
+    def held(self) -> int:
+        """How many messages are held."""
+        return len(self._held)
+
+    async def settle(self, messages: Sequence[Message]) -> None:
+        """Apply the events of a batch, those of one email together, and delete the messages that are settled."""
+        settled: list[Message] = []
+        by_email: dict[str, list[_Received]] = {}
+        for message in messages:
+            event = ses_event.parse(message.body, message_id=message.message_id, received_at=message.sent_at)
+            if isinstance(event, Ignored):
+                self._report_ignored(message, event)
+                settled.append(message)
+            else:
+                by_email.setdefault(event.email_id, []).append(_Received(message, event))
+        for messages_of_email in await asyncio.gather(*map(self._apply_or_hold, by_email.values())):
+            settled += messages_of_email
+        await self._queue.delete(settled)
+
+    async def stop(self) -> None:
+        """Release the messages that are held. From now on, messages are released instead of held."""
+        self._is_stopping = True
+        self._holding.cancel()
+        await self._queue.change_visibility(list(self._held.values()), 0)
+
+    def _report_ignored(self, message: Message, ignored: Ignored) -> None:
+        self.outcomes["none", "ignored" if ignored.is_expected else "malformed"] += 1
+        level = logging.INFO if ignored.is_expected else logging.WARNING
+        fields = self._ignored_lines.allows()
+        if fields is not None:
+            extra = {"message_id": message.message_id, "reason": ignored.reason, **fields}
+            log.log(level, "event.ignored", extra=extra)
+
+    async def _apply_or_hold(self, received: list[_Received]) -> list[Message]:
+        """Apply the events of one email; return the messages to delete, and hold those that have to wait."""
+        settled, waiting = await self._apply(received)
+        if waiting and self._is_stopping:
+            await self._queue.change_visibility([one.message for one in waiting], 0)
+        elif waiting and len(self._held) >= MAX_HELD and self._outage.is_over.is_set():
+            await self._queue.change_visibility([one.message for one in waiting], int(self._record_wait_seconds))
+        elif waiting:  # during an outage also beyond the limit, since nothing more is received then
+            self._held.update((one.message.receipt_handle, one.message) for one in waiting)
+            self._holding.start(self._hold(waiting))
+        return settled
+
+    async def _apply(self, received: list[_Received]) -> tuple[list[Message], list[_Received]]:
+        """Apply the events of one email; return the messages to delete, and those that have to wait."""
+        verdict = await self._verdict(received)
+        if verdict is Verdict.AGAIN:
+            self._outage.begin()
+        else:
+            self._outage.end()
+        match verdict:
+            case Verdict.SETTLED:
+                return [one.message for one in received], []
+            case Verdict.STUCK:
+                return [], []
+            case Verdict.AGAIN | Verdict.CONTESTED:
+                return [], received
+            case Verdict.UNMATCHED:
+                return self._split_by_age(received)
+
+    async def _verdict(self, received: Sequence[_Received]) -> Verdict:
+        email_id, events = received[0].event.email_id, [one.event for one in received]
+        attributes: Attributes = {
+            "messaging.system": "aws_sqs",
+            "lfx.email_id": email_id,
+            "lfx.event_kinds": [event.kind for event in events],
+        }
+        links = dict.fromkeys(event.traceparent for event in events if event.traceparent)
+        with self._spans.start("apply events", "consumer", attributes, links=links) as span:
+            verdict = (await self._updater.apply(email_id, events)).verdict
+            if verdict not in {Verdict.SETTLED, Verdict.UNMATCHED}:
+                span.fail(verdict.name.lower())
+        return verdict
+
+    def _split_by_age(self, received: list[_Received]) -> tuple[list[Message], list[_Received]]:
+        """Return the messages that have waited long enough for their record, and those that have to wait."""
+        old: list[Message] = []
+        young: list[_Received] = []
+        for one in received:
+            if self._outage.waited_seconds(one.message.sent_at) < self._record_wait_seconds:
+                young.append(one)
+                continue
+            old.append(one.message)
+            event = one.event
+            self.outcomes[event.kind, "unmatched"] += 1
+            extra = {"email_id": event.email_id, "kind": event.kind, "event_id": event.event_id}
+            log.info("event.unmatched", extra=extra)
+        return old, young
+
+    async def _hold(self, waiting: list[_Received]) -> None:
+        messages = [one.message for one in waiting]
+        try:
+            await self._try_again(waiting)
+        finally:
+            self._let_go(messages)  # also of those that are stuck or met an error: the queue delivers them again
+
+    async def _try_again(self, waiting: list[_Received]) -> None:
+        """Try again until each message is settled or stuck, and extend its visibility meanwhile."""
+        extend_at = _now() + VISIBILITY_SECONDS / 2
+        for tries in count(1):
+            await asyncio.sleep(self._pause_seconds(waiting, tries))
+            if _now() >= extend_at:
+                await self._queue.change_visibility([one.message for one in waiting], VISIBILITY_SECONDS)
+                extend_at = _now() + VISIBILITY_SECONDS / 2
+            settled, waiting = await self._apply(waiting)
+            self._let_go(settled)
+            await self._queue.delete(settled)
+            if not waiting:
+                return
+
+    def _pause_seconds(self, waiting: Iterable[_Received], tries: int) -> float:
+        """Return the pause before the next try, which is not later than the end of the wait for a record."""
+        pause = BACKOFF.seconds(tries)
+        waited = min(self._outage.waited_seconds(one.message.sent_at) for one in waiting)
+        left = self._record_wait_seconds - waited
+        return min(pause, max(SHORTEST_PAUSE_SECONDS, left)) if left > 0 else pause  # an older message waits for KV
+
+    def _let_go(self, messages: Iterable[Message]) -> None:
+        for message in messages:
+            self._held.pop(message.receipt_handle, None)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
