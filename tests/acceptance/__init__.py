@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Both services as their users have them: started by their console scripts, asked over NATS, with real servers around.
+"""Both services as in production: started by their console scripts, called over NATS, with real servers.
 
-Nothing here may import relay, tracker or shared: what a caller or the Go service relies on is written out.
+Subjects, errors and records are written out here, not imported: callers and the Go service depend on these values.
 """

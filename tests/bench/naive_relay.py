@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """The naive relay: one connection per email, one email at a time. `python -m tests.bench.naive_relay URL PORT [CA]`.
 
-What one writes who follows the tutorials of nats-py, aiosmtplib and email: each callback is awaited before the next.
+It follows the tutorials of nats-py, aiosmtplib and email: each callback is awaited before the next.
 """
 
 from __future__ import annotations

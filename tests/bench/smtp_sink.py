@@ -1,9 +1,9 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""An SMTP server that takes every mail and keeps none: as little work as can be, so that it is not what is measured.
+"""An SMTP server that accepts every mail and stores none, with so little work that it does not limit the measurement.
 
 `python -m tests.bench.smtp_sink PORT DELAY_SECONDS [CERT_FILE KEY_FILE]`: with a certificate it offers STARTTLS, and
-AUTH behind it. XCOUNT, its own command, returns the number of received mails.
+then AUTH. XCOUNT, its own command, returns the number of received mails.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""The limit of events: ten received, ten deleted, with boto3 in two threads, and nothing done with them.
+"""The limit of events: ten received, ten deleted, with boto3 in two threads, and no other work.
 
 `python -m tests.bench.sqs_drain QUEUE_URL`
 """

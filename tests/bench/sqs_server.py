@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""The stack's SQS endpoint in a process of its own. `python -m tests.bench.sqs_server PORT SOCKET`.
+"""The stack's SQS endpoint in its own process. `python -m tests.bench.sqs_server PORT SOCKET`.
 
 The socket (lines of JSON) receives the messages, puts them into the queue at once, and reports when it is empty.
 """

@@ -22,6 +22,7 @@ from tests.stack.ports import free_port
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
+START_SECONDS = 30.0  # on a busy machine; a process that ends is noticed at once
 STOP_SECONDS = 10.0
 _LOOK_AGAIN = 0.02
 
@@ -125,7 +126,7 @@ class Console:
         """GET a path of its probes; return status and body."""
         return await probe.get(self.port, path)
 
-    async def wait_until_ready(self, timeout: float = 10.0) -> None:
+    async def wait_until_ready(self, timeout: float = START_SECONDS) -> None:
         """Return when /readyz is 200; raise RuntimeError with the output if the process ends before."""
         await self.wait_for_status("/readyz", 200, timeout)
 

@@ -1,9 +1,9 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""SES events as SES publishes them, and the SNS envelope in which they reach the queue.
+"""SES events in the form of SES, and the SNS envelope of the messages in the queue.
 
-Shapes after the Amazon SES developer guide, "Examples of event data that Amazon SES publishes to Amazon SNS"; a test
-that needs another shape changes the dict it gets.
+Source: the Amazon SES developer guide, "Examples of event data that Amazon SES publishes to Amazon SNS"; a test
+that needs another form changes the dict.
 """
 
 from __future__ import annotations

@@ -131,10 +131,10 @@ class Queue:
         return received
 
     def delete(self, handle: str) -> None:
-        """Delete by the handle of the latest receive, also after its timeout; repeats are no error, as in SQS.
+        """Delete by the handle of the latest receive, also after its timeout; a repeat is not an error, as in SQS.
 
         Raises:
-            ReceiptHandleIsInvalid: no handle of ours, or one that a later receive has replaced.
+            ReceiptHandleIsInvalid: an unknown handle, or one that a later receive has replaced.
         """
         message = self._find(handle)
         if message:
