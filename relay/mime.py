@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Pure: builds the message of a submission: multipart/alternative, text first, lines of at most 998 bytes.
+"""Pure: builds the message of a submission: multipart/alternative, text first, lines of at most 989 bytes.
 
 Replaces `email.message.EmailMessage`, which takes 1.2 ms instead of 0.04 ms, folds identifiers over two lines and drops
 blanks (python/cpython#85725, #121747). `tests/relay/test_mime.py` reads messages with that library.
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from relay.submission import Submission
     from shared.addresses import Mailbox
 
-MAX_LINE_BYTES: Final = 998  # RFC 5322, 2.1.1, without the line end
+MAX_LINE_BYTES: Final = 989  # without the line end; RFC 5322, 2.1.1 allows 998, but sendmail breaks lines at 990
+MAX_BODY_LINE_BYTES: Final = MAX_LINE_BYTES - 1  # SMTP doubles a dot at its start
 PREFERRED_LINE_BYTES: Final = 76  # RFC 2047, 2, for lines with encoded words
 ENCODED_WORD_OVERHEAD: Final = len("=?utf-8?b??=")
 BOUNDARY_MARK: Final = b"=_"  # RFC 2045, 6.7: does not occur in an encoded body
@@ -103,7 +104,7 @@ def _is_wire_text(content: bytes) -> bool:
     return (
         content.count(b"\r") == breaks
         and content.count(b"\n") == breaks
-        and max(map(len, lines)) <= MAX_LINE_BYTES
+        and max(map(len, lines)) <= MAX_BODY_LINE_BYTES
         and not _has_mbox_from(content)
         and BOUNDARY_MARK not in content
     )
@@ -115,7 +116,9 @@ def _has_mbox_from(content: bytes) -> bool:
 
 
 def _quoted_printable(content: bytes) -> bytes:
-    """Encode line ends as content, or a lone LF would become CRLF. A soft break after each keeps it readable."""
+    """Keep every byte: unless all line ends are CRLF, they are encoded as content, with a soft break after each."""
+    if content.count(b"\r\n") == content.count(b"\r") == content.count(b"\n") > 0:
+        return binascii.b2a_qp(content, istext=True)  # its line ends are CRLF, as in the content
     quoted = binascii.b2a_qp(content, istext=False)
     quoted = quoted.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")  # soft breaks end as the lines of the content
     quoted = quoted.replace(b"=0A", b"=0A=\r\n").replace(b"=0A=\r\n=\r\n", b"=0A=\r\n")

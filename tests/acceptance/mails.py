@@ -66,10 +66,10 @@ def email_id(mail: ReceivedMail) -> str:
 
 
 def is_safe_on_the_wire(mail: ReceivedMail) -> bool:
-    """Return whether a mail is ASCII in lines of at most 998 bytes, without a lone CR or LF and without NUL."""
+    """Return whether a mail is ASCII in lines of at most 989 bytes, without a lone CR or LF and without NUL."""
     lines = mail.content.split(b"\r\n")
     longest = max(map(len, lines))
-    return longest <= 998 and mail.content.isascii() and not re.search(rb"[\r\n\0]", b"".join(lines))
+    return longest <= 989 and mail.content.isascii() and not re.search(rb"[\r\n\0]", b"".join(lines))
 
 
 def _mailboxes(message: EmailMessage, name: str) -> Mailboxes:

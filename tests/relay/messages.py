@@ -37,7 +37,7 @@ SUBMISSION = Submission(
     html="<p>Hi</p>",
 )
 URL = "https://lfx.dev/u?token=a%2Bb&list=1,2;x='(y)'"
-LONG_URL = "https://lfx.dev/" + "x" * 962
+LONG_URL = "https://lfx.dev/" + "x" * 952
 FAMILY = "👩\u200d👩\u200d👧\u200d👦"
 
 ODD_PIECES = [
@@ -71,7 +71,7 @@ BODY_PIECES = [
         "--=_",
         f"\r\n--=_{EMAIL_ID}--\r\n",
     ),
-    *("Content-Type: text/html\r\n\r\n", "x" * 76, "x" * 998, "x" * 999, "é" * 5000, "y" * 5000),
+    *("Content-Type: text/html\r\n\r\n", "x" * 76, "x" * 988, "x" * 989, "x" * 998, "é" * 5000, "y" * 5000),
 ]
 
 

@@ -67,7 +67,9 @@ def test_an_example_mail() -> None:
     [
         ("Hi", "7bit"),
         ("Hi\r\nthere\r\n", "7bit"),
-        ("x" * 998, "7bit"),
+        ("x" * 988, "7bit"),
+        ("." * 988, "7bit"),
+        ("x" * 989, "quoted-printable"),
         (" \t~", "7bit"),
         ("\r\n.\r\n..", "7bit"),
         ("x" * 999, "quoted-printable"),
@@ -157,14 +159,14 @@ def test_folding_neither_adds_nor_loses_a_blank(subject: str) -> None:
     [
         f'<a href="https://lfx.dev/?{"q" * 3000}">x</a>',
         f'<a href="https://lfx.dev/?{"ü" * 3000}">x</a>',
-        "x" * 998 + "\r\n" + "y" * 999,
+        "x" * 988 + "\r\n" + "y" * 989,
         "<p>\n" * 1000,
     ],
 )
 def test_a_long_line_is_not_broken(html: str) -> None:
     message = build(html=html)
     assert bodies_of(message)[1] == ("text/html", html.encode())
-    assert max(map(len, physical_lines(message))) <= 998
+    assert max(map(len, physical_lines(message))) <= 989
 
 
 @pytest.mark.parametrize(
@@ -223,3 +225,12 @@ def structure(message: Message) -> list[str]:
 
 def test_the_text_comes_before_the_html() -> None:
     assert structure(email.message_from_bytes(build())) == ["multipart/alternative", "text/plain", "text/html"]
+
+
+@pytest.mark.parametrize("text", ["\u00e9\r\n", "a \r\n\r\n\u00e9\t\r\nb", "é" + "x" * 200 + "\r\n.\r\n", "\r\né"])
+def test_text_whose_line_ends_are_all_crlf_is_quoted_without_encoding_them(text: str) -> None:
+    """One mail program makes CR CR LF of an encoded line end (`=0D=0A`)."""
+    message = build(text=text + "x" * 40)
+    assert b"=0D" not in message
+    assert b"=0A" not in message
+    assert bodies_of(message)[0] == ("text/plain", (text + "x" * 40).encode())

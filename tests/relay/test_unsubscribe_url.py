@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from relay import unsubscribe_url
 
-LINE_BYTES = 998
+LINE_BYTES = 988
 
 
 @pytest.mark.parametrize(
@@ -22,14 +22,42 @@ LINE_BYTES = 998
         "https://lfx.dev/u",
         "https://lfx.dev",
         "HTTPS://LFX.dev/U",
-        "https://lfx.dev:8443/u?token=a%2Bb%20c&list[]=1;x=(1),*!'$#top~",
+        "https://lfx.dev:8443/u?token=a%2Bb%20c&list=1;x=(1),*!'$?/@:#top~/?",
+        "https://a_b.lfx.dev./u",
         "https://[2001:db8::1]/u",
-        "https://lfx.dev/100%",
         "https://lfx.dev/" + "x" * (LINE_BYTES - len("List-Unsubscribe: <https://lfx.dev/>")),
     ],
 )
 def test_a_uri_is_accepted_unchanged(url: str) -> None:
     assert unsubscribe_url.parse(url) == url
+
+
+@pytest.mark.parametrize(
+    ("given", "encoded"),
+    [
+        ("https://lfx.dev/u?off=50%", "https://lfx.dev/u?off=50%25"),
+        ("https://lfx.dev/u?off=50%&t=1", "https://lfx.dev/u?off=50%25&t=1"),
+        ("https://lfx.dev/u/%zz", "https://lfx.dev/u/%25zz"),
+        ("https://lfx.dev/%a", "https://lfx.dev/%25a"),
+        ("https://lfx.dev/%%41%", "https://lfx.dev/%25%41%25"),
+        ("https://lfx.dev/%4\u0661", "https://lfx.dev/%254%D9%A1"),
+        ("https://lfx.dev/u?ids[]=7", "https://lfx.dev/u?ids%5B%5D=7"),
+        ("https://lfx.dev/[x]/u#[y]", "https://lfx.dev/%5Bx%5D/u#%5By%5D"),
+        ("https://lfx.dev/u#a#b", "https://lfx.dev/u#a%23b"),
+        ("https://lfx.dev/a|b{c}^`d", "https://lfx.dev/a%7Cb%7Bc%7D%5E%60d"),
+        ("https://[2001:db8::1]:8443/u%", "https://[2001:db8::1]:8443/u%25"),
+        ("https://lfx.dev?a=%", "https://lfx.dev?a=%25"),
+    ],
+)
+def test_what_a_uri_cannot_hold_at_its_place_is_percent_encoded(given: str, encoded: str) -> None:
+    assert unsubscribe_url.parse(given) == encoded
+    assert unsubscribe_url.parse(encoded) == encoded
+
+
+@pytest.mark.parametrize("host", ["a%20b", "%6cfx.dev", "lfx..dev", ".dev", "[::zz]", "[v1.x]", "-lfx.dev", "a*b"])
+def test_a_host_that_is_not_a_name_or_address_is_refused(host: str) -> None:
+    with pytest.raises(unsubscribe_url.Malformed):
+        unsubscribe_url.parse(f"https://{host}/u")
 
 
 @pytest.mark.parametrize(
