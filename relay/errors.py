@@ -28,6 +28,10 @@ class Deferred(DeliveryError):
     outcome = "deferred"
 
 
+class HeldBack(Deferred):
+    """The send rate did not allow an attempt within the request's time. Nothing was tried."""
+
+
 class ConnectionStale(Deferred):
     """A kept connection was closing before the email was handed over. May be tried again at once on another one."""
 

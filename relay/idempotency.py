@@ -45,10 +45,11 @@ class StoredKey(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Repeat(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to a request whose key is already used: the ids of the first email, unless `error` is set."""
+    """The answer to a request whose key is already used: what the first email has, unless `error` is set."""
 
     email_id: str
     group_id: str
+    sent_at: datetime
     error: str = ""
 
 
@@ -85,7 +86,10 @@ def answer(stored: StoredKey, wanted: str, *, now: datetime, longest_request: ti
     After `longest_request` the relay that had the first request must have died.
     """
     return Repeat(
-        email_id=stored.email_id, group_id=stored.group_id, error=_error(stored, wanted, now - longest_request)
+        email_id=stored.email_id,
+        group_id=stored.group_id,
+        sent_at=stored.started_at,
+        error=_error(stored, wanted, now - longest_request),
     )
 
 

@@ -14,10 +14,11 @@ from uuid import uuid4
 
 import msgspec
 from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
 
 from relay import idempotency, mime, submission
 from relay.envelope import Envelope
-from relay.errors import DeliveryError, Uncertain
+from relay.errors import DeliveryError, HeldBack, Uncertain
 from relay.submission import Filtered, Refused, Submission
 from shared import contract, decoding, redaction
 from shared.errors import StoreError
@@ -37,6 +38,7 @@ log = logging.getLogger(__name__)
 ERROR_STRINGS: Final[dict[type[Exception], str]] = {
     decoding.Malformed: contract.INVALID_REQUEST_PAYLOAD,
     idempotency.Malformed: contract.INVALID_IDEMPOTENCY_KEY,
+    HeldBack: contract.SERVICE_BUSY,
     DeliveryError: contract.DELIVERY_FAILED,
     StoreError: contract.INTERNAL_ERROR,
     EntryCorrupt: contract.INTERNAL_ERROR,
@@ -61,7 +63,9 @@ class Records(Protocol):
     @property
     def is_full(self) -> bool: ...  # noqa: D102
 
-    async def write(self, record: EmailRecipientRecord, *, deadline: float) -> None: ...  # noqa: D102
+    async def write(  # noqa: D102
+        self, record: EmailRecipientRecord, *, deadline: float, again: bool = False
+    ) -> None: ...
 
 
 class HeldKey(Protocol):
@@ -143,12 +147,14 @@ class SendEmailHandler:
         except StoreError as error:
             return self._refuse(error_string(error), logging.ERROR, error=str(error))
         if isinstance(key, idempotency.Repeat):
-            return self._answer_repeat(key)
+            return await self._answer_repeat(key, accepted, deadline)
         return await self._send(accepted, key, deadline)
 
-    def _answer_repeat(self, repeat: Repeat) -> bytes:
+    async def _answer_repeat(self, repeat: Repeat, accepted: Submission, deadline: float) -> bytes:
         if repeat.error:
             return self._refuse(repeat.error, email_id=repeat.email_id)
+        first = replace(accepted, email_id=repeat.email_id, group_id=repeat.group_id)
+        await self._steps.records.write(_record(first, repeat.sent_at), deadline=deadline, again=True)
         group_id = redaction.identifier(repeat.group_id)
         log.info("email.repeated", extra={"email_id": repeat.email_id, "group_id": group_id})
         self.results["repeated"] += 1
@@ -164,6 +170,8 @@ class SendEmailHandler:
                 await key.settle("unknown" if isinstance(error, Uncertain) else None, deadline=deadline)
             if isinstance(error, asyncio.CancelledError):
                 raise
+            if isinstance(error, HeldBack):
+                return self._refuse(contract.SERVICE_BUSY, error=error.text)
             _log_failure(accepted, error)
             return self._error(error_string(error))
         if suppression:
@@ -195,11 +203,12 @@ class SendEmailHandler:
         await self._steps.deliver(envelope, message, deadline=deadline)
 
     async def _store(self, accepted: Submission, key: HeldKey | None, deadline: float) -> None:
-        recording = self._steps.records.write(_record(accepted), deadline=deadline)
-        if key:
-            await asyncio.gather(recording, key.settle("sent", deadline=deadline))
-        else:
-            await recording
+        """Store the record, or keep it, before the key: a repeat is answered once the key says that it was sent."""
+        try:
+            await self._steps.records.write(_record(accepted, datetime.now(UTC)), deadline=deadline)
+        finally:
+            if key:
+                await key.settle("sent", deadline=deadline)
 
     def _refuse(self, reason: str, level: int = logging.WARNING, **fields: str) -> bytes:
         log.log(level, "email.refused", extra={"reason": reason, **fields})
@@ -215,13 +224,13 @@ def error_string(error: Exception) -> str:
     return next(string for kind, string in ERROR_STRINGS.items() if isinstance(error, kind))
 
 
-def _record(accepted: Submission) -> EmailRecipientRecord:
+def _record(accepted: Submission, sent_at: datetime) -> EmailRecipientRecord:
     return contract.EmailRecipientRecord(
         email_id=accepted.email_id,
         group_id=accepted.group_id,
         to=accepted.to,
         subject=accepted.subject,
-        sent_at=datetime.now(UTC),
+        sent_at=sent_at,
         tags=dict(accepted.tags) if accepted.tags else UNSET,
     )
 

@@ -73,12 +73,15 @@ class RecordWriter:
         """Whether one more record could not be kept if KV did not store it."""
         return len(self._kept) >= MAX_KEPT
 
-    async def write(self, record: EmailRecipientRecord, *, deadline: float) -> None:
-        """Return when the record is stored, or at `deadline` (loop time): then it is kept and stored later."""
+    async def write(self, record: EmailRecipientRecord, *, deadline: float, again: bool = False) -> None:
+        """Return when the record is stored, or at `deadline` (loop time): then it is kept and stored later.
+
+        With `again` it may be stored already: then only what is missing of record and group index is written.
+        """
         deadline = max(deadline, _now() + LEAST_PATIENCE_SECONDS)
         try:
             async with asyncio.timeout_at(deadline):
-                await self._store(record, again=False)
+                await self._store(record, again=again)
         except (StoreError, TimeoutError) as error:
             await self._keep(record, error, deadline)
         except asyncio.CancelledError:
@@ -151,7 +154,7 @@ class DisabledRecordWriter:
 
     is_full = False
 
-    async def write(self, record: EmailRecipientRecord, *, deadline: float) -> None:
+    async def write(self, record: EmailRecipientRecord, *, deadline: float, again: bool = False) -> None:
         """Do nothing."""
 
 

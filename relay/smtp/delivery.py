@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from aiolimiter import AsyncLimiter
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
-from relay.errors import AccountRefused, ConnectionStale, Deferred, DeliveryError
+from relay.errors import AccountRefused, ConnectionStale, Deferred, DeliveryError, HeldBack
 from shared.telemetry.spans import NO_SPANS
 
 if TYPE_CHECKING:
@@ -65,7 +65,10 @@ class Delivery:
                 if attempt.retry_state.attempt_number == 1:
                     raise failure
                 self.retries += 1
-                await self._attempt(envelope, message, deadline)
+                try:
+                    await self._attempt(envelope, message, deadline)
+                except HeldBack:  # but an earlier attempt was made
+                    raise failure from None
 
     async def _attempt(self, envelope: Envelope, message: bytes, deadline: float) -> None:
         connection = await self._lease(deadline)
@@ -98,14 +101,14 @@ class Delivery:
                     is_held_back = False
                 return await self._pool.acquire()
         except TimeoutError:
-            raise Deferred(self._reason_without_connection(is_held_back=is_held_back)) from None
+            if is_held_back:
+                raise HeldBack("held back by SES_MAX_SEND_RATE for longer than the request's time") from None
+            raise Deferred(self._reason_without_connection()) from None
         except AccountRefused as error:
             self._open_circuit(error)
             raise
 
-    def _reason_without_connection(self, *, is_held_back: bool) -> str:
-        if is_held_back:
-            return "held back by SES_MAX_SEND_RATE for longer than the request's time"
+    def _reason_without_connection(self) -> str:
         if self._pool.state().leased:
             return "no SMTP connection came free within the request's time"
         return "the server did not accept a connection within the request's time"

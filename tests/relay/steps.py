@@ -62,17 +62,24 @@ class Store:
         self.is_full = is_full
         self.records: list[EmailRecipientRecord] = []
 
-    async def write(self, record: EmailRecipientRecord, *, deadline: float) -> None:  # noqa: ARG002 - interface
-        """Store a record."""
-        self.records.append(record)
+    async def write(
+        self,
+        record: EmailRecipientRecord,
+        *,
+        deadline: float,  # noqa: ARG002 - interface
+        again: bool = False,
+    ) -> None:
+        """Store a record; with `again` only where it is missing."""
+        if not (again and any(one.email_id == record.email_id for one in self.records)):
+            self.records.append(record)
 
 
 class StuckStore(Store):
     """Never finishes a write."""
 
-    async def write(self, record: EmailRecipientRecord, *, deadline: float) -> None:
+    async def write(self, record: EmailRecipientRecord, *, deadline: float, again: bool = False) -> None:
         """Begin to store a record."""
-        await super().write(record, deadline=deadline)
+        await super().write(record, deadline=deadline, again=again)
         await asyncio.Event().wait()
 
 

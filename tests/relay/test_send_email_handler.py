@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,6 +23,8 @@ from tests.stack.waiting import until
 
 if TYPE_CHECKING:
     from relay.idempotency import KeyState
+
+AT = datetime(2026, 1, 2, tzinfo=UTC)
 
 
 async def test_a_mail_that_is_accepted_is_recorded_and_answered(caplog: pytest.LogCaptureFixture) -> None:
@@ -59,7 +62,8 @@ def all_kinds(kind: type[Exception]) -> list[type[Exception]]:
 
 
 FAILURES: dict[str, list[type[Exception]]] = {
-    contract.DELIVERY_FAILED: all_kinds(errors.DeliveryError),
+    contract.SERVICE_BUSY: [errors.HeldBack],
+    contract.DELIVERY_FAILED: [one for one in all_kinds(errors.DeliveryError) if one is not errors.HeldBack],
     contract.INTERNAL_ERROR: [*all_kinds(StoreError), suppression_list.EntryCorrupt],
     contract.INVALID_REQUEST_PAYLOAD: [decoding.Malformed],
     contract.INVALID_IDEMPOTENCY_KEY: [idempotency.Malformed],
@@ -76,7 +80,7 @@ def test_each_error_string_is_tested() -> None:
     assert set(ERROR_STRINGS.values()) == set(FAILURES)
 
 
-@pytest.mark.parametrize("kind", all_kinds(errors.DeliveryError)[1:])
+@pytest.mark.parametrize("kind", FAILURES[contract.DELIVERY_FAILED][1:])
 async def test_a_mail_that_is_not_accepted_leaves_no_record(
     kind: type[errors.DeliveryError], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -108,9 +112,9 @@ async def test_the_key_of_a_mail_is_settled_by_its_outcome(
 @pytest.mark.parametrize(
     ("repeat", "reply", "event"),
     [
-        (Repeat(email_id="e", group_id="g"), {"email_id": "e", "group_id": "g"}, "email.repeated"),
+        (Repeat(email_id="e", group_id="g", sent_at=AT), {"email_id": "e", "group_id": "g"}, "email.repeated"),
         (
-            Repeat(email_id="e", group_id="g", error="request in progress"),
+            Repeat(email_id="e", group_id="g", sent_at=AT, error="request in progress"),
             {"error": "request in progress"},
             "email.refused",
         ),
@@ -124,9 +128,65 @@ async def test_a_repeat_sends_nothing_and_the_log_has_the_id_of_the_first(
     mails, store = Mails(), Store()
     assert await answer(mails, store, REQUEST, Keys(repeat)) == reply
     assert not mails.sent
-    assert not store.records
     [line] = caplog.records
     assert (line.message, line.__dict__["email_id"]) == (event, "e")
+
+
+async def test_a_repeat_writes_the_record_of_the_first_before_its_answer() -> None:
+    """The relay of the first request may have died before it stored the record, or while it kept it."""
+    store = Store()
+    repeat = Repeat(email_id="e", group_id="g", sent_at=AT)
+    for _ in range(2):
+        await answer(Mails(), store, REQUEST, Keys(repeat))
+    [record] = store.records
+    assert (record.email_id, record.group_id, record.sent_at) == ("e", "g", AT)
+    assert (record.to, record.subject) == (REQUEST["to"], REQUEST["subject"])
+
+
+async def test_a_repeat_with_an_error_writes_no_record() -> None:
+    store = Store()
+    await answer(Mails(), store, REQUEST, Keys(Repeat(email_id="e", group_id="g", sent_at=AT, error="in progress")))
+    assert not store.records
+
+
+async def test_a_key_is_settled_as_sent_once_the_record_is_stored_or_kept() -> None:
+    order: list[str] = []
+
+    class Ordered(Store, Keys):
+        async def write(self, *_: object, **__: object) -> None:
+            await asyncio.sleep(0)
+            order.append("record")
+
+        async def settle(self, *_: object, **__: object) -> None:
+            order.append("key")
+
+        def __init__(self) -> None:
+            Store.__init__(self)
+            Keys.__init__(self)
+
+    steps = Ordered()
+    await answer(Mails(), steps, REQUEST, steps)
+    assert order == ["record", "key"]
+
+
+async def test_the_key_is_settled_if_a_stop_interrupts_the_write_of_the_record() -> None:
+    store, keys = StuckStore(), Keys()
+    answering = asyncio.create_task(answer(Mails(), store, REQUEST, keys))
+    await until(lambda: len(store.records) == 1)
+    answering.cancel()
+    await answering
+    assert keys.settled == ["sent"]
+
+
+async def test_a_mail_that_the_send_rate_held_back_is_answered_service_busy_and_frees_its_key(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    keys = Keys()
+    reply = await answer(Mails(errors.HeldBack("held back by SES_MAX_SEND_RATE")), Store(), REQUEST, keys)
+    assert reply == {"error": "service busy"}
+    assert keys.settled == [None]
+    [line] = caplog.records
+    assert (line.message, line.__dict__["reason"]) == ("email.refused", "service busy")
 
 
 class KeysUnavailable(Keys):

@@ -83,7 +83,9 @@ async def held(store: IdempotencyStore, key: str = KEY) -> HeldKey:
 
 
 def repeat_of(first: HeldKey, error: str = "") -> Repeat:
-    return Repeat(email_id=first.stored.email_id, group_id=first.stored.group_id, error=error)
+    return Repeat(
+        email_id=first.stored.email_id, group_id=first.stored.group_id, sent_at=first.stored.started_at, error=error
+    )
 
 
 def soon(seconds: float = 5.0) -> float:

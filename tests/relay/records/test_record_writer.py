@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+import msgspec
 import pytest
 
 from relay.records import record_writer
@@ -166,3 +167,18 @@ async def test_with_sending_disabled_no_record_is_written(recipients: Bucket) ->
     await record_writer.DisabledRecordWriter().write(one, deadline=soon())
     with pytest.raises(KeyMissing):
         await recipients.get(one.email_id)
+
+
+@pytest.mark.parametrize("missing", ["record and index entry", "index entry", "nothing"])
+async def test_a_write_again_adds_what_is_missing_and_nothing_twice(
+    missing: str, records: RecordWriter, recipients: Bucket, buckets: Buckets
+) -> None:
+    one, other = record(), record()
+    await records.write(other, deadline=soon(5))
+    if missing == "index entry":
+        await recipients.create(one.email_id, msgspec.json.encode(one))
+    elif missing == "nothing":
+        await records.write(one, deadline=soon(5))
+    await asyncio.gather(*(records.write(one, deadline=soon(5), again=True) for _ in range(3)))
+    assert await buckets.ids("g") == [other.email_id, one.email_id]
+    assert one.email_id.encode() in (await recipients.get(one.email_id)).value

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from relay.errors import AccountRefused, Deferred
+from relay.errors import AccountRefused, HeldBack
 from relay.smtp import delivery
 from relay.smtp.pool import OPENINGS_UNTIL_ONE_SUCCEEDS
 from tests.relay.inputs import numbers
@@ -120,5 +120,5 @@ async def test_a_mail_that_the_rate_holds_back_past_its_time_is_not_sent(smtp: S
     assert 1 <= len(sent) <= 7
     assert numbers(smtp) == sent
     unsent = [outcome for outcome in outcomes if outcome is not None]
-    assert {type(outcome) for outcome in unsent} == {Deferred}
+    assert {type(outcome) for outcome in unsent} == {HeldBack}
     assert {str(outcome) for outcome in unsent} == {"held back by SES_MAX_SEND_RATE for longer than the request's time"}
