@@ -19,7 +19,7 @@ import msgspec
 
 from shared import contract, suppression_list
 from tracker.commands import input_file, json_documents
-from tracker.commands.json_documents import Broken, Document
+from tracker.commands.json_documents import Broken, Document, Wrapper
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -134,10 +134,12 @@ def _named(columns: Sequence[str], cells: Sequence[str]) -> dict[str, Any] | str
 
 
 def _from_json(pieces: Iterable[str]) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    for document in json_documents.read(pieces, wrapper=SUMMARIES):
+    for document in json_documents.read(pieces, wrappers=(SUMMARIES.lower(),)):
         match document:
             case Broken():
                 yield document.line, document.why
+            case Wrapper():
+                continue
             case Document(value=dict() as fields):
                 yield document.line, {_known(name): field for name, field in fields.items()}
             case _:

@@ -220,6 +220,25 @@ async def test_messages_saved_from_a_dead_letter_queue_are_applied(
     assert records.decode((await recipients.get("e1")).value).open_count == 2
 
 
+async def test_the_saved_events_of_a_function_are_duplicates_of_the_live_events(
+    operator: Operator, recipients: Bucket, connection: Connection
+) -> None:
+    await send(recipients, "e1")
+    live = [parse(body, message_id="", received_at=at(0)) for body in bodies("e1")]
+    await RecordUpdater(recipients, publish_nothing).apply(
+        "e1", [one for one in live if isinstance(one, EngagementEvent)]
+    )
+    of_sqs = [{"messageId": "m", "body": body, "eventSource": "aws:sqs"} for body in bodies("e1")]
+    of_sns = [{"EventSource": "aws:sns", "Sns": json.loads(body)} for body in bodies("e1")]
+    sequence = await last_sequence(recipients)
+    async with pushed(connection) as heard:
+        text = "\n".join(json.dumps({"Records": records}) for records in (of_sqs, of_sns))
+        result = await operator.run("replay", "-", "--json", text=text)
+        await connection.flush()
+    assert (result.exit_code, documents(result)[-1]["duplicate"]) == (0, 10)
+    assert (heard, await last_sequence(recipients)) == ([], sequence)
+
+
 async def test_no_announce_publishes_nothing(operator: Operator, recipients: Bucket, connection: Connection) -> None:
     await send(recipients, "e1")
     async with pushed(connection) as heard:
