@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import socket
 import ssl
 import time
 from datetime import UTC, datetime
@@ -13,17 +11,22 @@ from typing import TYPE_CHECKING, Any, Final
 
 import aiosmtplib
 
-from relay.errors import AccountRefused, DeliveryError
+from relay.commands import smtp_addresses
+from relay.commands.smtp_addresses import SERVER
+from relay.errors import DeliveryError
 from relay.settings import IMPLICIT_TLS_PORTS, is_loopback
-from relay.smtp.connection import HANDSHAKE_SECONDS, Connector
+from relay.smtp.connection import AUTH_METHODS, HANDSHAKE_SECONDS, Connector
 from shared import redaction
 from shared.commands.check.checks import Check, Finding
 
 if TYPE_CHECKING:
+    import socket
+    from collections.abc import AsyncIterator, Sequence
+
     from relay.settings import RelaySettings
     from shared.commands.check.checks import AddFinding
 
-HOST_NAME, SERVER, TLS, LOGIN = "SMTP name", "SMTP server", "SMTP TLS", "SMTP login"
+TLS, LOGIN = "SMTP TLS", "SMTP login"
 EXPIRES_SOON_DAYS: Final = 14
 LEAST_SIZE_BYTES: Final = 2 * 1024 * 1024  # a request of NATS's usual 1 MiB, as quoted-printable
 EXPIRED, NOT_YET, WRONG_HOST = 10, 9, 62  # of OpenSSL: X509_V_ERR_CERT_HAS_EXPIRED, _NOT_YET_VALID, _HOSTNAME_MISMATCH
@@ -31,6 +34,21 @@ ADVICE_ON_CERTIFICATES: Final = {
     EXPIRED: "renew the server's certificate",
     NOT_YET: "compare the clocks of both machines",
     WRONG_HOST: "set SMTP_HOST to a name that is in the certificate",
+}
+WRONG_CREDENTIALS: Final = "check SMTP_USERNAME and SMTP_PASSWORD; in SES they are valid in one region only"
+NO_LOGIN: Final = (
+    "set SMTP_PORT to a port for submission (587 or 465), or leave SMTP_USERNAME empty if the server needs no login"
+)
+TRANSIENT: Final = 4  # RFC 5321, 4.2.1: the first digit
+ADVICE_ON_CODES: Final = {  # RFC 4954, 4 and 6
+    0: "the relay cannot send mail; see the lines above",
+    500: NO_LOGIN,
+    502: NO_LOGIN,
+    503: NO_LOGIN,
+    504: "the server does not support the AUTH method that it offers: repair its configuration",
+    530: "AUTH needs an encrypted connection: set SMTP_TLS to auto, or SMTP_PORT to a port with TLS",
+    534: "the server wants another password, such as an application password, or another AUTH method",
+    538: "AUTH needs an encrypted connection: set SMTP_TLS to auto, or SMTP_PORT to a port with TLS",
 }
 
 
@@ -41,45 +59,47 @@ def check(settings: RelaySettings) -> Check:
         if not settings.email_enabled:
             add(Finding("skipped", SERVER, "EMAIL_ENABLED is false: requests are answered, and no mail is sent"))
             return
-        if await _resolved(settings, add) and await _reached(settings, add):
+        connected = await smtp_addresses.connect(settings.smtp_host, settings.smtp_port, add)
+        if connected and await _reached(settings, connected, add):
             add(await _logged_in(settings))
 
     return Check(SERVER, 3 * HANDSHAKE_SECONDS, run)
 
 
-async def _resolved(settings: RelaySettings, add: AddFinding) -> bool:
-    host = settings.smtp_host
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, settings.smtp_port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        add(Finding("failed", HOST_NAME, f"{host} has no address: {error}", "check SMTP_HOST, and this machine's DNS"))
-        return False
-    addresses = sorted({str(one[4][0]) for one in found})
-    add(Finding("ok", HOST_NAME, f"{host} resolves to {', '.join(addresses)}"))
-    return True
-
-
-async def _reached(settings: RelaySettings, add: AddFinding) -> bool:
+async def _reached(settings: RelaySettings, connected: socket.socket, add: AddFinding) -> bool:
+    """Add the findings about the server; return whether a login can be tried."""
     implicit = settings.smtp_tls != "off" and settings.smtp_port in IMPLICIT_TLS_PORTS
     client = aiosmtplib.SMTP(
         hostname=settings.smtp_host,
-        port=settings.smtp_port,
+        sock=connected,
         timeout=HANDSHAKE_SECONDS,
         use_tls=implicit,
         start_tls=False,
         tls_context=ssl.create_default_context() if implicit else None,
         local_hostname="localhost",
     )
+    findings: list[Finding] = []
     try:
-        add(await _greeted(client, settings))
-        add(await _encrypted(client, settings, implicit=implicit))
+        async for finding in _conversation(client, settings, implicit=implicit):
+            add(finding)
+            findings.append(finding)
     except (aiosmtplib.SMTPException, OSError, ValueError) as error:
         add(_unreached(error, settings))
         return False
-    else:
-        return True
     finally:
         client.close()
+        connected.close()
+    return all(finding.about != LOGIN for finding in findings)
+
+
+async def _conversation(client: aiosmtplib.SMTP, settings: RelaySettings, *, implicit: bool) -> AsyncIterator[Finding]:
+    """Yield the findings about the greeting, TLS, and AUTH if the server offers none that can be used."""
+    yield await _greeted(client, settings)
+    before_tls = list(client.server_auth_methods)
+    encrypted = await _encrypted(client, settings, implicit=implicit)
+    yield encrypted
+    if settings.smtp_username and encrypted.status != "failed" and (unoffered := _unoffered(client, before_tls)):
+        yield unoffered
 
 
 async def _greeted(client: aiosmtplib.SMTP, settings: RelaySettings) -> Finding:
@@ -123,6 +143,28 @@ def _unencrypted(settings: RelaySettings) -> Finding:
     return Finding("warning", TLS, f"{why}: mail is sent unencrypted", "set SMTP_PORT to a port with TLS")
 
 
+def _unoffered(client: aiosmtplib.SMTP, before_tls: Sequence[str]) -> Finding | None:
+    """Return the finding about a server that offers no AUTH method with which the relay can log in."""
+    offered = client.server_auth_methods
+    if not set(AUTH_METHODS).isdisjoint(offered):
+        return None
+    if offered:
+        found = f"the server offers only AUTH {_listed(offered)}, and the relay supports {_listed(AUTH_METHODS)}"
+        return Finding("failed", LOGIN, found, "switch one of these on at the server, or set SMTP_PORT to another port")
+    if client.get_transport_info("ssl_object") is None and client.supports_extension("starttls"):
+        found = "the server offers no AUTH before STARTTLS, and SMTP_TLS is off"
+        return Finding("failed", LOGIN, found, "set SMTP_TLS to auto")
+    if before_tls and client.get_transport_info("ssl_object"):
+        found = f"the server offers AUTH {_listed(before_tls)} before STARTTLS, and none after it"
+        return Finding("failed", LOGIN, found, "switch AUTH on for encrypted connections at the server")
+    where = "with" if client.get_transport_info("ssl_object") else "without"
+    return Finding("failed", LOGIN, f"the server offers no AUTH, {where} TLS", NO_LOGIN)
+
+
+def _listed(methods: Sequence[str]) -> str:
+    return ", ".join(methods).upper()
+
+
 def _unreached(error: Exception, settings: RelaySettings) -> Finding:
     refused = _cause(error, ssl.SSLCertVerificationError)
     if isinstance(refused, ssl.SSLCertVerificationError):
@@ -145,14 +187,18 @@ def _cause(error: BaseException | None, kind: type[Exception]) -> BaseException 
 async def _logged_in(settings: RelaySettings) -> Finding:
     try:
         connection = await Connector(settings).connect()
-    except AccountRefused as error:
-        advice = "check SMTP_USERNAME and SMTP_PASSWORD; in SES they are valid in one region only"
-        return Finding("failed", LOGIN, str(error), advice)
     except DeliveryError as error:
-        return Finding("failed", LOGIN, str(error), "the relay cannot send mail; see the lines above")
+        return Finding("failed", LOGIN, str(error), _advice(error.code))
     await connection.quit()
     if settings.smtp_username:
         return Finding("ok", LOGIN, "the server accepts the credentials")
     if is_loopback(settings.smtp_host):
         return Finding("ok", LOGIN, "the server accepts mail without credentials")
     return Finding("warning", LOGIN, "no credentials are set", "SES needs SMTP_USERNAME and SMTP_PASSWORD")
+
+
+def _advice(code: int) -> str:
+    """Return what to do about the reply code to a login."""
+    if code // 100 == TRANSIENT:
+        return "a temporary refusal, which does not mean that the credentials are wrong: try again later"
+    return ADVICE_ON_CODES.get(code, WRONG_CREDENTIALS)

@@ -13,7 +13,7 @@ import msgspec
 from tracker.commands import input_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
 MAX_CHARACTERS: Final = 16 << 20  # of one document; an answer of SQS has up to 10 messages of 1 MiB
 TOO_LONG: Final = f"longer than {MAX_CHARACTERS >> 20} Mi characters: write one document a line, for example with jq -c"
@@ -31,6 +31,10 @@ class Document(msgspec.Struct, frozen=True):
     value: Any
 
 
+class Wrapper(Document, frozen=True):
+    """The other fields of an object whose list is read: the documents that follow are the elements of that list."""
+
+
 class Broken(msgspec.Struct, frozen=True):
     """Text that cannot be read, and why."""
 
@@ -38,15 +42,18 @@ class Broken(msgspec.Struct, frozen=True):
     why: str
 
 
-def read(pieces: Iterable[str], *, wrapper: str) -> Iterator[Document | Broken]:
-    """Yield the documents of a text; an object whose first field is the list `wrapper` is read as that list."""
+def read(pieces: Iterable[str], *, wrappers: Collection[str]) -> Iterator[Document | Broken]:
+    """Yield the documents of a text; of an object whose first field is a list named in `wrappers`, yield the elements.
+
+    `wrappers` are in lower case, and match in any capitals.
+    """
     for first, text in _texts(pieces):
         try:
             line, counted = first, 0
-            for at, value in _documents(text, wrapper):
+            for at, kind, value in _documents(text, wrappers):
                 line += text.count("\n", counted, at)
                 counted = at
-                yield Document(line, value)
+                yield kind(line, value)
         except json.JSONDecodeError as error:
             why = error.msg.removesuffix(" at").removesuffix(" starting")
             yield Broken(first, f"not JSON: {why} in line {first + error.lineno - 1}")
@@ -76,8 +83,8 @@ def _texts(pieces: Iterable[str]) -> Iterator[tuple[int, str]]:
     yield first, "\n".join(lines)
 
 
-def _documents(text: str, wrapper: str) -> Iterator[tuple[int, Any]]:
-    """Yield where each document of a text begins, and its value.
+def _documents(text: str, wrappers: Collection[str]) -> Iterator[tuple[int, type[Document], Any]]:
+    """Yield where each document of a text begins, its kind and its value.
 
     Raises:
         ValueError: the text is not JSON, or too long.
@@ -88,22 +95,39 @@ def _documents(text: str, wrapper: str) -> Iterator[tuple[int, Any]]:
     end = 0
     while begin := _BEGIN.search(text, end):
         value, end = _decode(text, begin.start())
-        is_wrapped = isinstance(value, dict) and next(iter(value), "") == wrapper
-        if isinstance(value[wrapper] if is_wrapped else value, list):
+        name = next(iter(value), "") if isinstance(value, dict) else ""
+        is_wrapped = name.lower() in wrappers and isinstance(value[name], list)
+        if is_wrapped:
+            yield begin.start(), Wrapper, {other: value[other] for other in value if other != name}
+        if is_wrapped or isinstance(value, list):
             yield from _elements(text, text.index("[", begin.start()) + 1)
         else:
-            yield begin.start(), value
+            yield begin.start(), Document, value
 
 
-def _elements(text: str, at: int) -> Iterator[tuple[int, Any]]:
-    """Yield where each element of a list begins, and its value; `at` is behind the opening bracket."""
+def _elements(text: str, at: int) -> Iterator[tuple[int, type[Document], Any]]:
+    """Yield the elements of a list; `at` is behind the opening bracket."""
     while (begin := _BEGIN.search(text, at)) and begin[0] != "]":
         value, at = _decode(text, begin.start())
-        yield begin.start(), value
+        yield begin.start(), Document, value
 
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not a JSON number")
 
 
-_decode = json.JSONDecoder(parse_constant=_refuse).raw_decode
+def _decode(text: str, at: int) -> tuple[Any, int]:
+    """Decode the value at a position; return it and where it ends. A raw control character in a string is accepted."""
+    try:
+        return _decode_strictly(text, at)
+    except json.JSONDecodeError as error:
+        if not error.msg.startswith("Invalid control character"):
+            raise
+        try:
+            return _decode_leniently(text, at)
+        except ValueError:
+            raise error from None
+
+
+_decode_strictly = json.JSONDecoder(parse_constant=_refuse).raw_decode
+_decode_leniently = json.JSONDecoder(parse_constant=_refuse, strict=False).raw_decode

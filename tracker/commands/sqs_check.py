@@ -3,7 +3,8 @@
 """I/O: checks the queue: credentials, attributes, permissions. Receives, hides and deletes no message.
 
 It checks the permissions with calls that cannot succeed. SQS refuses such a call with AccessDenied if the caller lacks
-the permission, else for its invalid parameters.
+the permission, else for its invalid parameters. The code for these differs between SQS, ElasticMQ, LocalStack, moto and
+GoAWS, and GoAWS has none in its JSON; so any refusal counts as permitted that has no other reason.
 """
 
 from __future__ import annotations
@@ -34,9 +35,11 @@ CHECK_SECONDS: Final = 20.0
 FEWEST_RECEIVES: Final = 3  # a tracker that stops releases its messages, and each release counts as a receive
 SHORTEST_RETENTION_SECONDS: Final = 86_400
 BACKLOG: Final = 10_000
+CLIENT_ERROR: Final = 4  # the first digit of the status of HTTP
 NO_RECEIPT_HANDLE: Final = "check"
 INVALID_CALLS: Final[dict[str, dict[str, object]]] = {
-    "receive_message": {"MaxNumberOfMessages": 0},
+    # for 0 messages LocalStack and GoAWS return 1, and for -1 LocalStack returns all
+    "receive_message": {"MaxNumberOfMessages": -2, "WaitTimeSeconds": -1, "VisibilityTimeout": 0},
     "delete_message": {"ReceiptHandle": NO_RECEIPT_HANDLE},
     "change_message_visibility": {"ReceiptHandle": NO_RECEIPT_HANDLE, "VisibilityTimeout": 0},
 }
@@ -46,12 +49,54 @@ ACTIONS: Final = {
     "delete_message": "sqs:DeleteMessage",
     "change_message_visibility": "sqs:ChangeMessageVisibility",
 }
-INVALID_PARAMETERS: Final = frozenset(
-    {"InvalidParameterValue", "ReadCountOutOfRange", "ReceiptHandleIsInvalid", "InvalidIdFormat", "InvalidAddress"}
+DENIED: Final = frozenset(
+    {
+        "AccessDenied",
+        "AccessDeniedException",
+        "AuthorizationError",
+        "KMS.AccessDeniedException",
+        "KmsAccessDenied",
+        "NotAuthorized",
+        "UnauthorizedOperation",
+    }
 )
-DENIED: Final = frozenset({"AccessDenied", "AccessDeniedException", "AuthorizationError", "KMS.AccessDeniedException"})
-NO_SUCH_QUEUE: Final = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"})
-INVALID_CREDENTIALS: Final = sqs.EXPIRED | {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidSecurity"}
+NO_SUCH_QUEUE: Final = frozenset({"NonExistentQueue", "QueueDoesNotExist", "QueueDeletedRecently"})
+INVALID_CREDENTIALS: Final = sqs.EXPIRED | {
+    "AuthFailure",
+    "IncompleteSignature",
+    "IncompleteSignatureException",
+    "InvalidAccessKeyId",
+    "InvalidSecurity",
+    "InvalidSignatureException",
+    "MissingAuthenticationToken",
+    "MissingAuthenticationTokenException",
+    "OptInRequired",
+    "RequestExpired",
+    "SignatureDoesNotMatch",
+}
+THROTTLED: Final = frozenset(
+    {
+        "OverLimit",
+        "RequestLimitExceeded",
+        "RequestThrottled",
+        "RequestThrottledException",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequestsException",
+    }
+)
+UNSUPPORTED: Final = frozenset(
+    {
+        "InvalidAction",
+        "MissingAction",
+        "NotImplemented",
+        "UnknownOperation",
+        "UnknownOperationException",
+        "UnsupportedOperation",
+    }
+)
+OTHER_REASONS: Final = DENIED | NO_SUCH_QUEUE | INVALID_CREDENTIALS | THROTTLED | UNSUPPORTED
+OTHER_STATUSES: Final = frozenset({401, 403, 405, 407, 408, 429})  # of HTTP: not about the parameters of the call
 
 
 def check(settings: TrackerSettings, environ: Mapping[str, str]) -> Check:
@@ -111,6 +156,8 @@ def _unavailable(error: QueueUnavailable) -> Finding:
     code, found = _code(error), str(error)
     if code in DENIED:  # the tracker itself does not read the attributes
         return Finding("warning", QUEUE, "its attributes cannot be read", f"grant {ACTIONS['get_queue_attributes']}")
+    if code in UNSUPPORTED or (_is_permitted(error) and not code.isdigit()):  # a number: not an answer of a queue
+        return Finding("warning", QUEUE, f"its attributes cannot be read: {found}", "this server is not SQS itself")
     if code in NO_SUCH_QUEUE:
         return Finding("failed", QUEUE, "does not exist", "check SES_ENGAGEMENT_SQS_QUEUE_URL and the account")
     if code in INVALID_CREDENTIALS:
@@ -162,7 +209,7 @@ async def _permissions(queue: Queue) -> Finding:
             code = _code(error)
             if code in DENIED:
                 denied.append(ACTIONS[operation])
-            elif code not in INVALID_PARAMETERS:
+            elif not _is_permitted(error):
                 unclear.append(str(error))
     if denied:
         return Finding("failed", PERMISSIONS, f"denied: {', '.join(denied)}", "grant them to the tracker's role")
@@ -171,6 +218,20 @@ async def _permissions(queue: Queue) -> Finding:
     return Finding("ok", PERMISSIONS, "may receive, delete and change visibility")
 
 
+def _is_permitted(error: QueueUnavailable) -> bool:
+    """Return whether a call was refused for its parameters, which is checked after the permission."""
+    code = _code(error)
+    is_refusal = _status(error) // 100 == CLIENT_ERROR and _status(error) not in OTHER_STATUSES
+    return is_refusal and code not in OTHER_REASONS and not code.lower().startswith("kms")
+
+
 def _code(error: QueueUnavailable) -> str:
     cause = error.__cause__
-    return str(cause.response.get("Error", {}).get("Code", "")) if isinstance(cause, ClientError) else ""
+    code = str(cause.response.get("Error", {}).get("Code", "")) if isinstance(cause, ClientError) else ""
+    return code.strip().removeprefix("AWS.SimpleQueueService.")
+
+
+def _status(error: QueueUnavailable) -> int:
+    cause = error.__cause__
+    metadata = cause.response.get("ResponseMetadata", {}) if isinstance(cause, ClientError) else {}
+    return int(metadata.get("HTTPStatusCode", 0))

@@ -4,12 +4,14 @@
 
 from __future__ import annotations
 
+import socket
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
-from relay.commands import smtp_check
+from relay.commands import smtp_addresses, smtp_check
 from relay.settings import RelaySettings
 from relay.smtp import connection as smtp_connection
 from shared.commands.check import checks
@@ -18,6 +20,8 @@ from tests.stack.ports import free_port
 from tests.stack.scripted_smtp import Options
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from shared.commands.check.checks import Finding
     from tests.stack.certificates import Certificates
 
@@ -98,6 +102,76 @@ async def test_wrong_credentials_fail_at_the_login_and_are_not_shown(certificate
     assert "s3cret" not in str(findings)
 
 
+@pytest.mark.parametrize("is_encrypted", [False, True])
+@pytest.mark.usefixtures("trusted")
+async def test_a_server_that_offers_no_auth_is_not_blamed_on_the_credentials(
+    certificates: Certificates, is_encrypted: Literal[True, False]
+) -> None:
+    async with scripted_smtp.running(
+        options=Options(tls=certificates.server_context() if is_encrypted else None)
+    ) as server:
+        findings = await found(server.port, **ACCOUNT)
+    assert statuses(findings) == {"name": "ok", "server": "ok", "TLS": "ok", "login": "failed"}
+    assert findings["SMTP login"].found == f"the server offers no AUTH, {'with' if is_encrypted else 'without'} TLS"
+    assert findings["SMTP login"].advice.startswith("set SMTP_PORT to a port for submission (587 or 465), or leave")
+
+
+@pytest.mark.usefixtures("trusted")
+async def test_a_server_that_offers_auth_only_after_starttls_needs_smtp_tls(certificates: Certificates) -> None:
+    options = Options(tls=certificates.server_context(), username="AKIA", password="s3cret")
+    async with scripted_smtp.running(options=options) as server:
+        findings = await found(server.port, smtp_tls="off", **ACCOUNT)
+    assert findings["SMTP login"].found == "the server offers no AUTH before STARTTLS, and SMTP_TLS is off"
+    assert findings["SMTP login"].advice == "set SMTP_TLS to auto"
+
+
+@pytest.mark.usefixtures("trusted")
+async def test_a_server_that_offers_auth_only_before_starttls_is_described(certificates: Certificates) -> None:
+    replies = ["250-localhost\n250-STARTTLS\n250 AUTH PLAIN LOGIN", "250-localhost\n250 SIZE 41943040"]
+
+    def script(moment: smtp_scripts.Moment) -> smtp_scripts.Action | None:
+        return smtp_scripts.Reply(replies.pop(0)) if moment.stage == "ehlo" else None
+
+    async with scripted_smtp.running(script, options=Options(tls=certificates.server_context())) as server:
+        findings = await found(server.port, **ACCOUNT)
+    assert findings["SMTP login"].found == "the server offers AUTH PLAIN, LOGIN before STARTTLS, and none after it"
+
+
+@pytest.mark.parametrize("offer", ["AUTH GSSAPI XOAUTH2", "AUTH=GSSAPI XOAUTH2", "auth gssapi xoauth2"])
+async def test_auth_methods_that_the_relay_does_not_support_are_listed(offer: str) -> None:
+    async with scripted_smtp.running(options=Options(advertise=("SIZE 41943040", offer))) as server:
+        findings = await found(server.port, **ACCOUNT)
+    assert findings["SMTP login"].found == (
+        "the server offers only AUTH GSSAPI, XOAUTH2, and the relay supports PLAIN, LOGIN, CRAM-MD5"
+    )
+
+
+@pytest.mark.parametrize(
+    ("reply", "advice"),
+    [
+        ("454 4.7.0 Temporary authentication failure", "try again later"),
+        ("421 4.7.0 Too many connections", "try again later"),
+        ("432 4.7.12 A password transition is needed", "try again later"),
+        ("435 Unable to authenticate at present", "try again later"),
+        ("502 5.5.1 Command not implemented", "leave SMTP_USERNAME empty"),
+        ("504 5.5.4 Unrecognized authentication type", "the AUTH method that it offers"),
+        ("530 5.7.0 Must issue a STARTTLS command first", "set SMTP_TLS to auto"),
+        ("534 5.7.9 Application-specific password required", "an application password"),
+        ("538 5.7.11 Encryption required", "set SMTP_TLS to auto"),
+        ("535 5.7.8 Authentication Credentials Invalid", "check SMTP_USERNAME and SMTP_PASSWORD"),
+        ("550 5.7.1 Account disabled", "check SMTP_USERNAME and SMTP_PASSWORD"),
+    ],
+)
+async def test_the_advice_follows_the_reply_to_auth(reply: str, advice: str) -> None:
+    script = smtp_scripts.always("auth", smtp_scripts.Reply(reply))
+    async with scripted_smtp.running(script, options=Options(username="AKIA", password="s3cret")) as server:
+        findings = await found(server.port, **ACCOUNT)
+    assert findings["SMTP login"].status == "failed"
+    assert reply[:3] in findings["SMTP login"].found
+    assert advice in findings["SMTP login"].advice
+    assert ("SMTP_PASSWORD" in findings["SMTP login"].advice) == ("SMTP_PASSWORD" in advice)
+
+
 async def test_a_server_without_tls_is_a_failure_only_if_encryption_is_required(other_host: str) -> None:
     async with scripted_smtp.running() as server:
         here = await found(server.port)
@@ -123,6 +197,51 @@ async def test_a_closed_port_and_a_name_without_address_are_distinguished() -> N
     unknown = await found(25, smtp_host="smtp.invalid")
     assert statuses(unknown) == {"name": "failed"}
     assert unknown["SMTP name"].found.startswith("smtp.invalid has no address: ")
+
+
+@contextmanager
+def silent(port: int) -> Iterator[str]:
+    """Occupy the port of another address of this machine, and do not answer connections; yield the address."""
+    with socket.socket() as listener, ExitStack() as waiting:
+        listener.bind(("127.0.0.3", port))
+        listener.listen(0)
+        for _ in range(4):  # the kernel drops further connections without an answer
+            client = waiting.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(("127.0.0.3", port))
+        yield "127.0.0.3"
+
+
+def resolve_to(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
+    """Let names have these addresses, as a DNS server would."""
+
+    async def resolve(_: str, port: int) -> list[tuple[object, ...]]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, port)) for address in addresses]
+
+    monkeypatch.setattr(smtp_addresses, "resolve", resolve)
+
+
+async def test_an_address_that_does_not_answer_is_a_warning_and_the_others_are_checked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(smtp_addresses, "CONNECT_SECONDS", 0.2)
+    async with scripted_smtp.running() as server:
+        with silent(server.port) as address:
+            resolve_to(monkeypatch, address, "127.0.0.1")
+            findings = await found(server.port)
+            resolve_to(monkeypatch, address)
+            unreachable = await found(server.port)
+    assert statuses(findings) == {"name": "warning", "server": "ok", "TLS": "ok", "login": "ok"}
+    assert findings["SMTP name"].found.endswith(f"; no answer within 0.2 s from {address}")
+    assert statuses(unreachable) == {"name": "warning", "server": "failed"}
+    assert unreachable["SMTP server"].found == f"{address} port {server.port}: no answer within 0.2 s"
+
+
+async def test_an_address_that_refuses_connections_is_no_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with scripted_smtp.running() as server:
+        resolve_to(monkeypatch, "127.0.0.3", "127.0.0.1")
+        findings = await found(server.port)
+    assert statuses(findings) == {"name": "ok", "server": "ok", "TLS": "ok", "login": "ok"}
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tracker.commands import json_documents
-from tracker.commands.json_documents import Broken, Document
+from tracker.commands.json_documents import Broken, Document, Wrapper
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,18 +38,19 @@ FORMS: dict[str, Callable[[list[Any]], str]] = {
     "array of lines": lambda given: "[\n" + ",\n".join(map(json.dumps, given)) + "\n]\n",
     "answer": lambda given: json.dumps({"Messages": given}),
     "answer, pretty-printed": lambda given: json.dumps({"Messages": given, "More": [{"a": 1}]}, indent=4),
+    "records of a function": lambda given: json.dumps({"Records": given}, indent=2),
     "two answers": lambda given: "\n".join(json.dumps({"Messages": part}, indent=4) for part in (given[:2], given[2:])),
 }
 
 
 def read(text: str, size: int = 1000) -> list[Document | Broken]:
     pieces = (text[at : at + size] for at in range(0, len(text), size))
-    return list(json_documents.read(pieces, wrapper="Messages"))
+    return list(json_documents.read(pieces, wrappers={"messages", "records"}))
 
 
 def contents(found: list[Document | Broken]) -> list[Any]:
     """Return the value of each document, and the line of broken text."""
-    return [one.value if isinstance(one, Document) else one.line for one in found]
+    return [one.line if isinstance(one, Broken) else one.value for one in found if not isinstance(one, Wrapper)]
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -105,7 +106,18 @@ def test_broken_text_is_reported_by_its_first_line(text: str, found: list[Any]) 
 
 def test_each_message_of_an_answer_has_its_own_line() -> None:
     answer = json.dumps({"Messages": [{"a": 1}, {"b": 2}]}, indent=4)
-    assert [one.line for one in read(f"{answer}\n{answer}\n")] == [3, 6, 13, 16]
+    assert [one.line for one in read(f"{answer}\n{answer}\n")] == [1, 3, 6, 11, 13, 16]
+
+
+@pytest.mark.parametrize("name", ["Messages", "messages", "Records", "RECORDS"])
+def test_the_other_fields_of_an_answer_precede_its_list(name: str) -> None:
+    text = json.dumps({name: [{"a": 1}], "NextToken": "t", "B": [2]})
+    assert read(text + '{"a": 2}') == [
+        Wrapper(1, {"NextToken": "t", "B": [2]}),
+        Document(1, {"a": 1}),
+        Document(1, {"a": 2}),
+    ]
+    assert read(json.dumps({name: [], "C": 1})) == [Wrapper(1, {"C": 1})]
 
 
 def test_a_syntax_error_is_named_with_its_own_line() -> None:
@@ -134,6 +146,6 @@ def test_no_more_than_the_lines_of_a_document_are_read_ahead() -> None:
             held += 1
             yield '{"a": {"b": [1, 2, 3]}}\n' * 10
 
-    for number, _ in enumerate(json_documents.read(pieces(), wrapper="Messages"), 1):
+    for number, _ in enumerate(json_documents.read(pieces(), wrappers={"messages", "records"}), 1):
         assert held <= number // 10 + 1
     assert number == 1000

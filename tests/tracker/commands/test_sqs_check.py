@@ -74,6 +74,72 @@ async def test_a_missing_permission_is_named(sqs: SqsEndpoint, action: str, perm
     assert (findings[PERMISSIONS].status, findings[PERMISSIONS].found) == ("failed", f"denied: {permission}")
 
 
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("InvalidAttributeValue", 400),  # ElasticMQ
+        ("InvalidAttributeName", 400),
+        ("InvalidParameterValue", 400),
+        ("ReadCountOutOfRange", 400),
+        ("ReceiptHandleIsInvalid", 404),
+        ("ReceiptHandleIsInvalid ", 400),
+        ("MessageNotInflight", 400),
+        ("AWS.SimpleQueueService.MessageNotInFlight", 400),  # GoAWS
+        ("AWS.SimpleQueueService.QueueExists", 404),
+        ("AWS.SimpleQueueService.ValidationError", 400),
+        ("ValidationException", 400),
+        ("MissingParameter", 400),
+        ("400", 400),
+        ("404", 404),
+    ],
+)
+async def test_any_refusal_of_the_parameters_shows_the_permission(sqs: SqsEndpoint, code: str, status: int) -> None:
+    for action in ("ReceiveMessage", "DeleteMessage", "ChangeMessageVisibility"):
+        sqs.fail_next(action, code, status)
+    findings = await found(sqs.queue_url)
+    assert findings[PERMISSIONS].status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("AccessDeniedException", 400),
+        ("KMS.AccessDeniedException", 400),
+        ("KMS.DisabledException", 400),
+        ("AWS.SimpleQueueService.NonExistentQueue", 400),
+        ("QueueDoesNotExist", 400),
+        ("InvalidClientTokenId", 403),
+        ("SignatureDoesNotMatch", 403),
+        ("UnsupportedOperation", 400),
+        ("UnknownOperationException", 404),
+        ("RequestThrottled", 400),
+        ("403", 403),
+        ("InternalFailure", 500),
+        ("ServiceUnavailable", 503),
+    ],
+)
+async def test_a_refusal_for_another_reason_does_not_show_the_permission(
+    sqs: SqsEndpoint, code: str, status: int
+) -> None:
+    sqs.fail_next("DeleteMessage", code, status, times=9)
+    findings = await found(sqs.queue_url)
+    assert findings[PERMISSIONS].status == "failed"
+
+
+async def test_no_call_asks_for_a_number_of_messages_that_a_server_could_return(sqs: SqsEndpoint) -> None:
+    await found(sqs.queue_url)
+    [receive] = [call.payload for call in sqs.requests if call.action == "ReceiveMessage"]
+    assert receive["MaxNumberOfMessages"] < -1  # GoAWS and LocalStack return one message for 0, LocalStack all for -1
+    assert receive["WaitTimeSeconds"] < 0
+
+
+async def test_a_server_without_attributes_is_a_warning_and_its_permissions_are_checked(sqs: SqsEndpoint) -> None:
+    for code in ("UnsupportedOperation", "InvalidAttributeName"):
+        sqs.fail_next("GetQueueAttributes", code, 400)
+        findings = await found(sqs.queue_url)
+        assert (findings[QUEUE].status, findings[PERMISSIONS].status) == ("warning", "ok")
+
+
 async def test_without_permission_for_the_attributes_the_others_are_still_checked(sqs: SqsEndpoint) -> None:
     sqs.fail_next("GetQueueAttributes", "AccessDenied", 403)
     findings = await found(sqs.queue_url)
@@ -82,10 +148,17 @@ async def test_without_permission_for_the_attributes_the_others_are_still_checke
 
 
 @pytest.mark.parametrize(
-    ("error", "advice"), [("InvalidClientTokenId", "renew them"), ("InternalFailure", "the network to AWS")]
+    ("error", "status", "advice"),
+    [
+        ("InvalidClientTokenId", 403, "renew them"),
+        ("InternalFailure", 403, "the network to AWS"),
+        ("404", 404, "check the URL"),  # a web server that is not a queue
+    ],
 )
-async def test_a_queue_whose_attributes_cannot_be_read_is_a_failure(sqs: SqsEndpoint, error: str, advice: str) -> None:
-    sqs.fail_next("GetQueueAttributes", error, 403)
+async def test_a_queue_whose_attributes_cannot_be_read_is_a_failure(
+    sqs: SqsEndpoint, error: str, status: int, advice: str
+) -> None:
+    sqs.fail_next("GetQueueAttributes", error, status)
     findings = await found(sqs.queue_url)
     assert findings[QUEUE].status == "failed"
     assert advice in findings[QUEUE].advice

@@ -57,7 +57,8 @@ def replay(file: str, failed_to: Path | None, *, dry_run: bool, no_announce: boo
     """Apply saved SQS messages, such as those of a dead-letter queue, like live ones.
 
     FILE has one JSON document a line, or answers of "aws sqs receive-message", or arrays. A document is the body of a
-    message, or a whole message (MessageId, Body). The file may be compressed with gzip; - is standard input.
+    message, a whole message (MessageId, Body), or the event of a Lambda function (Records). The file may be compressed
+    with gzip; - is standard input.
 
     Each event updates the record and the suppression list (with SUPPRESSION_ENABLED=true) and is published as a push
     event, like a live one. An event that was applied before is a duplicate and changes nothing, so a replay can be

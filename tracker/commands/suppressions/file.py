@@ -3,7 +3,7 @@
 """Pure: the suppression list as a file, in the formats of the suppression list of an Amazon SES account.
 
 CSV with the columns of the account's list (`EmailAddress,Reason,LastUpdateTime`), CSV without a header as for SES's
-bulk import (`address,BOUNCE`), and JSON: newline-delimited, or the answer of `aws sesv2 list-suppressed-destinations`.
+bulk import (`address,BOUNCE`), and JSON: newline-delimited, or answers of `aws sesv2 list-suppressed-destinations`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import msgspec
 
 from shared import contract, suppression_list
 from tracker.commands import input_file, json_documents
-from tracker.commands.json_documents import Broken, Document
+from tracker.commands.json_documents import Broken, Document, Wrapper
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -39,10 +39,21 @@ COLUMNS: Final = {
     "emailid": "email_id",
 }
 """The names of columns and JSON fields, in lower case and without blanks, `_` and `-`."""
-SUMMARIES: Final = "SuppressedDestinationSummaries"
+SUMMARIES: Final = "suppresseddestinationsummaries"
+NEXT_PAGE: Final = "nexttoken"
 MAX_LINE_CHARACTERS: Final = 64 << 10
 
 _JSON = re.compile(r'\s*(?:\{\s*(?:"|\Z|\})|\[)')
+
+
+class Incomplete(Exception):
+    """The last answer of AWS is not the last page of its list. The message says what is wrong."""
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """The beginning of an answer of AWS; `has_more` if it has a NextToken."""
+
+    has_more: bool
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -52,19 +63,59 @@ class Row(msgspec.Struct, frozen=True):
     entry: Suppression
 
 
+Part = Answer | dict[str, Any] | str
+"""An answer of AWS begins, the fields of a row, or the error of a row."""
+
+
 def read(pieces: Iterable[str], *, reason: str, now: datetime) -> Iterator[Row | Broken]:
-    """Yield the rows of a file; a row without reason or time gets `reason` or `now`."""
+    """Yield the rows of a file; a row without reason or time gets `reason` or `now`.
+
+    Those in answers of AWS are yielded after the last answer was read.
+
+    Raises:
+        Incomplete: the last answer has a NextToken.
+    """
     rest = iter(pieces)
     first = next(rest, "")
     joined = itertools.chain([first], rest)
-    for line, fields in _from_json(joined) if _JSON.match(first) else _from_csv(joined):
-        if isinstance(fields, str):
-            yield Broken(line, fields)
-            continue
-        try:
-            yield Row(line, _entry(fields, reason, now))
-        except ValueError as error:
-            yield Broken(line, str(error))
+    if _JSON.match(first):
+        yield from _complete(_from_json(joined), reason, now)
+    else:
+        yield from (_row(line, fields, reason, now) for line, fields in _from_csv(joined))
+
+
+def _complete(parts: Iterable[tuple[int, Part]], reason: str, now: datetime) -> Iterator[Row | Broken]:
+    """Yield the rows; from the first answer of AWS on, hold them until it is known that the list is complete.
+
+    Raises:
+        Incomplete: the last answer has a NextToken.
+    """
+    answer: Answer | None = None
+    held: list[Row | Broken] = []
+    for line, part in parts:
+        if isinstance(part, Answer):
+            answer = part
+        elif answer:
+            held.append(_row(line, part, reason, now))
+        else:
+            yield _row(line, part, reason, now)
+    if answer and answer.has_more:
+        raise Incomplete(_incomplete(held))
+    yield from held
+
+
+def _incomplete(held: Sequence[Row | Broken]) -> str:
+    broken = next((f"; line {row.line}: {row.why}" for row in held if isinstance(row, Broken)), "")
+    return f"the last answer of AWS has a NextToken, so the list has more pages{broken}"
+
+
+def _row(line: int, fields: dict[str, Any] | str, reason: str, now: datetime) -> Row | Broken:
+    if isinstance(fields, str):
+        return Broken(line, fields)
+    try:
+        return Row(line, _entry(fields, reason, now))
+    except ValueError as error:
+        return Broken(line, str(error))
 
 
 def header() -> str:
@@ -124,7 +175,8 @@ def _columns(cells: Sequence[str]) -> list[str]:
 
 
 def _known(name: str) -> str:
-    return COLUMNS.get(re.sub(r"[\s_-]", "", name).lower(), name)
+    folded = re.sub(r"[\s_-]", "", name).lower()
+    return folded if folded in (SUMMARIES, NEXT_PAGE) else COLUMNS.get(folded, name)
 
 
 def _named(columns: Sequence[str], cells: Sequence[str]) -> dict[str, Any] | str:
@@ -133,15 +185,37 @@ def _named(columns: Sequence[str], cells: Sequence[str]) -> dict[str, Any] | str
     return dict(zip(columns, cells, strict=False))
 
 
-def _from_json(pieces: Iterable[str]) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    for document in json_documents.read(pieces, wrapper=SUMMARIES):
+def _from_json(pieces: Iterable[str]) -> Iterator[tuple[int, Part]]:
+    """Yield the beginning of each answer of AWS, and the fields of each row, or the error."""
+    for document in json_documents.read(pieces, wrappers=(SUMMARIES,)):
         match document:
             case Broken():
                 yield document.line, document.why
+            case Wrapper(value=fields):
+                yield document.line, _answer(_with_known_names(fields))
             case Document(value=dict() as fields):
-                yield document.line, {_known(name): field for name, field in fields.items()}
+                yield from ((document.line, part) for part in _parts(_with_known_names(fields)))
             case _:
                 yield document.line, "not a JSON object"
+
+
+def _parts(fields: dict[str, Any]) -> Iterator[Part]:
+    """Yield a row, or the answer and the rows of an object whose list is not its first field."""
+    entries = fields.get(SUMMARIES)
+    if not isinstance(entries, list):
+        yield fields
+        return
+    yield _answer(fields)
+    for entry in entries:
+        yield _with_known_names(entry) if isinstance(entry, dict) else "not a JSON object"
+
+
+def _answer(fields: dict[str, Any]) -> Answer:
+    return Answer(has_more=bool(fields.get(NEXT_PAGE)))
+
+
+def _with_known_names(fields: dict[str, Any]) -> dict[str, Any]:
+    return {_known(name): field for name, field in fields.items()}
 
 
 def _entry(fields: dict[str, Any], default_reason: str, now: datetime) -> Suppression:

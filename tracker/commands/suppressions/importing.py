@@ -19,6 +19,7 @@ from tracker.commands import input_file
 from tracker.commands.input_file import Unreadable
 from tracker.commands.json_documents import Broken
 from tracker.commands.suppressions import file as file_format
+from tracker.commands.suppressions.file import Incomplete
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,6 +31,14 @@ if TYPE_CHECKING:
 
     Opened = AbstractAsyncContextManager[tuple[SuppressionList, BucketScan]]
 
+ALL_PAGES: Final = """None of its addresses was imported.
+The AWS CLI gets all pages by itself, without its options --max-items and --no-paginate:
+  aws sesv2 list-suppressed-destinations | lfx-email-tracker suppressions import -
+To get one page after the other, append them to a file, and import it after the last page:
+  aws sesv2 list-suppressed-destinations --no-paginate > list.json
+  while token=$(jq -ers '.[-1].NextToken' list.json); do
+    aws sesv2 list-suppressed-destinations --no-paginate --next-token "$token" >> list.json || break
+  done"""
 CONTINUE: Final = "To continue, repeat the command: entries that are in the list are kept."
 BATCH: Final = 512
 CONCURRENCY: Final = 32  # addresses
@@ -50,7 +59,7 @@ def run(file: str, reason: str, opened: Opened, *, replace: bool, as_json: bool)
     """Import a file into the list that is `opened`, and print the counts.
 
     Raises:
-        Failed: a row is wrong, or the file cannot be read to its end.
+        Failed: a row is wrong, the file cannot be read to its end, or pages of an answer of AWS are missing.
         Unreachable: KV did not answer.
         SystemExit: a signal interrupted the import.
     """
@@ -70,6 +79,9 @@ def run(file: str, reason: str, opened: Opened, *, replace: bool, as_json: bool)
         _print(done, as_json=as_json)
         command.say(f"Interrupted. {CONTINUE}")
         raise
+    except Incomplete as error:
+        _print(done, as_json=as_json)
+        raise command.Failed(f"{error}. {ALL_PAGES}") from error
     except (StoreUnavailable, Unreadable) as error:
         _print(done, as_json=as_json)
         kind = command.Unreachable if isinstance(error, StoreUnavailable) else command.Failed

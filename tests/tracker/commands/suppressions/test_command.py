@@ -179,6 +179,21 @@ async def test_wrong_rows_are_reported_by_line_and_the_others_added_once(operato
     assert documents(shown)[0]["reason"] == "manual"  # of the last row
 
 
+@pytest.mark.parametrize("page", ['{{"NextToken": "t", {}}}', '{{{}, "NextToken": "t"}}', '[{{{}, "NextToken": "t"}}]'])
+async def test_a_page_of_an_answer_of_aws_is_refused_and_nothing_is_imported(operator: Operator, page: str) -> None:
+    entries = '"SuppressedDestinationSummaries": [{"EmailAddress": "ada@x.org", "Reason": "BOUNCE"}]'
+    refused = await operator.run("suppressions", "import", "-", "--json", text=page.format(entries))
+    assert (refused.exit_code, documents(refused)[0]["added"]) == (1, 0)
+    assert refused.stderr.startswith(
+        "Error: the last answer of AWS has a NextToken, so the list has more pages. None of"
+    )
+    assert "--no-paginate --next-token" in refused.stderr
+    assert (await operator.run("suppressions", "list")).stdout == ""
+    text = page.format(entries) + "{" + entries + "}"
+    complete = await operator.run("suppressions", "import", "-", "--json", text=text)
+    assert (complete.exit_code, documents(complete)[0]["added"], documents(complete)[0]["kept"]) == (0, 1, 1)
+
+
 async def test_an_export_that_fails_does_not_change_the_file(
     operator: Operator, bucket: KeyValue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -14,7 +16,10 @@ from hypothesis import strategies as st
 from shared.contract import SUPPRESSION_REASONS, Suppression
 from tracker.commands.json_documents import Broken
 from tracker.commands.suppressions import file as file_format
-from tracker.commands.suppressions.file import Row
+from tracker.commands.suppressions.file import Incomplete, Row
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678900, tzinfo=UTC)
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -40,7 +45,11 @@ def entry(address: str = "ada@x.org", reason: str = "bounce", at: datetime = NOO
         '{"address":"ada@x.org","reason":"bounce","detail":"","email_id":"","suppressed_at":"2026-01-31T12:00:00Z"}',
         (
             '{"SuppressedDestinationSummaries":[{"EmailAddress":"ada@x.org","Reason":"BOUNCE",'
-            '"LastUpdateTime":"2026-01-31T12:00:00+00:00"}],"NextToken":"x"}'
+            '"LastUpdateTime":"2026-01-31T12:00:00+00:00"}],"NextToken":null}'
+        ),
+        (
+            '{"$metadata": {"attempts": 1}, "suppressed_destination_summaries": [{"email_address":"ada@x.org",'
+            '"reason":"BOUNCE","last_update_time":"2026-01-31T12:00:00+00:00"}]}'
         ),
         (
             '{\n  "SuppressedDestinationSummaries": [\n {"EmailAddress":"ada@x.org","Reason":"BOUNCE",'
@@ -51,6 +60,67 @@ def entry(address: str = "ada@x.org", reason: str = "bounce", at: datetime = NOO
 def test_each_format_of_ses_and_of_the_commands_is_read(text: str) -> None:
     assert [one.entry for one in read(text) if isinstance(one, Row)] == [entry()]
     assert not any(isinstance(one, Broken) for one in read(text))
+
+
+def page(name: str, token: str | None = None, *, is_token_first: bool = False) -> dict[str, Any]:
+    """Return an answer of AWS with one address."""
+    entries = {"SuppressedDestinationSummaries": [{"EmailAddress": f"{name}@x.org", "Reason": "BOUNCE"}]}
+    tokens = {"NextToken": token} if token is not None else {}
+    return tokens | entries if is_token_first else entries | tokens
+
+
+PAGES = [page("a", "t1"), page("b", "t2"), page("c")]
+JOINED: dict[str, Callable[[list[Any]], str]] = {
+    "one a line": lambda pages: "\n".join(map(json.dumps, pages)),
+    "one behind the other": lambda pages: "".join(map(json.dumps, pages)),
+    "pretty-printed": lambda pages: "\n".join(json.dumps(one, indent=4) for one in pages),
+    "as an array": json.dumps,
+    "as an array, pretty-printed": lambda pages: json.dumps(pages, indent=4),
+}
+
+
+@pytest.mark.parametrize("joined", JOINED)
+@pytest.mark.parametrize(
+    "incomplete",
+    [
+        [page("a", "t1")],
+        [page("a", "t1", is_token_first=True)],
+        [{"nextToken": "t1", "ResponseMetadata": {}, "suppressedDestinationSummaries": []}],
+        [{"SuppressedDestinationSummaries": [], "NextToken": "t1"}],
+        [page("a") | {"ResponseMetadata": {}, "NextToken": "t1"}],
+        PAGES[:2],
+        [page("a"), page("b", "t2")],
+        [page("a", "t1"), {"EmailAddress": "b@x.org"}],
+    ],
+)
+def test_a_list_that_lacks_its_last_page_has_no_rows(joined: str, incomplete: list[Any]) -> None:
+    rows = file_format.read([JOINED[joined](incomplete)], reason="manual", now=NOW)
+    with pytest.raises(Incomplete, match="has a NextToken, so the list has more pages"):
+        next(rows)
+
+
+@pytest.mark.parametrize("joined", JOINED)
+@pytest.mark.parametrize("complete", [PAGES, [page("a", ""), page("b"), page("c")], [*PAGES[:2], page("c", "")]])
+def test_all_pages_of_a_list_one_after_the_other_are_read(joined: str, complete: list[Any]) -> None:
+    found = read(JOINED[joined](complete))
+    assert [one.entry.address for one in found if isinstance(one, Row)] == ["a@x.org", "b@x.org", "c@x.org"]
+    assert len(found) == 3
+
+
+def test_a_last_page_that_is_broken_is_reported_as_missing_with_its_line() -> None:
+    with pytest.raises(Incomplete, match="more pages; line 2: not JSON: "):
+        read(f"{json.dumps(PAGES[0])}\n{json.dumps(PAGES[2])[:-9]}\n")
+
+
+def test_a_wrong_row_of_an_answer_does_not_affect_the_others() -> None:
+    for first in ({}, {"Other": 1}):
+        entries = [5, {"EmailAddress": "nobody"}, {"EmailAddress": "a@x.org"}]
+        found = read(json.dumps(first | {"SuppressedDestinationSummaries": entries}))
+        assert [one.why for one in found if isinstance(one, Broken)] == [
+            "not a JSON object",
+            "not a valid email address: nobody",
+        ]
+        assert [one.entry.address for one in found if isinstance(one, Row)] == ["a@x.org"]
 
 
 @pytest.mark.parametrize("text", ["ada@x.org", "EmailAddress\nada@x.org\n", "EmailAddress,Reason\nada@x.org,\n"])
