@@ -46,7 +46,6 @@ TEMPLATED: Final[Mapping[str, Encode]] = {
 }
 """The fields with placeholders, and how a value is encoded in them."""
 
-_ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)\}")
 _ANY_DOMAIN = submission.Policy(
     sender=addresses.Mailbox("", "", ""),
@@ -96,12 +95,10 @@ class Mailing(msgspec.Struct, frozen=True):
 def read(lines: Iterable[str], given: Mapping[str, str], tags: Mapping[str, str]) -> Mailing:
     """Read a whole file; `given` holds the fields that all rows share, also html and text.
 
-    The lines must be decoded with `surrogateescape`, so that the line of a byte that is not UTF-8 is known.
-
     Raises:
         InvalidMailing: the header, the template or a row is not valid.
     """
-    reader = csv.reader(_utf8(lines), strict=True)
+    reader = csv.reader(lines, strict=True)
     used = _placeholders([*(given.get(name, "") for name in TEMPLATED), *tags.values()])
     try:
         header = [name.strip() for name in next(reader, [])]
@@ -114,14 +111,6 @@ def read(lines: Iterable[str], given: Mapping[str, str], tags: Mapping[str, str]
     if not rows:
         raise InvalidMailing(["there are no rows below the header"])
     return Mailing(rows, [name for name in header if name not in FIELDS and name not in used])
-
-
-def _utf8(lines: Iterable[str]) -> Iterator[str]:
-    for number, line in enumerate(lines, 1):
-        if wrong := _ESCAPED_BYTE.search(line):
-            byte = wrong[0].encode(errors="surrogateescape").hex()
-            raise InvalidMailing([f"line {number}: byte 0x{byte} is not UTF-8"])
-        yield line
 
 
 def _placeholders(templates: Iterable[str]) -> list[str]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 import msgspec
 
+from relay.commands import text_file
 from relay.commands.mailing import rows
 from relay.commands.mailing.mailer import Mailer
 from relay.commands.mailing.results import ResultError, ResultFile
@@ -90,10 +91,12 @@ def send_rows(csv_file: Path, fields: Mapping[str, str], tags: Mapping[str, str]
 
 def _read(csv_file: Path, fields: Mapping[str, str], tags: Mapping[str, str]) -> Mailing:
     try:
-        with csv_file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
-            mailing = rows.read(lines, fields, tags)
+        text = text_file.decode(csv_file.read_bytes())
+        mailing = rows.read(text_file.lines(text), fields, tags)
     except OSError as error:
         raise command.WrongUsage(f"{csv_file}: {error.strerror}") from error
+    except text_file.Undecodable as error:
+        raise command.WrongUsage(f"{csv_file}: nothing was sent\n  {error}") from error
     except rows.InvalidMailing as error:
         shown = error.problems[:MAX_PROBLEMS]
         more = len(error.problems) - len(shown)

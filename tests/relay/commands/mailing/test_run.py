@@ -71,6 +71,25 @@ async def test_a_byte_that_is_not_utf_8_is_reported_with_its_line(nats_server: N
     assert result.stderr.endswith("nothing was sent\n  line 51: byte 0xff is not UTF-8\n")
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+async def test_files_with_byte_order_marks_are_read_and_no_mark_is_sent(
+    nats_server: NatsServer, folder: Folder, encoding: str
+) -> None:
+    parts = ("to,name\n", '"a@b.org",A\n', "c@d.org,\ufeffC")
+    folder.people.write_bytes(b"".join(part.encode(encoding) for part in parts))
+    for name in ("mail.html", "mail.txt"):
+        body = folder.people.with_name(name)
+        body.write_bytes("\ufeffDear\r\n".encode(encoding) + "{name}".encode(encoding))
+    async with service(nats_server) as relay:
+        result = await folder.send_all("--subject", "\ufeffHello {\ufeffname}", "--tag", "\ufeffa=\ufeff1")
+    assert result.exit_code == 0
+    assert sorted((one["to"], one["subject"], one["html"], one["text"]) for one in relay.requests) == [
+        ("a@b.org", "Hello A", "Dear\nA", "Dear\nA"),
+        ("c@d.org", "Hello C", "Dear\nC", "Dear\nC"),
+    ]
+    assert relay.requests[0]["tags"] == {"a": "1"}
+
+
 async def test_a_request_is_repeated_while_the_service_is_busy(nats_server: NatsServer, folder: Folder) -> None:
     folder.write(3)
     busy = [BUSY] * 4
