@@ -101,8 +101,9 @@ def send(csv_file: Path | None, tags: Mapping[str, str], **options: Any) -> None
     Sends requests to the running relay over NATS, as any caller does, and prints the ids.
 
     With --csv, a column that has the name of a field (to, subject, group_id, from, from_display_name, reply_to,
-    unsubscribe_url, idempotency_key) replaces its option. Every column fills {column} in the subject, the bodies
-    (escaped in HTML), the URL (percent-encoded), the key and the tags. All rows are checked before the first is sent.
+    unsubscribe_url, idempotency_key) replaces its option. Every column fills {column} or {{column}} in the
+    subject, the bodies (escaped in HTML), the URL (percent-encoded), the key and the tags; case does not matter.
+    All rows and placeholders are checked before the first is sent.
     The result file has the outcome of each row; after an interruption, the same command sends the remaining rows.
 
     \b

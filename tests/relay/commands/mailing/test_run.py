@@ -71,6 +71,16 @@ async def test_a_byte_that_is_not_utf_8_is_reported_with_its_line(nats_server: N
     assert result.stderr.endswith("nothing was sent\n  line 51: byte 0xff is not UTF-8\n")
 
 
+async def test_a_placeholder_is_filled_or_nothing_is_sent(nats_server: NatsServer, folder: Folder) -> None:
+    folder.people.write_text("to,First Name,name\na@b.org,Ada,L\n")
+    async with service(nats_server) as relay:
+        refused = await folder.send_all("--subject", "Dear %First_Name%")
+        assert (refused.exit_code, relay.requests) == (2, [])
+        assert "  subject: %First_Name% is not filled in: write {First Name}" in refused.stderr
+        assert (await folder.send_all("--subject", "Dear {first name}")).exit_code == 0
+    assert relay.requests[0]["subject"] == "Dear Ada"
+
+
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
 async def test_files_with_byte_order_marks_are_read_and_no_mark_is_sent(
     nats_server: NatsServer, folder: Folder, encoding: str
