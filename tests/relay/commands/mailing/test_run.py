@@ -10,6 +10,7 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import nats
 import pytest
 from tenacity import wait_fixed
 
@@ -22,6 +23,8 @@ from tests.stack import child
 from tests.stack.ports import free_port
 
 if TYPE_CHECKING:
+    from nats.aio.msg import Msg
+
     from tests.relay.commands.sending import Folder
     from tests.stack.nats_server import NatsServer
 
@@ -33,6 +36,7 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses and patience of less than a second."""
     monkeypatch.setattr(mailer, "PAUSES", wait_fixed(0.01))
     monkeypatch.setattr(mailer, "PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(mailer, "BUSY_PATIENCE_SECONDS", 0.5)
     monkeypatch.setattr(caller, "PATIENCE_SECONDS", 0.5)
 
 
@@ -109,6 +113,38 @@ async def test_a_request_is_repeated_while_the_service_is_busy(nats_server: Nats
     assert set(folder.statuses().values()) == {"sent"}
 
 
+@pytest.mark.parametrize("hold_seconds", [0, 0.15])
+async def test_a_row_is_not_abandoned_while_others_are_sent_at_a_low_rate(
+    nats_server: NatsServer, folder: Folder, hold_seconds: float
+) -> None:
+    folder.write(20)
+    loop = asyncio.get_running_loop()
+    next_at = loop.time()
+
+    async def on_message(msg: Msg) -> None:
+        nonlocal next_at
+        deadline = loop.time() + hold_seconds
+        while (now := loop.time()) < next_at and now < deadline:
+            await asyncio.sleep(0.01)
+        is_busy = now < next_at
+        if not is_busy:
+            next_at = now + 0.1
+        await msg.respond(json.dumps(BUSY if is_busy else sent(json.loads(msg.data))).encode())
+
+    async with await nats.connect(nats_server.url) as client:
+
+        async def at_once(msg: Msg) -> None:
+            tasks.append(asyncio.create_task(on_message(msg)))
+
+        tasks: list[asyncio.Task[None]] = []
+        await client.subscribe(contract.SEND_EMAIL_SUBJECT, cb=at_once)
+        await client.flush()
+        result = await folder.send_all("--json")
+        await asyncio.gather(*tasks)
+    summary = json.loads(result.stdout)
+    assert (result.exit_code, summary["sent"], summary["unknown"], summary["failed"]) == (0, 20, 0, 0)
+
+
 async def test_a_service_that_stays_busy_ends_the_run_and_the_next_run_sends_the_rest(
     nats_server: NatsServer, folder: Folder
 ) -> None:
@@ -116,7 +152,7 @@ async def test_a_service_that_stays_busy_ends_the_run_and_the_next_run_sends_the
     async with service(nats_server, lambda _: BUSY) as relay:
         result = await folder.send_all("--concurrency", "2")
         assert (result.exit_code, set(folder.statuses().values())) == (3, {"unsent"})
-        assert "busy or unreachable for 0.3 s. Run the same command again" in result.stderr
+        assert "busy for 0.5 s. Run the same command again" in result.stderr
         relay.reply = sent
         assert (await folder.send_all()).exit_code == 0
     assert len(folder.statuses()) == 20
