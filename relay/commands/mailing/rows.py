@@ -9,6 +9,7 @@ the tags and in the fields of TEMPLATED.
 from __future__ import annotations
 
 import csv
+import hashlib
 import re
 from typing import TYPE_CHECKING, Final
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     Table = Sequence[tuple[int, list[str]]]  # the line on which each row ends, and its cells
 
 REQUIRED: Final = ("to", "subject")
+DIGEST_CHARACTERS: Final = 16
 _ANY_DOMAIN = submission.Policy(
     sender=addresses.Mailbox("", "", ""),
     display_name="",
@@ -48,11 +50,15 @@ class InvalidMailing(Exception):
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One email to send; `number` counts the rows from 1, `line` is where the row ends in the file."""
+    """One email to send; `number` counts the rows from 1, `line` is where the row ends in the file.
+
+    `digest` is that of the request without the group that the run chooses.
+    """
 
     number: int
     line: int
     request: SendEmailRequest
+    digest: str = ""
 
     @property
     def to(self) -> str:
@@ -135,8 +141,12 @@ def _rows(header: Sequence[str], table: Table, template: Template, finder: Finde
         problems += [f"line {line}: {one}" for one in [*_problems(request), *template.cell_problems(finder, values)]]
         if (key := request.idempotency_key) and (first := keys.setdefault(key, line)) != line:
             problems.append(f"line {line}: same idempotency_key as line {first}: {key}")
-        rows.append(Row(len(rows) + 1, line, request))
+        rows.append(Row(len(rows) + 1, line, request, _digest(request)))
     return rows, problems
+
+
+def _digest(request: SendEmailRequest) -> str:
+    return hashlib.sha256(msgspec.json.encode(request)).hexdigest()[:DIGEST_CHARACTERS]
 
 
 def _problems(request: SendEmailRequest) -> list[str]:

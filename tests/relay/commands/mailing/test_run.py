@@ -52,7 +52,7 @@ async def test_each_row_is_sent_once_into_one_group_and_the_second_run_sends_not
     assert sorted(relay.recipients) == sorted(f"p{number}@example.com" for number in range(1, 31))
     assert {request["group_id"] for request in relay.requests} == {summary["group_id"]}
     assert relay.requests[0]["html"] == f"<p>Hello {relay.requests[0]['text'].removeprefix('Hello ')}</p>"
-    assert (second.exit_code, f"group_id  {summary['group_id']}" in second.stdout) == (0, True)
+    assert (second.exit_code, f"group_id     {summary['group_id']}" in second.stdout) == (0, True)
 
 
 async def test_an_invalid_row_is_reported_with_its_line_and_nothing_is_sent(
@@ -227,6 +227,89 @@ async def test_a_result_file_of_other_rows_is_refused(nats_server: NatsServer, f
         result = await folder.send_all()
     assert (result.exit_code, len(relay.requests)) == (2, 2)
     assert "row 1 was p1@example.com, and is now other@example.com" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        "--subject=Other {name}",
+        "--text=other.txt",
+        "--html=other.txt",
+        "--tag=a=1",
+        "--from=c@d.org",
+        "--group-id=g",
+        "--idempotency-key=k-{to}",
+        "--unsubscribe-url=https://b.org/u",
+    ],
+)
+async def test_a_result_file_of_another_mailing_is_refused(
+    nats_server: NatsServer, folder: Folder, changed: str
+) -> None:
+    folder.write(2)
+    other = folder.people.with_name("other.txt")
+    other.write_text("Other {name}")
+    async with service(nats_server) as relay:
+        assert (await folder.send_all()).exit_code == 0
+        result = await folder.send_all(changed.replace("other.txt", str(other)))
+        assert (result.exit_code, result.stdout, len(relay.requests)) == (2, "", 2)
+        assert "the result file belongs to another mailing: row 1, p1@example.com, is sent" in result.stderr
+        assert "Use --result with another file" in result.stderr
+        elsewhere = str(folder.people.with_name("second.csv"))
+        again = await folder.send_all(changed.replace("other.txt", str(other)), "--result", elsewhere)
+        assert (again.exit_code, len(relay.requests)) == (0, 4)
+
+
+async def test_other_values_for_rows_that_were_sent_are_another_mailing(
+    nats_server: NatsServer, folder: Folder
+) -> None:
+    folder.write(2)
+    async with service(nats_server) as relay:
+        await folder.send_all()
+        folder.people.write_text(folder.people.read_text().replace("P 2", "Q 2"))
+        result = await folder.send_all()
+        assert (result.exit_code, "another mailing: row 2, p2@example.com" in result.stderr) == (2, True)
+    assert len(relay.requests) == 2
+
+
+async def test_rows_that_were_not_sent_may_be_corrected_and_further_ones_appended(
+    nats_server: NatsServer, folder: Folder
+) -> None:
+    folder.write(3)
+    refused = {"p2@example.com"}
+    async with service(nats_server, lambda one: {"error": "x"} if one["to"] in refused else sent(one)) as relay:
+        await folder.send_all()
+        folder.people.write_text(folder.people.read_text().replace("P 2", "Q 2") + "\np4@example.com,P 4")
+        assert (await folder.send_all()).exit_code == 2
+        refused.clear()
+        result = await folder.send_all("--retry-refused", "--json")
+    summary = json.loads(result.stdout)
+    assert (result.exit_code, summary["sent"], summary["sent_before"], summary["sent_now"]) == (0, 4, 2, 2)
+    assert [request["subject"] for request in relay.requests[3:]] == ["Hello Q 2", "Hello P 4"]
+
+
+async def test_the_second_run_reports_that_all_were_sent_before(nats_server: NatsServer, folder: Folder) -> None:
+    folder.write(2)
+    async with service(nats_server):
+        await folder.send_all()
+        result = await folder.send_all()
+    counts = dict(line.rsplit(maxsplit=1) for line in result.stdout.splitlines())
+    assert {name.strip(): count for name, count in counts.items()}.items() >= {
+        "sent": "2",
+        "sent before": "2",
+        "sent now": "0",
+    }.items()
+    assert "Nothing was sent now: 2 were sent before." in result.stderr
+
+
+async def test_a_result_file_of_an_older_version_is_continued_with_a_warning(
+    nats_server: NatsServer, folder: Folder
+) -> None:
+    folder.write(2)
+    folder.result.write_text("row,to,status,email_id,group_id,error\n1,p1@example.com,sent,id,g,\n")
+    async with service(nats_server) as relay:
+        result = await folder.send_all()
+    assert (result.exit_code, relay.recipients) == (0, ["p2@example.com"])
+    assert "was written by an older version and may be of another mailing." in result.stderr
 
 
 async def test_a_result_file_that_cannot_be_written_ends_the_run_and_the_next_run_sends_the_rest(
