@@ -14,7 +14,7 @@ import msgspec
 from relay.commands import text_file
 from relay.commands.mailing import run
 from shared import contract
-from shared.commands import command
+from shared.commands import command, output
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -149,13 +149,16 @@ def _send_one(fields: Mapping[str, Any], *, timeout: float, as_json: bool) -> No
 
 def _print_ids(sent: contract.SendEmailResponse, *, as_json: bool) -> None:
     """Print the ids; on standard error if standard output cannot be written, since the email is sent."""
+    printed = sys.stdout is not None
     try:
-        if as_json:
-            command.print_json(sent)
-        elif sent.email_id:
-            command.print_table([("email_id", sent.email_id), ("group_id", sent.group_id)])
-    except BrokenPipeError:
-        raise
+        with output.without_reader():
+            if as_json:
+                command.print_json(sent)
+            elif sent.email_id:
+                command.print_table([("email_id", sent.email_id), ("group_id", sent.group_id)])
     except OSError:
-        command.say(f"The relay has answered: email_id {sent.email_id}, group_id {sent.group_id}")
+        printed = False
         raise
+    finally:
+        if not printed:
+            command.say(f"The relay has answered: email_id {sent.email_id}, group_id {sent.group_id}")

@@ -18,7 +18,7 @@ from relay.commands import text_file
 from relay.commands.mailing import rows
 from relay.commands.mailing.mailer import Mailer
 from relay.commands.mailing.results import ResultError, ResultFile
-from shared.commands import command
+from shared.commands import command, output
 from shared.errors import ServiceUnreachable
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def _send(remaining: Sequence[Row], results: ResultFile, options: Options) -> Ea
 
 
 def _progress(length: int) -> AbstractContextManager[Any]:
-    if not sys.stderr.isatty():
+    if not (sys.stderr and sys.stderr.isatty()):
         return nullcontext()
     return click.progressbar(length=length, label="Sending", file=sys.stderr)
 
@@ -207,13 +207,18 @@ def _summary(counts: Counter[RowStatus], sent_before: int, group_id: str, path: 
     )
 
 
-def _conclude(summary: Summary, end: EarlyEnd, *, as_json: bool) -> None:
-    """Print the summary and what the user may do next; exit with the status for it."""
+def _print(summary: Summary, *, as_json: bool) -> None:
     if as_json:
         command.print_json(summary)
     else:
         fields = msgspec.structs.asdict(summary).items()
         command.print_table([(name.replace("sent_", "sent "), str(value)) for name, value in fields])
+
+
+def _conclude(summary: Summary, end: EarlyEnd, *, as_json: bool) -> None:
+    """Print the summary and what the user may do next; exit with the status for it."""
+    with output.without_reader():
+        _print(summary, as_json=as_json)
     if summary.sent_before and not summary.sent_now:
         command.say(f"Nothing was sent now: {summary.sent_before} were sent before.")
     if uncertain := summary.unknown + summary.failed:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import click
 
-from shared.commands import command
+from shared.commands import command, group
 
 REASONS: Final = click.Choice(("bounce", "complaint", "manual"), case_sensitive=False)
 UNITS: Final = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
@@ -42,7 +42,7 @@ filters = (
 replace = click.Option(["--replace"], is_flag=True, help="Replace an entry that is there; else it is kept.")
 
 
-@click.group()
+@click.group(cls=group.Group)
 def suppressions() -> None:
     """Look after the suppression list: who gets no mail.
 

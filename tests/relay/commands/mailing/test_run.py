@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -25,7 +26,7 @@ from tests.stack.ports import free_port
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
 
-    from tests.relay.commands.sending import Folder
+    from tests.relay.commands.sending import Folder, Reply
     from tests.stack.nats_server import NatsServer
 
 BUSY: Final = {"error": contract.SERVICE_BUSY}
@@ -327,6 +328,23 @@ async def test_a_result_file_that_cannot_be_written_ends_the_run_and_the_next_ru
         assert (await folder.send_all("--retry-unknown")).exit_code == 0
     assert (len(folder.statuses()), set(folder.statuses().values())) == (60, {"sent"})
     assert len(relay.requests) <= 60 + 4  # the requests without an answer yet
+
+
+@pytest.mark.parametrize(("status", "reply"), [(0, sent), (1, lambda _: {"error": contract.INVALID_TO})])
+@pytest.mark.parametrize("output", [(), ("--json",)])
+async def test_the_exit_status_is_that_of_the_mailing_if_the_reader_has_gone(
+    nats_server: NatsServer, folder: Folder, status: int, reply: Reply, output: tuple[str, ...]
+) -> None:
+    folder.write(2)
+    reader, writer = os.pipe()
+    os.close(reader)
+    words = ["send", *folder.mailing, *output]
+    async with service(nats_server, reply):
+        try:
+            process = await child.start(SCRIPT, *words, env={"NATS_URL": nats_server.url}, output=writer)
+        finally:
+            os.close(writer)
+        assert await asyncio.wait_for(process.wait(), 20) == status
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
