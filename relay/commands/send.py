@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 import msgspec
 
+from relay.commands import text_file
 from relay.commands.mailing import run
 from shared import contract
-from shared.commands import command
+from shared.commands import command, output
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,18 +31,26 @@ FIELDS: Final = (
     click.Option(["--idempotency-key"], metavar="KEY", help="Requests with the same key send one email."),
 )
 """Each is the request field of the same name."""
+
+
+class BodyFile(click.File):
+    """The name of a file, or `-` for standard input. It is opened when it is read."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse a standard input that is closed: click ends with a traceback."""
+        if value == "-" and sys.stdin is None:
+            self.fail("standard input is closed", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 BODIES: Final = (
-    click.Option(
-        ["--html"], type=click.File(encoding="utf-8", lazy=True), required=True, help="The HTML body; - for stdin."
-    ),
-    click.Option(
-        ["--text"], type=click.File(encoding="utf-8", lazy=True), required=True, help="The plain text; - for stdin."
-    ),
+    click.Option(["--html"], type=BodyFile("rb", lazy=True), required=True, help="The HTML body; - for stdin."),
+    click.Option(["--text"], type=BodyFile("rb", lazy=True), required=True, help="The plain text; - for stdin."),
 )
 
 
 def _tags(_: object, __: object, given: Sequence[str]) -> dict[str, str]:
-    tags = dict(one.partition("=")[::2] for one in given)
+    tags = dict(text_file.without_marks(one).partition("=")[::2] for one in given)
     if len(tags) < len(given) or not all(tags.values()):
         raise click.BadParameter("each tag must be NAME=VALUE, with a different NAME.")
     return tags
@@ -92,8 +101,9 @@ def send(csv_file: Path | None, tags: Mapping[str, str], **options: Any) -> None
     Sends requests to the running relay over NATS, as any caller does, and prints the ids.
 
     With --csv, a column that has the name of a field (to, subject, group_id, from, from_display_name, reply_to,
-    unsubscribe_url, idempotency_key) replaces its option. Every column fills {column} in the subject, the bodies
-    (escaped in HTML), the URL (percent-encoded), the key and the tags. All rows are checked before the first is sent.
+    unsubscribe_url, idempotency_key) replaces its option. Every column fills {column} or {{column}} in the
+    subject, the bodies (escaped in HTML), the URL (percent-encoded), the key and the tags; case does not matter.
+    All rows and placeholders are checked before the first is sent.
     The result file has the outcome of each row; after an interruption, the same command sends the remaining rows.
 
     \b
@@ -103,7 +113,8 @@ def send(csv_file: Path | None, tags: Mapping[str, str], **options: Any) -> None
       lfx-email-relay send --csv people.csv ... --idempotency-key 'welcome-2026-{to}' --tag campaign=welcome
       lfx-email-relay send --csv people.csv ... --retry-refused
     """  # noqa: D301 - \b is click's mark for a paragraph that it must not wrap
-    fields = {one.name: value for one in FIELDS if one.name and (value := options.pop(one.name))}
+    given = ((one.name, options.pop(one.name)) for one in FIELDS if one.name)
+    fields = {name: text for name, value in given if (text := text_file.without_marks(value or ""))}
     fields |= {one.name: _body(one.name, options.pop(one.name)) for one in BODIES if one.name}
     if csv_file:
         run.send_rows(csv_file, fields, tags, run.Options(**options))
@@ -112,12 +123,10 @@ def send(csv_file: Path | None, tags: Mapping[str, str], **options: Any) -> None
 
 
 def _body(name: str, file: Any) -> str:
-    if file.name == "-" and sys.stdin is None:
-        raise click.UsageError(f"--{name}: standard input is closed")
     try:
-        body: str = file.read()
-    except UnicodeDecodeError as error:
-        raise click.UsageError(f"--{name} is not UTF-8: {error}") from error
+        body = text_file.with_plain_line_ends(text_file.decode(file.read()))
+    except text_file.Undecodable as error:
+        raise click.UsageError(f"--{name}: {error}") from error
     if not body:
         raise click.UsageError(f"--{name} is empty. Only one of --html and --text can be standard input.")
     return body
@@ -140,13 +149,16 @@ def _send_one(fields: Mapping[str, Any], *, timeout: float, as_json: bool) -> No
 
 def _print_ids(sent: contract.SendEmailResponse, *, as_json: bool) -> None:
     """Print the ids; on standard error if standard output cannot be written, since the email is sent."""
+    printed = sys.stdout is not None
     try:
-        if as_json:
-            command.print_json(sent)
-        elif sent.email_id:
-            command.print_table([("email_id", sent.email_id), ("group_id", sent.group_id)])
-    except BrokenPipeError:
-        raise
+        with output.without_reader():
+            if as_json:
+                command.print_json(sent)
+            elif sent.email_id:
+                command.print_table([("email_id", sent.email_id), ("group_id", sent.group_id)])
     except OSError:
-        command.say(f"The relay has answered: email_id {sent.email_id}, group_id {sent.group_id}")
+        printed = False
         raise
+    finally:
+        if not printed:
+            command.say(f"The relay has answered: email_id {sent.email_id}, group_id {sent.group_id}")

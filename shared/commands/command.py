@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 import msgspec
 
-from shared.commands import caller, formatting
+from shared.commands import caller, formatting, output
 from shared.errors import BucketMissing, RequestRefused, ServiceError, StoreError
 from shared.nats import connection
 from shared.service import settings, signals
@@ -68,7 +68,7 @@ class Seconds(click.FloatRange):
         return seconds
 
 
-class Command(click.Command):
+class Command(output.GuardedHelp):
     """A command that reports each of our errors as one line on standard error, with the exit status for it."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -84,7 +84,8 @@ class Command(click.Command):
         """Run the command; turn our errors into exit statuses."""
         signals.end_as_usual()
         try:
-            return super().invoke(ctx)
+            with output.guarded():
+                return super().invoke(ctx)
         except SettingsError as error:
             raise WrongUsage(str(error)) from error
         except RequestRefused as error:
@@ -93,11 +94,6 @@ class Command(click.Command):
             raise Failed(f"{error}: {error.advice}") from error
         except (ServiceError, StoreError) as error:
             raise Unreachable(str(error)) from error
-        except BrokenPipeError:
-            raise  # the reader has closed the pipe, such as `head`; click ends without a message
-        except OSError as error:
-            _discard_output()
-            raise Failed(f"{error.filename or 'cannot read or write'}: {error.strerror or repr(error)}") from error
         except KeyboardInterrupt:
             sys.exit(signals.SIGNALLED + 2)
 
@@ -106,15 +102,6 @@ class Command(click.Command):
         super().format_epilog(ctx, formatter)
         with formatter.section("Exit status"):
             formatter.write_dl(EXIT_CODES)
-
-
-def _discard_output() -> None:
-    """Discard unwritten output; else Python tries to write it again at exit, and exits with status 120."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device, not a path
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
@@ -182,4 +169,4 @@ def print_table(rows: Sequence[Sequence[object]], head: Sequence[str] = ()) -> N
 
 def say(message: str) -> None:
     """Print a message that is not part of the answer."""
-    click.echo(message, err=True)
+    output.say(message)

@@ -1,26 +1,47 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""A program's group of commands. `serve` imports it, so it imports nothing but click."""
+"""A program's group of commands. `serve` imports it, so it imports nothing slow."""
 
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
 
+from shared.commands import output
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 
-class Group(click.Group):
+class Group(output.GuardedHelp, click.Group):
     """Import a command only when it is called: `serve`, `--help` and the completion of names need none of them."""
 
-    def __init__(self, *args: Any, commands: Mapping[str, tuple[str, str]], **more: Any) -> None:
+    command_class = output.GuardedHelp
+
+    def __init__(self, *args: Any, commands: Mapping[str, tuple[str, str]] | None = None, **more: Any) -> None:
         """Take `commands`: where each one is (`package.module:function`), and its short help."""
         super().__init__(*args, **more)
-        self._not_imported = commands
+        self._not_imported = commands or {}
+
+    def main(self, *args: Any, standalone_mode: bool = True, **more: Any) -> Any:
+        """Run the program; the exit status is the same if its messages cannot be printed."""
+        output.prepare_streams()
+        run: Any = super().main  # its overloads do not accept any arguments
+        if not standalone_mode:
+            return run(*args, standalone_mode=False, **more)
+        try:
+            status = run(*args, standalone_mode=False, **more)
+        except click.ClickException as error:
+            output.show(error)
+            status = error.exit_code
+        except click.Abort:
+            output.say("Aborted!")
+            status = 1
+        sys.exit(status)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands."""

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING, Final
 
 from tenacity import AsyncRetrying, retry_if_result, wait_random_exponential
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
     Record = Callable[[Row, RowOutcome], None]
 
-PATIENCE_SECONDS: Final = 60.0  # with a service that is busy or unreachable
+PATIENCE_SECONDS: Final = 60.0  # with a service that cannot be reached, since it last answered
+BUSY_PATIENCE_SECONDS: Final = 600.0  # with a service that is busy, since it last accepted a row: its rate may be low
 PAUSES: Final = wait_random_exponential(multiplier=0.4, min=0.1, max=5)
 RECONNECT_POLL_SECONDS: Final = 0.1
 UNCERTAIN_ERRORS: Final = frozenset(
@@ -41,7 +43,7 @@ class Mailer:
         self._concurrency = concurrency
         self._timeout = timeout
         self._stopping = asyncio.Event()
-        self._has_answered = False
+        self._answered_at = self._accepted_at = -math.inf
         self._unanswered = 0
         self.stopped = ""  # the reason why not all rows were sent
 
@@ -65,34 +67,44 @@ class Mailer:
             await self._send(row)
 
     async def _send(self, row: Row) -> None:
+        retrying = AsyncRetrying(retry=retry_if_result(_is_unsent), wait=PAUSES, sleep=self._pause)
         try:
-            async with asyncio.timeout(PATIENCE_SECONDS) as patience:
-                retrying = AsyncRetrying(retry=retry_if_result(_is_unsent), wait=PAUSES, sleep=self._pause)
-                outcome: RowOutcome = await retrying(self._attempt, row, patience)
+            outcome: RowOutcome = await retrying(self._attempt, row, _now())
         except _Stopped:
             outcome = RowOutcome("unsent", error="the run was stopped before")
-        except TimeoutError:
-            outcome = RowOutcome("unsent", error=f"not accepted within {PATIENCE_SECONDS:g} s")
-            self._stop(f"the service was busy or unreachable for {PATIENCE_SECONDS:g} s")
+        except _OutOfPatience as error:
+            outcome = RowOutcome("unsent", error=f"not accepted: {error}")
+            self._stop(str(error))
         self._record(row, outcome)
 
-    async def _attempt(self, row: Row, patience: asyncio.Timeout) -> RowOutcome:
+    async def _attempt(self, row: Row, begun: float) -> RowOutcome:
         while not self._caller.connection.connected:
+            self._wait_for_contact(begun)
             await self._pause(RECONNECT_POLL_SECONDS)
         self._record(row, RowOutcome("sending"))
-        deadline = patience.when()
-        patience.reschedule(None)  # the request has its own timeout
         outcome = await self._ask(row)
         if _is_unsent(outcome):
-            patience.reschedule(deadline)
             self._record(row, outcome)
+            self._wait_for_turn(begun) if _is_busy(outcome) else self._wait_for_contact(begun)
         return outcome
+
+    def _wait_for_contact(self, begun: float) -> None:
+        if _now() - max(begun, self._answered_at) >= PATIENCE_SECONDS:
+            raise _OutOfPatience(f"the service was unreachable for {PATIENCE_SECONDS:g} s")
+
+    def _wait_for_turn(self, begun: float) -> None:
+        """Raise if the service is too busy for any row: one that waits while others are accepted is not abandoned."""
+        if _now() - max(begun, self._accepted_at) >= BUSY_PATIENCE_SECONDS:
+            raise _OutOfPatience(f"the service was busy for {BUSY_PATIENCE_SECONDS:g} s")
 
     async def _ask(self, row: Row) -> RowOutcome:
         outcome = await _outcome_of(self._caller, row.request, self._timeout)
-        if _is_unsent(outcome) and outcome.error != contract.SERVICE_BUSY and not self._has_answered:
+        if _is_unsent(outcome) and not _is_busy(outcome) and self._accepted_at == -math.inf:
             self._stop(outcome.error)  # the service was never reached
-        self._has_answered = self._has_answered or outcome.status not in {"unsent", "unknown"}
+        if outcome.status not in {"unsent", "unknown"}:
+            self._answered_at = self._accepted_at = _now()
+        elif _is_busy(outcome):
+            self._answered_at = _now()
         self._unanswered = self._unanswered + 1 if outcome.status == "unknown" else 0
         if self._unanswered >= self._concurrency:  # else every further row would have an unknown outcome
             self._stop("the service does not answer any more")
@@ -113,6 +125,18 @@ class Mailer:
 
 class _Stopped(Exception):
     """The run is stopping: no further request is sent."""
+
+
+class _OutOfPatience(Exception):
+    """The service has been busy or unreachable for too long."""
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _is_busy(outcome: RowOutcome) -> bool:
+    return _is_unsent(outcome) and outcome.error == contract.SERVICE_BUSY
 
 
 def _is_unsent(outcome: RowOutcome) -> bool:

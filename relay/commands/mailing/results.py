@@ -4,7 +4,8 @@
 
 Each row is written before its request is sent and again with its outcome, so the file is right even after `kill -9`.
 The last line of a row counts. An incomplete last line is removed: without it, the row was not sent, or the line before
-has its status `sending`.
+has its status `sending`. The column `mailing` has the digest of each row's request, so that the file of another mailing
+is not taken for this one's. Files of older versions lack it, and stay so.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from relay.commands.mailing.rows import Row
 
 RowStatus = Literal["sending", "sent", "filtered", "refused", "failed", "unsent", "unknown"]
-HEADER: Final = ("row", "to", "status", "email_id", "group_id", "error")
+OLD_HEADER: Final = ("row", "to", "status", "email_id", "group_id", "error")
+HEADER: Final = (*OLD_HEADER, "mailing")
 LEAST_CELLS: Final = 3  # then the recipient is complete
 _HEADER_LINE: Final = ",".join(HEADER).encode()
 
@@ -46,6 +48,11 @@ class ResultLine(msgspec.Struct, frozen=True):
 
     to: str
     outcome: RowOutcome
+    digest: str = ""
+
+    def is_of(self, row: Row) -> bool:
+        """Return whether it may be a line of this row: a digest may be missing, or cut off in the last line."""
+        return row.digest.startswith(self.digest)
 
 
 class ResultFile:
@@ -53,8 +60,9 @@ class ResultFile:
 
     def __init__(self, path: Path) -> None:
         """Set the path; the file need not exist."""
-        self._path = path
+        self.path = path
         self._file: TextIO | None = None
+        self._header: tuple[str, ...] = HEADER
         self.lines: dict[int, ResultLine] = {}
 
     def __enter__(self) -> Self:
@@ -64,9 +72,9 @@ class ResultFile:
             ResultError: it is in use, or not a result file.
         """
         try:
-            self._file = self._path.open("a+", encoding="utf-8", newline="")
+            self._file = self.path.open("a+", encoding="utf-8", newline="")
         except OSError as error:
-            raise ResultError(f"{self._path}: {error.strerror}") from error
+            raise ResultError(f"{self.path}: {error.strerror}") from error
         try:
             self._load(self._file)
         except BaseException:
@@ -78,14 +86,15 @@ class ResultFile:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise ResultError(f"{self._path}: another run is writing to it ({error.strerror})") from error
+            raise ResultError(f"{self.path}: another run is writing to it ({error.strerror})") from error
         file.seek(0)
-        found = file.buffer.read() if self._path.is_file() else b""  # reading some devices would never end
-        complete = _without_incomplete_line(found)
+        found = file.buffer.read() if self.path.is_file() else b""  # reading some devices would never end
         try:
+            self._header = self._header_of(found)
+            complete = _without_incomplete_line(found, len(self._header))
             self.lines = dict(self._parsed(complete.decode()))
         except (ValueError, csv.Error) as error:  # not UTF-8, or a number with more digits than Python converts
-            raise ResultError(f"{self._path}: not a result file: {error}") from error
+            raise ResultError(f"{self.path}: not a result file: {error}") from error
         if complete != found:
             file.truncate(len(complete))
         if not complete:
@@ -96,8 +105,13 @@ class ResultFile:
     def __exit__(self, *_: object) -> None:
         """Close the file."""
         assert self._file
-        with _naming(self._path):
+        with _naming(self.path):
             self._file.close()
+
+    @property
+    def has_digests(self) -> bool:
+        """Whether the file shows which mailing it belongs to."""
+        return self._header == HEADER
 
     @property
     def group_id(self) -> str:
@@ -110,27 +124,33 @@ class ResultFile:
         Raises:
             OSError: the file cannot be written, such as on a full disk.
         """
-        self.lines[row.number] = ResultLine(row.to, outcome)
+        self.lines[row.number] = ResultLine(row.to, outcome, row.digest)
         group_id = outcome.group_id or row.request.group_id or ""
         error = " ".join(outcome.error.splitlines())
-        self._write((row.number, row.to, outcome.status, outcome.email_id, group_id, error))
+        cells = (row.number, row.to, outcome.status, outcome.email_id, group_id, error, row.digest)
+        self._write(cells[: len(self._header)])
 
     def _write(self, cells: tuple[object, ...]) -> None:
         assert self._file
-        with _naming(self._path):
+        with _naming(self.path):
             csv.writer(self._file).writerow(cells)
             self._file.flush()
 
+    def _header_of(self, found: bytes) -> tuple[str, ...]:
+        """Return the columns of a file; an empty or incomplete header will be that of a new file."""
+        first, line_end, _ = found.partition(b"\n")
+        if not line_end and _HEADER_LINE.startswith(found):
+            return HEADER
+        header = tuple(_cells(first.decode("utf-8-sig")))  # as spreadsheets save it
+        if header not in {HEADER, OLD_HEADER}:
+            raise ResultError(f"{self.path}: not a result file: its first line is not {','.join(HEADER)}")
+        return header
+
     def _parsed(self, text: str) -> Iterator[tuple[int, ResultLine]]:
-        if not text:
-            return
-        header, *lines = text.split("\n")
-        if tuple(_cells(header)) != HEADER:
-            raise ResultError(f"{self._path}: not a result file: its first line is not {','.join(HEADER)}")
-        for line in lines:
+        for line in text.split("\n")[1:]:
             cells = _cells(line)
             if len(cells) >= LEAST_CELLS and cells[0].isdecimal():
-                yield int(cells[0]), _result_line(cells)
+                yield int(cells[0]), _result_line(cells, len(self._header))
 
 
 @contextmanager
@@ -143,18 +163,18 @@ def _naming(path: Path) -> Iterator[None]:
         raise
 
 
-def _without_incomplete_line(found: bytes) -> bytes:
+def _without_incomplete_line(found: bytes, columns: int) -> bytes:
     """Return the content without a last line that a killed run left incomplete."""
     start = found.rfind(b"\n") + 1
     if not start:
         return b"" if _HEADER_LINE.startswith(found) else found
-    return found if _is_complete(found[start:]) else found[:start]
+    return found if _is_complete(found[start:], columns) else found[:start]
 
 
-def _is_complete(line: bytes) -> bool:
+def _is_complete(line: bytes, columns: int) -> bool:
     """Return whether a last line lacks only its line end, as in an edited file."""
     try:
-        return len(_cells(line.decode(), strict=True)) == len(HEADER)
+        return len(_cells(line.decode(), strict=True)) == columns
     except (UnicodeDecodeError, csv.Error):
         return False
 
@@ -163,12 +183,13 @@ def _cells(line: str, *, strict: bool = False) -> list[str]:
     return next(csv.reader([line], strict=strict), [])
 
 
-def _result_line(cells: list[str]) -> ResultLine:
+def _result_line(cells: list[str], columns: int) -> ResultLine:
     """Read a line. If it lacks cells, or its status is not one of RowStatus, the outcome is unknown."""
-    if len(cells) != len(HEADER):
+    if len(cells) != columns:
         return ResultLine(cells[1], RowOutcome("unknown"))
-    _, to, status, email_id, group_id, error = cells
+    _, to, status, email_id, group_id, error, *digest = cells
     try:
-        return ResultLine(to, RowOutcome(msgspec.convert(status, RowStatus), email_id, group_id, error))
+        outcome = RowOutcome(msgspec.convert(status, RowStatus), email_id, group_id, error)
     except msgspec.ValidationError:
-        return ResultLine(to, RowOutcome("unknown", email_id, group_id, error))
+        outcome = RowOutcome("unknown", email_id, group_id, error)
+    return ResultLine(to, outcome, "".join(digest))

@@ -2,52 +2,34 @@
 # SPDX-License-Identifier: MIT
 """Pure: turns a CSV file and a template into one request for each row, or into a list of problems with line numbers.
 
-A column that has the name of a request field replaces the option of that name. Every column fills `{column}` in the
-tags and in the fields of TEMPLATED.
+A column that has the name of a request field replaces the option of that name. Every column fills its placeholder in
+the tags and in the fields of TEMPLATED.
 """
 
 from __future__ import annotations
 
 import csv
-import html
+import hashlib
 import re
-from functools import partial
 from typing import TYPE_CHECKING, Final
-from urllib.parse import quote
 
 import msgspec
 
 from relay import idempotency, submission
+from relay.commands.mailing import placeholders, unfilled
+from relay.commands.mailing.template import FIELDS, Template
 from shared import addresses
 from shared.contract import INVALID_IDEMPOTENCY_KEY, SendEmailRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    Encode = Callable[[str], str]
+    from relay.commands.mailing.unfilled import Finder
 
-FIELDS: Final = (
-    "to",
-    "subject",
-    "group_id",
-    "from",
-    "from_display_name",
-    "reply_to",
-    "unsubscribe_url",
-    "idempotency_key",
-)
+    Table = Sequence[tuple[int, list[str]]]  # the line on which each row ends, and its cells
+
 REQUIRED: Final = ("to", "subject")
-TEMPLATED: Final[Mapping[str, Encode]] = {
-    "subject": str,
-    "text": str,
-    "html": html.escape,
-    "unsubscribe_url": partial(quote, safe=""),
-    "idempotency_key": str,
-}
-"""The fields with placeholders, and how a value is encoded in them."""
-
-_ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
-_PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)\}")
+DIGEST_CHARACTERS: Final = 16
 _ANY_DOMAIN = submission.Policy(
     sender=addresses.Mailbox("", "", ""),
     display_name="",
@@ -68,11 +50,15 @@ class InvalidMailing(Exception):
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One email to send; `number` counts the rows from 1, `line` is where the row ends in the file."""
+    """One email to send; `number` counts the rows from 1, `line` is where the row ends in the file.
+
+    `digest` is that of the request without the group that the run chooses.
+    """
 
     number: int
     line: int
     request: SendEmailRequest
+    digest: str = ""
 
     @property
     def to(self) -> str:
@@ -96,49 +82,39 @@ class Mailing(msgspec.Struct, frozen=True):
 def read(lines: Iterable[str], given: Mapping[str, str], tags: Mapping[str, str]) -> Mailing:
     """Read a whole file; `given` holds the fields that all rows share, also html and text.
 
-    The lines must be decoded with `surrogateescape`, so that the line of a byte that is not UTF-8 is known.
-
     Raises:
         InvalidMailing: the header, the template or a row is not valid.
     """
-    reader = csv.reader(_utf8(lines), strict=True)
-    used = _placeholders([*(given.get(name, "") for name in TEMPLATED), *tags.values()])
+    reader = csv.reader(lines, strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]
-        _check_header(header, given, used)
-        rows, problems = _rows(reader, header, given, tags)
+        stripped = ((reader.line_num, [cell.strip() for cell in cells]) for cells in reader)
+        table = [(line, cells) for line, cells in stripped if any(cells)]
     except csv.Error as error:
         raise InvalidMailing([f"line {reader.line_num}: {error}"]) from error
+    template = Template(given, tags, header)
+    finder = template.finder(_numeric(header, table))
+    if problems := [*_header_problems(header, given), *template.problems(finder)]:
+        raise InvalidMailing(problems)
+    rows, problems = _rows(header, table, template, finder)
     if problems:
         raise InvalidMailing(problems)
     if not rows:
         raise InvalidMailing(["there are no rows below the header"])
-    return Mailing(rows, [name for name in header if name not in FIELDS and name not in used])
+    return Mailing(rows, [name for name in header if name not in FIELDS and name not in template.used])
 
 
-def _utf8(lines: Iterable[str]) -> Iterator[str]:
-    for number, line in enumerate(lines, 1):
-        if wrong := _ESCAPED_BYTE.search(line):
-            byte = wrong[0].encode(errors="surrogateescape").hex()
-            raise InvalidMailing([f"line {number}: byte 0x{byte} is not UTF-8"])
-        yield line
+def _numeric(header: Sequence[str], table: Table) -> set[str]:
+    return unfilled.numeric([dict(zip(header, cells, strict=False)) for _, cells in table], header)
 
 
-def _placeholders(templates: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(name for template in templates for name in _PLACEHOLDER.findall(template)))
-
-
-def _check_header(header: Sequence[str], given: Mapping[str, str], used: Iterable[str]) -> None:
+def _header_problems(header: Sequence[str], given: Mapping[str, str]) -> list[str]:
     if not any(header):
         raise InvalidMailing(["line 1: there is no header"])
     if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
         raise InvalidMailing(["line 1: columns must be separated by commas"])
     problems = [f"line 1: column {at} has no name" for at, name in enumerate(header, 1) if not name]
-    problems += [
-        f"line 1: column {name} appears twice"
-        for name in sorted({one for one in header if header.count(one) > 1})
-        if name
-    ]
+    problems += [f"line 1: column {name} appears twice" for name in placeholders.duplicates(header)]
     problems += [
         f"line 1: column {name!r} must be named {field}"
         for name in header
@@ -149,43 +125,28 @@ def _check_header(header: Sequence[str], given: Mapping[str, str], used: Iterabl
         for field in REQUIRED
         if field not in header and not given.get(field)
     ]
-    problems += [f"{{{name}}} is used, but there is no such column" for name in used if name not in header]
-    if problems:
-        raise InvalidMailing(problems)
+    return problems
 
 
-def _rows(
-    reader: Iterator[list[str]], header: Sequence[str], given: Mapping[str, str], tags: Mapping[str, str]
-) -> tuple[list[Row], list[str]]:
+def _rows(header: Sequence[str], table: Table, template: Template, finder: Finder) -> tuple[list[Row], list[str]]:
     rows: list[Row] = []
     problems: list[str] = []
     keys: dict[str, int] = {}
-    for cells in reader:
-        line = reader.line_num  # type: ignore[attr-defined]  # the protocol of csv.reader has it
-        if not any(cell.strip() for cell in cells):
-            continue
+    for line, cells in table:
         if len(cells) != len(header):
             problems.append(f"line {line}: {len(cells)} cells, but the header has {len(header)}")
             continue
-        values = dict(zip(header, (cell.strip() for cell in cells), strict=True))
-        request = _request(values, given, tags)
-        problems += [f"line {line}: {problem}" for problem in _problems(request)]
+        values = dict(zip(header, cells, strict=True))
+        request = template.request(values)
+        problems += [f"line {line}: {one}" for one in [*_problems(request), *template.cell_problems(finder, values)]]
         if (key := request.idempotency_key) and (first := keys.setdefault(key, line)) != line:
             problems.append(f"line {line}: same idempotency_key as line {first}: {key}")
-        rows.append(Row(len(rows) + 1, line, request))
+        rows.append(Row(len(rows) + 1, line, request, _digest(request)))
     return rows, problems
 
 
-def _request(values: Mapping[str, str], given: Mapping[str, str], tags: Mapping[str, str]) -> SendEmailRequest:
-    fields = {**given, **{name: value for name in FIELDS if (value := values.get(name))}}
-    filled = {name: fill(fields[name], values, encode) for name, encode in TEMPLATED.items() if name in fields}
-    filled_tags = {name: fill(value, values) for name, value in tags.items()}
-    return msgspec.convert({**fields, **filled, "tags": filled_tags or None}, SendEmailRequest)
-
-
-def fill(template: str, values: Mapping[str, str], encode: Encode = str) -> str:
-    """Replace each `{name}` of a value; other braces stay unchanged."""
-    return _PLACEHOLDER.sub(lambda match: encode(values[match[1]]) if match[1] in values else match[0], template)
+def _digest(request: SendEmailRequest) -> str:
+    return hashlib.sha256(msgspec.json.encode(request)).hexdigest()[:DIGEST_CHARACTERS]
 
 
 def _problems(request: SendEmailRequest) -> list[str]:

@@ -14,17 +14,18 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 import msgspec
 
+from relay.commands import text_file
 from relay.commands.mailing import rows
 from relay.commands.mailing.mailer import Mailer
 from relay.commands.mailing.results import ResultError, ResultFile
-from shared.commands import command
+from shared.commands import command, output
 from shared.errors import ServiceUnreachable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from contextlib import AbstractContextManager
 
-    from relay.commands.mailing.results import RowOutcome, RowStatus
+    from relay.commands.mailing.results import ResultLine, RowOutcome, RowStatus
     from relay.commands.mailing.rows import Mailing, Row
 
 NAME: Final = "lfx-email-relay send"
@@ -32,6 +33,7 @@ MAX_PROBLEMS: Final = 20
 RETRIED_IF_REFUSED: Final[frozenset[RowStatus]] = frozenset({"refused"})
 RETRIED_IF_UNKNOWN: Final[frozenset[RowStatus]] = frozenset({"failed", "unknown", "sending"})
 IN_PROGRESS: Final[frozenset[RowStatus]] = frozenset({"sending", "unsent"})
+OTHER_RESULT: Final = "Use --result with another file for another mailing."
 RUN_AGAIN: Final = "Run the same command again to send the remaining rows."
 
 
@@ -54,12 +56,17 @@ class EarlyEnd(msgspec.Struct, frozen=True):
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """The number of rows with each status, over all runs. Rows that are still `sending` count as `unknown`."""
+    """The number of rows with each status, over all runs. Rows that are still `sending` count as `unknown`.
+
+    `sent_now` are those that this run has sent, `sent_before` those of earlier runs.
+    """
 
     result: str
     group_id: str
     rows: int
     sent: int
+    sent_before: int
+    sent_now: int
     filtered: int
     refused: int
     failed: int
@@ -79,21 +86,25 @@ def send_rows(csv_file: Path, fields: Mapping[str, str], tags: Mapping[str, str]
     try:
         mailing = _read(csv_file, fields, tags)
         with ResultFile(path) as results:
-            _check_same_rows(mailing.rows, results)
+            _check_same_mailing(mailing.rows, results, options)
+            sent_before = _count(mailing.rows, results)["sent"]
             group_id = fields.get("group_id") or results.group_id or str(uuid.uuid4())
             remaining = [row.in_group(group_id) for row in mailing.rows if _is_due(row, results, options)]
             end = _send(remaining, results, options)
-            _conclude(_summary(mailing.rows, results, group_id, path), end, as_json=options.as_json)
+            counts = _count(mailing.rows, results)
+            _conclude(_summary(counts, sent_before, group_id, path), end, as_json=options.as_json)
     except ResultError as error:
         raise command.WrongUsage(str(error)) from error
 
 
 def _read(csv_file: Path, fields: Mapping[str, str], tags: Mapping[str, str]) -> Mailing:
     try:
-        with csv_file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
-            mailing = rows.read(lines, fields, tags)
+        text = text_file.decode(csv_file.read_bytes())
+        mailing = rows.read(text_file.lines(text), fields, tags)
     except OSError as error:
         raise command.WrongUsage(f"{csv_file}: {error.strerror}") from error
+    except text_file.Undecodable as error:
+        raise command.WrongUsage(f"{csv_file}: nothing was sent\n  {error}") from error
     except rows.InvalidMailing as error:
         shown = error.problems[:MAX_PROBLEMS]
         more = len(error.problems) - len(shown)
@@ -104,17 +115,37 @@ def _read(csv_file: Path, fields: Mapping[str, str], tags: Mapping[str, str]) ->
     return mailing
 
 
-def _check_same_rows(mailing: Sequence[Row], results: ResultFile) -> None:
-    """Check that the result file has the rows of this CSV file.
+def _check_same_mailing(mailing: Sequence[Row], results: ResultFile, options: Options) -> None:
+    """Check that the result file is of this mailing.
+
+    A row that was not sent, and is sent now, may have other content than before.
 
     Raises:
-        ResultError: a row has another recipient now, or is missing.
+        ResultError: a row has another recipient or content now, or is missing.
     """
-    recipients = {row.number: row.to for row in mailing}
+    if results.lines and not results.has_digests:
+        command.say(f"{results.path} was written by an older version and may be of another mailing. {OTHER_RESULT}")
+    rows_now = {row.number: row for row in mailing}
     for number, line in results.lines.items():
-        if recipients.get(number) != line.to:
-            now = recipients.get(number, "missing in the CSV file")
-            raise ResultError(f"the result file belongs to other rows: row {number} was {line.to}, and is now {now}")
+        if difference := _difference(rows_now.get(number), line, options):
+            raise ResultError(
+                f"{results.path}: nothing was sent: the result file belongs to {difference}. {OTHER_RESULT}"
+            )
+
+
+def _difference(row: Row | None, line: ResultLine, options: Options) -> str:
+    if row is None:
+        return f"other rows: there is no row any more for {line.to}"
+    if row.to != line.to:
+        return f"other rows: row {row.number} was {line.to}, and is now {row.to}"
+    status = line.outcome.status
+    if line.is_of(row) or _may_differ(status, options):
+        return ""
+    return f"another mailing: row {row.number}, {row.to}, is {status} with another subject, body or option"
+
+
+def _may_differ(status: RowStatus, options: Options) -> bool:
+    return status == "unsent" or (status in RETRIED_IF_REFUSED and options.retry_refused)
 
 
 def _is_due(row: Row, results: ResultFile, options: Options) -> bool:
@@ -150,19 +181,24 @@ def _send(remaining: Sequence[Row], results: ResultFile, options: Options) -> Ea
 
 
 def _progress(length: int) -> AbstractContextManager[Any]:
-    if not sys.stderr.isatty():
+    if not (sys.stderr and sys.stderr.isatty()):
         return nullcontext()
     return click.progressbar(length=length, label="Sending", file=sys.stderr)
 
 
-def _summary(mailing: Sequence[Row], results: ResultFile, group_id: str, path: Path) -> Summary:
+def _count(mailing: Sequence[Row], results: ResultFile) -> Counter[RowStatus]:
     lines = [results.lines.get(row.number) for row in mailing]
-    counts: Counter[RowStatus] = Counter(line.outcome.status if line else "unsent" for line in lines)
+    return Counter(line.outcome.status if line else "unsent" for line in lines)
+
+
+def _summary(counts: Counter[RowStatus], sent_before: int, group_id: str, path: Path) -> Summary:
     return Summary(
         result=str(path),
         group_id=group_id,
-        rows=len(mailing),
+        rows=counts.total(),
         sent=counts["sent"],
+        sent_before=sent_before,
+        sent_now=counts["sent"] - sent_before,
         filtered=counts["filtered"],
         refused=counts["refused"],
         failed=counts["failed"],
@@ -171,12 +207,20 @@ def _summary(mailing: Sequence[Row], results: ResultFile, group_id: str, path: P
     )
 
 
-def _conclude(summary: Summary, end: EarlyEnd, *, as_json: bool) -> None:
-    """Print the summary and what the user may do next; exit with the status for it."""
+def _print(summary: Summary, *, as_json: bool) -> None:
     if as_json:
         command.print_json(summary)
     else:
-        command.print_table([(name, str(value)) for name, value in msgspec.structs.asdict(summary).items()])
+        fields = msgspec.structs.asdict(summary).items()
+        command.print_table([(name.replace("sent_", "sent "), str(value)) for name, value in fields])
+
+
+def _conclude(summary: Summary, end: EarlyEnd, *, as_json: bool) -> None:
+    """Print the summary and what the user may do next; exit with the status for it."""
+    with output.without_reader():
+        _print(summary, as_json=as_json)
+    if summary.sent_before and not summary.sent_now:
+        command.say(f"Nothing was sent now: {summary.sent_before} were sent before.")
     if uncertain := summary.unknown + summary.failed:
         retry = "--retry-unknown sends them again: some recipients may get the email twice"
         command.say(f"{uncertain} have an unknown outcome. {retry}.")

@@ -83,7 +83,7 @@ class Folder:
         rows = [f"p{number}@example.com,P {number}" for number in range(1, count + 1)]
         self.people.write_text("\n".join(["to,name", *rows]))
 
-    async def send(self, *arguments: str, text: str | None = None) -> Result:
+    async def send(self, *arguments: str, text: str | bytes | None = None) -> Result:
         """Run the command; `text` is its standard input."""
         run = CliRunner().invoke
         return await asyncio.to_thread(run, send, arguments, env={"NATS_URL": self.url}, input=text)

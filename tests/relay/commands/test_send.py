@@ -34,6 +34,28 @@ async def test_every_option_is_a_field_of_the_request(nats_server: NatsServer, f
     assert relay.requests[1] == fields | bodies | {"html": "<b>"}
 
 
+@pytest.mark.parametrize("content", [b"\xef\xbb\xbf<b>\xef\xbb\xbf", "<b>".encode("utf-16"), b"<b>"])
+async def test_a_byte_order_mark_on_standard_input_is_not_sent(
+    nats_server: NatsServer, folder: Folder, content: bytes
+) -> None:
+    async with service(nats_server) as relay:
+        result = await folder.send(*folder.one, "--text", "-", text=content)
+    assert (result.exit_code, relay.requests[0]["text"]) == (0, "<b>")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xef\xbb\xbf", "--text is empty"),
+        (b"a\n\xe4", "--text: line 2: byte 0xe4 is not UTF-8"),
+        ("a".encode("utf-16-le"), "--text: line 1: not text: save the file as UTF-8"),
+    ],
+)
+async def test_a_body_that_is_not_text_is_wrong_usage(folder: Folder, content: bytes, message: str) -> None:
+    result = await folder.send(*folder.one, "--text", "-", text=content)
+    assert (result.exit_code, message in result.stderr) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("reply", "status", "message"),
     [
@@ -92,4 +114,4 @@ def test_closed_standard_input_is_wrong_usage(folder: Folder) -> None:
     closed = ["sh", "-c", 'exec "$0" "$@" <&-', str(SCRIPT), *words]
     done = subprocess.run(closed, capture_output=True, check=False, timeout=20)  # noqa: S603 - our own words
     assert (done.returncode, done.stdout) == (2, b"")
-    assert done.stderr.endswith(b"Error: --html: standard input is closed\n")
+    assert done.stderr.endswith(b"Error: Invalid value for '--html': standard input is closed\n")

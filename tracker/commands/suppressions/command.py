@@ -15,7 +15,7 @@ import click
 import msgspec
 
 from shared import contract, suppression_list
-from shared.commands import command, formatting
+from shared.commands import command, formatting, group
 from shared.kv.bucket import Bucket
 from shared.kv.scan import BucketScan
 from shared.nats.inbox import Inbox
@@ -76,7 +76,7 @@ filters = (
 replace_option = click.Option(["--replace"], is_flag=True, help="Replace an existing entry; else it is kept.")
 
 
-@click.group()
+@click.group(cls=group.Group)
 def suppressions() -> None:
     """Manage the suppression list: the addresses that get no mail.
 

@@ -5,12 +5,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 import pytest
 
-from relay.commands.mailing.results import HEADER, ResultError, ResultFile, ResultLine, RowOutcome
+from relay.commands.mailing.results import HEADER, OLD_HEADER, ResultError, ResultFile, ResultLine, RowOutcome
 from relay.commands.mailing.rows import Row
 from shared.contract import SendEmailRequest
+
+DIGEST: Final = "0123456789abcdef"
 
 
 @pytest.fixture
@@ -20,7 +23,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def row(number: int) -> Row:
-    return Row(number, number + 1, SendEmailRequest(to=f'"{number}, x"@example.com', group_id="g"))
+    return Row(number, number + 1, SendEmailRequest(to=f'"{number}, x"@example.com', group_id="g"), DIGEST)
 
 
 def test_the_last_line_of_a_row_counts_and_each_is_written_at_once(path: Path) -> None:
@@ -28,7 +31,7 @@ def test_the_last_line_of_a_row_counts_and_each_is_written_at_once(path: Path) -
         results.write(row(1), RowOutcome("sending"))
         results.write(row(2), RowOutcome("sending"))
         results.write(row(1), RowOutcome("sent", "id-1", "g"))
-        assert path.read_bytes().splitlines()[-1] == b'1,"""1, x""@example.com",sent,id-1,g,'
+        assert path.read_bytes().splitlines()[-1] == b'1,"""1, x""@example.com",sent,id-1,g,,0123456789abcdef'
     with ResultFile(path) as results:
         assert {number: line.outcome.status for number, line in results.lines.items()} == {1: "sent", 2: "sending"}
         assert results.lines[1].to == row(1).to
@@ -38,12 +41,12 @@ def test_the_last_line_of_a_row_counts_and_each_is_written_at_once(path: Path) -
 ROW_2 = b'2,"""2, x""@example.com",'
 
 
-@pytest.mark.parametrize("known", [b"", ROW_2 + b"sending,,g,\r\n"], ids=["not-sent", "sending"])
+@pytest.mark.parametrize("known", [b"", ROW_2 + b"sending,,g,,\r\n"], ids=["not-sent", "sending"])
 @pytest.mark.parametrize(
     "rest", [ROW_2[:1], ROW_2[:2], ROW_2[:9], ROW_2, ROW_2 + b"sent,i", "2,Jos\u00e9".encode()[:-1]]
 )
 def test_an_incomplete_last_line_is_removed(path: Path, known: bytes, rest: bytes) -> None:
-    path.write_bytes(f"{','.join(HEADER)}\r\n1,a@b.org,sent,id,g,\r\n".encode() + known + rest)
+    path.write_bytes(f"{','.join(HEADER)}\r\n1,a@b.org,sent,id,g,,\r\n".encode() + known + rest)
     for _ in range(2):
         with ResultFile(path) as results:
             assert results.lines[1].outcome.status == "sent"
@@ -53,12 +56,29 @@ def test_an_incomplete_last_line_is_removed(path: Path, known: bytes, rest: byte
         assert results.lines[3].outcome.error == 'a, "b" c'
 
 
-def test_a_last_line_that_lacks_only_its_end_counts(path: Path) -> None:
-    path.write_text(",".join(HEADER) + "\n1,a@b.org,sent,id,g,", newline="")
+@pytest.mark.parametrize("digest", [DIGEST, DIGEST[:3], ""])
+def test_a_last_line_that_lacks_only_its_end_counts(path: Path, digest: str) -> None:
+    path.write_text(",".join(HEADER) + f"\n1,a@b.org,sent,id,g,,{digest}", newline="")
     for _ in range(2):
         with ResultFile(path) as results:
-            assert results.lines[1] == ResultLine("a@b.org", RowOutcome("sent", "id", "g"))
+            assert results.lines[1] == ResultLine("a@b.org", RowOutcome("sent", "id", "g"), digest)
+            assert results.lines[1].is_of(row(1))
             results.write(row(2), RowOutcome("sending"))
+
+
+def test_a_line_with_another_digest_is_not_of_the_row() -> None:
+    assert not ResultLine("a@b.org", RowOutcome("sent"), "1").is_of(row(1))
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_a_file_of_an_older_version_or_of_a_spreadsheet_is_continued(path: Path, mark: str) -> None:
+    path.write_text(f"{mark}{','.join(OLD_HEADER)}\r\n1,a@b.org,sent,id,g,\r\n", newline="")
+    with ResultFile(path) as results:
+        assert not results.has_digests
+        results.write(row(2), RowOutcome("sent", "id-2", "g"))
+    with ResultFile(path) as results:
+        assert [line.outcome.email_id for line in results.lines.values()] == ["id", "id-2"]
+    assert path.read_text().endswith(",sent,id-2,g,\n")
 
 
 def test_an_incomplete_header_is_written_again(path: Path) -> None:
@@ -74,7 +94,7 @@ def test_a_second_run_at_the_same_time_is_refused(path: Path) -> None:
         ResultFile(path).__enter__()
 
 
-HUGE_NUMBER = f"{','.join(HEADER)}\n{'9' * 5000},a@b.org,sent,id,g,\n"
+HUGE_NUMBER = f"{','.join(HEADER)}\n{'9' * 5000},a@b.org,sent,id,g,,\n"
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from relay.commands.mailing import rows
 from relay.commands.mailing.rows import InvalidMailing
@@ -109,8 +107,20 @@ def test_a_file_without_rows_is_a_problem() -> None:
     assert problems("to,name\n\n") == ["there are no rows below the header"]
 
 
-@given(st.text(), st.dictionaries(st.from_regex(r"[a-z]{1,3}", fullmatch=True), st.text(max_size=5)))
-def test_only_known_placeholders_are_filled_and_only_once(template: str, values: dict[str, str]) -> None:
-    assert rows.fill(template, {}) == template
-    for name, value in values.items():
-        assert rows.fill(f"{{{name}}}|{{ {name} }}|{{{name}", values) == f"{value}|{{ {name} }}|{{{name}"
+def test_columns_that_a_placeholder_cannot_tell_apart_are_a_problem() -> None:
+    assert "line 1: column Name appears twice" in problems("to,name,Name\n")
+
+
+def test_an_other_form_of_a_placeholder_is_a_problem_in_options_and_cells() -> None:
+    found = problems("to,name\na@b.org,N\n", plain="{name} %name%", from_display_name="Team {name}", tag_t="$name")
+    assert [one.split(":")[0] for one in found] == ["text", "tag t", "from_display_name"]
+    assert found[0].startswith("text: %name% is not filled in: write {name}, or rename")
+    assert found[-1] == "from_display_name: {name} is not filled in here: add a column from_display_name instead"
+    (in_cell,) = problems("to,name,subject\na@b.org,N,Hi {name}\na@b.org,N,Hi [name]\n")
+    assert in_cell.startswith("line 3: subject: [name] is not filled in: write {name}")
+
+
+def test_an_amount_of_money_may_follow_its_sign() -> None:
+    (row,) = read("to,name,amount\na@b.org,N,100\n", plain="${amount}").rows
+    assert row.request.text == "$100"
+    assert problems("to,name,amount\na@b.org,N,100\na@b.org,N,none\n", plain="${amount}")

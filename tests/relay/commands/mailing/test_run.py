@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import nats
 import pytest
 from tenacity import wait_fixed
 
@@ -22,7 +24,9 @@ from tests.stack.ports import free_port
 from tests.stack.waiting import until
 
 if TYPE_CHECKING:
-    from tests.relay.commands.sending import Folder
+    from nats.aio.msg import Msg
+
+    from tests.relay.commands.sending import Folder, Reply
     from tests.stack.nats_server import NatsServer
 
 BUSY: Final = {"error": contract.SERVICE_BUSY}
@@ -33,6 +37,7 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses and patience of less than a second."""
     monkeypatch.setattr(mailer, "PAUSES", wait_fixed(0.01))
     monkeypatch.setattr(mailer, "PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(mailer, "BUSY_PATIENCE_SECONDS", 0.5)
     monkeypatch.setattr(caller, "PATIENCE_SECONDS", 0.5)
 
 
@@ -48,7 +53,7 @@ async def test_each_row_is_sent_once_into_one_group_and_the_second_run_sends_not
     assert sorted(relay.recipients) == sorted(f"p{number}@example.com" for number in range(1, 31))
     assert {request["group_id"] for request in relay.requests} == {summary["group_id"]}
     assert relay.requests[0]["html"] == f"<p>Hello {relay.requests[0]['text'].removeprefix('Hello ')}</p>"
-    assert (second.exit_code, f"group_id  {summary['group_id']}" in second.stdout) == (0, True)
+    assert (second.exit_code, f"group_id     {summary['group_id']}" in second.stdout) == (0, True)
 
 
 async def test_an_invalid_row_is_reported_with_its_line_and_nothing_is_sent(
@@ -71,6 +76,35 @@ async def test_a_byte_that_is_not_utf_8_is_reported_with_its_line(nats_server: N
     assert result.stderr.endswith("nothing was sent\n  line 51: byte 0xff is not UTF-8\n")
 
 
+async def test_a_placeholder_is_filled_or_nothing_is_sent(nats_server: NatsServer, folder: Folder) -> None:
+    folder.people.write_text("to,First Name,name\na@b.org,Ada,L\n")
+    async with service(nats_server) as relay:
+        refused = await folder.send_all("--subject", "Dear %First_Name%")
+        assert (refused.exit_code, relay.requests) == (2, [])
+        assert "  subject: %First_Name% is not filled in: write {First Name}" in refused.stderr
+        assert (await folder.send_all("--subject", "Dear {first name}")).exit_code == 0
+    assert relay.requests[0]["subject"] == "Dear Ada"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+async def test_files_with_byte_order_marks_are_read_and_no_mark_is_sent(
+    nats_server: NatsServer, folder: Folder, encoding: str
+) -> None:
+    parts = ("to,name\n", '"a@b.org",A\n', "c@d.org,\ufeffC")
+    folder.people.write_bytes(b"".join(part.encode(encoding) for part in parts))
+    for name in ("mail.html", "mail.txt"):
+        body = folder.people.with_name(name)
+        body.write_bytes("\ufeffDear\r\n".encode(encoding) + "{name}".encode(encoding))
+    async with service(nats_server) as relay:
+        result = await folder.send_all("--subject", "\ufeffHello {\ufeffname}", "--tag", "\ufeffa=\ufeff1")
+    assert result.exit_code == 0
+    assert sorted((one["to"], one["subject"], one["html"], one["text"]) for one in relay.requests) == [
+        ("a@b.org", "Hello A", "Dear\nA", "Dear\nA"),
+        ("c@d.org", "Hello C", "Dear\nC", "Dear\nC"),
+    ]
+    assert relay.requests[0]["tags"] == {"a": "1"}
+
+
 async def test_a_request_is_repeated_while_the_service_is_busy(nats_server: NatsServer, folder: Folder) -> None:
     folder.write(3)
     busy = [BUSY] * 4
@@ -80,6 +114,38 @@ async def test_a_request_is_repeated_while_the_service_is_busy(nats_server: Nats
     assert set(folder.statuses().values()) == {"sent"}
 
 
+@pytest.mark.parametrize("hold_seconds", [0, 0.15])
+async def test_a_row_is_not_abandoned_while_others_are_sent_at_a_low_rate(
+    nats_server: NatsServer, folder: Folder, hold_seconds: float
+) -> None:
+    folder.write(20)
+    loop = asyncio.get_running_loop()
+    next_at = loop.time()
+
+    async def on_message(msg: Msg) -> None:
+        nonlocal next_at
+        deadline = loop.time() + hold_seconds
+        while (now := loop.time()) < next_at and now < deadline:
+            await asyncio.sleep(0.01)
+        is_busy = now < next_at
+        if not is_busy:
+            next_at = now + 0.1
+        await msg.respond(json.dumps(BUSY if is_busy else sent(json.loads(msg.data))).encode())
+
+    async with await nats.connect(nats_server.url) as client:
+
+        async def at_once(msg: Msg) -> None:
+            tasks.append(asyncio.create_task(on_message(msg)))
+
+        tasks: list[asyncio.Task[None]] = []
+        await client.subscribe(contract.SEND_EMAIL_SUBJECT, cb=at_once)
+        await client.flush()
+        result = await folder.send_all("--json")
+        await asyncio.gather(*tasks)
+    summary = json.loads(result.stdout)
+    assert (result.exit_code, summary["sent"], summary["unknown"], summary["failed"]) == (0, 20, 0, 0)
+
+
 async def test_a_service_that_stays_busy_ends_the_run_and_the_next_run_sends_the_rest(
     nats_server: NatsServer, folder: Folder
 ) -> None:
@@ -87,7 +153,7 @@ async def test_a_service_that_stays_busy_ends_the_run_and_the_next_run_sends_the
     async with service(nats_server, lambda _: BUSY) as relay:
         result = await folder.send_all("--concurrency", "2")
         assert (result.exit_code, set(folder.statuses().values())) == (3, {"unsent"})
-        assert "busy or unreachable for 0.3 s. Run the same command again" in result.stderr
+        assert "busy for 0.5 s. Run the same command again" in result.stderr
         relay.reply = sent
         assert (await folder.send_all()).exit_code == 0
     assert len(folder.statuses()) == 20
@@ -164,6 +230,89 @@ async def test_a_result_file_of_other_rows_is_refused(nats_server: NatsServer, f
     assert "row 1 was p1@example.com, and is now other@example.com" in result.stderr
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        "--subject=Other {name}",
+        "--text=other.txt",
+        "--html=other.txt",
+        "--tag=a=1",
+        "--from=c@d.org",
+        "--group-id=g",
+        "--idempotency-key=k-{to}",
+        "--unsubscribe-url=https://b.org/u",
+    ],
+)
+async def test_a_result_file_of_another_mailing_is_refused(
+    nats_server: NatsServer, folder: Folder, changed: str
+) -> None:
+    folder.write(2)
+    other = folder.people.with_name("other.txt")
+    other.write_text("Other {name}")
+    async with service(nats_server) as relay:
+        assert (await folder.send_all()).exit_code == 0
+        result = await folder.send_all(changed.replace("other.txt", str(other)))
+        assert (result.exit_code, result.stdout, len(relay.requests)) == (2, "", 2)
+        assert "the result file belongs to another mailing: row 1, p1@example.com, is sent" in result.stderr
+        assert "Use --result with another file" in result.stderr
+        elsewhere = str(folder.people.with_name("second.csv"))
+        again = await folder.send_all(changed.replace("other.txt", str(other)), "--result", elsewhere)
+        assert (again.exit_code, len(relay.requests)) == (0, 4)
+
+
+async def test_other_values_for_rows_that_were_sent_are_another_mailing(
+    nats_server: NatsServer, folder: Folder
+) -> None:
+    folder.write(2)
+    async with service(nats_server) as relay:
+        await folder.send_all()
+        folder.people.write_text(folder.people.read_text().replace("P 2", "Q 2"))
+        result = await folder.send_all()
+        assert (result.exit_code, "another mailing: row 2, p2@example.com" in result.stderr) == (2, True)
+    assert len(relay.requests) == 2
+
+
+async def test_rows_that_were_not_sent_may_be_corrected_and_further_ones_appended(
+    nats_server: NatsServer, folder: Folder
+) -> None:
+    folder.write(3)
+    refused = {"p2@example.com"}
+    async with service(nats_server, lambda one: {"error": "x"} if one["to"] in refused else sent(one)) as relay:
+        await folder.send_all()
+        folder.people.write_text(folder.people.read_text().replace("P 2", "Q 2") + "\np4@example.com,P 4")
+        assert (await folder.send_all()).exit_code == 2
+        refused.clear()
+        result = await folder.send_all("--retry-refused", "--json")
+    summary = json.loads(result.stdout)
+    assert (result.exit_code, summary["sent"], summary["sent_before"], summary["sent_now"]) == (0, 4, 2, 2)
+    assert [request["subject"] for request in relay.requests[3:]] == ["Hello Q 2", "Hello P 4"]
+
+
+async def test_the_second_run_reports_that_all_were_sent_before(nats_server: NatsServer, folder: Folder) -> None:
+    folder.write(2)
+    async with service(nats_server):
+        await folder.send_all()
+        result = await folder.send_all()
+    counts = dict(line.rsplit(maxsplit=1) for line in result.stdout.splitlines())
+    assert {name.strip(): count for name, count in counts.items()}.items() >= {
+        "sent": "2",
+        "sent before": "2",
+        "sent now": "0",
+    }.items()
+    assert "Nothing was sent now: 2 were sent before." in result.stderr
+
+
+async def test_a_result_file_of_an_older_version_is_continued_with_a_warning(
+    nats_server: NatsServer, folder: Folder
+) -> None:
+    folder.write(2)
+    folder.result.write_text("row,to,status,email_id,group_id,error\n1,p1@example.com,sent,id,g,\n")
+    async with service(nats_server) as relay:
+        result = await folder.send_all()
+    assert (result.exit_code, relay.recipients) == (0, ["p2@example.com"])
+    assert "was written by an older version and may be of another mailing." in result.stderr
+
+
 async def test_a_result_file_that_cannot_be_written_ends_the_run_and_the_next_run_sends_the_rest(
     nats_server: NatsServer, folder: Folder
 ) -> None:
@@ -179,6 +328,23 @@ async def test_a_result_file_that_cannot_be_written_ends_the_run_and_the_next_ru
         assert (await folder.send_all("--retry-unknown")).exit_code == 0
     assert (len(folder.statuses()), set(folder.statuses().values())) == (60, {"sent"})
     assert len(relay.requests) <= 60 + 4  # the requests without an answer yet
+
+
+@pytest.mark.parametrize(("status", "reply"), [(0, sent), (1, lambda _: {"error": contract.INVALID_TO})])
+@pytest.mark.parametrize("output", [(), ("--json",)])
+async def test_the_exit_status_is_that_of_the_mailing_if_the_reader_has_gone(
+    nats_server: NatsServer, folder: Folder, status: int, reply: Reply, output: tuple[str, ...]
+) -> None:
+    folder.write(2)
+    reader, writer = os.pipe()
+    os.close(reader)
+    words = ["send", *folder.mailing, *output]
+    async with service(nats_server, reply):
+        try:
+            process = await child.start(SCRIPT, *words, env={"NATS_URL": nats_server.url}, output=writer)
+        finally:
+            os.close(writer)
+        assert await asyncio.wait_for(process.wait(), 20) == status
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
