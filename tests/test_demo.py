@@ -98,7 +98,7 @@ def end_in_readme() -> str:
 
 
 def without_time(text: str) -> str:
-    return re.sub(r"[\d.]+ s in all", "", text)
+    return re.sub(r"[\d.]+ s in total", "", text)
 
 
 def test_a_failed_check_shows_the_expected_and_the_actual_value_and_the_logs(tmp_path: Path) -> None:
