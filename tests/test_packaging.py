@@ -18,7 +18,7 @@ import pytest
 
 from shared import __version__
 from tests.acceptance import buckets, caller, services
-from tests.stack import console, nats_server, ses_events, smtp_server, sqs_endpoint
+from tests.stack import built_once, console, nats_server, ses_events, smtp_server, sqs_endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,20 +52,20 @@ class Installed(NamedTuple):
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel of this checkout."""
-    directory = tmp_path_factory.mktemp("wheel")
-    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", directory, ROOT)
-    (built,) = directory.iterdir()
+    (built,) = built_once.folder(tmp_path_factory, "wheel", build_wheel).iterdir()
     return built
 
 
 @pytest.fixture(scope="module")
 def environments(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Installed]:
     """Both environments."""
-    directory = tmp_path_factory.mktemp("environments")
-    both = [Installed(process, wheel, directory / process) for process in PROCESSES]
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(install, both))
-    return {installed.extra: installed for installed in both}
+
+    def build(folder: Path) -> None:
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(install, [Installed(process, wheel, folder / process) for process in PROCESSES]))
+
+    folder = built_once.folder(tmp_path_factory, "environments", build)
+    return {process: Installed(process, wheel, folder / process) for process in PROCESSES}
 
 
 @pytest.fixture(params=PROCESSES)
@@ -146,6 +146,11 @@ async def check(script: str, environment: Mapping[str, str]) -> None:
         assert await checking.wait() == 0, checking.output
         assert "failed  " not in checking.output
         assert checking.errors == ""
+
+
+def build_wheel(folder: Path) -> None:
+    """Build the wheel of this checkout into a folder."""
+    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, ROOT)
 
 
 def install(target: Installed) -> None:

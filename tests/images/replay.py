@@ -38,7 +38,7 @@ class Image(NamedTuple):
         return self.root / "opt" / "venv"
 
 
-def build(process: str, root: Path) -> Image:
+def build(process: str, root: Path) -> None:
     """Replay both stages of a process's Dockerfile."""
     read = dockerfile.read(process)
     (build_stage, final_stage) = read.stages
@@ -47,6 +47,11 @@ def build(process: str, root: Path) -> Image:
     for path in [*root.iterdir(), *(root / "opt").iterdir()]:  # the final image begins empty
         if not any(copied.is_relative_to(path) for copied in (root / name for name in kept)):
             shutil.rmtree(path)
+
+
+def image(process: str, root: Path) -> Image:
+    """Return what was built in `root`."""
+    read = dockerfile.read(process)
     return Image(root, _command(read, root), read.pairs("ENV"))
 
 

@@ -18,10 +18,11 @@ from tests.acceptance import services
 from tests.acceptance.buckets import fresh_record
 from tests.charts import chart
 from tests.images import container, replay
-from tests.stack import nats_server, ses_events, smtp_server, sqs_endpoint
+from tests.stack import built_once, nats_server, ses_events, smtp_server, sqs_endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from tests.images.replay import Image
 
@@ -33,12 +34,16 @@ DELAYS: Final = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5)
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Image]:
     """Both images."""
-    folder = tmp_path_factory.mktemp("images")
+    folder = built_once.folder(tmp_path_factory, "images", build)
+    return {process: replay.image(process, folder / process) for process in chart.PROCESSES}
+
+
+def build(folder: Path) -> None:
+    """Build both images at the same time."""
     for process in chart.PROCESSES:
         (folder / process).mkdir()
     with ThreadPoolExecutor() as pool:
-        built = pool.map(lambda process: replay.build(process, folder / process), chart.PROCESSES)
-    return dict(zip(chart.PROCESSES, built, strict=True))
+        list(pool.map(lambda process: replay.build(process, folder / process), chart.PROCESSES))
 
 
 @pytest.fixture
@@ -69,7 +74,7 @@ def test_the_image_holds_its_own_requirements_without_pip_and_those_of_the_other
     assert {path.name for path in (images[process].root / "opt").iterdir()} == {"venv"}
 
 
-async def test_f108_the_relay_in_its_container_sends_an_email_and_stops(contained: Mapping[str, Image]) -> None:
+async def test_the_relay_in_its_container_sends_an_email_and_stops(contained: Mapping[str, Image]) -> None:
     async with services.platform() as platform, smtp_server.running() as smtp:
         variables = {"NATS_URL": platform.nats.url, "EMAIL_ENABLED": "true", "SMTP_PORT": str(smtp.port)}
         async with container.running(contained["relay"], variables) as relay:
@@ -82,7 +87,7 @@ async def test_f108_the_relay_in_its_container_sends_an_email_and_stops(containe
             assert relay.console.errors == ""
 
 
-async def test_f108_the_tracker_in_its_container_applies_an_event_and_stops(contained: Mapping[str, Image]) -> None:
+async def test_the_tracker_in_its_container_applies_an_event_and_stops(contained: Mapping[str, Image]) -> None:
     async with services.platform() as platform, sqs_endpoint.running() as sqs:
         await platform.buckets.put_records(fresh_record("e1", "g"))
         variables = services.tracker_environment(platform.nats, sqs)
@@ -97,7 +102,7 @@ async def test_f108_the_tracker_in_its_container_applies_an_event_and_stops(cont
 
 
 @pytest.mark.parametrize("process", chart.PROCESSES)
-async def test_f104_sigterm_ends_pid_1_also_during_start_up(contained: Mapping[str, Image], process: str) -> None:
+async def test_sigterm_ends_pid_1_also_during_start_up(contained: Mapping[str, Image], process: str) -> None:
     async with nats_server.running() as nats:
         await asyncio.gather(*[_stop_after(contained[process], {"NATS_URL": nats.url}, delay) for delay in DELAYS])
 
