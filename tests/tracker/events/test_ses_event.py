@@ -298,6 +298,22 @@ def test_a_complaint_needs_no_feedback_type(complaint: dict[str, Any], failure: 
     assert event.failure.diagnostic is UNSET
 
 
+@pytest.mark.parametrize(
+    ("destination", "found"),
+    [([TO], (TO,)), (TO, (TO,)), ([TO, "b@example.com"], (TO, "b@example.com")), (None, ()), ([None, "", 5], ())],
+)
+@pytest.mark.parametrize("kind", ["bounce", "complaint"])
+def test_a_failure_has_the_address_that_the_mail_was_sent_to(
+    kind: str, destination: object, found: tuple[str, ...]
+) -> None:
+    event = EVERY_KIND[kind]
+    lists: tuple[Any, ...] = ([], None, [{}], [{"emailAddress": "other@example.com"}])
+    for listed in lists:
+        name = ses_event.RECIPIENTS[kind]
+        changed = {kind: {**event[kind], name: listed}, "mail": {**event["mail"], "destination": destination}}
+        assert raw({**event, **changed}).destination == found
+
+
 @pytest.mark.parametrize("kind", ["delivery", "open", "click"])
 def test_an_event_other_than_a_failure_has_no_failure(kind: str) -> None:
     assert raw(EVERY_KIND[kind]).failure is None
