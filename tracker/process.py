@@ -10,11 +10,8 @@ from contextlib import aclosing, asynccontextmanager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
-
 from shared import contract
-from shared.errors import StoreUnavailable
-from shared.kv import setup as missing_buckets
+from shared.kv import setup as kv_setup
 from shared.kv.bucket import Bucket
 from shared.nats.endpoint import Endpoint
 from shared.nats.inbox import Inbox
@@ -45,7 +42,6 @@ log = logging.getLogger(__name__)
 
 NAME: Final = "lfx-email-tracker"
 DESCRIPTION: Final = "Applies the events of Amazon SES to the records, answers status and analytics queries"
-KV_PATIENCE_SECONDS: Final = 3.0  # JetStream may still elect its leaders when NATS already answers
 
 
 class _Buckets(NamedTuple):
@@ -64,10 +60,10 @@ def prepare(config: TrackerSettings, environ: Mapping[str, str], *, create_bucke
 
     async def serve(life: Life, connection: Connection) -> None:
         if create_buckets:
-            await missing_buckets.create_missing(connection, contract.BUCKETS)
+            await kv_setup.create_missing(connection, contract.BUCKETS)
         async with Inbox(connection) as inbox:
             buckets = _buckets(life, connection, inbox)
-            with _in_background(missing_buckets.report_unusable(inbox, connection, _optional(config))):
+            with _in_background(kv_setup.report_unusable(inbox, connection, _optional(config))):
                 async with (
                     _applying_events(life, connection, buckets, config, environ) as receiver,
                     _answering_queries(life, connection, inbox, buckets, config.max_in_flight),
@@ -109,12 +105,12 @@ async def _applying_events(
     """Receive and apply events while the context is open, if eventing is on.
 
     Raises:
-        StoreUnavailable: a bucket that the events need is missing.
+        StoreUnavailable: a bucket that the events need is missing, or JetStream does not answer.
     """
     if not config.ses_eventing_enabled:
         yield None
         return
-    await _require(buckets.recipients, buckets.group_index)
+    await kv_setup.require(connection, buckets.recipients, buckets.group_index)
     from tracker.events.sqs import Queue  # noqa: PLC0415 - boto3 takes 135 ms and 19 MB
 
     updater = RecordUpdater(buckets.recipients, PushEvents(connection), _suppress(life, buckets, config))
@@ -127,23 +123,6 @@ async def _applying_events(
         life.expose(lambda: _metrics().receives(queue, receiver))
         life.expose(lambda: _metrics().events(settlement, updater))
         yield receiver
-
-
-async def _require(*buckets: Bucket) -> None:
-    """Wait a few seconds for the buckets without which no event can be applied.
-
-    Raises:
-        StoreUnavailable: a bucket is missing.
-    """
-    for bucket in buckets:
-        async for attempt in AsyncRetrying(
-            retry=retry_if_exception_type(StoreUnavailable),
-            wait=wait_fixed(0.2),
-            stop=stop_after_delay(KV_PATIENCE_SECONDS),
-            reraise=True,
-        ):
-            with attempt:
-                await bucket.info()
 
 
 def _suppress(life: Life, buckets: _Buckets, config: TrackerSettings) -> Suppress:

@@ -92,7 +92,8 @@ async def test_after_a_permanent_bounce_or_a_complaint_the_recipient_is_suppress
 
 async def test_the_recipient_of_a_forwarded_mail_is_suppressed_whichever_address_the_bounce_names() -> None:
     async with both_services(**ON) as running:
-        for number, named in enumerate([[{"emailAddress": "private@mail.example"}], [], None, [{}]]):
+        reports: tuple[object, ...] = ([{"emailAddress": "private@mail.example"}], [], None, [{}])
+        for number, named in enumerate(reports):
             to = f"ada{number}@forward.example"
             await running.platform.caller.sent(to=to)
             bounce = ses_events.bounce(mails.tracking_id(running.smtp.mails[-1]), at(1), to=to)
