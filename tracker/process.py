@@ -18,6 +18,7 @@ from shared.nats.inbox import Inbox
 from shared.nats.micro import Discovery
 from shared.service.tasks import Tasks
 from tracker import settings
+from tracker.events import aws_environment
 from tracker.events.push_events import PushEvents
 from tracker.events.receiver import Receiver
 from tracker.events.record_updater import RecordUpdater, suppress_nobody
@@ -30,7 +31,7 @@ from tracker.queries.live_counts import LiveCounts
 from tracker.queries.stream_follower import StreamFollower
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+    from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, MutableMapping
     from types import ModuleType
 
     from shared.lifecycle import Life, Serve
@@ -50,13 +51,16 @@ class _Buckets(NamedTuple):
     suppressions: Bucket
 
 
-def prepare(config: TrackerSettings, environ: Mapping[str, str], *, create_buckets: bool) -> Serve:
+def prepare(config: TrackerSettings, environ: MutableMapping[str, str], *, create_buckets: bool) -> Serve:
     """Return the function that answers queries and, if eventing is on, applies events, until the process stops.
+
+    The variables of `environ` that boto3 reads itself are corrected first.
 
     Raises:
         SettingsError: settings contradict each other.
     """
     settings.check(config)
+    aws_environment.correct(environ)
 
     async def serve(life: Life, connection: Connection) -> None:
         if create_buckets:
