@@ -26,7 +26,7 @@ class KeyCount:
     def written(self, key: str, sequence: int, previous: int | None, *, is_known: bool) -> None:
         """Note a write; `previous` is the revision that it followed, None if it followed any.
 
-        `is_known` says that the key is known to have had a value. Earlier writes to the key may not have been noted: a
+        `is_known`: the key is known to have had a value. Earlier writes to the key may not have been noted: a
         bucket with a history of 1 does not deliver a revision that was overwritten before its delivery.
         """
         if key in self._seen:
