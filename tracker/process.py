@@ -10,17 +10,15 @@ from contextlib import aclosing, asynccontextmanager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
-
 from shared import contract
-from shared.errors import StoreUnavailable
-from shared.kv import setup as missing_buckets
+from shared.kv import setup as kv_setup
 from shared.kv.bucket import Bucket
 from shared.nats.endpoint import Endpoint
 from shared.nats.inbox import Inbox
 from shared.nats.micro import Discovery
 from shared.service.tasks import Tasks
 from tracker import settings
+from tracker.events import aws_environment
 from tracker.events.push_events import PushEvents
 from tracker.events.receiver import Receiver
 from tracker.events.record_updater import RecordUpdater, suppress_nobody
@@ -33,7 +31,7 @@ from tracker.queries.live_counts import LiveCounts
 from tracker.queries.stream_follower import StreamFollower
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+    from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, MutableMapping
     from types import ModuleType
 
     from shared.lifecycle import Life, Serve
@@ -45,7 +43,6 @@ log = logging.getLogger(__name__)
 
 NAME: Final = "lfx-email-tracker"
 DESCRIPTION: Final = "Applies the events of Amazon SES to the records, answers status and analytics queries"
-KV_PATIENCE_SECONDS: Final = 3.0  # JetStream may still elect its leaders when NATS already answers
 
 
 class _Buckets(NamedTuple):
@@ -54,20 +51,23 @@ class _Buckets(NamedTuple):
     suppressions: Bucket
 
 
-def prepare(config: TrackerSettings, environ: Mapping[str, str], *, create_buckets: bool) -> Serve:
+def prepare(config: TrackerSettings, environ: MutableMapping[str, str], *, create_buckets: bool) -> Serve:
     """Return the function that answers queries and, if eventing is on, applies events, until the process stops.
+
+    The variables of `environ` that boto3 reads itself are corrected first.
 
     Raises:
         SettingsError: settings contradict each other.
     """
     settings.check(config)
+    aws_environment.correct(environ)
 
     async def serve(life: Life, connection: Connection) -> None:
         if create_buckets:
-            await missing_buckets.create_missing(connection, contract.BUCKETS)
+            await kv_setup.create_missing(connection, contract.BUCKETS)
         async with Inbox(connection) as inbox:
             buckets = _buckets(life, connection, inbox)
-            with _in_background(missing_buckets.report_unusable(inbox, connection, _optional(config))):
+            with _in_background(kv_setup.report_unusable(inbox, connection, _optional(config))):
                 async with (
                     _applying_events(life, connection, buckets, config, environ) as receiver,
                     _answering_queries(life, connection, inbox, buckets, config.max_in_flight),
@@ -109,12 +109,12 @@ async def _applying_events(
     """Receive and apply events while the context is open, if eventing is on.
 
     Raises:
-        StoreUnavailable: a bucket that the events need is missing.
+        StoreUnavailable: a bucket that the events need is missing, or JetStream does not answer.
     """
     if not config.ses_eventing_enabled:
         yield None
         return
-    await _require(buckets.recipients, buckets.group_index)
+    await kv_setup.require(connection, buckets.recipients, buckets.group_index)
     from tracker.events.sqs import Queue  # noqa: PLC0415 - boto3 takes 135 ms and 19 MB
 
     updater = RecordUpdater(buckets.recipients, PushEvents(connection), _suppress(life, buckets, config))
@@ -127,23 +127,6 @@ async def _applying_events(
         life.expose(lambda: _metrics().receives(queue, receiver))
         life.expose(lambda: _metrics().events(settlement, updater))
         yield receiver
-
-
-async def _require(*buckets: Bucket) -> None:
-    """Wait a few seconds for the buckets without which no event can be applied.
-
-    Raises:
-        StoreUnavailable: a bucket is missing.
-    """
-    for bucket in buckets:
-        async for attempt in AsyncRetrying(
-            retry=retry_if_exception_type(StoreUnavailable),
-            wait=wait_fixed(0.2),
-            stop=stop_after_delay(KV_PATIENCE_SECONDS),
-            reraise=True,
-        ):
-            with attempt:
-                await bucket.info()
 
 
 def _suppress(life: Life, buckets: _Buckets, config: TrackerSettings) -> Suppress:

@@ -44,17 +44,23 @@ class ApiError(msgspec.Struct, frozen=True):
 
 
 class StreamConfig(msgspec.Struct, frozen=True):
-    """The part of a bucket's configuration that reads and writes depend on; sizes in bytes, -1 for no limit."""
+    """The part of a bucket's configuration that this code depends on; sizes in bytes, -1 for no limit.
+
+    `max_msgs_per_subject` is the bucket's history.
+    """
 
     max_msg_size: int = -1
+    max_msgs_per_subject: int = -1
     num_replicas: int = 1
     allow_direct: bool = False
 
 
 class StreamState(msgspec.Struct, frozen=True):
-    """The sequence of a stream's last message."""
+    """The sequence of a stream's last message, and how many messages and subjects it has."""
 
     last_seq: int = 0
+    messages: int = 0
+    num_subjects: int = 0
 
 
 class StreamInfo(msgspec.Struct, frozen=True):
@@ -64,6 +70,11 @@ class StreamInfo(msgspec.Struct, frozen=True):
     state: StreamState = StreamState()
     created: str = ""
     error: ApiError | None = None
+
+    @property
+    def keys(self) -> int:
+        """The number of keys of a bucket, with those that are marked as deleted."""
+        return self.state.messages if self.config.max_msgs_per_subject == 1 else self.state.num_subjects
 
 
 class PublishAck(msgspec.Struct, frozen=True):

@@ -1,14 +1,15 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Reports missing buckets, and creates them on a local server. In production the relay's chart creates them."""
+"""Waits for buckets, reports missing ones, and creates them on a local server; otherwise the relay's chart does."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from shared import contract
-from shared.errors import StoreUnavailable
+from shared.errors import BucketMissing, NotPermitted, StoreUnavailable
 from shared.kv.bucket import Bucket
 
 if TYPE_CHECKING:
@@ -19,6 +20,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+JETSTREAM_PATIENCE_SECONDS: Final = 15.0  # an election, or the restart of a node
+PAUSE_SECONDS: Final = 0.2
+
+
+class JetStreamSilent(StoreUnavailable):
+    """JetStream has not answered for a while, so the buckets count as missing."""
+
+    advice = "enable JetStream on the NATS server and for this account, and check that its cluster has a leader"
+
 
 async def report_unusable(inbox: Inbox, connection: Connection, names: Sequence[str]) -> None:
     """Log at start-up which buckets cannot be used; the process goes on and waits for them."""
@@ -28,6 +38,32 @@ async def report_unusable(inbox: Inbox, connection: Connection, names: Sequence[
         except StoreUnavailable as error:
             extra = {"bucket": name, "error": str(error)}
             log.warning("bucket.unusable", extra=extra | ({"advice": error.advice} if error.advice else {}))
+
+
+async def require(connection: Connection, *buckets: Bucket) -> None:
+    """Return when the buckets exist; time without a NATS connection does not count.
+
+    Raises:
+        BucketMissing: JetStream has answered that one does not exist.
+        NotPermitted: the NATS user may not ask.
+        JetStreamSilent: JetStream did not answer for JETSTREAM_PATIENCE_SECONDS.
+    """
+    now = asyncio.get_running_loop().time
+    deadline = now() + JETSTREAM_PATIENCE_SECONDS
+    while True:
+        try:
+            for bucket in buckets:
+                await bucket.info()
+        except (BucketMissing, NotPermitted):
+            raise
+        except StoreUnavailable as error:
+            if not connection.connected:
+                deadline = now() + JETSTREAM_PATIENCE_SECONDS
+            elif now() >= deadline:
+                raise JetStreamSilent(f"no answer for {JETSTREAM_PATIENCE_SECONDS:g} s: {error}") from error
+            await asyncio.sleep(PAUSE_SECONDS)
+        else:
+            return
 
 
 async def create_missing(connection: Connection, names: Sequence[str]) -> None:

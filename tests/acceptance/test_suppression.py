@@ -90,6 +90,21 @@ async def test_after_a_permanent_bounce_or_a_complaint_the_recipient_is_suppress
         }
 
 
+async def test_the_recipient_of_a_forwarded_mail_is_suppressed_whichever_address_the_bounce_names() -> None:
+    async with both_services(**ON) as running:
+        reports: tuple[object, ...] = ([{"emailAddress": "private@mail.example"}], [], None, [{}])
+        for number, named in enumerate(reports):
+            to = f"ada{number}@forward.example"
+            await running.platform.caller.sent(to=to)
+            bounce = ses_events.bounce(mails.tracking_id(running.smtp.mails[-1]), at(1), to=to)
+            details = {**bounce["bounce"], "bouncedRecipients": named}
+            running.sqs.send(ses_events.notification({**bounce, "bounce": details}))
+            await running.sqs.wait_until_empty()
+            refused = {"error": "recipient suppressed", "reason": "bounce"}
+            assert await running.platform.caller.send(to=to) == refused
+        await running.platform.caller.sent(to="private@mail.example")
+
+
 async def test_without_the_list_nothing_is_sent() -> None:
     async with both_services(**ON) as running:
         await running.platform.caller.client.jetstream().delete_key_value(LIST)

@@ -17,6 +17,7 @@ from shared.commands.check.checks import Finding, Plan
 from shared.service.settings import SettingsError
 from tracker import settings as tracker_settings
 from tracker.commands import sqs_check
+from tracker.events import aws_environment
 from tracker.settings import TrackerSettings
 
 NAME: Final = "lfx-email-tracker"
@@ -57,6 +58,7 @@ def check(*, as_json: bool) -> None:
 
 def plan(settings: TrackerSettings) -> Plan:
     """Return the finding about the settings, and the checks to run with them."""
+    aws_environment.correct(os.environ)
     nats = nats_check.check(settings, f"{NAME} check", bucket_uses(settings))
     return Plan([settings_finding(settings)], [nats, sqs_check.check(settings, os.environ)])
 

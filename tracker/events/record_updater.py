@@ -26,8 +26,11 @@ if TYPE_CHECKING:
 
     Publish = Callable[[EngagementEvent, EmailRecipientRecord], Awaitable[None]]
     """Publishes the push event for an event that changed the record; gets the record after the event."""
-    Suppress = Callable[[Sequence[EngagementEvent]], Awaitable[int]]
-    """Adds the addresses of bounces and complaints to the suppression list; returns how many were new."""
+    Suppress = Callable[[Sequence[EngagementEvent], str], Awaitable[int]]
+    """Adds the recipient of bounces and complaints to the suppression list; returns how many addresses were new.
+
+    Gets the recipient in the record, or an empty string if there is no record that can be read.
+    """
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +51,7 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
     """The result for the events of one email.
 
     `new` events changed the record, `duplicates` did not. `suppressed` counts the addresses that were added to the
-    suppression list. `error` is the reason why a settled event changed nothing.
+    suppression list. `error` is the reason why a settled event changed nothing. `to` is the recipient in the record.
     """
 
     verdict: Verdict
@@ -56,6 +59,7 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
     duplicates: int = 0
     suppressed: int = 0
     error: str = ""
+    to: str = ""
 
 
 class _Step(NamedTuple):
@@ -63,7 +67,7 @@ class _Step(NamedTuple):
     record: EmailRecipientRecord
 
 
-async def suppress_nobody(_events: Sequence[EngagementEvent]) -> int:
+async def suppress_nobody(_events: Sequence[EngagementEvent], _to: str) -> int:
     """Add nothing to the suppression list, with SUPPRESSION_ENABLED=false."""
     return 0
 
@@ -85,18 +89,21 @@ class RecordUpdater:
         if applied.verdict in {Verdict.AGAIN, Verdict.CONTESTED}:
             return applied  # the caller tries again
         try:
-            suppressed = await self._suppress(events)
+            suppressed = await self._suppress(events, applied.to)
         except StoreError as error:
             log.warning("suppression.postponed", extra={"email_id": email_id, "error": str(error)})
             return msgspec.structs.replace(applied, verdict=Verdict.CONTESTED)
         return msgspec.structs.replace(applied, suppressed=suppressed)
 
     async def _update(self, email_id: str, events: Sequence[EngagementEvent]) -> Applied:
+        to = ""
         try:
             max_bytes = await self._recipients.max_value_bytes()
 
             def change(value: bytes) -> tuple[bytes | None, list[_Step]]:
-                steps = _steps(records.decode(value), events)
+                nonlocal to
+                record = records.decode(value)
+                to, steps = record.to, _steps(record, events)
                 return records.rewrite(value, steps[-1].record, max_bytes) if steps else None, steps
 
             steps = await self._recipients.rewrite(email_id, change)
@@ -110,9 +117,9 @@ class RecordUpdater:
             return Applied(verdict=Verdict.STUCK, error="the record cannot be read")
         except RecordFull:
             log.error("record.full", extra={"email_id": email_id, "events": len(events)})
-            return Applied(verdict=Verdict.SETTLED, error="the record is full")
+            return Applied(verdict=Verdict.SETTLED, error="the record is full", to=to)
         await self._report(events, steps)
-        return Applied(verdict=Verdict.SETTLED, new=len(steps), duplicates=len(events) - len(steps))
+        return Applied(verdict=Verdict.SETTLED, new=len(steps), duplicates=len(events) - len(steps), to=to)
 
     async def _report(self, events: Sequence[EngagementEvent], steps: Sequence[_Step]) -> None:
         new = {id(step.event) for step in steps}

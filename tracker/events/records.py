@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from shared import decoding
 from shared.contract import EmailRecipientRecord
 from tracker.errors import RecordCorrupt, RecordFull
+from tracker.events.json_fields import EARLIEST
 
 if TYPE_CHECKING:
     from shared.contract import ClickEvent, OpenEvent
@@ -21,12 +22,13 @@ if TYPE_CHECKING:
 _decode = decoding.decoder(EmailRecipientRecord)
 _decode_fields = decoding.decoder(dict[str, Any])
 _decode_raw_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_TIMES = ("delivered_at", "last_opened_at", "last_clicked_at", "failed_at")
 _KNOWN = frozenset(EmailRecipientRecord.__struct_encode_fields__)
 _encode = msgspec.json.Encoder().encode
 
 
 def decode(value: bytes) -> EmailRecipientRecord:
-    """Read a record; counts that an older service left out are taken from the lists.
+    """Read a record; counts that an older service left out are taken from the lists, and a time that is none is absent.
 
     Raises:
         RecordCorrupt: the value is not a record.
@@ -35,6 +37,9 @@ def decode(value: bytes) -> EmailRecipientRecord:
         record = _decode(value)
     except decoding.Malformed:
         record = _without_nulls(value)
+    unknown = {name: UNSET for name in _TIMES if (at := getattr(record, name)) and at < EARLIEST}
+    if unknown:
+        record = replace(record, **unknown)
     opens, clicks = len(record.opened_at_list or ()), len(record.click_list or ())
     if opens > record.open_count or clicks > record.click_count:
         return replace(record, open_count=max(opens, record.open_count), click_count=max(clicks, record.click_count))

@@ -4,34 +4,46 @@
 
 No field of a body is trusted to be there or to have the right type.
 
-Sources: the Amazon SES Developer Guide, "Contents of event notifications"; the SNS guide, "Message and JSON formats".
+Source: the Amazon SES Developer Guide, "Contents of event notifications".
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 import msgspec
 from msgspec import UNSET
 
-from shared import decoding, group_index, redaction, tracking_id
+from shared import group_index, redaction, tracking_id
 from shared.contract import Failure
+from tracker.events import envelope, json_fields
+from tracker.events.envelope import NoEvent
+from tracker.events.json_fields import get, mapping, text
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from tracker.events.envelope import Contents
 
 Kind = Literal["delivery", "open", "click", "bounce", "complaint"]
 
 KINDS: Final[frozenset[str]] = frozenset({"delivery", "open", "click", "bounce", "complaint"})
 RECIPIENTS: Final = {"bounce": "bouncedRecipients", "complaint": "complainedRecipients"}
-TOPIC_ATTACHED: Final = "Successfully validated SNS topic"  # a plain sentence that SES publishes
-
-_decode = decoding.decoder(dict[str, Any])
+DETAIL_TYPES: Final = {
+    "emaildelivered": "delivery",
+    "emailopened": "open",
+    "emailclicked": "click",
+    "emailbounced": "bounce",
+    "emailcomplaintreceived": "complaint",
+}
+"""For the folded `detail-type` of an event of EventBridge: its kind."""
 
 
 class EngagementEvent(msgspec.Struct, frozen=True, kw_only=True):
     """An event of one email; `event_id` is the SNS MessageId, `at` in UTC.
 
-    `recipients` are those of a bounce or complaint. `traceparent` names the span that sent the email, where the relay
-    makes traces.
+    `recipients` are those that a bounce or complaint names; `destination` is the address that the mail was sent to,
+    which forwarding makes another one. `traceparent` names the span that sent the email, where the relay makes traces.
     """
 
     kind: Kind
@@ -41,6 +53,7 @@ class EngagementEvent(msgspec.Struct, frozen=True, kw_only=True):
     link: str = ""
     failure: Failure | None = None
     recipients: tuple[str, ...] = ()
+    destination: tuple[str, ...] = ()
     traceparent: str = ""
 
 
@@ -51,120 +64,84 @@ class Ignored(msgspec.Struct, frozen=True):
     is_expected: bool = False
 
 
-class _NoEvent(Exception):
-    def __init__(self, reason: str, *, is_expected: bool = False) -> None:
-        super().__init__(reason)
-        self.ignored = Ignored(reason, is_expected)
-
-
 def parse(body: str, *, message_id: str, received_at: datetime) -> EngagementEvent | Ignored:
-    """Read a body; without an SNS envelope, the event gets the id and the time of the SQS message."""
+    """Read a body; without an envelope, the event gets the id and the time of the SQS message."""
     try:
-        envelope = _object("body", body)
-        event = _unwrapped(envelope)
-        if event is not envelope:
-            message_id = _text(envelope.get("MessageId")) or message_id
-            received_at = _time(envelope.get("Timestamp")) or received_at
-        return _event(event, message_id, received_at)
-    except _NoEvent as no_event:
-        return no_event.ignored
+        return _event(envelope.open_all(body, message_id=message_id, received_at=received_at))
+    except NoEvent as no_event:
+        return Ignored(no_event.reason, no_event.is_expected)
 
 
-def _event(event: dict[str, Any], message_id: str, received_at: datetime) -> EngagementEvent:
-    folded = {name.lower(): value for name, value in event.items()}
-    kind = (_text(folded.get("eventtype")) or _text(folded.get("notificationtype"))).lower()
-    if kind not in KINDS:
-        raise _NoEvent(f"event type {redaction.text(kind)[:40]!r}", is_expected=bool(kind))
-    detail, mail = _dict(folded.get(kind)), _dict(folded.get("mail"))
+def _event(contents: Contents) -> EngagementEvent:
+    kind = _kind(contents)
+    detail, mail = mapping(contents.event.get(kind)), mapping(contents.event.get("mail"))
     return EngagementEvent(
-        kind=kind,  # type: ignore[arg-type] # one of KINDS
+        kind=kind,
         email_id=_email_id(mail),
-        event_id=message_id,
-        at=_time(detail.get("timestamp")) or received_at,
-        link=_text(detail.get("link")),
+        event_id=contents.message_id,
+        at=json_fields.time(get(detail, "timestamp")) or contents.sent_at,
+        link=text(get(detail, "link")) if kind == "click" else "",
         failure=_failure(kind, detail) if kind in RECIPIENTS else None,
-        recipients=_recipients(detail.get(RECIPIENTS[kind])) if kind in RECIPIENTS else (),
+        recipients=_recipients(get(detail, RECIPIENTS[kind])) if kind in RECIPIENTS else (),
+        destination=_destination(mail) if kind in RECIPIENTS else (),
         traceparent=_tag(mail, "traceparent"),
     )
 
 
-def _unwrapped(envelope: dict[str, Any]) -> dict[str, Any]:
-    """Return the event in an SNS envelope; with raw delivery the body itself is the event."""
-    message = envelope.get("Message")
-    if isinstance(message, dict):
-        return message
-    if _text(envelope.get("Type")) == "SubscriptionConfirmation":
-        raise _NoEvent("the SNS subscription waits to be confirmed")
-    if "Message" not in envelope:
-        return envelope
-    if isinstance(message, str) and message.startswith(TOPIC_ATTACHED):
-        raise _NoEvent("SES has attached the topic", is_expected=True)
-    return _object("Message", message if isinstance(message, str) else "")
-
-
-def _object(what: str, text: str) -> dict[str, Any]:
-    try:
-        return _decode(text.encode(errors="surrogatepass"))  # half a surrogate pair is then malformed
-    except decoding.Malformed:
-        raise _NoEvent(f"{what} is not a JSON object") from None
+def _kind(contents: Contents) -> Kind:
+    named = next(filter(None, (text(contents.event.get(name)) for name in envelope.TYPES)), contents.detail_type)
+    kind = json_fields.folded(named)
+    kind = DETAIL_TYPES.get(kind, kind)
+    if kind not in KINDS:
+        shown = redaction.text(named.strip().lower())[:40]
+        raise NoEvent(f"event type {shown!r}", is_expected=bool(kind))
+    return cast("Kind", kind)
 
 
 def _email_id(mail: dict[str, Any]) -> str:
-    headers = mail.get("headers")
+    headers = get(mail, "headers")
     for header in headers if isinstance(headers, list) else ():
-        if _text(_dict(header).get("name")).strip().lower() == tracking_id.HEADER.lower():
-            email_id = tracking_id.email_id_of(_text(header.get("value")))
+        if isinstance(header, dict) and text(get(header, "name")).strip().upper() == tracking_id.HEADER:
+            email_id = tracking_id.email_id_of(text(get(header, "value")))
             if group_index.is_email_id(email_id):
                 return email_id
     email_id = _tag(mail, "email_id")
     if group_index.is_email_id(email_id):
         return email_id
-    if mail.get("headersTruncated") is True:
-        raise _NoEvent("headers are truncated and there is no email_id tag")
+    if get(mail, "headersTruncated") is True:
+        raise NoEvent("headers are truncated and there is no email_id tag")
     if not isinstance(headers, list):
-        raise _NoEvent("headers are missing: switch on the original headers for the event destination")
-    raise _NoEvent(f"no {tracking_id.HEADER} header")
+        raise NoEvent("headers are missing: switch on the original headers for the event destination")
+    raise NoEvent(f"no {tracking_id.HEADER} header")
 
 
 def _tag(mail: dict[str, Any], name: str) -> str:
-    tagged = _dict(mail.get("tags")).get(name)
-    return _text(tagged[0] if isinstance(tagged, list) and tagged else tagged)
+    tagged = mapping(get(mail, "tags")).get(name)
+    return text(tagged[0] if isinstance(tagged, list) and tagged else tagged)
 
 
 def _failure(kind: str, detail: dict[str, Any]) -> Failure:
     if kind == "complaint":
         return Failure(
             kind=kind,
-            type=_text(detail.get("complaintFeedbackType")) or UNSET,
-            sub_type=_text(detail.get("complaintSubType")) or UNSET,
+            type=text(get(detail, "complaintFeedbackType")) or UNSET,
+            sub_type=text(get(detail, "complaintSubType")) or UNSET,
         )
-    recipients = detail.get("bouncedRecipients")
-    first = _dict(recipients[0]) if isinstance(recipients, list) and recipients else {}
+    recipients = get(detail, "bouncedRecipients")
+    first = mapping(recipients[0]) if isinstance(recipients, list) and recipients else {}
     return Failure(
         kind=kind,
-        type=_text(detail.get("bounceType")) or UNSET,
-        sub_type=_text(detail.get("bounceSubType")) or UNSET,
-        diagnostic=_text(first.get("diagnosticCode")) or UNSET,
+        type=text(get(detail, "bounceType")) or UNSET,
+        sub_type=text(get(detail, "bounceSubType")) or UNSET,
+        diagnostic=text(get(first, "diagnosticCode")) or UNSET,
     )
 
 
 def _recipients(listed: object) -> tuple[str, ...]:
     recipients = listed if isinstance(listed, list) else ()
-    return tuple(address for one in recipients if (address := _text(_dict(one).get("emailAddress"))))
+    return tuple(address for one in recipients if (address := text(get(mapping(one), "emailAddress"))))
 
 
-def _time(value: object) -> datetime | None:
-    """Read an ISO 8601 timestamp, with or without fraction, `Z`, `+00:00` or `+0000`; the default zone is UTC."""
-    try:
-        at = datetime.fromisoformat(_text(value))
-        return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def _dict(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
+def _destination(mail: dict[str, Any]) -> tuple[str, ...]:
+    addresses = get(mail, "destination")
+    return tuple(filter(None, map(text, addresses if isinstance(addresses, list) else [addresses])))

@@ -18,8 +18,10 @@ import msgspec
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from shared import redaction
 from shared.service import threads as daemon_thread
 from tracker.errors import QueueUnavailable
+from tracker.events import json_fields
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -36,6 +38,16 @@ EXPIRED: Final = frozenset(
 GONE: Final = frozenset({"ReceiptHandleIsInvalid", "MessageNotInflight", "InvalidParameterValue"})
 DEFAULT_REGION: Final = "us-east-1"
 
+MAX_TEXT_CHARACTERS: Final = 65_536  # of an error, before its secrets are removed
+MAX_SHOWN_CHARACTERS: Final = 1000  # SQS quotes the whole request if its signature does not match
+
+_OPAQUE = re.compile(r"[A-Za-z0-9+/=_%-]{100,}")  # such as a session token, which has some hundred characters
+_HEADER = re.compile(r"(header (?:name|value|part)\b).*", re.IGNORECASE | re.DOTALL)
+_SECRET = re.compile(
+    r"((?:security-token|signature|credential|authorization|secret_?(?:access_?)?key|session_?token)"
+    r"""['"]?\s*[:=]\s*)[^\s,&]+""",
+    re.IGNORECASE,
+)
 _REGION = re.compile(
     r"(?:^|\.)sqs(?:-fips)?\.([a-z]+(?:-[a-z]+)+-[0-9]+)\.|^([a-z0-9-]+)\.queue\.amazonaws\.com(?:\.cn)?$"
 )
@@ -83,7 +95,7 @@ class Queue:
         try:
             messages = [_message(one) for one in answer.get("Messages") or ()]
         except Exception as error:
-            raise QueueUnavailable(f"receive_message: {error!r}") from error
+            raise QueueUnavailable(f"receive_message: {reason(error)}") from error
         if not messages:  # a server that answers sooner is not SQS, and would get hundreds of polls a second
             await asyncio.sleep(earliest - time.monotonic())
         return messages
@@ -138,9 +150,9 @@ class Queue:
         except ClientError as error:
             if error.response.get("Error", {}).get("Code") in EXPIRED:
                 self._client = None
-            raise QueueUnavailable(f"{operation}: {error}") from error
+            raise QueueUnavailable(f"{operation}: {reason(error)}") from error
         except Exception as error:  # botocore's parser may raise any error
-            raise QueueUnavailable(f"{operation}: {error!r}") from error
+            raise QueueUnavailable(f"{operation}: {reason(error)}") from error
         return answer
 
     def _connected(self) -> Any:
@@ -150,6 +162,21 @@ class Queue:
                     "sqs", region_name=self.region, endpoint_url=self._endpoint, config=_config()
                 )
             return self._client
+
+
+def reason(error: Exception) -> str:
+    """Return why a call failed, without credentials: libraries quote headers and URLs that contain them."""
+    if isinstance(error, ClientError):
+        details = error.response.get("Error", {})
+        code, message = details.get("Code", "Unknown"), details.get("Message", "")
+        return _redacted(f"{code}: {message}" if message else str(code))
+    return _redacted(f"{type(error).__name__}: {error}")
+
+
+def _redacted(text: str) -> str:
+    text = _OPAQUE.sub("***", text[:MAX_TEXT_CHARACTERS])
+    text = _SECRET.sub(r"\1***", _HEADER.sub(r"\1 ***", text))
+    return redaction.text(redaction.urls(text))[:MAX_SHOWN_CHARACTERS]
 
 
 def region_of(url: str) -> str | None:
@@ -187,7 +214,7 @@ def _message(answer: dict[str, Any]) -> Message:
         message_id=answer.get("MessageId", ""),
         receipt_handle=answer["ReceiptHandle"],
         body=answer.get("Body", ""),
-        sent_at=datetime.fromtimestamp(int(sent) / 1000, UTC) if sent else datetime.now(UTC),
+        sent_at=json_fields.unix_time(sent) or datetime.now(UTC),
     )
 
 
@@ -195,7 +222,8 @@ def _failures(answer: dict[str, Any], what: str) -> Iterable[dict[str, Any]]:
     failed: list[dict[str, Any]] = answer.get("Failed") or []
     for entry in failed:
         log.warning(
-            "queue.entry_failed", extra={"what": what, "code": entry.get("Code"), "error": entry.get("Message")}
+            "queue.entry_failed",
+            extra={"what": what, "code": entry.get("Code"), "error": _redacted(str(entry.get("Message")))},
         )
     return failed
 

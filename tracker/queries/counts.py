@@ -70,16 +70,17 @@ class GroupCounts:
         self._emails.update(dict.fromkeys(new, (0, NOTHING)))
         return new
 
-    def put(self, email_id: str, revision: int, counts: RecordCounts) -> None:
-        """Count a revision of an email's record, unless a later one is counted already."""
+    def put(self, email_id: str, revision: int, counts: RecordCounts) -> bool:
+        """Count a revision of an email's record, unless a later one is counted; return whether an earlier one was."""
         known_revision, known = self._emails[email_id]
         if revision <= known_revision:
-            return
+            return False
         self._emails[email_id] = revision, counts
         self._delivered += counts.delivered - known.delivered
         self._opened += counts.opened - known.opened
         self._unique_opened += counts.unique_opened - known.unique_opened
         self._failed += counts.failed - known.failed
+        return known_revision > 0
 
     def response(self, group_id: str) -> GetEmailEngagementAnalyticsResponse:
         """Return the counts in the form of the contract."""

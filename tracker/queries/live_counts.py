@@ -3,7 +3,8 @@
 """Counts of groups in memory, from their first query on, kept current from the streams of both buckets.
 
 Replaces reading every record for every query: the second query of a group costs the same at any size of the group.
-Before each answer, both streams have been followed up to their last write; after any gap, all groups are counted again.
+Before each answer, both streams have been followed up to their last write, and no key has left a bucket without one;
+else all groups are counted again. While the streams cannot be followed, every query reads the records.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from shared.errors import StoreUnavailable
 from shared.service.tasks import Tasks
 from tracker.queries import counts
 from tracker.queries.counts import GroupCounts
+from tracker.queries.stream_follower import NotFollowed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,6 +35,7 @@ log = logging.getLogger(__name__)
 MAX_EMAILS: Final = 200_000  # of about 400 bytes each
 IDLE_SECONDS: Final = 120.0  # without a query for so long a group is evicted; without any, no stream is followed
 RECORDS_AT_ONCE: Final = 1000
+REFUSED_SECONDS: Final = 30.0  # before the next try, after the server did not create a consumer
 
 
 class _TooLarge(Exception):
@@ -42,7 +45,7 @@ class _TooLarge(Exception):
 class Follow(Protocol):
     """Creates a follower of a bucket's stream."""
 
-    def __call__(self, bucket: Bucket, on_write: Callable[[Write], None], *, values: bool) -> StreamFollower: ...  # noqa: D102
+    def __call__(self, bucket: Bucket, on_write: Callable[[Write], object], *, values: bool) -> StreamFollower: ...  # noqa: D102
 
 
 class _Group:
@@ -73,6 +76,8 @@ class LiveCounts:
         self._groups: OrderedDict[str, _Group] = OrderedDict()  # by key; the last queried one is at the end
         self._by_email: dict[str, _Group] = {}
         self._starting = asyncio.Lock()
+        self._refused_until = 0.0
+        self._is_refused = False
         self._idle: asyncio.TimerHandle | None = None
         self._tasks = Tasks()
         self.hits = self.misses = 0
@@ -104,9 +109,10 @@ class LiveCounts:
             try:
                 return await self._current(group_id)
             except StoreUnavailable as error:  # most likely a gap: count again, once
-                log.info("analytics.recounted", extra={"error": str(error)})
+                if not self._is_refused:
+                    log.info("analytics.recounted", extra={"error": str(error)})
                 return await self._current(group_id)
-        except _TooLarge:
+        except (_TooLarge, NotFollowed):
             return await self._count_once(group_id)
 
     async def _current(self, group_id: str) -> GetEmailEngagementAnalyticsResponse:
@@ -124,11 +130,28 @@ class LiveCounts:
             return group.counts.response(group_id)
 
     async def _follow(self) -> None:
+        """Follow both streams, if one of them is not followed.
+
+        Raises:
+            NotFollowed: the server does not create consumers, or did not some seconds ago.
+        """
         async with self._starting:
-            for follower in self._followers:
-                if follower.is_lost:
-                    await self._restart()
-                    return
+            if not any(follower.is_lost for follower in self._followers):
+                return
+            now = asyncio.get_running_loop().time
+            if now() < self._refused_until:
+                raise NotFollowed("consumers were refused")
+            try:
+                await self._restart()
+            except NotFollowed as error:
+                self._refused_until = now() + REFUSED_SECONDS
+                if not self._is_refused:
+                    log.warning("analytics.not_followed", extra={"error": str(error)})
+                self._is_refused = True
+                raise
+            if self._is_refused:
+                log.info("analytics.followed")
+            self._is_refused = False
 
     async def _restart(self) -> None:
         """Evict all groups and follow both streams again: a gap in one of them makes all counts uncertain."""
@@ -162,14 +185,14 @@ class LiveCounts:
         for key, email_ids in segments.items():
             known = group.segments.get(key, ())
             if email_ids[: len(known)] != known:
-                raise StoreUnavailable(f"index segment {redaction.identifier(key)} was rewritten")
+                raise NotFollowed(f"index segment {redaction.identifier(key)} was rewritten")
             group.segments[key] = email_ids
             await self._load(group, email_ids[len(known) :])
 
     def _check_not_evicted(self, group: _Group) -> None:
         """Raise if the group was evicted while it was being counted: its writes are no longer followed."""
         if self._groups.get(group.key) is not group:
-            raise StoreUnavailable("the group was evicted while it was being counted")
+            raise NotFollowed("the group was evicted while it was being counted")
 
     async def _load(self, group: _Group, email_ids: Sequence[str]) -> None:
         self._check_not_evicted(group)
@@ -189,15 +212,19 @@ class LiveCounts:
             for email_id, entry in entries.items():
                 group.put(email_id, entry.revision, counts.of_record(entry.value))
 
-    def _record_written(self, write: Write) -> None:
+    def _record_written(self, write: Write) -> bool:
+        """Count a write; return whether the record was known before."""
         group = self._by_email.get(write.key)
-        if group is not None:
-            group.counts.put(write.key, write.revision, counts.of_record(write.value))
+        return group is not None and group.counts.put(write.key, write.revision, counts.of_record(write.value))
 
-    def _segment_written(self, write: Write) -> None:
+    def _segment_written(self, write: Write) -> bool:
+        """Note a changed segment; return whether it was known before."""
         group = self._groups.get(group_index.first_key(write.key))
-        if group is not None and group.changed is not None:
+        if group is None:
+            return False
+        if group.changed is not None:
             group.changed.add(write.key)
+        return write.key in group.segments
 
     def _evict_old(self, *, kept: _Group) -> None:
         """Evict the groups that are idle, and the longest unqueried ones until the memory holds MAX_EMAILS."""

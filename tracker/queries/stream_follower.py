@@ -17,6 +17,7 @@ import nats.errors
 from shared.errors import StoreUnavailable
 from shared.kv import jetstream
 from shared.service.tasks import Tasks
+from tracker.queries.key_count import KeyCount
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +38,10 @@ ABANDONED_SECONDS: Final = 30  # after which the server drops a consumer without
 NANOSECONDS: Final = 1_000_000_000
 
 
+class NotFollowed(StoreUnavailable):
+    """The stream cannot be followed, or a write may have been missed. The bucket itself may be readable."""
+
+
 class Write(msgspec.Struct, frozen=True):
     """One write to the bucket; `value` is empty if only headers are followed, None if the key was deleted."""
 
@@ -49,9 +54,12 @@ class StreamFollower:
     """Hands on every write since `start`, in order. If one may have been missed, it is lost and has to start again."""
 
     def __init__(
-        self, connection: Connection, inbox: Inbox, bucket: Bucket, on_write: Callable[[Write], None], *, values: bool
+        self, connection: Connection, inbox: Inbox, bucket: Bucket, on_write: Callable[[Write], object], *, values: bool
     ) -> None:
-        """Call `on_write` for each write to `bucket`, with or without its value."""
+        """Call `on_write` for each write to `bucket`, with or without its value.
+
+        `on_write` returns something true if it knows that the key had a value before.
+        """
         self._connection = connection
         self._inbox = inbox
         self._bucket = bucket
@@ -61,6 +69,7 @@ class StreamFollower:
         self._created = ""
         self._consumer_sequence = 0
         self._reached = 0
+        self._keys = KeyCount(0, 0)
         self._heard_at = 0.0
         self.is_lost = True
         self._awaited: list[tuple[int, asyncio.Future[None]]] = []
@@ -70,16 +79,18 @@ class StreamFollower:
         """Follow the writes after the last one that the leader has now.
 
         Raises:
+            NotFollowed: the server does not create a consumer.
             StoreUnavailable: the stream is not there.
         """
         info = await self._bucket.info()
+        self._keys = KeyCount(info.state.last_seq, info.keys)
         subject = self._connection.new_inbox()
         self._created, self._reached, self._consumer_sequence = info.created, info.state.last_seq, 0
         self._heard_at, self.is_lost = _now(), False
         self._subscription = await self._connection.subscribe(subject, self._receive)
         try:
             await self._create_consumer(subject, info.state.last_seq + 1)
-        except StoreUnavailable:
+        except BaseException:
             await self.stop()
             raise
 
@@ -87,10 +98,15 @@ class StreamFollower:
         stream = self._bucket.stream_name
         config = _consumer_config(subject, first_sequence, values=self._values)
         query = jetstream.encode({"stream_name": stream, "config": config})
-        reply = await self._inbox.request(f"$JS.API.CONSUMER.CREATE.{stream}", query)
+        try:
+            reply = await self._inbox.request(f"$JS.API.CONSUMER.CREATE.{stream}", query)
+        except StoreUnavailable as error:
+            if not self._connection.connected:
+                raise
+            raise NotFollowed(f"consumer of {stream}: {error}") from error
         created = jetstream.decode_consumer(reply.data)
         if created.error:
-            raise StoreUnavailable(f"consumer of {stream}: {created.error.description}")
+            raise NotFollowed(f"consumer of {stream}: {created.error.description} ({created.error.err_code})")
 
     async def stop(self) -> None:
         """Stop following."""
@@ -107,22 +123,26 @@ class StreamFollower:
         self.is_lost = True
         for _, future in self._awaited:
             if not future.done():
-                future.set_exception(StoreUnavailable(f"lost track of bucket {self._bucket.name}"))
+                future.set_exception(NotFollowed(f"lost track of bucket {self._bucket.name}"))
         self._awaited = []
 
     async def caught_up(self) -> None:
         """Return when every write that the leader has now was handed on.
 
         Raises:
-            StoreUnavailable: a write may have been missed.
+            NotFollowed: a write may have been missed, or a key has left the bucket without one.
+            StoreUnavailable: the leader does not answer.
         """
         info = await self._bucket.info()
         if info.created != self._created or _now() - self._heard_at > SILENCE_SECONDS:
             self.lose()
         if self.is_lost:
-            raise StoreUnavailable(f"lost track of bucket {self._bucket.name}")
+            raise NotFollowed(f"lost track of bucket {self._bucket.name}")
         if self._reached < info.state.last_seq:
             await self._wait_for(info.state.last_seq)
+        if not self._keys.proves(info.state.last_seq, info.keys):
+            self.lose()
+            raise NotFollowed(f"keys have left bucket {self._bucket.name} without a write")
 
     async def _wait_for(self, sequence: int) -> None:
         future = asyncio.get_running_loop().create_future()
@@ -132,7 +152,7 @@ class StreamFollower:
                 await future
         except TimeoutError:
             self.lose()
-            raise StoreUnavailable(f"bucket {self._bucket.name} is followed too slowly") from None
+            raise NotFollowed(f"bucket {self._bucket.name} is followed too slowly") from None
 
     def _receive(self, msg: Msg) -> None:
         headers = msg.headers or {}
@@ -149,8 +169,10 @@ class StreamFollower:
         self._consumer_sequence += 1
         deleted = jetstream.is_deleted(headers)
         key = msg.subject.removeprefix(self._bucket.subject_prefix)
-        self._on_write(Write(key, None if deleted else msg.data, int(stream_sequence)))
-        self._reach(int(stream_sequence))
+        sequence, previous = int(stream_sequence), headers.get(jetstream.EXPECTED_REVISION)
+        is_known = bool(self._on_write(Write(key, None if deleted else msg.data, sequence)))
+        self._keys.written(key, sequence, None if previous is None else int(previous), is_known=is_known)
+        self._reach(sequence)
 
     def _control(self, msg: Msg) -> None:
         """Answer flow control, and check by the heartbeat whether a write was missed."""

@@ -15,9 +15,9 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from shared.contract import ClickEvent, EmailRecipientRecord, Failure, OpenEvent
-from tests.tracker.examples import EMAIL, GROUP, TO, at, record, stored
+from tests.tracker.examples import EMAIL, GROUP, TO, at, event, record, stored
 from tracker.errors import RecordCorrupt, RecordFull
-from tracker.events import records
+from tracker.events import engagement, records
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -107,6 +107,19 @@ def test_the_record_of_the_specification_is_read() -> None:
 )
 def test_a_time_of_the_go_service_is_the_right_instant_to_the_microsecond(text: str, instant: str) -> None:
     assert records.decode(stored(sent_at=text)).sent_at == datetime.fromisoformat(instant)
+
+
+@pytest.mark.parametrize("name", ["delivered_at", "last_opened_at", "last_clicked_at", "failed_at"])
+@pytest.mark.parametrize("text", ["0001-01-01T00:00:00Z", "0001-01-01T00:00:00+14:00", "1970-01-01T00:00:00Z"])
+def test_a_time_that_was_not_set_is_absent(name: str, text: str) -> None:
+    before = stored(**{name: text})
+    assert records.decode(before) == record()
+    assert name not in json.loads(records.rewrite(before, records.decode(before), 10_000))
+
+
+def test_a_delivery_replaces_a_time_that_was_not_set() -> None:
+    known = records.decode(stored(delivered=True, delivered_at="0001-01-01T00:00:00Z"))
+    assert engagement.apply(known, event("delivery", 1)).delivered_at == at(1)
 
 
 @pytest.mark.parametrize("name", ["delivered_at", "opened_at_list", "click_list", "click_event_ids", "failure"])

@@ -102,6 +102,11 @@ def test_an_event_in_an_envelope_without_an_id_gets_the_id_of_the_sqs_message(me
         ("EventType", "open"),
         ("NOTIFICATIONTYPE", "Open"),
         ("eventtype", "OPEN"),
+        (" eventType ", " Open "),
+        ("event_type", "open\n"),
+        ("Event-Type", "\topen"),
+        ("event type", "\0Open\0"),
+        ("\ufeffeventType", "\u00a0Open"),
     ],
 )
 def test_either_name_of_the_type_is_read_in_any_case(name: str, event_type: str) -> None:
@@ -126,10 +131,19 @@ def test_the_details_of_an_event_are_found_in_any_case() -> None:
     assert raw(event).link == EVERY_KIND["click"]["click"]["link"]
 
 
+def test_the_names_inside_mail_and_details_are_found_in_other_spellings() -> None:
+    mail = {"Headers": [{" Name": HEADER, "VALUE ": TRACKING_ID}]}
+    bounce = {"bounce_type": "Permanent", "TimeStamp": SES_TIMES[0], "Bounced Recipients": [{"diagnostic-code": "550"}]}
+    event = raw({"event_type": "bounce ", " mail": mail, "Bounce": bounce})
+    assert (event.email_id, event.at) == (EMAIL, SES_TIMES[1])
+    assert event.failure == Failure(kind="bounce", type="Permanent", diagnostic="550")
+
+
 def test_the_sentence_of_an_attached_topic_is_expected() -> None:
     sentence = "Successfully validated SNS topic for Amazon SES event publishing."
     envelope = {"Type": "Notification", "MessageId": "m", "Message": sentence}
-    assert ignored(envelope) == Ignored("SES has attached the topic", is_expected=True)
+    for body in (envelope, sentence, f'"{sentence}"\n'):
+        assert ignored(body) == Ignored("SES has attached the topic", is_expected=True)
 
 
 @pytest.mark.parametrize("message", [None, "You have chosen to subscribe to the topic", 5])
@@ -284,13 +298,29 @@ def test_a_complaint_needs_no_feedback_type(complaint: dict[str, Any], failure: 
     assert event.failure.diagnostic is UNSET
 
 
+@pytest.mark.parametrize(
+    ("destination", "found"),
+    [([TO], (TO,)), (TO, (TO,)), ([TO, "b@example.com"], (TO, "b@example.com")), (None, ()), ([None, "", 5], ())],
+)
+@pytest.mark.parametrize("kind", ["bounce", "complaint"])
+def test_a_failure_has_the_address_that_the_mail_was_sent_to(
+    kind: str, destination: object, found: tuple[str, ...]
+) -> None:
+    event = EVERY_KIND[kind]
+    lists: tuple[Any, ...] = ([], None, [{}], [{"emailAddress": "other@example.com"}])
+    for listed in lists:
+        name = ses_event.RECIPIENTS[kind]
+        changed = {kind: {**event[kind], name: listed}, "mail": {**event["mail"], "destination": destination}}
+        assert raw({**event, **changed}).destination == found
+
+
 @pytest.mark.parametrize("kind", ["delivery", "open", "click"])
 def test_an_event_other_than_a_failure_has_no_failure(kind: str) -> None:
     assert raw(EVERY_KIND[kind]).failure is None
 
 
 @pytest.mark.parametrize(
-    "event_type", ["DeliveryDelay", "Rendering Failure", "Reject", "Subscription", "Send", "constructor", "Bounce "]
+    "event_type", ["DeliveryDelay", "Rendering Failure", "Reject", "Subscription", "Send", "constructor", "O p e n e d"]
 )
 def test_an_event_type_that_is_not_counted_is_expected(event_type: str) -> None:
     found = ignored({**EVERY_KIND["delivery"], "eventType": event_type})
@@ -327,6 +357,8 @@ def test_a_long_type_is_cut_short_in_the_reason() -> None:
         ("2026-01-01T22:04:02-05:00", "2026-01-02T03:04:02+00:00"),
         ("2026-01-02T03:04:02", "2026-01-02T03:04:02+00:00"),
         ("2026-01-02 03:04:02Z", "2026-01-02T03:04:02+00:00"),
+        (" 2026-01-02t03:04:02z\n", "2026-01-02T03:04:02+00:00"),
+        ("2000-01-01T00:00:00Z", "2000-01-01T00:00:00+00:00"),
         ("2024-02-29T23:59:59.999Z", "2024-02-29T23:59:59.999000+00:00"),
     ],
 )
@@ -339,7 +371,22 @@ def test_a_timestamp_in_any_of_its_forms_is_the_right_instant(text: str, instant
 
 
 @pytest.mark.parametrize(
-    "time", [None, "", 5, "yesterday", "2026-13-01T00:00:00Z", "2026-01-02T25:00:00Z", "0001-01-01T00:00:00+01:00", []]
+    "time",
+    [
+        None,
+        "",
+        5,
+        "yesterday",
+        "2026-13-01T00:00:00Z",
+        "2026-01-02T25:00:00Z",
+        "0001-01-01T00:00:00Z",
+        "0001-01-01T00:00:00.000Z",
+        "0001-01-01T00:00:00+01:00",
+        "1970-01-01T00:00:00Z",
+        "1969-12-31T23:59:59-08:00",
+        "1999-12-31T23:59:59.999Z",
+        [],
+    ],
 )
 def test_the_time_is_that_of_ses_else_of_sns_else_of_sqs(time: object) -> None:
     event = {**EVERY_KIND["open"], "open": {"timestamp": time}}
@@ -376,13 +423,13 @@ def test_neither_address_nor_browser_of_the_reader_is_kept() -> None:
         ('{"Message": ""}', "Message is not a JSON object"),
         ('{"Message": "[]"}', "Message is not a JSON object"),
         ("\ud800", "body is not a JSON object"),
-        ('{"eventType": "\ud800"}', "body is not a JSON object"),
-        (r'{"eventType": "\ud800"}', "body is not a JSON object"),
+        ('{"eventType": "\ud800"}', "event type '\ufffd'"),
+        (r'{"eventType": "\ud800"}', "event type '\ufffd'"),
         ("[" * 100_000, "body is not a JSON object"),
         (json.dumps({"Message": "[" * 100_000}), "Message is not a JSON object"),
         (json.dumps({"Message": '{"Message":' * 20_000 + "1" + "}" * 20_000}), "Message is not a JSON object"),
-        ('{"eventType": ' + "9" * 10_000 + "}", "body is not a JSON object"),
-        ('{"eventType": 1e999}', "body is not a JSON object"),
+        ('{"eventType": ' + "9" * 10_000 + "}", "event type ''"),
+        ('{"eventType": 1e999}', "event type ''"),
         ("\0" * 1000, "body is not a JSON object"),
     ],
     ids=range(16),

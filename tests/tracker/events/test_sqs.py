@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from botocore.exceptions import ClientError, HTTPClientError, ProxyConnectionError, ReadTimeoutError
 
 from shared.service import threads as daemon_thread
 from tracker.errors import QueueUnavailable
@@ -453,3 +454,50 @@ def test_calls_go_to_the_region_of_the_queue(
         monkeypatch.setenv(variable, "true")
     client = Queue(url, os.environ, visibility_seconds=60)._connected()  # noqa: SLF001 - no call is made
     assert client.meta.endpoint_url == f"https://{host}"
+
+
+TOKEN = "IQoJb3JpZ2luX2VjEJr//////////wEaCXVzLWVhc3QtMSJHMEUCIQD" * 8
+CANONICAL = f"host:sqs\nx-amz-date:20260102T030405Z\nx-amz-security-token:{TOKEN}\n\nhost;x-amz-date"
+MISMATCH = {"Code": "SignatureDoesNotMatch", "Message": f"We calculated another signature: '{CANONICAL}'"}
+
+
+@pytest.mark.parametrize(
+    ("error", "kept"),
+    [
+        (ValueError(f"Invalid header value b'{TOKEN}\\n'"), "ValueError: Invalid header value ***"),
+        (HTTPClientError(error=ValueError("Invalid header value b'short secret\\n'")), "HTTPClientError"),
+        (
+            ValueError(f"Authorization: AWS4-HMAC-SHA256 Credential=AKIDsecret/x, Signature={'secret' * 9}"),
+            "ValueError",
+        ),
+        (OSError("https://sqs.x/?X-Amz-Credential=secret&X-Amz-Signature=secret&Action=A"), "Action=A"),
+        (ProxyConnectionError(proxy_url="http://user:secret@proxy:8080"), "proxy:8080"),
+        (ClientError({"Error": MISMATCH}, "ReceiveMessage"), "SignatureDoesNotMatch: We calculated another signature"),
+        (ClientError({"Error": {"Code": "AccessDenied", "Message": "not you"}}, "X"), "AccessDenied: not you"),
+        (ClientError({}, "X"), "Unknown"),
+        (ReadTimeoutError(endpoint_url="https://sqs.us-west-2.amazonaws.com/1/q"), "sqs.us-west-2.amazonaws.com/1/q"),
+    ],
+    ids=range(9),
+)
+def test_the_reason_of_a_failed_call_has_no_secrets(error: Exception, kept: str) -> None:
+    reason = sqs_module.reason(error)
+    assert kept in reason
+    assert "secret" not in reason
+    assert TOKEN[:60] not in reason
+
+
+async def test_a_credential_that_cannot_be_a_header_is_not_logged(
+    sqs: SqsEndpoint, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SESSION_TOKEN", f"{TOKEN[:50]}\nsecond line")
+    with pytest.raises(QueueUnavailable) as raised:
+        await queue.receive()
+    assert "receive_message: " in str(raised.value)
+    assert TOKEN[:50] not in str(raised.value)
+    assert not sqs.requests
+
+
+async def test_a_message_without_a_time_was_sent_now(queue: Queue, sqs: SqsEndpoint) -> None:
+    sqs.send("body", sent_at=0)
+    [message] = await queue.receive()
+    assert (datetime.now(UTC) - message.sent_at).total_seconds() < 60

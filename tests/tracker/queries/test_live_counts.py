@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import random
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import pytest
+from nats.js.api import AckPolicy, ConsumerConfig, DiscardPolicy
 from nats.js.errors import KeyNotFoundError
 
 from shared import contract, group_index
@@ -24,7 +26,8 @@ from shared.nats.inbox import Inbox
 from shared.service.settings import ProcessSettings
 from tests.stack import nats_proxy as proxies
 from tests.stack.nats_proxy import Publication
-from tracker.queries import live_counts
+from tests.stack.waiting import until
+from tracker.queries import live_counts, stream_follower
 from tracker.queries.group_reader import GroupReader
 from tracker.queries.live_counts import LiveCounts
 from tracker.queries.stream_follower import StreamFollower
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     End = Callable[[Publication, Connection], Awaitable[None]]
 
 STEPS = 40
+CREATE = "$JS.API.CONSUMER.CREATE"
 RECORDS, INDEX = contract.EMAIL_RECIPIENTS_BUCKET, contract.EMAIL_GROUP_INDEX_BUCKET
 
 
@@ -101,7 +105,11 @@ class Writers:
         segments = self.groups[group_id]
         segments[-1].append(email_id)
         key = group_index.segment_key(group_index.key_of(group_id), len(segments) - 1)
-        await (await self._jetstream.key_value(INDEX)).put(key, json.dumps(segments[-1]).encode())
+        index, value = await self._jetstream.key_value(INDEX), json.dumps(segments[-1]).encode()
+        if segments[-1] == [email_id]:
+            await index.put(key, value)
+        else:
+            await index.update(key, value, (await index.get(key)).revision)
 
     async def deliver(self, group_id: str) -> None:
         """Set the first email of a group to delivered."""
@@ -204,6 +212,161 @@ async def test_recreated_buckets_are_counted_again(
     writers.groups["g"] = [[]]
     await writers.send("g")
     assert await answer(counts, "g") == await writers.recounted("g")
+
+
+async def counted_again(counts: LiveCounts, writers: Writers) -> None:
+    """Compare with the plain way."""
+    assert await counts.count("g") == await writers.recounted("g")
+
+
+@pytest.mark.parametrize("leave", ["purge", "purge one", "keep", "limit", "expire"])
+@pytest.mark.parametrize("others", [0, 3])
+async def test_a_record_that_leaves_its_bucket_without_a_write_is_no_longer_counted(
+    counts: LiveCounts, writers: Writers, connection: Connection, leave: str, others: int
+) -> None:
+    jetstream = connection.client.jetstream()
+    for _ in range(3):
+        await writers.send("g")
+        await writers.deliver("g")
+    first = await counts.count("g")
+    assert (first.total_sent, first.delivered) == (3, 1)
+    await let_leave(jetstream, RECORDS, writers.groups["g"][0][0], leave)
+    for _ in range(others):
+        await writers.send("other group")
+    assert (await counts.count("g")).total_sent == 3
+    await counted_again(counts, writers)
+    assert (await counts.count("g")).delivered == (0 if leave != "keep" else 1)
+
+
+@pytest.mark.parametrize("leave", ["purge", "purge one", "limit", "expire"])
+async def test_a_group_whose_index_leaves_its_bucket_without_a_write_is_missing(
+    counts: LiveCounts, writers: Writers, connection: Connection, leave: str
+) -> None:
+    await writers.send("g")
+    assert (await counts.count("g")).total_sent == 1
+    await let_leave(connection.client.jetstream(), INDEX, "g", leave)
+    if leave == "limit":
+        await writers.send("other group")
+    for _ in range(2):
+        with pytest.raises(KeyMissing):
+            await counts.count("g")
+
+
+async def let_leave(jetstream: JetStreamContext, bucket: str, key: str, how: str) -> None:
+    """Remove a key, and perhaps others, without a write."""
+    stream, subject = f"KV_{bucket}", f"$KV.{bucket}.{key}"
+    config = (await jetstream.stream_info(stream)).config
+    match how:
+        case "purge":
+            await jetstream.purge_stream(stream)
+        case "purge one":
+            await jetstream.purge_stream(stream, subject=subject)
+        case "keep":
+            await jetstream.purge_stream(stream, keep=1)
+        case "limit":
+            config.discard, config.max_msgs = DiscardPolicy.OLD, 1
+            await jetstream.update_stream(config)
+            await jetstream.publish(f"$KV.{bucket}.later", b"{}")
+        case "expire":
+            config.max_age, config.duplicate_window = 0.2, 0.1
+            await jetstream.update_stream(config)
+            await until(lambda: jetstream.stream_info(stream), lambda info: not info.state.messages)
+
+
+async def test_writes_of_the_service_cause_no_count_from_the_records(
+    counts: LiveCounts, followed: Connection, writers: Writers, proxy: NatsProxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with Inbox(followed) as inbox:
+        index = Bucket(inbox, followed, INDEX)
+        await writers.send("g")
+        await counts.count("g")
+        before = len(proxy.published)
+
+        async def append(number: int) -> None:
+            value = json.dumps([str(number)]).encode()
+            revision = await index.create(f"other-{number}", value)
+            for _ in range(20):
+                revision = await index.update(f"other-{number}", value, revision)
+
+        async def count() -> None:
+            for _ in range(50):
+                await counts.count("g")
+
+        await asyncio.gather(*map(append, range(10)), count())
+        await counts.count("g")
+    assert not [line.message for line in caplog.records]
+    assert not [subject for subject in proxy.published[before:] if "CONSUMER" in subject]
+
+
+REFUSALS: dict[str, Callable[[NatsProxy], None]] = {
+    "10026": lambda proxy: proxy.answer(CREATE, 9, proxies.js_error(400, 10026, "maximum consumers limit reached")),
+    "10002": lambda proxy: proxy.answer(CREATE, 9, proxies.js_error(429, 10002, "resource limits exceeded")),
+    "no responders": lambda proxy: proxy.answer(CREATE, 9, proxies.no_responders()),
+    "no answer": lambda proxy: proxy.lose_request(CREATE, 9),
+}
+
+
+@pytest.mark.parametrize("refuse", REFUSALS.values(), ids=REFUSALS)
+async def test_without_a_consumer_every_query_reads_the_records_and_one_line_is_logged(
+    counts: LiveCounts,
+    writers: Writers,
+    proxy: NatsProxy,
+    refuse: Callable[[NatsProxy], None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    refuse(proxy)
+    for _ in range(3):
+        await writers.send("g")
+        await counted_again(counts, writers)
+    assert sum(subject.startswith(CREATE) for subject in proxy.published) == 1
+    assert [line.message for line in caplog.records if line.levelname == "WARNING"] == ["analytics.not_followed"]
+    assert len(counts) == 0
+
+
+async def test_after_a_refusal_the_streams_are_followed_again_later(
+    counts: LiveCounts,
+    writers: Writers,
+    proxy: NatsProxy,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(live_counts, "REFUSED_SECONDS", 0.0)
+    proxy.answer(CREATE, 4, proxies.js_error(400, 10026, "maximum consumers limit reached"))
+    await writers.send("g")
+    for kept in (0, 0, 1):
+        await counted_again(counts, writers)
+        assert len(counts) == kept
+    assert [line.message for line in caplog.records if "followed" in line.message] == [
+        "analytics.not_followed",
+        "analytics.followed",
+    ]
+
+
+async def test_a_stream_whose_only_consumer_is_taken_is_read(
+    counts: LiveCounts, writers: Writers, connection: Connection
+) -> None:
+    jetstream = connection.client.jetstream()
+    for stream in (f"KV_{RECORDS}", f"KV_{INDEX}"):
+        config = (await jetstream.stream_info(stream)).config
+        config.max_consumers = 1
+        await jetstream.delete_stream(stream)
+        await jetstream.add_stream(config)
+        await jetstream.add_consumer(stream, ConsumerConfig(durable_name="backup", ack_policy=AckPolicy.EXPLICIT))
+    for _ in range(3):
+        await writers.send("g")
+        await counted_again(counts, writers)
+
+
+async def test_streams_that_are_lost_again_and_again_are_read(
+    counts: LiveCounts, writers: Writers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_follower, "SILENCE_SECONDS", -1.0)
+    for _ in range(2):
+        await writers.send("g")
+        await counted_again(counts, writers)
 
 
 async def goes_through(request: Publication, connection: Connection) -> None:

@@ -36,31 +36,35 @@ class DryRun:
 
     async def __call__(self, line: int, event: EngagementEvent) -> ReplayResult:
         """Return the result that the event would have."""
-        suppressed = 0
         try:
-            suppressed = await self._suppressed(event)
             before = await self._record(event.email_id)
-        except KeyMissing:
+            suppressed = await self._suppressed(event, before.to if before else "")
+        except StoreError as error:
+            return result(line, event, "failed", str(error))
+        except RecordCorrupt as error:
+            return result(line, event, "failed", str(error), await self._suppressed(event, ""))
+        if not before:
             return result(line, event, "unmatched", NO_RECORD, suppressed)
-        except (RecordCorrupt, StoreError) as error:
-            return result(line, event, "failed", str(error), suppressed)
         after = engagement.apply(before, event)
         _remember(self._records, event.email_id, after)
         if after is before:
             return result(line, event, "duplicate", "", suppressed)
         return result(line, event, "applied", _changes(before, after), suppressed)
 
-    async def _record(self, email_id: str) -> EmailRecipientRecord:
+    async def _record(self, email_id: str) -> EmailRecipientRecord | None:
         if email_id in self._records:
             return self._records[email_id]
-        return records.decode((await self._recipients.get(email_id)).value)
+        try:
+            return records.decode((await self._recipients.get(email_id)).value)
+        except KeyMissing:
+            return None
 
-    async def _suppressed(self, event: EngagementEvent) -> int:
-        """Return how many addresses would be added to the list."""
+    async def _suppressed(self, event: EngagementEvent, to: str) -> int:
+        """Return how many addresses would be added to the list; `to` is the recipient in the record."""
         if not self._suppressions:
             return 0
         count = 0
-        for entry in suppression.entries_of(event):
+        for entry in suppression.entries_of(event, to):
             if entry.address not in self._listed and not await _is_listed(self._suppressions, entry.address):
                 count += 1
             _remember(self._listed, entry.address, None)

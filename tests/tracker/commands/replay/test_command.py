@@ -58,7 +58,8 @@ def bodies(email_id: str) -> list[str]:
 async def send(recipients: Bucket, *email_ids: str) -> None:
     """Create the records of emails, as the relay does."""
     for email_id in email_ids:
-        await recipients.create(email_id, records.encode(record(email_id=email_id, group_id="g")))
+        sent = record(email_id=email_id, group_id="g", to=f"{email_id}@x.org")
+        await recipients.create(email_id, records.encode(sent))
 
 
 async def stored(recipients: Bucket, email_ids: Sequence[str]) -> dict[str, bytes]:

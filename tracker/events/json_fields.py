@@ -1,0 +1,67 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""Pure: reads fields of JSON objects whose names, types and values cannot be trusted."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any, Final
+
+EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
+"""A time before this one is none: Go writes 0001-01-01 for a time that was not set, other programs 1970-01-01."""
+KEPT_CHARACTERS: Final = 40  # of a name whose folded form is kept in memory
+
+_NOT_LETTERS = re.compile(r"[\W_]+")
+
+
+def folded(name: str) -> str:
+    """Return a name for comparing: in lower case, without blanks, hyphens, underscores and control characters."""
+    return _folded_and_kept(name) if len(name) <= KEPT_CHARACTERS else _NOT_LETTERS.sub("", name).lower()
+
+
+@lru_cache(maxsize=1024)
+def _folded_and_kept(name: str) -> str:
+    return _NOT_LETTERS.sub("", name).lower()
+
+
+def get(fields: dict[str, Any], name: str) -> Any:
+    """Return the value of a field, which may be spelled differently; None if it is missing."""
+    value = fields.get(name)
+    if value is not None:
+        return value
+    wanted = folded(name)
+    return next((value for other, value in fields.items() if value is not None and folded(other) == wanted), None)
+
+
+def text(value: object) -> str:
+    """Return a text unchanged, and an empty one for any other type."""
+    return value if isinstance(value, str) else ""
+
+
+def mapping(value: object) -> dict[str, Any]:
+    """Return an object unchanged, and an empty one for any other type."""
+    return value if isinstance(value, dict) else {}
+
+
+def time(value: object) -> datetime | None:
+    """Read an ISO 8601 timestamp, with or without fraction, `Z`, `+00:00` or `+0000`; the default zone is UTC."""
+    try:
+        at = datetime.fromisoformat(text(value).strip().upper())
+        return known((at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC))
+    except (ValueError, OverflowError):
+        return None
+
+
+def unix_time(milliseconds: object) -> datetime | None:
+    """Read a time in milliseconds since 1970, as a number or its digits."""
+    try:
+        return known(datetime.fromtimestamp(float(str(milliseconds)) / 1000, UTC))
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def known(at: datetime) -> datetime | None:
+    """Return a time, or None if it is too early to be one."""
+    return at if at >= EARLIEST else None
