@@ -37,6 +37,7 @@ NEVER_HELD_BACK: Final = frozenset(
 )
 """Events that are never dropped: each is the only trace of an email that an operator may have to check."""
 
+_OUR_PACKAGES: Final = ("relay", "tracker", "shared")
 _LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
 _STANDARD: Final = frozenset(logging.LogRecord("", 0, "", 0, "", None, None).__dict__) | {"message", "taskName"}
 _json = msgspec.json.Encoder(enc_hook=str)
@@ -57,7 +58,7 @@ def configure(level: str, *, add_source: bool) -> LineWriter:
         old.close()
     root.handlers[:] = [LineHandler(writer, formatter)]
     root.setLevel(max(logging.WARNING, _LEVELS[level]))
-    for package in ("relay", "tracker", "shared"):
+    for package in _OUR_PACKAGES:
         logging.getLogger(package).setLevel(_LEVELS[level])
     _log_uncaught()
     return writer
@@ -222,15 +223,23 @@ class JsonFormatter(logging.Formatter):
         line: dict[str, Any] = {
             "time": _time(record),
             "level": "WARN" if record.levelno == logging.WARNING else record.levelname,
-            "msg": redaction.identifier(record.getMessage()),  # a library's message may quote an address
+            "msg": _message(record),
         }
         if self._add_source:
             line["source"] = {"function": record.funcName, "file": record.pathname, "line": record.lineno}
         line.update((key, value) for key, value in record.__dict__.items() if key not in _STANDARD)
         if record.exc_info and record.exc_info[1]:
-            line.setdefault("error", redaction.text(repr(record.exc_info[1])))  # it may quote an address
-            line["stack"] = redaction.text("".join(traceback.format_exception(record.exc_info[1])))
+            line.setdefault("error", repr(record.exc_info[1]))
+            line["stack"] = redaction.secrets("".join(traceback.format_exception(record.exc_info[1])))
+        if isinstance(line.get("error"), str):  # it may have the text of a library or a server
+            line["error"] = redaction.secrets(line["error"])
         return line
+
+
+def _message(record: logging.LogRecord) -> str:
+    """Return the event; a message of a library is redacted."""
+    message = record.getMessage()
+    return redaction.identifier(message) if record.name.startswith(_OUR_PACKAGES) else redaction.secrets(message)
 
 
 def _time(record: logging.LogRecord) -> datetime:

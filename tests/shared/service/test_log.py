@@ -132,6 +132,27 @@ def test_an_address_that_an_error_quotes_is_redacted() -> None:
     assert "ada@" not in read["stack"]
 
 
+SESSION = "IQoJb3JpZ2luX2VjEJr//////////wEaCXVzLWVhc3QtMSJHMEUCIQ=="
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        record("queue.receive_failed", error=f"receive_message: Invalid header value b'{SESSION}\\\\n'"),
+        failure(ValueError(f"Invalid header value {SESSION.encode()!r}")),
+        failure(LookupError(f"x-amz-security-token:{SESSION}")),
+    ],
+)
+def test_a_session_token_that_an_error_quotes_is_redacted(event: logging.LogRecord) -> None:
+    assert SESSION[:20] not in json.dumps(line(event))
+
+
+def test_a_header_that_a_message_of_a_library_quotes_is_redacted() -> None:
+    event = record("Header format invalid! Header values in environment variables must be URL encoded: %s")
+    event.name, event.args = "opentelemetry.util.re", ("Bearer s3cret",)
+    assert "s3cret" not in line(event)["msg"]
+
+
 def test_an_address_in_a_message_of_a_library_is_redacted() -> None:
     assert line(record("Task exception was never retrieved: ada@example.com"))["msg"].endswith(": a***@example.com")
 
