@@ -15,6 +15,8 @@ _parse_server_uri       User and password in a URL are not percent-decoded.
                         test_user_and_password_of_the_url_are_sent_decoded; nats-architecture-and-design#123
 _connect_to_server      The socket and the tasks of a failed handshake stay, and disturb the next connection.
                         test_failed_attempts_to_connect_leave_no_sockets_or_tasks; not reported yet
+_Transport.connect      With uvloop, a name is connected at its first address only if that does not answer (RFC 8305).
+                        test_a_dead_address_of_a_name_does_not_hide_the_others; not reported yet
 _process_connect_init   Some errors of a handshake end all attempts to connect.
                         test_a_connection_comes_back_after_another_program_used_the_port; not reported yet
                         A PING from before a reconnect is sent after it, and its PONG answers a later flush.
@@ -64,6 +66,8 @@ from nats.aio.client import DEFAULT_BUFFER_SIZE, PING_PROTO, Client
 from nats.aio.transport import TcpTransport
 from nats.protocol import parser
 
+from shared.service.server_addresses import ServerAddresses
+
 if TYPE_CHECKING:
     from urllib.parse import ParseResult
 
@@ -86,6 +90,11 @@ parser.HMSG_RE = re.compile(
 class ReconnectingClient(Client):
     """Reconnects after every loss of its connection, until its owner closes it."""
 
+    def __init__(self) -> None:
+        """Begin without a server."""
+        super().__init__()
+        self.addresses: dict[tuple[str | None, int | None], ServerAddresses] = {}
+
     @staticmethod
     def _parse_server_uri(connect_url: str) -> ParseResult:
         """Decode user and password, as the NATS clients in other languages do."""
@@ -101,17 +110,24 @@ class ReconnectingClient(Client):
         if isinstance(self._transport, _Transport):
             self._transport.abort()
         s.last_attempt = time.monotonic()
-        self._transport = _Transport()
+        addresses = self.addresses.setdefault(
+            (s.uri.hostname, s.uri.port), ServerAddresses(s.uri.hostname or "", s.uri.port or 0)
+        )
+        self._transport = _Transport(addresses)
         await self._transport.connect(s.uri, DEFAULT_BUFFER_SIZE, self.options["connect_timeout"])
 
     async def _process_connect_init(self) -> None:
         """Raise every error of a handshake as one after which nats-py tries again."""
+        assert isinstance(self._transport, _Transport), "connected"
+        addresses, address = self._transport.addresses, self._transport.address
+        addresses.suspect(address)  # until it has answered: the next attempt prefers another one
         try:
             await super()._process_connect_init()
         except (OSError, nats.errors.Error, TimeoutError):
             raise
         except Exception as error:
             raise nats.errors.Error(f"nats: handshake failed: {error!r}") from error
+        addresses.trust(address)
         self._pending = [
             command for command in self._pending if command is not PING_PROTO
         ]  # their PONGs would answer later flushes
@@ -212,8 +228,18 @@ class ReconnectingClient(Client):
 class _Transport(TcpTransport):
     """A transport that writes nothing to a closed socket, and closes within a time limit."""
 
-    def __init__(self) -> None:
+    def __init__(self, addresses: ServerAddresses) -> None:
         super().__init__()
+        self.addresses = addresses
+        self.address = ""
+
+    async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:  # noqa: ARG002 - nats-py's signature
+        """Connect to the first address of the server's name that accepts a connection."""
+        async with asyncio.timeout(connect_timeout):
+            sock, self.address = await self.addresses.connect()
+        reader, writer = await asyncio.open_connection(sock=sock, limit=buffer_size)
+        self._bare_io_reader = self._io_reader = reader
+        self._bare_io_writer = self._io_writer = writer
 
     def writelines(self, payload: list[bytes]) -> None:
         """Write, unless the socket is closed."""
