@@ -45,6 +45,8 @@ _process_pong           The PONG for a flush that timed out stops the reading.
                         test_a_flush_that_timed_out_does_not_stop_the_reading; not reported yet
 _process_err            Expired or revoked credentials and other errors close the connection permanently.
                         test_credentials_that_expire_are_read_again; #1019
+                        The error is in lower case, also a denied subject.
+                        test_a_denied_permission_does_not_end_the_connection; not reported yet
 _Transport.writelines   Writing to a closed socket raises TypeError, in asyncio of Python 3.12 and 3.13 only.
                         With Python 3.12: test_a_silent_server_is_left_after_unanswered_pings; python/cpython#136234
 _Transport.wait_closed  It waits without limit for a silent server to read the rest of the buffer.
@@ -217,11 +219,11 @@ class ReconnectingClient(Client):
 
     async def _process_err(self, err_msg: str) -> None:
         """Reconnect after an error from the server, such as expired or revoked credentials or too many connections."""
-        if parser.PERMISSIONS_ERR in err_msg:
-            await super()._process_err(err_msg)
-            return
-        error = nats.errors.Error(f"nats: {err_msg}")
+        raw = parser.ERR_RE.match(self._ps.buf)  # the line is still there, and subjects are case-sensitive
+        error = nats.errors.Error(f"nats: {raw[1].decode() if raw and raw[1] else err_msg}")
         await self._error_cb(error)
+        if parser.PERMISSIONS_ERR in err_msg:
+            return
         await self._process_op_err(error)
 
 

@@ -39,7 +39,7 @@ RECONNECT_WAIT_SECONDS: Final = 1
 CONNECT_TIMEOUT_SECONDS: Final = 5
 FLUSH_TIMEOUT_SECONDS: Final = 5
 ERROR_LOG_SECONDS: Final = 10
-DISCOVERY: Final = "$srv."  # only `nats micro` needs these subjects, so their denial is not logged as an error
+DISCOVERY: Final = "$SRV."  # only `nats micro` needs these subjects, so their denial is not logged as an error
 SCHEMES: Final = ("nats://", "tls://")
 
 
