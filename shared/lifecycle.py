@@ -69,8 +69,10 @@ class Life:
 
 def run(name: str, settings: ProcessSettings, serve: Serve, environ: Mapping[str, str]) -> int:
     """Run a process and return its exit status; OpenTelemetry's variables come from `environ`."""
-    log.configure(settings.log_level, add_source=settings.log_add_source)
-    return _event_loop(_live(name, settings, serve, environ))
+    writer = log.configure(settings.log_level, add_source=settings.log_add_source)
+    life = Life()
+    life.expose(lambda: _process_metrics(life, name, writer.lost))
+    return _event_loop(_live(life, name, settings, serve, environ))
 
 
 def refuse(error: SettingsError) -> int:
@@ -88,14 +90,12 @@ def _event_loop(main: Coroutine[object, object, int]) -> int:
     return uvloop.run(main)
 
 
-async def _live(name: str, settings: ProcessSettings, serve: Serve, environ: Mapping[str, str]) -> int:
-    life = Life()
+async def _live(life: Life, name: str, settings: ProcessSettings, serve: Serve, environ: Mapping[str, str]) -> int:
     tracing = None
     with signals.setting(life.stopping, asyncio.get_running_loop()):
         try:
             tracing = _tracing(environ, name)
             life.spans = tracing or NO_SPANS
-            life.expose(lambda: _connected(life, name))
             async with Probes(settings.port, lambda: life.is_ready, life.metrics):
                 await _until_stopped(life, _connect_and_serve(life, name, settings, serve), settings)
         except (SettingsError, StoreUnavailable, OSError) as error:
@@ -109,13 +109,18 @@ async def _live(name: str, settings: ProcessSettings, serve: Serve, environ: Map
     return life.status
 
 
-def _connected(life: Life, name: str) -> bytes:
-    """Return the metric that exists before the process serves."""
-    from shared.telemetry.exposition import gauge, text  # noqa: PLC0415 - brings the Prometheus client
+def _process_metrics(life: Life, name: str, lines_lost: int) -> bytes:
+    """Return the metrics that exist before the process serves."""
+    from shared.telemetry.exposition import counter, gauge, text  # noqa: PLC0415 - brings the Prometheus client
 
     is_connected = life.connection is not None and life.connection.connected
     prefix = name.removeprefix("lfx-").replace("-", "_")
-    return text([gauge(f"{prefix}_nats_connected", "1 while NATS is connected.", (), {(): is_connected})])
+    return text(
+        [
+            gauge(f"{prefix}_nats_connected", "1 while NATS is connected.", (), {(): is_connected}),
+            counter(f"{prefix}_log_lines_lost", "Log lines that could not be written.", (), {(): lines_lost}),
+        ]
+    )
 
 
 def _tracing(environ: Mapping[str, str], name: str) -> Tracing | None:

@@ -297,6 +297,10 @@ def logged_by(path: Path) -> Iterator[tuple[str, str]]:
             case ast.Call(func=ast.Attribute(value=logger, attr=method), args=args) if method in LEVELS:
                 if ast.unparse(logger) in {"log", "events", "logging.getLogger(__name__)"}:
                     yield from ((event, LEVELS[method]) for event in constants(args[method == "log"], tree))
+            case ast.Call(
+                func=ast.Attribute(attr="makeRecord"), args=[_, level, _, _, ast.Constant(value=str(event)), *_]
+            ):
+                yield event, LEVELS[ast.unparse(level).removeprefix("logging.").lower()]
             case ast.Assign(
                 targets=[ast.Tuple(elts=[ast.Attribute(attr="msg"), *_])], value=ast.Tuple(elts=[event_of, *_])
             ):

@@ -15,8 +15,12 @@ _parse_server_uri       User and password in a URL are not percent-decoded.
                         test_user_and_password_of_the_url_are_sent_decoded; nats-architecture-and-design#123
 _connect_to_server      The socket and the tasks of a failed handshake stay, and disturb the next connection.
                         test_failed_attempts_to_connect_leave_no_sockets_or_tasks; not reported yet
+_Transport.connect      With uvloop, a name is connected at its first address only if that does not answer (RFC 8305).
+                        test_a_dead_address_of_a_name_does_not_hide_the_others; not reported yet
 _process_connect_init   Some errors of a handshake end all attempts to connect.
                         test_a_connection_comes_back_after_another_program_used_the_port; not reported yet
+                        A server that begins with TLS (`handshake_first`) is waited for until the timeout.
+                        test_a_tls_url_connects_in_each_order_of_the_server; #511
                         A PING from before a reconnect is sent after it, and its PONG answers a later flush.
                         test_a_ping_from_before_a_reconnect_is_not_sent_after_it; not reported yet
 _process_info           A tls:// URL connects to a server without TLS.
@@ -43,6 +47,10 @@ _process_pong           The PONG for a flush that timed out stops the reading.
                         test_a_flush_that_timed_out_does_not_stop_the_reading; not reported yet
 _process_err            Expired or revoked credentials and other errors close the connection permanently.
                         test_credentials_that_expire_are_read_again; #1019
+                        The error is in lower case, also a denied subject.
+                        test_a_denied_permission_does_not_end_the_connection; not reported yet
+_Transport.readline     Returns INFO, which was read to see how the server begins.
+                        test_a_tls_url_connects_in_each_order_of_the_server; #511
 _Transport.writelines   Writing to a closed socket raises TypeError, in asyncio of Python 3.12 and 3.13 only.
                         With Python 3.12: test_a_silent_server_is_left_after_unanswered_pings; python/cpython#136234
 _Transport.wait_closed  It waits without limit for a silent server to read the rest of the buffer.
@@ -54,9 +62,10 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import unquote
 
 import nats.errors
@@ -64,13 +73,19 @@ from nats.aio.client import DEFAULT_BUFFER_SIZE, PING_PROTO, Client
 from nats.aio.transport import TcpTransport
 from nats.protocol import parser
 
+from shared.service.server_addresses import ServerAddresses
+
 if TYPE_CHECKING:
     from urllib.parse import ParseResult
 
     from nats.aio.client import Srv
     from nats.aio.subscription import Subscription
 
+Order = Literal["INFO first", "TLS first"]
+Server = tuple[str, int]
+
 CLOSE_TIMEOUT_SECONDS: Final = 2
+INFO_SECONDS: Final = 1.0  # of silence, after which a client with a tls:// URL begins the handshake
 WHITESPACE: Final = " \t\n\r\v\f"
 CRLF: Final = b"\r\n"
 CREDENTIALS: Final = (b"BEGIN NATS USER JWT", b"BEGIN USER NKEY SEED")
@@ -85,6 +100,12 @@ parser.HMSG_RE = re.compile(
 
 class ReconnectingClient(Client):
     """Reconnects after every loss of its connection, until its owner closes it."""
+
+    def __init__(self) -> None:
+        """Begin without a server."""
+        super().__init__()
+        self.addresses: dict[Server, ServerAddresses] = {}
+        self.orders: dict[Server, Order] = {}
 
     @staticmethod
     def _parse_server_uri(connect_url: str) -> ParseResult:
@@ -101,20 +122,51 @@ class ReconnectingClient(Client):
         if isinstance(self._transport, _Transport):
             self._transport.abort()
         s.last_attempt = time.monotonic()
-        self._transport = _Transport()
+        host, port = s.uri.hostname or "", s.uri.port or 0
+        addresses = self.addresses.setdefault((host, port), ServerAddresses(host, port))
+        self._transport = _Transport(addresses)
         await self._transport.connect(s.uri, DEFAULT_BUFFER_SIZE, self.options["connect_timeout"])
 
     async def _process_connect_init(self) -> None:
         """Raise every error of a handshake as one after which nats-py tries again."""
+        assert isinstance(self._transport, _Transport), "connected"
+        addresses, address = self._transport.addresses, self._transport.address
+        addresses.suspect(address)  # until it has answered: the next attempt prefers another one
         try:
-            await super()._process_connect_init()
+            await self._greet()
         except (OSError, nats.errors.Error, TimeoutError):
             raise
         except Exception as error:
             raise nats.errors.Error(f"nats: handshake failed: {error!r}") from error
+        addresses.trust(address)
         self._pending = [
             command for command in self._pending if command is not PING_PROTO
         ]  # their PONGs would answer later flushes
+
+    async def _greet(self) -> None:
+        """Exchange INFO and CONNECT; remember of each server whether it begins with INFO or with TLS.
+
+        An attempt that began with TLS and got no INFO may have met a server that was only slow: the next one waits.
+        """
+        assert self._current_server, "connected"
+        assert isinstance(self._transport, _Transport), "connected"
+        uri = self._current_server.uri
+        server = uri.hostname or "", uri.port or 0
+        order = self.orders.pop(server, None)
+        if uri.scheme == "tls" and order is None and not await self._transport.has_greeted(INFO_SECONDS):
+            order = "TLS first"
+        self.options["tls_handshake_first"] = begins_with_tls = order == "TLS first"
+        self._server_info = {}
+        try:
+            await super()._process_connect_init()
+        except Exception as error:
+            if begins_with_tls and not self._server_info and not isinstance(error, ssl.SSLCertVerificationError):
+                begins_with_tls = False
+                self.orders[server] = "INFO first"
+            raise
+        finally:
+            if begins_with_tls:
+                self.orders[server] = "TLS first"
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:  # noqa: FBT001, FBT002 - nats-py's signature
         """Require TLS for a tls:// URL; keep each server of a cluster once, with the credentials of the URL."""
@@ -201,19 +253,44 @@ class ReconnectingClient(Client):
 
     async def _process_err(self, err_msg: str) -> None:
         """Reconnect after an error from the server, such as expired or revoked credentials or too many connections."""
-        if parser.PERMISSIONS_ERR in err_msg:
-            await super()._process_err(err_msg)
-            return
-        error = nats.errors.Error(f"nats: {err_msg}")
+        raw = parser.ERR_RE.match(self._ps.buf)  # the line is still there, and subjects are case-sensitive
+        error = nats.errors.Error(f"nats: {raw[1].decode() if raw and raw[1] else err_msg}")
         await self._error_cb(error)
+        if parser.PERMISSIONS_ERR in err_msg:
+            return
         await self._process_op_err(error)
 
 
 class _Transport(TcpTransport):
     """A transport that writes nothing to a closed socket, and closes within a time limit."""
 
-    def __init__(self) -> None:
+    def __init__(self, addresses: ServerAddresses) -> None:
         super().__init__()
+        self.addresses = addresses
+        self.address = ""
+        self.greeting: bytes | None = None
+
+    async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:  # noqa: ARG002 - nats-py's signature
+        """Connect to the first address of the server's name that accepts a connection."""
+        async with asyncio.timeout(connect_timeout):
+            sock, self.address = await self.addresses.connect()
+        reader, writer = await asyncio.open_connection(sock=sock, limit=buffer_size)
+        self._bare_io_reader = self._io_reader = reader
+        self._bare_io_writer = self._io_writer = writer
+
+    async def has_greeted(self, seconds: float) -> bool:
+        """Return whether the server sends a line, or closes the connection, within a time."""
+        try:
+            async with asyncio.timeout(seconds):
+                self.greeting = await super().readline()
+        except TimeoutError:
+            return False
+        return True
+
+    async def readline(self) -> bytes:
+        """Return the next line; first the one that `has_greeted` read."""
+        greeting, self.greeting = self.greeting, None
+        return await super().readline() if greeting is None else greeting
 
     def writelines(self, payload: list[bytes]) -> None:
         """Write, unless the socket is closed."""

@@ -39,7 +39,7 @@ RECONNECT_WAIT_SECONDS: Final = 1
 CONNECT_TIMEOUT_SECONDS: Final = 5
 FLUSH_TIMEOUT_SECONDS: Final = 5
 ERROR_LOG_SECONDS: Final = 10
-DISCOVERY: Final = "$srv."  # only `nats micro` needs these subjects, so their denial is not logged as an error
+DISCOVERY: Final = "$SRV."  # only `nats micro` needs these subjects, so their denial is not logged as an error
 SCHEMES: Final = ("nats://", "tls://")
 
 
@@ -199,8 +199,7 @@ class _Reports:
             return
         fields = self._lines.allows()
         if fields is not None:
-            message = redaction.urls(str(error) or repr(error))  # str has the name of a file that is missing
-            log.warning("nats.error", extra={"error": message, "servers": self._servers, **fields})
+            log.warning("nats.error", extra={"error": redaction.error(error), "servers": self._servers, **fields})
 
     async def disconnected(self) -> None:
         if not self._connection.closed:
@@ -229,10 +228,10 @@ async def opened(
     except TimeoutError:
         why = client.last_error
         await _close(client)
-        detail = (str(why) or repr(why)) if why else "no answer"
+        detail = redaction.error(why) if why else "no answer"
         raise ServiceUnreachable(f"cannot connect to NATS at {redaction.urls(settings.nats_url)}: {detail}") from None
     except nats.errors.Error as error:
-        raise SettingsError(f"NATS_URL: {error}") from None
+        raise SettingsError(f"NATS_URL: {redaction.error(error)}") from None
     try:
         yield connection
     finally:

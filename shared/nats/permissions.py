@@ -14,14 +14,14 @@ _VIOLATION: Final = re.compile(r'permissions violation for (publish|subscription
 
 
 class Denial(NamedTuple):
-    """A subject that the NATS user may not publish or subscribe to; nats-py has made it lower-case."""
+    """A subject that the NATS user may not publish or subscribe to, as it can be added to the user's permissions."""
 
     verb: str
     subject: str
 
     def is_of(self, verb: str, subject: str) -> bool:
         """Return whether this verb (`publish` or `subscription`) on this subject was denied."""
-        return (self.verb, self.subject) == (verb, subject.lower())
+        return (self.verb, self.subject) == (verb, subject)
 
     def __str__(self) -> str:
         """Return a sentence for logs and error messages."""
@@ -31,4 +31,4 @@ class Denial(NamedTuple):
 def denial_in(error: Exception) -> Denial | None:
     """Return the denial that an error of the connection reports; None if it is another error."""
     found = _VIOLATION.search(str(error))
-    return Denial(found[1].lower(), found[2].lower()) if found else None
+    return Denial(found[1].lower(), found[2]) if found else None

@@ -147,7 +147,7 @@ async def test_a_refused_subscription_is_named_by_the_relay(smtp: ScriptedSmtp) 
         env = {"NATS_URL": with_user, "EMAIL_ENABLED": "true", "SMTP_PORT": str(smtp.port)}
         async with console.running(services.RELAY, "serve", env=env) as relay:
             await until(lambda: has(relay, "nats.denied", error="send_email"))
-            await until(lambda: has(relay, "nats.error", error="$srv."))
+            await until(lambda: has(relay, "nats.error", error="$SRV."))
             assert len(relay.logged("nats.denied")) == 1
             assert "s3cret" not in relay.output + relay.errors
 

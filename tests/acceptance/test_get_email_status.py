@@ -282,6 +282,7 @@ async def test_a_missing_bucket_is_an_internal_error_until_it_is_created_again()
             assert (await tracker.get("/readyz"))[0] == 200
             await buckets.create()  # a busy server may answer a direct get from the deleted one for a moment
             await until(ask_all, lambda replies: replies == [NOT_FOUND] * 3)
+        await tracker.wait_for_log("query.failed", count=6)
         assert len(tracker.logged("query.failed")) == 6
         assert not tracker.logged("request.failed")
 

@@ -92,6 +92,8 @@ async def test_without_errors_there_is_one_line_for_each_email_and_event_and_no_
     caller: Caller, relay: Console, tracker: Console, smtp_server: SmtpServer, sqs_endpoint: SqsEndpoint
 ) -> None:
     assert smtp_server.port
+    await relay.wait_for_log("relay.serving")
+    await tracker.wait_for_log("tracker.serving")
     before = len(relay.logs), len(tracker.logs)
     ids = await asyncio.gather(*(caller.sent(group_id=f"g{number % 3}") for number in range(EMAILS)))
     for email_id in ids:
@@ -104,6 +106,8 @@ async def test_without_errors_there_is_one_line_for_each_email_and_event_and_no_
         for path in ("/livez", "/readyz", "/metrics"):
             await process.get(path)
     await caller.ask("$SRV.STATS", {})
+    await relay.wait_for_log("email.sent", count=EMAILS)
+    await tracker.wait_for_log("event.applied", count=3 * EMAILS)
     written = relay.logs[before[0] :], tracker.logs[before[1] :]
     assert [line["msg"] for line in written[0]] == ["email.sent"] * EMAILS
     assert [line["msg"] for line in written[1]] == ["event.applied"] * 3 * EMAILS
@@ -117,6 +121,7 @@ async def test_a_flood_of_malformed_requests_writes_few_lines(caller: Caller, re
     replies = await caller.publish_all(SEND_EMAIL, [b"no JSON"] * MALFORMED)
     await replies.wait_for(MALFORMED)
     await caller.send(to="nobody")
+    await relay.wait_for_log("email.refused", count=log.FLOOD_LINES + 1)
     refused = [line for line in relay.logs[before:] if line["msg"] == "email.refused"]
     assert [line["reason"] for line in refused].count(contract.INVALID_REQUEST_PAYLOAD) == log.FLOOD_LINES
     assert refused[-1]["reason"] == "invalid to address"

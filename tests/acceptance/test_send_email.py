@@ -16,6 +16,7 @@ from tests.acceptance import mails, services
 from tests.acceptance.caller import EMAIL, SEND_EMAIL, email
 from tests.stack import scripted_smtp, smtp_scripts
 from tests.stack import smtp_server as smtp_servers
+from tests.stack.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -239,7 +240,7 @@ async def test_a_refused_recipient_fails_the_delivery_and_has_no_record(
     assert await caller.send(to="ada@example.com")  # the connection is still good
     assert await buckets.email_ids("nobody") == []
     assert [last - first for first, last in zip(before, await buckets.writes(), strict=True)] == [1, 1]
-    failure = relay.logged("email.failed")[-1]
+    (failure,) = await until(lambda: [line for line in relay.logged("email.failed") if line["group_id"] == "nobody"])
     assert (failure["code"], failure["error"]) == (550, "5.1.1 <n***@example.com>: no such user")
     assert "nobody@example.com" not in relay.output
 

@@ -51,9 +51,9 @@ class Certificates:
         """Return a context for a client that trusts only this authority."""
         return ssl.create_default_context(cafile=str(self.ca_file))
 
-    def nats_tls(self) -> str:
-        """Return the tls block of a nats-server's configuration."""
-        return f'tls {{ cert_file: "{self.cert_file}", key_file: "{self.key_file}" }}'
+    def nats_tls(self, more: str = "") -> str:
+        """Return the tls block of a nats-server's configuration, perhaps with more options."""
+        return f'tls {{ cert_file: "{self.cert_file}", key_file: "{self.key_file}"{more} }}'
 
 
 def _issue(

@@ -22,16 +22,20 @@ _PR_SET_PDEATHSIG = 1
 
 
 async def start(
-    program: Path, *arguments: str, env: Mapping[str, str] | None = None, output: IO[bytes] | int | None = None
+    program: Path | str,
+    *arguments: str,
+    env: Mapping[str, str] | None = None,
+    output: IO[bytes] | int | None = None,
+    errors: IO[bytes] | int | None = None,
 ) -> asyncio.subprocess.Process:
-    """Start the program; output is where stdout and stderr go (PIPE: two pipes)."""
+    """Start the program; output is where stdout and stderr go (PIPE: two pipes), errors where stderr goes instead."""
     return await asyncio.create_subprocess_exec(
         program,
         *arguments,
         env=env,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=output,
-        stderr=output,
+        stderr=output if errors is None else errors,
         # A demo killed by a signal runs no clean-up: without this its servers would never end.
         preexec_fn=_die_with_parent if sys.platform == "linux" else None,
     )

@@ -161,10 +161,9 @@ class Console:
         await self._errors.change.wait_until(lambda: text in self.errors, timeout, self._printed)
 
     async def read(self) -> None:
-        """Read both pipes until the process has closed them."""
-        assert self._process.stdout
-        assert self._process.stderr
-        await asyncio.gather(self._output.read(self._process.stdout), self._errors.read(self._process.stderr))
+        """Read the pipes that are the test's own until the process has closed them."""
+        pipes = ((self._output, self._process.stdout), (self._errors, self._process.stderr))
+        await asyncio.gather(*(printed.read(pipe) for printed, pipe in pipes if pipe))
 
     async def end(self) -> None:
         """Send SIGTERM, and SIGKILL if the process does not end in time."""
@@ -192,12 +191,23 @@ class Console:
 
 
 @asynccontextmanager
-async def running(script: str, *arguments: str, env: Mapping[str, str] | None = None) -> AsyncIterator[Console]:
-    """Run the script with only this environment and PATH; it listens on PORT, by default a free port."""
+async def running(
+    script: str,
+    *arguments: str,
+    env: Mapping[str, str] | None = None,
+    output: int = asyncio.subprocess.PIPE,
+    errors: int = asyncio.subprocess.PIPE,
+    through: tuple[str, ...] = (),
+) -> AsyncIterator[Console]:
+    """Run the script with only this environment and PATH; it listens on PORT, by default a free port.
+
+    Standard output and standard error can be descriptors; the console then reads nothing. `through` is a program that
+    becomes the script, such as `sh -c 'exec "$@" 2>&-' sh`.
+    """
     given = {"PATH": os.environ.get("PATH", os.defpath), "PORT": str(free_port()), **(env or {})}
-    process = await child.start(
-        Path(sys.executable).parent / script, *arguments, env=given, output=asyncio.subprocess.PIPE
-    )
+    program = Path(sys.executable).parent / script
+    words = [*through, str(program), *arguments]
+    process = await child.start(words[0], *words[1:], env=given, output=output, errors=errors)
     console = Console(" ".join([script, *arguments]), process, int(given["PORT"]))
     reading = asyncio.create_task(console.read(), name="console.read")
     try:

@@ -45,9 +45,7 @@ class NatsServer:
         self._config = home / f"{name}.conf"
         self._log = home / f"{name}.log"
         self._process: asyncio.subprocess.Process | None = None
-        self._config.write_text(
-            _CONFIG.format(name=name, port=self.port, monitor_port=self.monitor_port, store=store, extra=extra)
-        )
+        self.configure(extra)
 
     def __repr__(self) -> str:
         return f"<NatsServer {self.name} {self.url} {'running' if self.is_running else 'stopped'}>"
@@ -72,6 +70,15 @@ class NatsServer:
         """The log of the server, of all its starts."""
         return self._log.read_text()
 
+    def configure(self, extra: str) -> None:
+        """Write the configuration for the next start."""
+        self._greets = "handshake_first: true" not in extra
+        self._config.write_text(
+            _CONFIG.format(
+                name=self.name, port=self.port, monitor_port=self.monitor_port, store=self.store, extra=extra
+            )
+        )
+
     async def start(self) -> None:
         """Start or restart on the same port and store; return when it accepts clients and JetStream is enabled."""
         if self.is_running:
@@ -81,7 +88,7 @@ class NatsServer:
             self._process = await child.start(
                 Path(sys.executable).parent / "nats-server", "--config", str(self._config), output=log
             )
-        await self._wait_for_info()
+        await (self._wait_for_info() if self._greets else self.wait_until_healthy())
 
     async def stop(self) -> None:
         """Send SIGTERM and wait for the end of the process."""

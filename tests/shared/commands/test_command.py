@@ -141,7 +141,7 @@ async def test_a_subject_without_a_service_is_status_3(server: NatsServer) -> No
 
 
 @pytest.mark.parametrize(
-    ("user", "denial"), [("mute", f"may not publish to {SUBJECT}"), ("deaf", "may not subscribe to _inbox.")]
+    ("user", "denial"), [("mute", f"may not publish to {SUBJECT}"), ("deaf", "may not subscribe to _INBOX.")]
 )
 async def test_a_missing_permission_is_reported_at_once(user: str, denial: str) -> None:
     async with nats_servers.running(USERS) as server:

@@ -100,7 +100,7 @@ async def test_thousands_of_requests_at_once_get_their_own_replies(box: Inbox, r
 
 @pytest.mark.parametrize(
     ("user", "subject", "message"),
-    [("mute", "$KV.B.k", "may not publish to $kv.b.k"), ("deaf", "numbers", "may not subscribe to _inbox.")],
+    [("mute", "$KV.B.k", "may not publish to $KV.B.k"), ("deaf", "numbers", "may not subscribe to _INBOX.")],
 )
 async def test_a_request_without_permission_fails_soon(user: str, subject: str, message: str) -> None:
     async with servers.running(USERS) as server, with_inbox(as_user(server.url, f"{user}:s3cret")) as (_, box):

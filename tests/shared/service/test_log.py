@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import subprocess
@@ -22,6 +21,21 @@ from shared.service import log
 
 ROOT = Path(__file__).parents[3]
 PROPERTY = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+
+
+class Printed:
+    """The lines that a handler passes on."""
+
+    def __init__(self) -> None:
+        self.lines: list[bytes] = []
+
+    def put(self, line: bytes, *, is_important: bool = False) -> None:
+        """Keep a line."""
+        assert is_important == (b'"log.held_back"' in line)
+        self.lines.append(line)
+
+    def close(self) -> None:
+        """Nothing is buffered."""
 
 
 class Unspeakable:
@@ -118,8 +132,35 @@ def test_an_address_that_an_error_quotes_is_redacted() -> None:
     assert "ada@" not in read["stack"]
 
 
+SESSION = "IQoJb3JpZ2luX2VjEJr//////////wEaCXVzLWVhc3QtMSJHMEUCIQ=="
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        record("queue.receive_failed", error=f"receive_message: Invalid header value b'{SESSION}\\\\n'"),
+        failure(ValueError(f"Invalid header value {SESSION.encode()!r}")),
+        failure(LookupError(f"x-amz-security-token:{SESSION}")),
+    ],
+)
+def test_a_session_token_that_an_error_quotes_is_redacted(event: logging.LogRecord) -> None:
+    assert SESSION[:20] not in json.dumps(line(event))
+
+
+def test_a_header_that_a_message_of_a_library_quotes_is_redacted() -> None:
+    event = record("Header format invalid! Header values in environment variables must be URL encoded: %s")
+    event.name, event.args = "opentelemetry.util.re", ("Bearer s3cret",)
+    assert "s3cret" not in line(event)["msg"]
+
+
 def test_an_address_in_a_message_of_a_library_is_redacted() -> None:
     assert line(record("Task exception was never retrieved: ada@example.com"))["msg"].endswith(": a***@example.com")
+
+
+def test_a_message_of_a_library_that_does_not_fit_its_arguments_is_written() -> None:
+    event = record("%d bytes")
+    event.args = ("many",)
+    assert line(event)["msg"] == "'%d bytes'"
 
 
 def test_an_event_without_an_error_has_none() -> None:
@@ -209,6 +250,38 @@ def test_configuring_twice_writes_each_line_once() -> None:
     assert [one["msg"] for one in run(WRITE_LINES.format(level="error", add_source=False) + again)].count("once") == 1
 
 
+UNCAUGHT = """
+import threading, warnings
+from shared.service import log
+class Finalized:
+    def __del__(self):
+        raise ValueError("in a finalizer")
+def work():
+    raise LookupError("in a thread, of ada@example.com")
+log.configure("info", add_source=False)
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+Finalized()
+warnings.warn("a warning", UserWarning)
+raise OSError("at the end")
+"""
+
+
+def test_errors_and_warnings_that_python_would_print_are_log_lines() -> None:
+    """Standard error may be a full pipe, too."""
+    done = subprocess.run([sys.executable, "-c", UNCAUGHT], capture_output=True, check=False, timeout=30, cwd=ROOT)  # noqa: S603 - ours
+    assert (done.returncode, done.stderr) == (1, b"")
+    read = [json.loads(one) for one in done.stdout.splitlines()]
+    assert [(one["msg"].partition(":")[0], one.get("error")) for one in read] == [
+        ("error.uncaught", repr(LookupError("in a thread, of a***@example.com"))),
+        ("error.uncaught", repr(ValueError("in a finalizer"))),
+        ("<string>", None),
+        ("process.failed", repr(OSError("at the end"))),
+    ]
+    assert "Traceback" in read[3]["stack"]
+
+
 FLOOD = """
 import logging
 from shared.service import log
@@ -246,8 +319,8 @@ def test_after_a_flood_the_number_of_dropped_lines_is_logged_before_the_next_lin
 ) -> None:
     now = 100.0
     monkeypatch.setattr("time.monotonic", lambda: now)
-    printed = io.StringIO()
-    handler = log.LineHandler(printed)
+    printed = Printed()
+    handler = log.LineHandler(printed, log.JsonFormatter(add_source=False))
     monkeypatch.setattr(log.log, "handlers", [handler])
     for _ in range(log.FLOOD_LINES + 3):
         handler.handle(record("queue.entry_failed", logging.WARNING))
@@ -255,5 +328,5 @@ def test_after_a_flood_the_number_of_dropped_lines_is_logged_before_the_next_lin
     now += log.FLOOD_SECONDS
     handler.handle(record("event.applied"))
     handler.handle(record("queue.entry_failed", logging.WARNING))
-    said = printed.getvalue().split()
+    said = [json.loads(line)["msg"] for line in printed.lines]
     assert said[log.FLOOD_LINES :] == ["event.applied", "log.held_back", "event.applied", "queue.entry_failed"]

@@ -117,13 +117,13 @@ async def test_a_missing_permission_is_named(server: NatsServer, user: str, subj
     async with with_bucket(server):
         findings = await found(as_user(server.url, f"{user}:s3cret"), B)
     assert findings["bucket b"].status == "failed"
-    assert findings["bucket b"].found == f"the NATS user may not publish to {subject.lower()}"
+    assert findings["bucket b"].found == f"the NATS user may not publish to {subject}"
 
 
 async def test_without_permission_for_the_inbox_nothing_else_is_checked(server: NatsServer) -> None:
     findings = await found(as_user(server.url, "inboxless:s3cret"), B)
     assert [one.status for one in findings.values()] == ["ok", "failed", "skipped", "skipped"]
-    assert findings["NATS inbox"].found.startswith("the NATS user may not subscribe to _inbox.")
+    assert findings["NATS inbox"].found.startswith("the NATS user may not subscribe to _INBOX.")
     assert "NATS_INBOX_PREFIX" in findings["NATS inbox"].advice
 
 
@@ -138,7 +138,7 @@ async def test_missing_permissions_for_an_optional_bucket_are_only_a_warning(ser
 async def test_without_permission_for_the_account_it_is_skipped(server: NatsServer) -> None:
     findings = await found(as_user(server.url, "blind:s3cret"))
     assert findings["JetStream account"].status == "skipped"
-    assert findings["JetStream account"].found == "the NATS user may not publish to $js.api.info"
+    assert findings["JetStream account"].found == "the NATS user may not publish to $JS.API.INFO"
 
 
 async def test_a_reader_needs_no_permission_to_write(server: NatsServer) -> None:
