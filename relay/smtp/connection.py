@@ -8,6 +8,7 @@ import asyncio
 import re
 import socket
 import ssl
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, cast
 
@@ -16,6 +17,7 @@ import aiosmtplib
 from relay.errors import AccountRefused, ConnectionStale, Deferred, DeliveryError, Rejected, Uncertain
 from relay.settings import IMPLICIT_TLS_PORTS, is_loopback
 from relay.smtp.dialogue import Dialogue, DialogueLost
+from relay.smtp.server_addresses import ServerAddresses
 from shared import redaction
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from relay.smtp.dialogue import Reply
 
 HANDSHAKE_SECONDS: Final = 10.0
+STALLED_SECONDS: Final = 1.0  # then the next connection goes to another address of the server
 QUIT_SECONDS: Final = 1.0
 SERVICE_CLOSING: Final = 421
 TRANSIENT: Final = 4  # RFC 5321, 4.2.1: the first digit
@@ -100,14 +103,15 @@ class SmtpConnection(Dialogue):
         return ConnectionStale(text, code) if self.transactions > 1 else Deferred(text, code)
 
     async def quit(self) -> None:
-        """Send QUIT and close; a server that does not reply within a second is cut off."""
+        """Send QUIT and close; a server that does not reply or does not end TLS within a second is cut off."""
         try:
-            async with asyncio.timeout(QUIT_SECONDS):
-                await self.command(b"QUIT\r\n")
-        except (DialogueLost, TimeoutError):
+            with suppress(DialogueLost, TimeoutError):
+                async with asyncio.timeout(QUIT_SECONDS):
+                    await self.command(b"QUIT\r\n")
+                    self.close()
+                    await self.wait_closed()
+        finally:
             self.abort()
-        else:
-            self.close()
 
 
 class Connector:
@@ -117,6 +121,7 @@ class Connector:
         """Keep the settings; connections are opened by `connect`."""
         self._settings = settings
         self._implicit_tls = settings.smtp_tls != "off" and settings.smtp_port in IMPLICIT_TLS_PORTS
+        self._addresses = ServerAddresses(settings.smtp_host, settings.smtp_port)
 
     async def connect(self) -> SmtpConnection:
         """Return a connection that is ready for mail.
@@ -125,34 +130,46 @@ class Connector:
             Deferred: the server is not reachable, not ready, or not secure.
             AccountRefused: the server refuses the credentials.
         """
-        limit = min(HANDSHAKE_SECONDS, self._settings.smtp_timeout_seconds)
+        try:
+            async with asyncio.timeout(min(HANDSHAKE_SECONDS, self._settings.smtp_timeout_seconds)):
+                return await self._open(*await self._addresses.connect())
+        except Exception as error:
+            failure = _failure(error)
+            if failure:
+                raise failure from error
+            raise
+
+    async def _open(self, connected: socket.socket, address: str) -> SmtpConnection:
+        """Make the socket ready for mail, or close it at once."""
+        stall = asyncio.get_running_loop().call_later(STALLED_SECONDS, self._addresses.suspect, address)
+        try:
+            client = await self._handshake(connected)
+        except BaseException:
+            self._addresses.suspect(address)
+            _hang_up(connected)
+            raise
+        finally:
+            stall.cancel()
+        self._addresses.trust(address)
+        return SmtpConnection(cast("Transport", client.transport), self._settings.smtp_timeout_seconds)
+
+    async def _handshake(self, connected: socket.socket) -> aiosmtplib.SMTP:
         client = aiosmtplib.SMTP(
             hostname=self._settings.smtp_host,
-            port=self._settings.smtp_port,
-            timeout=limit,
+            sock=connected,
+            timeout=None,  # `connect` has one for all steps
             use_tls=self._implicit_tls,
             start_tls=False,
             tls_context=self._tls_context if self._implicit_tls else None,
             local_hostname=_local_hostname(),
         )
-        try:
-            async with asyncio.timeout(limit):
-                await self._handshake(client)
-        except BaseException as error:
-            client.close()
-            failure = _failure(error)
-            if failure:
-                raise failure from error
-            raise
-        return SmtpConnection(cast("Transport", client.transport), self._settings.smtp_timeout_seconds)
-
-    async def _handshake(self, client: aiosmtplib.SMTP) -> None:
         await client.connect()
         await client.ehlo()
         if not self._implicit_tls and self._settings.smtp_tls != "off":
             await self._secure(client)
         if self._settings.smtp_username:
             await self._log_in(client)
+        return client
 
     async def _secure(self, client: aiosmtplib.SMTP) -> None:
         if client.supports_extension("starttls"):
@@ -179,12 +196,24 @@ def _failure(error: BaseException) -> DeliveryError | None:
             return AccountRefused(f"AUTH: {redaction.text(error.message)}", error.code)
         case aiosmtplib.SMTPResponseException():
             return Deferred(redaction.text(error.message), error.code)
-        case TimeoutError():
+        case TimeoutError() if not error.errno:  # of asyncio; the kernel's has a number
             return Deferred("the server did not reply in time while the relay connected")
+        case aiosmtplib.SMTPConnectError() if error.__cause__:  # its own text names no port
+            return Deferred(redaction.text(str(error.__cause__)) or repr(error.__cause__))
         case aiosmtplib.SMTPException() | OSError() | ValueError():
             return Deferred(redaction.text(str(error)) or repr(error))
         case _:
             return None
+
+
+def _hang_up(connected: socket.socket) -> None:
+    """End a connection on which the handshake failed, without waiting for the server.
+
+    Closing the transport would wait for the server's close_notify for 30 s, and aiosmtplib has no reference to the
+    transport any more after some errors. The transport closes when it reads the end of the stream.
+    """
+    with suppress(OSError):  # it is closed already
+        connected.shutdown(socket.SHUT_RDWR)
 
 
 def _refusal(reply: Reply, text: str) -> DeliveryError:
