@@ -38,6 +38,7 @@ RESET: Final = b"RSET\r\n"
 AUTH_METHODS: Final = ("plain", "login", "cram-md5")
 
 _QUOTA = re.compile(r"daily message quota exceeded", re.IGNORECASE)
+_THROTTLED = re.compile(r"throttling", re.IGNORECASE)  # of the account: another connection would be throttled too
 _TIMED_OUT = re.compile(r"\b4\.4\.2\b")  # RFC 3463, 3.5: bad connection; SES closes an idle one with it
 _HOST_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
 
@@ -51,6 +52,8 @@ class SmtpConnection(Dialogue):
         self._timeout_seconds = timeout_seconds
         self._is_clean = True
         self.transactions = 0
+        self.refusals = 0  # in a row, without those that ask for a lower rate
+        self.is_proven = False  # the server has answered a transaction
 
     async def send(self, envelope: Envelope, message: bytes) -> None:
         """Send one message, whose lines all end with CRLF.
@@ -74,7 +77,8 @@ class SmtpConnection(Dialogue):
                 await self._step(b"DATA\r\n", expected=3)
                 handed_over = self.is_usable  # if not, the next line fails before it sends a byte of the email
                 await self._step(_stuffed(message))
-                self._is_clean = True
+                self._is_clean = self.is_proven = True
+                self.refusals = 0
         except (DialogueLost, TimeoutError) as error:
             self.abort()
             text = redaction.text(str(error)) or f"no reply within {self._timeout_seconds:g} s"
@@ -97,6 +101,8 @@ class SmtpConnection(Dialogue):
         if reply.code == SERVICE_CLOSING or line is RESET or (line[:4] == b"MAIL" and _TIMED_OUT.search(text)):
             self.abort()
             raise self._broken(text, reply.code)
+        self.is_proven = True
+        self.refusals += not _THROTTLED.search(text)
         raise _refusal(reply, text)
 
     def _broken(self, text: str, code: int = 0) -> DeliveryError:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import aiohappyeyeballs
@@ -41,28 +42,21 @@ class ServerAddresses:
 
         Raises:
             OSError: the name has no address, or no address accepts a connection in time.
-            UnicodeError: the name cannot be looked up.
         """
         found = self._in_order(await self._look_up())
         tried: dict[socket.socket, str] = {}
-
-        def create(info: AddrInfoType) -> socket.socket:
-            created = socket.socket(*info[:3])
-            tried[created] = info[4][0]
-            created.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return created
-
         limit = CONNECT_SECONDS + (len(found) - 1) * NEXT_ADDRESS_SECONDS
         try:
             async with asyncio.timeout(limit):
                 connected = await aiohappyeyeballs.start_connection(
-                    found, happy_eyeballs_delay=NEXT_ADDRESS_SECONDS, socket_factory=create
+                    found, happy_eyeballs_delay=NEXT_ADDRESS_SECONDS, socket_factory=partial(_create, tried)
                 )
-        except BaseException as error:
+        except (OSError, RuntimeError, asyncio.CancelledError) as error:
             self._suspect_all(tried.values())
-            if isinstance(error, TimeoutError) and not error.errno:  # of asyncio; the kernel's has a number
-                raise ConnectionError(f"no connection within {limit:g} s") from error
-            raise
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            reason = str(error) or f"no connection within {limit:g} s"
+            raise ConnectionError(f"{self._host}, port {self._port}: {reason}") from error
         address = tried.pop(connected)
         self._suspect_all(other for other in tried.values() if other != address)
         return connected, address
@@ -86,12 +80,25 @@ class ServerAddresses:
         return sorted(found, key=lambda info: self._suspected.get(info[4][0], 0.0))
 
     async def _look_up(self) -> list[AddrInfoType]:
-        def look_up() -> list[AddrInfoType]:
-            return [*socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)]
+        look_up = partial(_look_up, self._host, self._port)
+        try:
+            if _is_address(self._host):
+                return look_up()
+            return await threads.run(look_up)  # the process does not wait for it when it ends
+        except (OSError, UnicodeError) as error:
+            raise OSError(f"{self._host} has no address: {error}") from error
 
-        if _is_address(self._host):
-            return look_up()
-        return await threads.run(look_up)  # the process does not wait for it when it ends
+
+def _look_up(host: str, port: int) -> list[AddrInfoType]:
+    return [*socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+
+
+def _create(created: dict[socket.socket, str], info: AddrInfoType) -> socket.socket:
+    """Create a socket for an address, and note it in `created`."""
+    one = socket.socket(*info[:3])
+    created[one] = info[4][0]
+    one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return one
 
 
 def _is_address(host: str) -> bool:

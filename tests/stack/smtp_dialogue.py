@@ -8,7 +8,7 @@ import asyncio
 import base64
 import socket
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from tests.stack.smtp_commands import Session, Step
 from tests.stack.smtp_scripts import Action, Deaf, Delay, Garbage, Moment, Reply, Reset, Silence, Store
@@ -130,7 +130,7 @@ class Dialogue:
                     pass
             case Deaf(text):
                 self._write(text)
-                self._writer.transport.pause_reading()
+                cast("asyncio.Transport", self._writer.transport).pause_reading()
                 await asyncio.Event().wait()
             case Reset():
                 self.reset()
