@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 import aiosmtplib
 
+from relay import host_names
 from relay.errors import AccountRefused, ConnectionStale, Deferred, DeliveryError, Rejected, Uncertain
 from relay.settings import IMPLICIT_TLS_PORTS, is_loopback
 from relay.smtp.dialogue import Dialogue, DialogueLost
@@ -40,7 +41,6 @@ AUTH_METHODS: Final = ("plain", "login", "cram-md5")
 _QUOTA = re.compile(r"daily message quota exceeded", re.IGNORECASE)
 _THROTTLED = re.compile(r"throttling", re.IGNORECASE)  # of the account: another connection would be throttled too
 _TIMED_OUT = re.compile(r"\b4\.4\.2\b")  # RFC 3463, 3.5: bad connection; SES closes an idle one with it
-_HOST_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
 
 
 class SmtpConnection(Dialogue):
@@ -167,7 +167,7 @@ class Connector:
             use_tls=self._implicit_tls,
             start_tls=False,
             tls_context=self._tls_context if self._implicit_tls else None,
-            local_hostname=_local_hostname(),
+            local_hostname=self._helo_name(connected),
         )
         await client.connect()
         await client.ehlo()
@@ -190,6 +190,9 @@ class Connector:
             raise AccountRefused("the server offers no AUTH method that the relay supports")
         log_in = {"plain": client.auth_plain, "login": client.auth_login, "cram-md5": client.auth_crammd5}[offered[0]]
         await log_in(self._settings.smtp_username, self._settings.smtp_password)
+
+    def _helo_name(self, connected: socket.socket) -> str:
+        return self._settings.smtp_helo_name or host_names.own_helo(socket.gethostname(), connected.getsockname()[0])
 
     @cached_property
     def _tls_context(self) -> ssl.SSLContext:
@@ -239,8 +242,3 @@ def _stuffed(message: bytes) -> bytes:
 def _is_local(client: aiosmtplib.SMTP) -> bool:
     peer = client.get_transport_info("peername")
     return bool(peer) and is_loopback(peer[0])
-
-
-def _local_hostname() -> str:
-    name = socket.gethostname()
-    return name if _HOST_NAME.fullmatch(name) else "localhost"
