@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from relay import settings
-from relay.errors import AccountRefused
+from relay.errors import Deferred
 from relay.records.idempotency_store import DisabledIdempotencyStore, IdempotencyStore
 from relay.records.index_writer import IndexWriter
 from relay.records.record_writer import DisabledRecordWriter, RecordWriter
@@ -83,7 +83,7 @@ async def _sending(life: Life, connection: Connection, config: RelaySettings) ->
         async with (
             IdempotencyStore(keys, settings.longest_request(config)) as idempotency_store,
             RecordWriter(recipients, IndexWriter(index)) as records,
-            Pool(Connector(config).connect, _limits(config), errors_for_all=AccountRefused) as pool,
+            Pool(Connector(config).connect, _limits(config), temporary=Deferred) as pool,
             _task(setup.report_unusable(inbox, connection, needed)),
         ):
             server = (config.smtp_host, config.smtp_port)

@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
+from relay import host_names
 from relay.submission import MAX_DISPLAY_NAME_BYTES, Policy
 from shared import addresses
 from shared.service.settings import Count, Domains, Password, Port, ProcessSettings, Seconds, SettingsError
@@ -27,6 +28,7 @@ class RelaySettings(ProcessSettings, frozen=True, kw_only=True):
     smtp_port: Port = 587
     smtp_username: str = ""
     smtp_password: Password = ""
+    smtp_helo_name: str = ""
     smtp_tls: Literal["auto", "required", "off"] = "auto"
     smtp_from: str = "noreply@lfx.linuxfoundation.org"
     default_smtp_from: str = ""
@@ -43,14 +45,25 @@ class RelaySettings(ProcessSettings, frozen=True, kw_only=True):
     ses_configuration_set: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]{0,64}$")] = ""  # as SES accepts it
     ses_max_send_rate: Annotated[float, msgspec.Meta(ge=0, le=1_000_000)] = 0.0
 
+    def __post_init__(self) -> None:
+        """Write host names in one way; `policy` refuses those that are malformed."""
+        for name, normalized in (("smtp_host", host_names.server), ("smtp_helo_name", host_names.helo)):
+            given = getattr(self, name)
+            try:
+                value = normalized(given) if given else ""
+            except host_names.Malformed:
+                value = f"***@{given.rpartition('@')[2]}" if "@" in given else given  # shown, and a password is not
+            msgspec.structs.force_setattr(self, name, value)
+
 
 def policy(settings: RelaySettings) -> Policy:
     """Return the policy that requests are checked against.
 
     Raises:
         SettingsError: a domain, the default sender or its name is malformed, the send rate is too low, or credentials
-            would be sent without encryption.
+            would be sent without encryption, or a host name is malformed.
     """
+    _check_host_names(settings)
     _check_credentials(settings)
     _check_send_rate(settings)
     return Policy(
@@ -69,7 +82,7 @@ def longest_request(settings: RelaySettings) -> timedelta:
 
 def is_loopback(host: str) -> bool:
     """Return whether a host name or address means this machine; names are not resolved."""
-    if host == "localhost":
+    if host.lower() == "localhost":
         return True
     try:
         address = ipaddress.ip_address(host)
@@ -101,6 +114,20 @@ def _wire(variable: str, domains: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(addresses.wire_domain(domain).lower() for domain in domains)
     except addresses.Malformed as error:
         raise SettingsError(f"{variable}: {str(error)!r} is not a domain") from None
+
+
+def _check_host_names(settings: RelaySettings) -> None:
+    try:
+        host_names.server(settings.smtp_host)
+    except host_names.Malformed:
+        raise SettingsError(
+            f"SMTP_HOST: {settings.smtp_host!r} is not a host name or address, without port; set SMTP_PORT"
+        ) from None
+    try:
+        if settings.smtp_helo_name:
+            host_names.helo(settings.smtp_helo_name)
+    except host_names.Malformed:
+        raise SettingsError(f"SMTP_HELO_NAME: {settings.smtp_helo_name!r} is not a host name or address") from None
 
 
 def _check_credentials(settings: RelaySettings) -> None:

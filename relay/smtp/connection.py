@@ -8,14 +8,17 @@ import asyncio
 import re
 import socket
 import ssl
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, cast
 
 import aiosmtplib
 
+from relay import host_names
 from relay.errors import AccountRefused, ConnectionStale, Deferred, DeliveryError, Rejected, Uncertain
 from relay.settings import IMPLICIT_TLS_PORTS, is_loopback
 from relay.smtp.dialogue import Dialogue, DialogueLost
+from relay.smtp.server_addresses import ServerAddresses
 from shared import redaction
 
 if TYPE_CHECKING:
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from relay.smtp.dialogue import Reply
 
 HANDSHAKE_SECONDS: Final = 10.0
+STALLED_SECONDS: Final = 1.0  # then the next connection goes to another address of the server
 QUIT_SECONDS: Final = 1.0
 SERVICE_CLOSING: Final = 421
 TRANSIENT: Final = 4  # RFC 5321, 4.2.1: the first digit
@@ -35,8 +39,8 @@ RESET: Final = b"RSET\r\n"
 AUTH_METHODS: Final = ("plain", "login", "cram-md5")
 
 _QUOTA = re.compile(r"daily message quota exceeded", re.IGNORECASE)
+_THROTTLED = re.compile(r"throttling", re.IGNORECASE)  # of the account: another connection would be throttled too
 _TIMED_OUT = re.compile(r"\b4\.4\.2\b")  # RFC 3463, 3.5: bad connection; SES closes an idle one with it
-_HOST_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
 
 
 class SmtpConnection(Dialogue):
@@ -48,6 +52,8 @@ class SmtpConnection(Dialogue):
         self._timeout_seconds = timeout_seconds
         self._is_clean = True
         self.transactions = 0
+        self.refusals = 0  # in a row, without those that ask for a lower rate
+        self.is_proven = False  # the server has answered a transaction
 
     async def send(self, envelope: Envelope, message: bytes) -> None:
         """Send one message, whose lines all end with CRLF.
@@ -71,7 +77,8 @@ class SmtpConnection(Dialogue):
                 await self._step(b"DATA\r\n", expected=3)
                 handed_over = self.is_usable  # if not, the next line fails before it sends a byte of the email
                 await self._step(_stuffed(message))
-                self._is_clean = True
+                self._is_clean = self.is_proven = True
+                self.refusals = 0
         except (DialogueLost, TimeoutError) as error:
             self.abort()
             text = redaction.text(str(error)) or f"no reply within {self._timeout_seconds:g} s"
@@ -94,20 +101,23 @@ class SmtpConnection(Dialogue):
         if reply.code == SERVICE_CLOSING or line is RESET or (line[:4] == b"MAIL" and _TIMED_OUT.search(text)):
             self.abort()
             raise self._broken(text, reply.code)
+        self.is_proven = True
+        self.refusals += not _THROTTLED.search(text)
         raise _refusal(reply, text)
 
     def _broken(self, text: str, code: int = 0) -> DeliveryError:
         return ConnectionStale(text, code) if self.transactions > 1 else Deferred(text, code)
 
     async def quit(self) -> None:
-        """Send QUIT and close; a server that does not reply within a second is cut off."""
+        """Send QUIT and close; a server that does not reply or does not end TLS within a second is cut off."""
         try:
-            async with asyncio.timeout(QUIT_SECONDS):
-                await self.command(b"QUIT\r\n")
-        except (DialogueLost, TimeoutError):
+            with suppress(DialogueLost, TimeoutError):
+                async with asyncio.timeout(QUIT_SECONDS):
+                    await self.command(b"QUIT\r\n")
+                    self.close()
+                    await self.wait_closed()
+        finally:
             self.abort()
-        else:
-            self.close()
 
 
 class Connector:
@@ -117,6 +127,7 @@ class Connector:
         """Keep the settings; connections are opened by `connect`."""
         self._settings = settings
         self._implicit_tls = settings.smtp_tls != "off" and settings.smtp_port in IMPLICIT_TLS_PORTS
+        self._addresses = ServerAddresses(settings.smtp_host, settings.smtp_port)
 
     async def connect(self) -> SmtpConnection:
         """Return a connection that is ready for mail.
@@ -125,34 +136,46 @@ class Connector:
             Deferred: the server is not reachable, not ready, or not secure.
             AccountRefused: the server refuses the credentials.
         """
-        limit = min(HANDSHAKE_SECONDS, self._settings.smtp_timeout_seconds)
-        client = aiosmtplib.SMTP(
-            hostname=self._settings.smtp_host,
-            port=self._settings.smtp_port,
-            timeout=limit,
-            use_tls=self._implicit_tls,
-            start_tls=False,
-            tls_context=self._tls_context if self._implicit_tls else None,
-            local_hostname=_local_hostname(),
-        )
         try:
-            async with asyncio.timeout(limit):
-                await self._handshake(client)
-        except BaseException as error:
-            client.close()
+            async with asyncio.timeout(min(HANDSHAKE_SECONDS, self._settings.smtp_timeout_seconds)):
+                return await self._open(*await self._addresses.connect())
+        except Exception as error:
             failure = _failure(error)
             if failure:
                 raise failure from error
             raise
+
+    async def _open(self, connected: socket.socket, address: str) -> SmtpConnection:
+        """Make the socket ready for mail, or close it at once."""
+        stall = asyncio.get_running_loop().call_later(STALLED_SECONDS, self._addresses.suspect, address)
+        try:
+            client = await self._handshake(connected)
+        except BaseException:
+            self._addresses.suspect(address)
+            _hang_up(connected)
+            raise
+        finally:
+            stall.cancel()
+        self._addresses.trust(address)
         return SmtpConnection(cast("Transport", client.transport), self._settings.smtp_timeout_seconds)
 
-    async def _handshake(self, client: aiosmtplib.SMTP) -> None:
+    async def _handshake(self, connected: socket.socket) -> aiosmtplib.SMTP:
+        client = aiosmtplib.SMTP(
+            hostname=self._settings.smtp_host,
+            sock=connected,
+            timeout=None,  # `connect` has one for all steps
+            use_tls=self._implicit_tls,
+            start_tls=False,
+            tls_context=self._tls_context if self._implicit_tls else None,
+            local_hostname=self._helo_name(connected),
+        )
         await client.connect()
         await client.ehlo()
         if not self._implicit_tls and self._settings.smtp_tls != "off":
             await self._secure(client)
         if self._settings.smtp_username:
             await self._log_in(client)
+        return client
 
     async def _secure(self, client: aiosmtplib.SMTP) -> None:
         if client.supports_extension("starttls"):
@@ -168,6 +191,9 @@ class Connector:
         log_in = {"plain": client.auth_plain, "login": client.auth_login, "cram-md5": client.auth_crammd5}[offered[0]]
         await log_in(self._settings.smtp_username, self._settings.smtp_password)
 
+    def _helo_name(self, connected: socket.socket) -> str:
+        return self._settings.smtp_helo_name or host_names.own_helo(socket.gethostname(), connected.getsockname()[0])
+
     @cached_property
     def _tls_context(self) -> ssl.SSLContext:
         return ssl.create_default_context()  # the system's certificates, or SSL_CERT_FILE
@@ -179,12 +205,24 @@ def _failure(error: BaseException) -> DeliveryError | None:
             return AccountRefused(f"AUTH: {redaction.text(error.message)}", error.code)
         case aiosmtplib.SMTPResponseException():
             return Deferred(redaction.text(error.message), error.code)
-        case TimeoutError():
+        case TimeoutError() if not error.errno:  # of asyncio; the kernel's has a number
             return Deferred("the server did not reply in time while the relay connected")
+        case aiosmtplib.SMTPConnectError() if error.__cause__:  # its own text names no port
+            return Deferred(redaction.text(str(error.__cause__)) or repr(error.__cause__))
         case aiosmtplib.SMTPException() | OSError() | ValueError():
             return Deferred(redaction.text(str(error)) or repr(error))
         case _:
             return None
+
+
+def _hang_up(connected: socket.socket) -> None:
+    """End a connection on which the handshake failed, without waiting for the server.
+
+    Closing the transport would wait for the server's close_notify for 30 s, and aiosmtplib has no reference to the
+    transport any more after some errors. The transport closes when it reads the end of the stream.
+    """
+    with suppress(OSError):  # it is closed already
+        connected.shutdown(socket.SHUT_RDWR)
 
 
 def _refusal(reply: Reply, text: str) -> DeliveryError:
@@ -204,8 +242,3 @@ def _stuffed(message: bytes) -> bytes:
 def _is_local(client: aiosmtplib.SMTP) -> bool:
     peer = client.get_transport_info("peername")
     return bool(peer) and is_loopback(peer[0])
-
-
-def _local_hostname() -> str:
-    name = socket.gethostname()
-    return name if _HOST_NAME.fullmatch(name) else "localhost"

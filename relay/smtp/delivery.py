@@ -53,65 +53,71 @@ class Delivery:
         Raises:
             DeliveryError: the mail server did not accept the message, or the outcome is unknown.
         """
+        sending = _Sending(envelope, message, deadline)
         try:
-            await self._attempt(envelope, message, deadline)
+            await self._attempt(sending)
         except Deferred as error:
-            await self._retry(envelope, message, deadline, error)
+            await self._retry(sending, error)
 
-    async def _retry(self, envelope: Envelope, message: bytes, deadline: float, failure: Deferred) -> None:
+    async def _retry(self, sending: _Sending, failure: Deferred) -> None:
         """Try again after pauses. Tenacity takes 35 us even for a success, so the first attempt is made without it."""
-        async for attempt in _retrying(deadline):
+        async for attempt in _retrying(sending.deadline):
             with attempt:
                 if attempt.retry_state.attempt_number == 1:
                     raise failure
                 self.retries += 1
                 try:
-                    await self._attempt(envelope, message, deadline)
+                    await self._attempt(sending)
                 except HeldBack:  # but an earlier attempt was made
                     raise failure from None
 
-    async def _attempt(self, envelope: Envelope, message: bytes, deadline: float) -> None:
-        connection = await self._lease(deadline)
-        attributes: Attributes = {**self._attributes, "messaging.message.body.size": len(message)}
+    async def _attempt(self, sending: _Sending) -> None:
+        connection = await self._lease(sending)
+        attributes: Attributes = {**self._attributes, "messaging.message.body.size": len(sending.message)}
         try:
             self._check_circuit()  # again after the wait
             with self._spans.start("SMTP transaction", "client", attributes) as span:
                 try:
-                    await connection.send(envelope, message)
+                    await connection.send(sending.envelope, sending.message)
                 except DeliveryError as error:
+                    sending.failure = error
                     span.fail(error.outcome, {"smtp.response.status_code": error.code})
                     self._count_failure(error)
                     raise
             self.transactions["accepted", "2xx"] += 1
         finally:
+            sending.refused_on = connection if connection.refusals else None
             self._pool.release(connection)
 
-    async def _lease(self, deadline: float) -> SmtpConnection:
+    async def _lease(self, sending: _Sending) -> SmtpConnection:
         self._check_circuit()
-        if _now() >= deadline:  # the idempotency key or the suppression list took too long
+        if _now() >= sending.deadline:  # the idempotency key or the suppression list took too long
             raise Deferred("the request's time was over before an attempt could begin")
-        if not self._limiter and (connection := self._pool.take()):
+        if not self._limiter and (connection := self._pool.take(sending.refused_on)):
             return connection
         is_held_back = self._limiter is not None
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout_at(sending.deadline):
                 if self._limiter:
                     await self._limiter.acquire()
                     self._check_circuit()
                     is_held_back = False
-                return await self._pool.acquire()
+                return await self._pool.acquire(sending.refused_on)
         except TimeoutError:
-            if is_held_back:
-                raise HeldBack("held back by SES_MAX_SEND_RATE for longer than the request's time") from None
-            raise Deferred(self._reason_without_connection()) from None
+            raise self._without_connection(sending, is_held_back=is_held_back) from None
         except AccountRefused as error:
             self._open_circuit(error)
             raise
 
-    def _reason_without_connection(self) -> str:
+    def _without_connection(self, sending: _Sending, *, is_held_back: bool) -> Deferred:
+        if is_held_back:
+            return HeldBack("held back by SES_MAX_SEND_RATE for longer than the request's time")
+        failure = self._pool.failure or sending.failure
+        if isinstance(failure, Deferred):  # the server's reply explains more
+            return Deferred(failure.text, failure.code)
         if self._pool.state().leased:
-            return "no SMTP connection came free within the request's time"
-        return "the server did not accept a connection within the request's time"
+            return Deferred("no SMTP connection came free within the request's time")
+        return Deferred("the server did not accept a connection within the request's time")
 
     def _check_circuit(self) -> None:
         if self._refusal and _now() < self._circuit_open_until:
@@ -131,6 +137,17 @@ class Delivery:
         code_class = f"{error.code // 100}xx" if error.code else "none"
         self.transactions[error.outcome, code_class] += 1
         self.throttles += "throttling" in error.text.lower()
+
+
+class _Sending:
+    """An email and its last failure: why, and on which connection. Servers such as postscreen admit only a new one."""
+
+    def __init__(self, envelope: Envelope, message: bytes, deadline: float) -> None:
+        self.envelope = envelope
+        self.message = message
+        self.deadline = deadline
+        self.refused_on: SmtpConnection | None = None
+        self.failure: DeliveryError | None = None
 
 
 class DisabledDelivery:

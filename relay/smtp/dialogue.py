@@ -40,6 +40,7 @@ class Dialogue(asyncio.Protocol):
         self._reply_bytes = 0
         self._awaited: asyncio.Future[Reply] | None = None
         self._lost: str | None = None
+        self._ended = asyncio.Event()
         transport.set_protocol(self)
 
     @property
@@ -68,9 +69,13 @@ class Dialogue(asyncio.Protocol):
         self._transport.abort()
 
     def close(self) -> None:
-        """Close the connection after the data that is still to be sent."""
+        """Close the connection after the data that is still to be sent; with TLS, after the server's close_notify."""
         self._lose("closed")
         self._transport.close()
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection is closed, by either side."""
+        await self._ended.wait()
 
     def data_received(self, data: bytes) -> None:
         """Collect lines; the last line of a reply is the one without a hyphen after the code."""
@@ -92,6 +97,7 @@ class Dialogue(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """End the command that awaits a reply."""
+        self._ended.set()
         self._lose(repr(error) if error else "the server closed the connection")
 
     def _line(self, line: bytes) -> None:

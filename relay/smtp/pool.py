@@ -5,24 +5,31 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections import deque
 from typing import TYPE_CHECKING, Final, Generic, NamedTuple, Protocol, Self, TypeVar
 
+from relay.smtp.pace import Pace
+from relay.smtp.waiting_line import WaitingLine
 from shared.service.tasks import Tasks
 from shared.telemetry.histogram import Histogram
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-OPENINGS_UNTIL_ONE_SUCCEEDS: Final = 2  # so that a burst does not overload a server that refuses connections
+STALLED_SECONDS: Final = 1.5  # an opening that takes longer keeps no others from being begun
+REFUSALS_IN_A_ROW: Final = 3  # then a connection is closed: Postfix delays its replies after 10 errors without a mail
 CLOSE_SECONDS: Final = 2.0
 
 
 class Poolable(Protocol):
-    """The interface of a connection that the pool needs."""
+    """The interface of a connection that the pool needs.
+
+    `refusals` counts the transactions in a row that the server refused. `is_proven` means that it answered one, either
+    way; until then the connection may turn out to be refused too.
+    """
 
     transactions: int
+    refusals: int
+    is_proven: bool
 
     @property
     def is_usable(self) -> bool: ...  # noqa: D102
@@ -57,10 +64,24 @@ class _Parked(NamedTuple, Generic[C]):
     since: float
 
 
+class _Opened(NamedTuple):
+    at: float
+    generation: int
+
+
+class _Opening:
+    """An opening in progress."""
+
+    def __init__(self, generation: int) -> None:
+        self.generation = generation
+        self.is_stalled = False
+
+
 class Pool(Generic[C]):
     """Lends connections in the order of the requests; opens them on demand up to the limit, in tasks of their own.
 
     The first waiting caller gets the first free connection, kept or new: a slow handshake delays no other caller.
+    After an opening that failed the callers go on waiting, and the next opening is begun after a pause.
     """
 
     def __init__(
@@ -68,23 +89,27 @@ class Pool(Generic[C]):
         connect: Callable[[], Awaitable[C]],
         limits: PoolLimits,
         *,
-        errors_for_all: type[Exception] | tuple[()] = (),
+        temporary: type[Exception] | tuple[()] = (),
     ) -> None:
-        """Open with `connect`. An error goes to the first waiting caller, one of `errors_for_all` to all of them."""
+        """Open with `connect`. An error goes to all callers that wait, except `temporary` ones, which are retried."""
         self._connect = connect
         self._limits = limits
-        self._errors_for_all = errors_for_all
+        self._temporary = temporary
         self._parked: list[_Parked[C]] = []  # the connection used last is at the end, and is used next
-        self._opened_at: dict[C, float] = {}
-        self._waiting: deque[asyncio.Future[C]] = deque()
+        self._opened: dict[C, _Opened] = {}
+        self._untried: set[C] = set()
+        self._waiting: WaitingLine[C] = WaitingLine()
+        self._pace = Pace()
         self._opening = Tasks()
         self._being_opened = 0
+        self._stalled = 0
+        self._resume: asyncio.TimerHandle | None = None
         self._closing = Tasks()
         self._being_closed = 0
-        self._is_accepted = False
         self._sweep: asyncio.TimerHandle | None = None
         self.waits = Histogram()
         self.unopened = 0
+        self.failure: Exception | None = None  # of the last opening, if it failed
 
     def __repr__(self) -> str:
         """Show the state, for logs and tests."""
@@ -94,7 +119,7 @@ class Pool(Generic[C]):
         """Count the connections in each state, and the callers that wait for one."""
         idle = len(self._parked)
         return PoolState(
-            leased=len(self._opened_at) - idle,
+            leased=len(self._opened) - idle,
             idle=idle,
             opening=self._being_opened,
             closing=self._being_closed,
@@ -107,109 +132,172 @@ class Pool(Generic[C]):
 
     async def __aexit__(self, *_: object) -> None:
         """Close every connection; servers get a limited time to answer QUIT."""
-        if self._sweep:
-            self._sweep.cancel()
+        for timer in (self._sweep, self._resume):
+            if timer:
+                timer.cancel()
         self._limits = self._limits._replace(connections=0, messages=0)  # open and keep none from now on
         self._opening.cancel()
         while self._parked:
             self._retire(self._parked.pop().connection)
         await self._closing.wait(CLOSE_SECONDS)
 
-    def take(self) -> C | None:
-        """Return an idle connection, if there is one; the caller has it until `release`."""
-        while self._parked:
-            connection, since = self._parked.pop()
-            if self._is_good(connection) and _now() - since < self._limits.idle_seconds:
-                return connection
-            self._retire(connection)
-        return None
+    def take(self, avoided: C | None = None) -> C | None:
+        """Return an idle connection except `avoided`, if there is one; the caller has it until `release`."""
+        passed_over = None
+        taken = None
+        while self._parked and not taken:
+            parked = self._parked.pop()
+            if parked.connection is avoided and not self._pace.is_slow:
+                passed_over = parked
+            elif self._is_good(parked.connection) and _now() - parked.since < self._limits.idle_seconds:
+                taken = parked.connection
+            else:
+                self._retire(parked.connection)
+        if passed_over:
+            self._parked.insert(0, passed_over)
+        return taken
 
-    async def acquire(self) -> C:
+    async def acquire(self, avoided: C | None = None) -> C:
         """Return a connection as soon as one is free; the caller has it until `release`.
 
+        A caller gets the connection that it wants to avoid only while no other one can be opened.
+
         Raises:
-            Exception: the error of `connect`.
+            Exception: the error of `connect`, unless it is temporary.
         """
-        if connection := self.take():
+        if connection := self.take(avoided):
             return connection
-        waiter: asyncio.Future[C] = asyncio.get_running_loop().create_future()
-        self._waiting.append(waiter)
+        waiter = self._waiting.join(avoided)
         self._open_more()
         began = _now()
         try:
             return await waiter
         except asyncio.CancelledError:
+            self._waiting.leave(waiter)
             if waiter.done() and not waiter.cancelled() and not waiter.exception():
                 self.release(waiter.result())
             raise
         finally:
             self.waits.observe(_now() - began)
-            with contextlib.suppress(ValueError):
-                self._waiting.remove(waiter)
 
     def release(self, connection: C) -> None:
         """Take a connection back, usable or not."""
+        if connection in self._untried:
+            self._learn_from(connection)
         if not self._is_good(connection):
             self._retire(connection)
         else:
             self._pass_on(connection)
 
+    def _learn_from(self, connection: C) -> None:
+        """Set the pace after the first transaction of a connection. If it was lost, it might as well be unopened."""
+        if connection.is_proven:
+            self._untried.remove(connection)
+            if self._pace.is_slow:
+                self._pace.reset()
+                self._open_more()
+        elif not connection.is_usable:
+            self._pace.fail(self._opened[connection].generation, _now())
+
     def _is_good(self, connection: C) -> bool:
         return (
             connection.is_usable
             and connection.transactions < self._limits.messages
-            and _now() - self._opened_at[connection] < self._limits.age_seconds
+            and connection.refusals < REFUSALS_IN_A_ROW
+            and _now() - self._opened[connection].at < self._limits.age_seconds
         )
 
     def _pass_on(self, connection: C) -> None:
-        waiter = self._first_waiting()
+        waiter = self._waiting.first(None if self._pace.is_slow else connection)
         if waiter:
             waiter.set_result(connection)
             return
-        self._parked.append(_Parked(connection, _now()))
+        last = len(self._parked)
+        self._parked.insert(0 if connection.refusals else last, _Parked(connection, _now()))
         self._sweep_later()
-
-    def _first_waiting(self) -> asyncio.Future[C] | None:
-        while self._waiting:
-            waiter = self._waiting.popleft()
-            if not waiter.done():
-                return waiter
-        return None
+        if self._waiting:
+            self._open_more()
 
     def _open_more(self) -> None:
-        at_once = self._limits.connections if self._is_accepted else OPENINGS_UNTIL_ONE_SUCCEEDS
-        while (
-            self._being_opened < min(len(self._waiting), at_once)
-            and self._being_opened + len(self._opened_at) + self._being_closed < self._limits.connections
-        ):
+        """Open connections for the callers that wait, as far as limits and pace allow it."""
+        if self._waiting and _now() < self._pace.resumes_at:
+            self._open_later()
+            return
+        at_once = self._pace.at_once(len(self._opened))
+        while self._being_opened - self._stalled < min(len(self._waiting), at_once):
+            if self._being_opened + len(self._opened) + self._being_closed >= self._limits.connections:
+                self._make_way()
+                return
             self._being_opened += 1
-            self._opening.start(self._open())
+            self._opening.start(self._open(_Opening(self._pace.generation)))
 
-    async def _open(self) -> None:
+    def _make_way(self) -> None:
+        """Close an idle connection: all callers that wait avoid it, and no other one can be opened beside it."""
+        if self._parked and not self._being_closed:
+            self._retire(self._parked.pop(0).connection)
+
+    def _open_later(self) -> None:
+        if self._resume and self._resume.when() <= self._pace.resumes_at:
+            return
+        if self._resume:  # of a longer pause that is over
+            self._resume.cancel()
+        self._resume = asyncio.get_running_loop().call_at(self._pace.resumes_at, self._resume_opening)
+
+    def _resume_opening(self) -> None:
+        self._resume = None
+        self._open_more()
+
+    async def _open(self, opening: _Opening) -> None:
         try:
-            connection = await self._connect()
-        except Exception as error:  # noqa: BLE001 - for the caller that waits
-            self._is_accepted = False
-            self._being_opened -= 1
+            connection = await self._connected(opening)
+        except Exception as error:  # noqa: BLE001 - for the callers that wait
             self.unopened += 1
-            self._fail(error)
+            self._fail(error, opening)
         else:
-            self._is_accepted = True
-            self._being_opened -= 1
-            self._opened_at[connection] = _now()
+            if opening.is_stalled:  # the server is slow, and works
+                self._pace.reset()
+            elif self._pace.is_slow:  # it may be lost in its first transaction
+                self._pace.wait(_now())
+            self.failure = None
+            self._opened[connection] = _Opened(_now(), opening.generation)
+            self._untried.add(connection)
             self._pass_on(connection)
         self._open_more()
 
-    def _fail(self, error: Exception) -> None:
-        """Fail the first waiting caller, or all of them if no connection is left that the others could get."""
-        is_for_all = not self._opened_at or isinstance(error, self._errors_for_all)
-        while waiter := self._first_waiting():
+    async def _connected(self, opening: _Opening) -> C:
+        stall = asyncio.get_running_loop().call_later(STALLED_SECONDS, self._stall, opening)
+        try:
+            return await self._connect()
+        finally:
+            stall.cancel()
+            self._being_opened -= 1
+            self._stalled -= opening.is_stalled
+
+    def _stall(self, opening: _Opening) -> None:
+        """Count an opening as failed for now, and begin another one."""
+        opening.is_stalled = True
+        self._stalled += 1
+        self._pace.fail(opening.generation, _now())
+        self._lend_avoided()
+        self._open_more()
+
+    def _fail(self, error: Exception, opening: _Opening) -> None:
+        if isinstance(error, self._temporary):
+            self.failure = error
+            self._pace.fail(opening.generation, _now())
+            self._lend_avoided()
+            return
+        while waiter := self._waiting.first():
             waiter.set_exception(error)
-            if not is_for_all:
-                return
+
+    def _lend_avoided(self) -> None:
+        """Lend idle connections also to callers that avoid them: another one may take long."""
+        while self._waiting and self._pace.is_slow and (connection := self.take()):
+            self._pass_on(connection)
 
     def _retire(self, connection: C) -> None:
-        del self._opened_at[connection]
+        del self._opened[connection]
+        self._untried.discard(connection)
         self._being_closed += 1
         self._closing.start(self._close(connection))
 
@@ -223,7 +311,7 @@ class Pool(Generic[C]):
 
     def _sweep_later(self) -> None:
         if self._sweep is None and self._parked:
-            due = self._parked[0].since + self._limits.idle_seconds
+            due = min(parked.since for parked in self._parked) + self._limits.idle_seconds
             self._sweep = asyncio.get_running_loop().call_at(due, self._retire_idle)
 
     def _retire_idle(self) -> None:

@@ -37,7 +37,13 @@ TEST_NET = ("192.0.2.1", 9)  # RFC 5737: no host has it; a datagram socket only 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Run on uvloop, as the relay does; tests of transports also run on the loop of asyncio."""
-    both = item.path.name in {"test_connection.py", "test_dialogue.py", "test_lost_connection.py", "test_opening.py"}
+    both = item.path.name in {
+        "test_closing.py",
+        "test_connection.py",
+        "test_dialogue.py",
+        "test_lost_connection.py",
+        "test_opening.py",
+    }
     return {"uvloop": uvloop.new_event_loop} | ({"asyncio": asyncio.new_event_loop} if both else {})
 
 

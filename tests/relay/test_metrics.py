@@ -39,8 +39,8 @@ THROTTLED = "Throttling failure: Maximum sending rate exceeded."
 class Ending:
     """A connection on which each email has the same outcome."""
 
-    is_usable = True
-    transactions = 0
+    is_usable = is_proven = True
+    transactions = refusals = 0
 
     def __init__(self, error: DeliveryError | None) -> None:
         self._error = error

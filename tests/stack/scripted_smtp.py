@@ -69,6 +69,11 @@ class ScriptedSmtp:
         """The number of open sessions."""
         return len(self._open)
 
+    @property
+    def held_sessions(self) -> int:
+        """The number of sessions whose client has not closed its side."""
+        return sum(dialogue.is_held_by_client for dialogue in self._open.values())
+
     async def wait_for_mails(self, count: int, timeout: float = 10.0) -> list[ReceivedMail]:
         """Return all mails when there are `count`."""
         return await self.mailbox.wait_for_mails(count, timeout)

@@ -8,13 +8,15 @@ import asyncio
 import base64
 import socket
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from tests.stack.smtp_commands import Session, Step
-from tests.stack.smtp_scripts import Action, Delay, Garbage, Moment, Reply, Reset, Silence, Store
+from tests.stack.smtp_scripts import Action, Deaf, Delay, Garbage, Moment, Reply, Reset, Silence, Store
 
 if TYPE_CHECKING:
     from tests.stack.scripted_smtp import ScriptedSmtp
+
+TCP_ESTABLISHED = 1  # of Linux, tcp_states.h
 
 
 class _Over(Exception):
@@ -40,6 +42,14 @@ class Dialogue:
     def is_idle(self) -> bool:
         """Whether it waits for a command outside a transaction."""
         return self._waits and self._session.is_idle
+
+    @property
+    def is_held_by_client(self) -> bool:
+        """Whether the client has not closed its side, as the kernel knows even if the server reads nothing."""
+        ours = self._writer.get_extra_info("socket")
+        if ours is None or ours.fileno() < 0:  # closed by us
+            return False
+        return bool(ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == TCP_ESTABLISHED)
 
     async def run(self) -> None:
         """Serve until one side ends the session."""
@@ -118,6 +128,10 @@ class Dialogue:
             case Silence():
                 while await self._reader.read(65_536):
                     pass
+            case Deaf(text):
+                self._write(text)
+                cast("asyncio.Transport", self._writer.transport).pause_reading()
+                await asyncio.Event().wait()
             case Reset():
                 self.reset()
         if not isinstance(action, Reply | Garbage):

@@ -45,6 +45,12 @@ class Silence(msgspec.Struct, frozen=True):
     """Send no further reply, and keep the connection open."""
 
 
+class Deaf(msgspec.Struct, frozen=True):
+    """Send this reply, then read nothing more, not even the end of TLS, and keep the connection open."""
+
+    text: str
+
+
 class Garbage(msgspec.Struct, frozen=True):
     """Send these bytes unchanged."""
 
@@ -64,7 +70,7 @@ class Store(msgspec.Struct, frozen=True):
     then: Action
 
 
-Action = Reply | Close | Reset | Silence | Garbage | Delay | Store
+Action = Reply | Close | Reset | Silence | Deaf | Garbage | Delay | Store
 
 
 class Script(Protocol):

@@ -30,13 +30,17 @@ class Connection:
 
     def __init__(self, server: Server) -> None:
         self.transactions = 0
+        self.refusals = 0
+        self.is_proven = True
         self.is_usable = True
         self._server = server
 
     async def quit(self) -> None:
         """Close, as slowly as the test wants."""
+        self._server.quitting.add(self)
         if self._server.closes_slowly:
             await self._server.later(self._server.closings)
+        self._server.quitting.discard(self)
         self._server.open.discard(self)
         self.is_usable = False
 
@@ -48,6 +52,7 @@ class Server:
         self.opens_slowly = opens_slowly
         self.closes_slowly = closes_slowly
         self.open: set[Connection] = set()
+        self.quitting: set[Connection] = set()
         self.most = 0
         self.attempts = 0
         self.openings: list[asyncio.Future[None]] = []

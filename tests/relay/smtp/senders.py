@@ -8,7 +8,7 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from relay.errors import AccountRefused
+from relay.errors import Deferred
 from relay.smtp.delivery import Delivery
 from relay.smtp.pool import Pool, PoolLimits
 from tests.relay.inputs import ENVELOPE, connector, mail
@@ -67,7 +67,7 @@ async def sending(
 ) -> AsyncIterator[Sender]:
     """A sender to this server."""
     limits = PoolLimits(connections, messages=messages, idle_seconds=5, age_seconds=300)
-    async with Pool(connector(smtp, **changes).connect, limits, errors_for_all=AccountRefused) as pool:
+    async with Pool(connector(smtp, **changes).connect, limits, temporary=Deferred) as pool:
         yield Sender(pool, rate)
 
 

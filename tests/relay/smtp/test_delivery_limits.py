@@ -12,7 +12,7 @@ import pytest
 
 from relay.errors import AccountRefused, HeldBack
 from relay.smtp import delivery
-from relay.smtp.pool import OPENINGS_UNTIL_ONE_SUCCEEDS
+from relay.smtp.pace import AT_ONCE_AT_FIRST
 from tests.relay.inputs import numbers
 from tests.relay.smtp.senders import ACCOUNT, QUOTA, TRANSACTION, Clock, count, now, sending
 from tests.stack import scripted_smtp
@@ -37,7 +37,7 @@ async def test_a_refused_login_is_not_tried_for_each_mail(smtp: ScriptedSmtp, ca
         outcomes = await sender.try_all(range(50))
         outcomes += await sender.try_all(range(50))
     assert all(type(outcome) is AccountRefused for outcome in outcomes)
-    assert 1 <= count(smtp, "AUTH") <= OPENINGS_UNTIL_ONE_SUCCEEDS
+    assert 1 <= count(smtp, "AUTH") <= AT_ONCE_AT_FIRST
     [line] = [record for record in caplog.records if record.message == "smtp.barred"]
     assert line.__dict__["code"] == 535
 
@@ -71,7 +71,7 @@ async def test_a_refused_login_refuses_the_mails_that_wait_for_the_rate_too(smtp
     async with sending(smtp, rate=100, **ACCOUNT) as sender:
         outcomes = await sender.try_all(range(20))
     assert all(type(outcome) is AccountRefused for outcome in outcomes)
-    assert count(smtp, "AUTH") <= OPENINGS_UNTIL_ONE_SUCCEEDS
+    assert count(smtp, "AUTH") <= AT_ONCE_AT_FIRST
 
 
 async def test_the_circuit_closes_in_time_though_more_mails_come(

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -317,3 +318,40 @@ async def test_a_cancelled_opening_closes_the_connection(smtp: ScriptedSmtp) -> 
     with pytest.raises(asyncio.CancelledError):
         await task
     await smtp.wait_for_open_sessions(0)
+
+
+# EHLO
+
+
+@pytest.mark.parametrize(
+    ("names", "sent"),
+    [
+        (("relay-6d5f7c", ""), "[127.0.0.1]"),
+        (("relay.example.org", ""), "relay.example.org"),
+        (("relay-6d5f7c", "mail.example.org"), "mail.example.org"),
+        (("relay.example.org", "192.0.2.1"), "[192.0.2.1]"),
+    ],
+)
+async def test_ehlo_has_the_name_that_is_set_or_the_full_name_or_the_address(
+    trusted: Certificates, smtp: ScriptedSmtp, monkeypatch: pytest.MonkeyPatch, names: tuple[str, str], sent: str
+) -> None:
+    machine, setting = names
+    monkeypatch.setattr(socket, "gethostname", lambda: machine)
+    smtp.options = scripted_smtp.Options(tls=trusted.server_context())
+    await connector(smtp, smtp_helo_name=setting).connect()
+    assert smtp.commands[0] == [f"EHLO {sent}", "STARTTLS", f"EHLO {sent}"]
+
+
+async def test_ehlo_over_ipv6_has_an_ipv6_literal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "pod")
+    server = scripted_smtp.ScriptedSmtp(lambda _: None, scripted_smtp.Options())
+    server.host = "::1"
+    try:
+        await server.start()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    try:
+        await connector(server, smtp_host="[::1]").connect()
+        assert server.commands[0] == ["EHLO [IPv6:::1]"]
+    finally:
+        await server.stop()

@@ -9,9 +9,10 @@ import time
 
 import pytest
 
+from relay.smtp import pace
 from relay.smtp import pool as smtp_pool
-from relay.smtp.pool import OPENINGS_UNTIL_ONE_SUCCEEDS, Pool
-from tests.relay.smtp.pooled import SHORT, AccountRefusedError, RefusedError, Server, limits, settle, task
+from relay.smtp.pool import REFUSALS_IN_A_ROW, Pool
+from tests.relay.smtp.pooled import SHORT, RefusedError, Server, limits, settle, task
 from tests.stack.waiting import until
 
 # Lending
@@ -132,16 +133,17 @@ async def test_the_connection_used_last_is_used_next() -> None:
 
 async def test_a_burst_opens_few_connections_until_one_succeeds_and_then_more() -> None:
     server = Server(opens_slowly=True)
-    async with Pool(server.connect, limits(10)) as pool:
-        users = [task(pool.acquire()) for _ in range(20)]
+    async with Pool(server.connect, limits(20)) as pool:
+        users = [task(pool.acquire()) for _ in range(30)]
         await settle()
-        assert len(server.openings) == OPENINGS_UNTIL_ONE_SUCCEEDS
+        assert len(server.openings) == pace.AT_ONCE_AT_FIRST
+        for opened in range(1, 4):
+            server.openings[0].set_result(None)
+            await settle()
+            assert len(server.openings) == pace.AT_ONCE_FOR_EACH * opened
         server.openings[0].set_result(None)
         await settle()
-        assert len(server.openings) == 9
-        server.openings[0].set_result(None)
-        await settle()
-        assert repr(pool) == "<Pool 2 leased, 0 idle, 8 opening, 0 closing, 18 waiting>"
+        assert repr(pool) == "<Pool 4 leased, 0 idle, 16 opening, 0 closing, 26 waiting>"
         for user in users:
             user.cancel()
 
@@ -165,78 +167,81 @@ async def test_the_representation_shows_the_state() -> None:
         server.closes_slowly = False
 
 
-# Openings that fail
+# A connection to avoid
 
 
-async def test_a_failed_opening_fails_one_caller_while_a_connection_is_open() -> None:
+async def test_a_caller_gets_another_connection_than_the_one_that_it_avoids() -> None:
     server = Server()
     async with Pool(server.connect, limits(2)) as pool:
-        connection = await pool.acquire()
-        server.opens_slowly = True
-        first, second = task(pool.acquire()), task(pool.acquire())
-        await settle()
-        server.openings[0].set_exception(RefusedError())
-        with pytest.raises(RefusedError):
-            await first
-        await settle()
-        assert len(server.openings) == 1, "for the second"
-        pool.release(connection)
-        assert await second is connection
-        server.openings[0].set_exception(RefusedError())
+        refused = await pool.acquire()
+        pool.release(refused)
+        assert pool.take(refused) is None
+        other = await pool.acquire(refused)
+        assert other is not refused
+        pool.release(other)
+        assert pool.take(refused) is other
+        assert pool.take() is refused, "it serves the other callers"
 
 
-async def test_a_failed_opening_fails_all_callers_if_no_connection_is_open() -> None:
-    server = Server(opens_slowly=True)
-    async with Pool(server.connect, limits(8)) as pool:
-        users = [task(pool.acquire()) for _ in range(20)]
-        await settle()
-        for opening in list(server.openings):
-            opening.set_exception(RefusedError())
-        outcomes = await asyncio.gather(*users, return_exceptions=True)
-        assert all(isinstance(outcome, RefusedError) for outcome in outcomes)
-        assert server.attempts == OPENINGS_UNTIL_ONE_SUCCEEDS
-        assert repr(pool) == "<Pool 0 leased, 0 idle, 0 opening, 0 closing, 0 waiting>"
-
-
-async def test_an_error_for_all_fails_all_callers_though_a_connection_is_open() -> None:
+async def test_an_avoided_connection_is_closed_if_no_other_one_can_be_opened_beside_it() -> None:
     server = Server()
-    async with Pool(server.connect, limits(2), errors_for_all=AccountRefusedError) as pool:
-        connection = await pool.acquire()
+    async with Pool(server.connect, limits(1)) as pool:
+        refused = await pool.acquire()
+        waiting = task(pool.acquire(refused))
+        await settle()
+        pool.release(refused)
+        assert await waiting is not refused
+        assert refused not in server.open
+        assert server.most == 1
+
+
+async def test_a_connection_that_one_caller_avoids_goes_to_the_next_one() -> None:
+    server = Server()
+    async with Pool(server.connect, limits(1)) as pool:
+        refused = await pool.acquire()
+        avoiding, other = task(pool.acquire(refused)), task(pool.acquire())
+        await settle()
+        pool.release(refused)
+        assert await other is refused
+        pool.release(refused)
+        assert await avoiding is not refused
+
+
+async def test_an_avoided_connection_is_lent_if_no_other_one_can_be_opened() -> None:
+    server = Server()
+    async with Pool(server.connect, limits(2), temporary=RefusedError) as pool:
+        refused = await pool.acquire()
+        pool.release(refused)
         server.opens_slowly = True
-        users = [task(pool.acquire()) for _ in range(20)]
-        await settle()
-        server.openings[0].set_exception(AccountRefusedError())
-        outcomes = await asyncio.gather(*users, return_exceptions=True)
-        assert all(isinstance(outcome, AccountRefusedError) for outcome in outcomes)
-        assert server.attempts == 2
-        pool.release(connection)
-
-
-async def test_after_a_failed_opening_the_next_caller_opens_again() -> None:
-    server = Server(opens_slowly=True)
-    async with Pool(server.connect, limits(1)) as pool:
-        for _ in range(3):
-            user = task(pool.acquire())
-            await settle()
-            server.openings[0].set_exception(RefusedError())
-            with pytest.raises(RefusedError):
-                await user
-        server.opens_slowly = False
-        assert await pool.acquire() in server.open
-
-
-async def test_a_failed_opening_without_a_waiting_caller_is_ignored() -> None:
-    server = Server(opens_slowly=True)
-    async with Pool(server.connect, limits(1)) as pool:
-        user = task(pool.acquire())
-        await settle()
-        user.cancel()
+        waiting = task(pool.acquire(refused))
         await settle()
         server.openings[0].set_exception(RefusedError())
-        await settle()
-        assert repr(pool) == "<Pool 0 leased, 0 idle, 0 opening, 0 closing, 0 waiting>"
-        server.opens_slowly = False
-        await pool.acquire()
+        assert await waiting is refused
+        pool.release(refused)
+        assert pool.take(refused) is refused, "until a new connection works"
+
+
+async def test_a_connection_with_refusals_is_used_last() -> None:
+    server = Server()
+    async with Pool(server.connect, limits(2)) as pool:
+        refused, good = await pool.acquire(), await pool.acquire()
+        pool.release(good)
+        refused.refusals = 1
+        pool.release(refused)
+        assert await pool.acquire() is good
+
+
+async def test_a_connection_is_closed_after_a_few_refusals_in_a_row() -> None:
+    server = Server()
+    async with Pool(server.connect, limits(1)) as pool:
+        connection = await pool.acquire()
+        for refusals in range(1, REFUSALS_IN_A_ROW):
+            connection.refusals = refusals
+            pool.release(connection)
+            assert await pool.acquire() is connection
+        connection.refusals = REFUSALS_IN_A_ROW
+        pool.release(connection)
+        assert await pool.acquire() is not connection
 
 
 # Retiring

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from relay.smtp import pace
 from relay.smtp.pool import Pool
 from tests.relay.smtp.pooled import AccountRefusedError, Connection, RefusedError, Server, limits, settle, task
 
@@ -99,7 +100,11 @@ async def test_a_wait_can_be_cancelled_at_any_step(steps: int) -> None:
 steps = st.lists(
     st.tuples(
         st.sampled_from(
-            [*2 * ["acquire", "open", "settle"], "release", "spoil", "cancel", "fail", "refuse account", "close"]
+            [
+                *2 * ["acquire", "open", "settle"],
+                *("acquire avoiding", "release", "release refused", "spoil", "lose", "cancel", "fail"),
+                *("refuse account", "close"),
+            ]
         ),
         st.integers(0, 7),
     ),
@@ -114,21 +119,26 @@ class Schedule:
     def __init__(self, bound: int) -> None:
         self._server = Server(opens_slowly=True, closes_slowly=True)
         self._bound = bound
-        self.pool = Pool(self._server.connect, limits(bound), errors_for_all=AccountRefusedError)
-        self._users: list[asyncio.Task[Connection]] = []
+        self.pool = Pool(self._server.connect, limits(bound), temporary=RefusedError)
+        self._users: dict[asyncio.Task[Connection], Connection | None] = {}
         self._leased: list[Connection] = []
 
     async def do(self, step: str, which: int) -> None:
         """Take one step, in most cases without a turn of the loop."""
         match step:
             case "acquire":
-                self._users.append(task(self.pool.acquire()))
-            case "release" | "spoil" if self._leased:
+                self._users[task(self.pool.acquire())] = None
+            case "acquire avoiding" if self._server.open:
+                avoided = sorted(self._server.open, key=id)[which % len(self._server.open)]
+                self._users[task(self.pool.acquire(avoided))] = avoided
+            case "release" | "release refused" | "spoil" | "lose" if self._leased:
                 connection = self._leased.pop(which % len(self._leased))
-                connection.is_usable = step == "release"
+                connection.is_usable = step.startswith("release")
+                connection.refusals = connection.refusals + 1 if step == "release refused" else 0
+                connection.is_proven = step != "lose"
                 self.pool.release(connection)
             case "cancel" if self._users:
-                self._users[which % len(self._users)].cancel()
+                list(self._users)[which % len(self._users)].cancel()
             case "open":
                 _settle_one(self._server.openings, which, None)
             case "fail":
@@ -144,7 +154,7 @@ class Schedule:
         """Let all tasks run, then check the conditions."""
         await settle()
         for user in [user for user in self._users if user.done()]:
-            self._users.remove(user)
+            del self._users[user]
             if not user.cancelled() and user.exception() is None:
                 self._leased.append(user.result())
         server, idle = self._server, len(self._server.open) - len(self._leased) - len(self._server.closings)
@@ -154,7 +164,8 @@ class Schedule:
         assert repr(self.pool) == state
         assert len(server.open) + opening <= self._bound
         if waiting:
-            assert not idle, "no caller waits while a connection is idle"
+            free = server.open - server.quitting - set(self._leased)
+            assert all(free <= {avoided} for avoided in self._users.values()), "a caller waits for an idle connection"
             assert self._leased or opening or closing, "a connection will become free for the waiting caller"
 
     async def finish(self) -> None:
@@ -189,6 +200,12 @@ async def test_in_any_schedule_the_limit_holds_and_every_caller_is_served(
     bound: int, schedule: list[tuple[str, int]]
 ) -> None:
     run = Schedule(bound)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pace, "FIRST_PAUSE_SECONDS", 0)
+        await _run(run, schedule)
+
+
+async def _run(run: Schedule, schedule: list[tuple[str, int]]) -> None:
     async with asyncio.timeout(10), run.pool:
         for step, which in schedule:
             await run.do(step, which)
