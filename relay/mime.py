@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 MAX_LINE_BYTES: Final = 989  # without the line end; RFC 5322, 2.1.1 allows 998, but sendmail breaks lines at 990
 MAX_BODY_LINE_BYTES: Final = MAX_LINE_BYTES - 1  # SMTP doubles a dot at its start
-PREFERRED_LINE_BYTES: Final = 76  # RFC 2047, 2, for lines with encoded words
+PREFERRED_LINE_BYTES: Final = 76  # RFC 2045, 6.7 for quoted-printable, RFC 2047, 2 for lines with encoded words
 ENCODED_WORD_OVERHEAD: Final = len("=?utf-8?b??=")
 BOUNDARY_MARK: Final = b"=_"  # RFC 2045, 6.7: does not occur in an encoded body
 
@@ -95,7 +95,9 @@ def _encoded(content: bytes) -> tuple[bytes, bytes]:
     if unusual > len(content) // 6:  # quoted-printable triples each of these, base64 adds a third to every byte
         return b"base64", _base64(content)
     quoted = _quoted_printable(content)
-    return (b"base64", _base64(content)) if _has_mbox_from(quoted) else (b"quoted-printable", quoted)
+    if _has_mbox_from(quoted) or max(map(len, quoted.split(b"\r\n"))) > PREFERRED_LINE_BYTES:
+        return b"base64", _base64(content)  # b2a_qp makes a line of 77 bytes where a LF follows 76
+    return b"quoted-printable", quoted
 
 
 def _is_wire_text(content: bytes) -> bool:

@@ -92,7 +92,7 @@ class Postfix:
         return file.read_text() if file.exists() else ""
 
     async def mails(self, count: int) -> list[bytes]:
-        """Return the mails in the Maildir once there are so many, in the order of their arrival."""
+        """Return the mails in the Maildir, with CRLF line ends, once there are so many."""
         try:
             async with asyncio.timeout(DELIVERY_SECONDS):
                 while len(found := self._delivered()) < count:
@@ -133,7 +133,7 @@ class Postfix:
 
     def _delivered(self) -> list[bytes]:
         files = sorted(self._inbox.glob("*"), key=lambda file: file.stat().st_mtime_ns)
-        return [file.read_bytes() for file in files]
+        return [file.read_bytes().replace(b"\n", b"\r\n") for file in files]  # Postfix stores LF
 
 
 async def _accepts(port: int) -> bool:

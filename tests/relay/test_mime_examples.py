@@ -74,6 +74,8 @@ def test_an_example_mail() -> None:
         ("\r\n.\r\n..", "7bit"),
         ("x" * 999, "quoted-printable"),
         ("Hi\n", "quoted-printable"),
+        ("x" * 75 + "\n", "quoted-printable"),
+        ("x" * 76 + "\n", "base64"),
         ("Hi\r", "quoted-printable"),
         ("Grüße aus dem Süden, sagt sie zum Schluss", "quoted-printable"),
         ("日本語", "base64"),
