@@ -20,7 +20,7 @@ from relay import errors
 from relay.records import record_writer
 from relay.smtp import pool as smtp_pool
 from shared import contract
-from shared.service import log
+from shared.service import log, log_writer
 from tests import operations_page as page
 from tests.acceptance import services
 from tests.acceptance.caller import SEND_EMAIL
@@ -73,6 +73,8 @@ NUMBERS: Final = (
     f"At {record_writer.MAX_KEPT:,} sends are refused",
     f"up to {record_writer.MAX_KEPT:,} in each relay",
     f"A stop writes for {record_writer.FLUSH_SECONDS:g} s",
+    f"as long as it reads, at most {log_writer.FLUSH_SECONDS:g} s",
+    f"up to {log_writer.QUEUE_BYTES >> 20} MB of lines wait in memory",
     f"at most {live_counts.MAX_EMAILS:,}.",
 )
 

@@ -23,8 +23,8 @@ IMPORTANT_QUEUE_BYTES: Final = 12 * 1024 * 1024
 """Where important lines are lost, too: at a stop, a relay may log 20,000 lost records at once (5 MB)."""
 GATHER_SECONDS: Final = 0.005  # one write for all lines of this time costs less CPU than a write for each
 BATCH_BYTES: Final = 4096  # PIPE_BUF of Linux: what other processes write to the same pipe never breaks such a write
-STALL_SECONDS: Final = 1.0
-FLUSH_SECONDS: Final = 5.0
+STALL_SECONDS: Final = 0.5
+FLUSH_SECONDS: Final = 2.0
 
 
 class LineWriter:
