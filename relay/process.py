@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 
 NAME: Final = "lfx-email-relay"
 DESCRIPTION: Final = "Delivers the platform's email over SMTP and writes the first tracking record"
+ATTEMPTS_TO_CONNECT: Final = 3  # at least, in the time of a request
 DISABLED: Final = Steps(DisabledDelivery(), DisabledRecordWriter(), DisabledIdempotencyStore())
 
 
@@ -111,6 +112,7 @@ def _limits(config: RelaySettings) -> PoolLimits:
         messages=config.smtp_max_messages_per_connection,
         idle_seconds=config.smtp_max_idle_seconds,
         age_seconds=config.smtp_max_age_seconds,
+        pause_seconds=config.send_retry_seconds / ATTEMPTS_TO_CONNECT,
     )
 
 

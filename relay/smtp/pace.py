@@ -23,11 +23,12 @@ class Pace:
     `generation` is the number of failures so far. Connections that were begun together fail together, and count once.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, longest_pause_seconds: float = LONGEST_PAUSE_SECONDS) -> None:
         """Begin without failures."""
         self.generation = 0
         self.resumes_at = 0.0
         self._failures = 0
+        self._longest_pause = min(longest_pause_seconds, LONGEST_PAUSE_SECONDS)
 
     @property
     def is_slow(self) -> bool:
@@ -48,7 +49,7 @@ class Pace:
 
     def wait(self, now: float) -> None:
         """Let the next one wait until a connection works, or for the pause."""
-        pause = min(FIRST_PAUSE_SECONDS * 2 ** min(self._failures - 1, 10), LONGEST_PAUSE_SECONDS)
+        pause = min(FIRST_PAUSE_SECONDS * 2 ** min(self._failures - 1, 10), self._longest_pause)
         self.resumes_at = now + pause * random.uniform(*JITTER)  # noqa: S311 - not a secret
 
     def reset(self) -> None:

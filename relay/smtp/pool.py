@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final, Generic, NamedTuple, Protocol, Self, TypeVar
 
-from relay.smtp.pace import Pace
+from relay.smtp.pace import LONGEST_PAUSE_SECONDS, Pace
 from relay.smtp.waiting_line import WaitingLine
 from shared.service.tasks import Tasks
 from shared.telemetry.histogram import Histogram
@@ -41,12 +41,13 @@ C = TypeVar("C", bound=Poolable)
 
 
 class PoolLimits(NamedTuple):
-    """How many connections, and how much each of them may do before it is closed."""
+    """How many connections, how much each of them may do before it is closed, and the pause if none can be opened."""
 
     connections: int
     messages: int
     idle_seconds: float
     age_seconds: float
+    pause_seconds: float = LONGEST_PAUSE_SECONDS
 
 
 class PoolState(NamedTuple):
@@ -99,7 +100,7 @@ class Pool(Generic[C]):
         self._opened: dict[C, _Opened] = {}
         self._untried: set[C] = set()
         self._waiting: WaitingLine[C] = WaitingLine()
-        self._pace = Pace()
+        self._pace = Pace(limits.pause_seconds)
         self._opening = Tasks()
         self._being_opened = 0
         self._stalled = 0

@@ -198,6 +198,7 @@ async def send_all(caller: Caller, smtp: ScriptedSmtp) -> str:
     smtp.script = always("dot", STORE_THEN_CLOSE)
     await caller.send(**PERSONAL)
     smtp.script = always("auth", Reply(f"535 5.7.8 {PRIVATE}@example.com may not"))
+    smtp.reset_sessions()
     await caller.send(**PERSONAL)
     return email_id
 

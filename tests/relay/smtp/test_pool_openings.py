@@ -251,6 +251,12 @@ def test_pauses_grow_to_a_limit_and_vary() -> None:
     assert max(pauses[100:]) > min(pauses[100:]) * 1.4
 
 
+def test_the_longest_pause_can_be_shorter() -> None:
+    found = Pace(0.1)
+    found.fail(0, 0.0)
+    assert found.resumes_at <= 0.125
+
+
 def test_failures_that_began_together_count_once() -> None:
     found = Pace()
     for _ in range(32):
