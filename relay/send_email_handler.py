@@ -161,14 +161,16 @@ class SendEmailHandler:
         return _encode(contract.SendEmailResponse(email_id=repeat.email_id, group_id=repeat.group_id))
 
     async def _send(self, accepted: Submission, key: HeldKey | None, deadline: float) -> bytes:
+        message = None
         try:
             suppression = await self._find_suppression(accepted)
             if suppression is None:
-                await self._deliver(accepted, deadline)
-        except (DeliveryError, StoreError, EntryCorrupt, asyncio.CancelledError) as error:
+                message = self._message(accepted)
+                await self._deliver(accepted, message, deadline)
+        except BaseException as error:
             if key:
-                await key.settle("unknown" if isinstance(error, Uncertain) else None, deadline=deadline)
-            if isinstance(error, asyncio.CancelledError):
+                await key.settle(_state_after(error, was_tried=message is not None), deadline=deadline)
+            if not isinstance(error, DeliveryError | StoreError | EntryCorrupt):
                 raise
             if isinstance(error, HeldBack):
                 return self._refuse(contract.SERVICE_BUSY, error=error.text)
@@ -192,13 +194,15 @@ class SendEmailHandler:
         suppression_list = self._steps.suppression_list
         return await suppression_list.find(accepted.recipient.address.lower()) if suppression_list else None
 
-    async def _deliver(self, accepted: Submission, deadline: float) -> None:
-        message = mime.build(
+    def _message(self, accepted: Submission) -> bytes:
+        return mime.build(
             accepted,
             configuration_set=self._options.configuration_set,
             now=datetime.now(UTC),
             traceparent=self._spans.traceparent(),
         )
+
+    async def _deliver(self, accepted: Submission, message: bytes, deadline: float) -> None:
         envelope = Envelope(accepted.sender.address, accepted.recipient.address)
         await self._steps.deliver(envelope, message, deadline=deadline)
 
@@ -222,6 +226,14 @@ class SendEmailHandler:
 def error_string(error: Exception) -> str:
     """Return the contract's string for an error."""
     return next(string for kind, string in ERROR_STRINGS.items() if isinstance(error, kind))
+
+
+def _state_after(error: BaseException, *, was_tried: bool) -> KeyState | None:
+    """Return the state of the key after an error: None frees it, since no email can have been sent."""
+    if isinstance(error, Uncertain):
+        return "unknown"
+    is_known = isinstance(error, DeliveryError | StoreError | EntryCorrupt | asyncio.CancelledError)
+    return "unknown" if was_tried and not is_known else None
 
 
 def _record(accepted: Submission, sent_at: datetime) -> EmailRecipientRecord:

@@ -5,6 +5,8 @@
 A request with a key costs two writes, a repeat one write that fails and one read.
 An outcome that KV cannot store is tried again while the process runs. Until it is stored, repeats are answered
 `request in progress`, later `delivery outcome unknown`; nothing is sent twice.
+The write that takes a key may end without an answer, or be interrupted. Then nothing is sent, and the write is undone:
+the key is deleted if it is there, and else gets a deletion marker, so that the server refuses a write that comes late.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, s
 from relay import idempotency
 from relay.idempotency import StoredKey
 from shared import contract, decoding
-from shared.errors import KeyMissing, KeyTaken, RevisionConflict, StoreError, StoreUnavailable
+from shared.errors import KeyMissing, KeyTaken, RevisionConflict, StoreUnavailable
 from shared.service.tasks import Tasks
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-UNDO_SECONDS: Final = 60.0  # how long a write without acknowledgement is searched for
+UNDO_SECONDS: Final = 60.0  # how long a write of unknown outcome is tried to be undone
 MAX_UNDONE_AT_ONCE: Final = 1000
 LEAST_PATIENCE_SECONDS: Final = 1.0
 FLUSH_SECONDS: Final = 10.0
@@ -70,22 +72,21 @@ class IdempotencyStore:
         """Keep the keys in `bucket`; a request that is older than `longest_request` cannot be running any more."""
         self.longest_request = longest_request
         self._bucket = bucket
-        self._settling = Tasks()
-        self._undoing = Tasks()
-        self._unsettled: dict[str, HeldKey] = {}
+        self._tasks = Tasks()
+        self._unsettled: set[HeldKey] = set()
+        self._undoing: set[HeldKey] = set()
 
     async def __aenter__(self) -> Self:
         """Start nothing: tasks start with the first request."""
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Store the outcomes that are missing, if KV accepts them in time; log each email whose outcome is lost."""
-        self._undoing.cancel()
+        """Store the outcomes that are missing and undo writes, if KV accepts it in time; log the emails of the rest."""
         try:
-            await self._settling.wait(FLUSH_SECONDS)
+            await self._tasks.wait(FLUSH_SECONDS)
         finally:
-            self._settling.cancel()
-            for held in self._unsettled.values():
+            self._tasks.cancel()
+            for held in self._unsettled | self._undoing:
                 log.error("claim.lost", extra={"email_id": held.stored.email_id})
 
     @property
@@ -114,24 +115,29 @@ class IdempotencyStore:
         return await self._take(idempotency.store_key(key), started)
 
     async def _take(self, name: str, started: StoredKey) -> HeldKey | Repeat:
+        held = HeldKey(self, name, started)
         try:
-            return HeldKey(self, name, started, await self._bucket.create(name, _encode(started)))
+            held.revision = await self._bucket.create(name, _encode(started))
         except KeyTaken as taken:
             stored = _decoded(taken.value)
             if stored.email_id == started.email_id:  # an earlier try of this write was stored after all
-                return HeldKey(self, name, started, taken.revision)
+                held.revision = taken.revision
+                return held
             return idempotency.answer(
                 stored, started.fingerprint, now=started.started_at, longest_request=self.longest_request
             )
-        except StoreError as error:
-            if len(self._undoing) < MAX_UNDONE_AT_ONCE:  # the write may have been stored without an answer
-                self._undoing.start(self._undo(HeldKey(self, name, started)))
+        except asyncio.CancelledError:
+            self._start_undoing(held)
+            raise
+        except Exception as error:  # of the store, or its answer cannot be read
+            self._start_undoing(held)
             raise StoreUnavailable(f"idempotency key: {error}") from error
+        return held
 
     def start_settling(self, held: HeldKey, outcome: StoredKey | None) -> asyncio.Task[None]:
         """Store the outcome in a task of this store, as often as it takes."""
-        self._unsettled[held.name] = held
-        return self._settling.start(self._settle(held, outcome))
+        self._unsettled.add(held)
+        return self._tasks.start(self._settle(held, outcome))
 
     async def _settle(self, held: HeldKey, outcome: StoredKey | None) -> None:
         async for attempt in _retrying(stop_never):
@@ -140,24 +146,31 @@ class IdempotencyStore:
                     await self._replace(held, outcome)
                 except RevisionConflict:  # an earlier try was stored, or the server reports a conflict without cause
                     await self._find_and_replace(held, outcome)
-        self._unsettled.pop(held.name, None)
+        self._unsettled.discard(held)
+
+    def _start_undoing(self, held: HeldKey) -> None:
+        if len(self._undoing) >= MAX_UNDONE_AT_ONCE:
+            _log_left(held, f"{MAX_UNDONE_AT_ONCE} other writes are being undone")
+            return
+        self._undoing.add(held)
+        self._tasks.start(self._undo(held))
 
     async def _undo(self, held: HeldKey) -> None:
-        """Free a key whose first write was not acknowledged, if it was stored."""
+        """Free a key whose first write may have been stored, or may be stored later."""
         try:
             async for attempt in _retrying(stop_after_delay(UNDO_SECONDS)):
                 with attempt:
                     await self._find_and_replace(held, None)
-        except StoreError as error:
-            log.warning("claim.left", extra={"email_id": held.stored.email_id, "error": str(error)})
+        except Exception as error:  # noqa: BLE001 - logged
+            _log_left(held, str(error))
+        self._undoing.discard(held)
 
     async def _find_and_replace(self, held: HeldKey, outcome: StoredKey | None) -> None:
         try:
             entry = await self._bucket.get_from_leader(held.name)
-        except KeyMissing as missing:
-            if outcome:
-                held.revision = missing.revision
-                await self._replace(held, outcome)
+        except KeyMissing as missing:  # a deletion marker on this revision refuses a write that comes late
+            held.revision = missing.revision
+            await self._replace(held, outcome)
             return
         stored = _decoded(entry.value)
         if stored.email_id == held.stored.email_id and stored != outcome:
@@ -199,12 +212,16 @@ def _decoded(value: bytes) -> StoredKey:
 
 def _retrying(stop: StopBaseT) -> AsyncRetrying:
     return AsyncRetrying(
-        retry=retry_if_exception_type(StoreError),
+        retry=retry_if_exception_type(Exception),  # also of an answer that cannot be read
         wait=wait_random_exponential(multiplier=0.1, max=5),
         stop=stop,
         before_sleep=_log_first,
         reraise=True,
     )
+
+
+def _log_left(held: HeldKey, error: str) -> None:
+    log.warning("claim.left", extra={"email_id": held.stored.email_id, "error": error})
 
 
 def _log_first(state: RetryCallState) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import UUID
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TAIL_SECONDS: Final = 10.0  # how long a segment is assumed to be unchanged
+CONFIRMED_SECONDS: Final = 0.02  # how long the bucket is assumed not to be deleted and created again
+MAX_WRITES_PER_SECOND: Final = 100_000  # into one bucket, by all writers: more than a server can do
 MAX_CACHED_GROUPS: Final = 1024
 MAX_CACHED_BYTES: Final = 32 * 1024 * 1024
 
@@ -51,6 +54,8 @@ class _Group:
         self.tail = _Tail()
         self.is_known = False  # the first write tries to create the group without a read
         self.fresh_until = 0.0
+        self.max_bytes = 0  # the limit of a value when the tail was known to be the last segment
+        self.bucket_created = ""
         self.waiting: list[_Waiting] = []
         self.writer: asyncio.Task[None] | None = None
         self.is_busy = False
@@ -64,6 +69,8 @@ class IndexWriter:
         self._bucket = bucket
         self._groups: OrderedDict[str, _Group] = OrderedDict()
         self._bytes = 0
+        self._bucket_created = ""
+        self._confirmed_at = 0.0
 
     async def append(self, group_id: str, email_id: str, *, again: bool = False) -> None:
         """Return when the id is in the index; with `again`, check first whether an earlier try has written it.
@@ -86,32 +93,26 @@ class IndexWriter:
 
     def _continue(self, group: _Group) -> None:
         """Write the ids that have come meanwhile, in a task, so that the request that wrote first can be answered."""
-        if group.waiting:
-            group.writer = asyncio.get_running_loop().create_task(self._write_waiting(group))
+        waiting, group.waiting = [one for one in group.waiting if not one.written.done()], []
+        if waiting:
+            ids, again = [one.email_id for one in waiting], any(one.again for one in waiting)
+            group.writer = asyncio.get_running_loop().create_task(self._write(group, ids, again=again))
+            group.writer.add_done_callback(partial(self._finish, group, waiting))
         else:
             group.writer, group.is_busy = None, False
             self._evict()
 
-    async def _write_waiting(self, group: _Group) -> None:
-        waiting, group.waiting = [one for one in group.waiting if not one.written.done()], []
-        try:
-            await self._write(group, [one.email_id for one in waiting], again=any(one.again for one in waiting))
-        except StoreError as error:
-            _settle(waiting, error)
-        except BaseException:
-            _settle(waiting, StoreUnavailable("the write of the group index was interrupted"))
-            raise
-        else:
-            _settle(waiting, None)
-        finally:
-            self._continue(group)
+    def _finish(self, group: _Group, waiting: list[_Waiting], writer: asyncio.Task[None]) -> None:
+        """Release the appends that a task wrote, however it ended."""
+        _settle(waiting, _failure(writer))
+        self._continue(group)
 
     async def _write(self, group: _Group, email_ids: list[str], *, again: bool) -> None:
         try:
             if again:
                 email_ids = await self._absent(group.key, email_ids)
-            if group.is_known and _now() >= group.fresh_until:
-                self._set_tail(group, await self._find_tail(group.key, group_index.FIRST))
+            if not await self._is_current(group):
+                await self._find_tail_anew(group, group_index.FIRST)
             try:
                 await self._append(group, email_ids)
             except RevisionConflict:
@@ -120,30 +121,53 @@ class IndexWriter:
             group.fresh_until = 0.0
             raise
 
+    async def _is_current(self, group: _Group) -> bool:
+        """Return whether the cached tail must still be the last segment, unless its revision has changed.
+
+        After a rise of the limit a full segment has space again, though later ones exist. In a bucket that was deleted
+        and created again, the revision may belong to another value, which a write would replace.
+        """
+        is_fresh = group.is_known and _now() < group.fresh_until
+        if not self._bucket_created or (is_fresh and self._may_be_another_bucket(group.tail.revision)):
+            await self._ask_when_created()
+        max_bytes = await self._bucket.max_value_bytes()
+        if not group.is_known:
+            group.max_bytes, group.bucket_created = max_bytes, self._bucket_created
+            return True
+        return is_fresh and group.max_bytes == max_bytes and group.bucket_created == self._bucket_created
+
+    def _may_be_another_bucket(self, revision: int) -> bool:
+        """Return whether a bucket that was created since the last answer can have reached this revision."""
+        seconds = _now() - self._confirmed_at
+        return seconds > CONFIRMED_SECONDS and revision < seconds * MAX_WRITES_PER_SECOND
+
+    async def _ask_when_created(self) -> None:
+        now = _now()
+        self._bucket_created = (await self._bucket.info()).created
+        self._confirmed_at = now
+
     async def _append_after_conflict(self, group: _Group, email_ids: list[str]) -> None:
         try:
             async for attempt in while_conflicting():
                 with attempt:
-                    tail = await self._find_tail(group.key, group.tail.segment)
-                    self._set_tail(group, tail)
-                    email_ids[:] = [one for one in email_ids if one.encode() not in tail.value]
+                    await self._find_tail_anew(group, group.tail.segment)
+                    email_ids[:] = [one for one in email_ids if one.encode() not in group.tail.value]
                     await self._append(group, email_ids)
         except RevisionConflict as conflict:
             raise StoreUnavailable(f"group index: {conflict} changes faster than this relay can write") from conflict
 
     async def _append(self, group: _Group, email_ids: list[str]) -> None:
         """Write the ids into the tail, then into further segments; remove the written ids from the list."""
-        max_bytes = await self._bucket.max_value_bytes()
         while email_ids:
             tail = group.tail
-            fitting = group_index.fitting(len(tail.value), tail.ids, tail.segment, email_ids, max_bytes)
+            fitting = group_index.fitting(len(tail.value), tail.ids, tail.segment, email_ids, group.max_bytes)
             if fitting:
                 await self._write_segment(group, email_ids[:fitting])
                 del email_ids[:fitting]
             elif tail.ids:
                 self._set_tail(group, _Tail(tail.segment + 1))
             else:
-                raise ValueTooLarge(f"one id does not fit into {max_bytes} bytes")
+                raise ValueTooLarge(f"one id does not fit into {group.max_bytes} bytes")
 
     async def _write_segment(self, group: _Group, email_ids: list[str]) -> None:
         tail = group.tail
@@ -156,19 +180,29 @@ class IndexWriter:
         self._set_tail(group, _Tail(tail.segment, revision, value, tail.ids + len(email_ids)))
         group.fresh_until = _now() + TAIL_SECONDS
 
-    async def _find_tail(self, key: str, segment: int) -> _Tail:
-        """Find the last segment by a galloping search from `segment`, or from the first if the index was deleted."""
+    async def _find_tail_anew(self, group: _Group, segment: int) -> None:
+        group.bucket_created = self._bucket_created
+        group.max_bytes = await self._bucket.max_value_bytes()
+        self._set_tail(group, await self._find_tail(group.key, segment, group.max_bytes))
+
+    async def _find_tail(self, key: str, segment: int, max_bytes: int) -> _Tail:
+        """Find the last segment by a galloping search from `segment`, or from the first if the index was deleted.
+
+        Returns an empty one if no id fits into the last. One that is not full may be followed by others: they were
+        begun when the limit was lower.
+        """
         tail = await self._read_segment(key, segment)
         if not tail.ids and segment != group_index.FIRST:
-            return await self._find_tail(key, group_index.FIRST)
-        max_bytes = await self._bucket.max_value_bytes()
+            return await self._find_tail(key, group_index.FIRST, max_bytes)
         step = 1
-        while _is_full(tail, max_bytes):
+        while tail.ids:
             further = await self._read_segment(key, tail.segment + step)
-            if further.revision or step == 1:
+            if further.ids:
                 tail, step = further, step * 2
-            else:
+            elif step > 1:
                 step = 1
+            else:
+                return further if _is_full(tail, max_bytes) else tail
         return tail
 
     async def _read_segment(self, key: str, segment: int) -> _Tail:
@@ -224,8 +258,18 @@ class IndexWriter:
 
 
 def _is_full(tail: _Tail, max_bytes: int) -> bool:
-    """Return whether no further id fits, so that later segments may exist."""
+    """Return whether no further id fits."""
     return tail.ids > 0 and not group_index.fitting(len(tail.value), tail.ids, tail.segment, [_ANY_ID], max_bytes)
+
+
+def _failure(writer: asyncio.Task[None]) -> StoreError | None:
+    if writer.cancelled():
+        return StoreUnavailable("the write of the group index was interrupted")
+    error = writer.exception()
+    if error is None or isinstance(error, StoreError):
+        return error
+    log.error("task.failed", exc_info=error)
+    return StoreUnavailable(f"the write of the group index failed: {error!r}")
 
 
 def _settle(waiting: list[_Waiting], error: StoreError | None) -> None:

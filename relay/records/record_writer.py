@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
@@ -48,7 +49,7 @@ class RecordWriter:
 
     async def __aenter__(self) -> Self:
         """Start to retry kept records."""
-        self._retrying = asyncio.create_task(self._retry_kept())
+        self._ensure_retries()
         return self
 
     async def __aexit__(self, error: type[BaseException] | None, *_: object) -> None:
@@ -57,6 +58,7 @@ class RecordWriter:
         try:
             if self._kept and error is None:
                 log.info("records.flushing", extra={"kept": len(self._kept)})
+                self._ensure_retries()
                 await asyncio.wait([kept.stored for kept in self._kept.values()], timeout=FLUSH_SECONDS)
         finally:
             self._retrying.cancel()
@@ -110,8 +112,9 @@ class RecordWriter:
     async def _keep(self, record: EmailRecipientRecord, error: Exception, deadline: float) -> None:
         why = str(error) or "not stored within the request's time"
         log.warning("record.kept", extra={"email_id": record.email_id, "error": why, "kept": len(self._kept) + 1})
-        kept = self._kept[record.email_id] = _Kept(record, asyncio.get_running_loop().create_future())
+        kept = self._kept.setdefault(record.email_id, _Kept(record, asyncio.get_running_loop().create_future()))
         self._any_kept.set()
+        self._ensure_retries()
         await asyncio.wait([kept.stored], timeout=max(0, deadline - _now()))
 
     def _lose(self, record: EmailRecipientRecord) -> None:
@@ -119,34 +122,43 @@ class RecordWriter:
         group_id = redaction.identifier(record.group_id)
         log.error("record.lost", extra={"email_id": record.email_id, "group_id": group_id})
 
+    def _ensure_retries(self) -> None:
+        if self._retrying is None or self._retrying.done():
+            self._retrying = asyncio.create_task(self._retry_kept())
+
     async def _retry_kept(self) -> None:
         while True:
             await self._any_kept.wait()
             async for attempt in AsyncRetrying(
-                retry=retry_if_exception_type(StoreError), wait=wait_random_exponential(multiplier=0.1, max=5)
+                retry=retry_if_exception_type(Exception), wait=wait_random_exponential(multiplier=0.1, max=5)
             ):
                 with attempt:
-                    await self._retry_oldest()
+                    await self._retry_some()
 
-    async def _retry_oldest(self) -> None:
-        oldest = list(self._kept.values())[:RETRIED_AT_ONCE]
-        errors = await asyncio.gather(*(self._retry(kept) for kept in oldest))
+    async def _retry_some(self) -> None:
+        """Retry those that were not tried for the longest time.
+
+        Raises:
+            StoreUnavailable: some were not stored. They come last, so that they do not hold up the others.
+        """
+        tried = list(itertools.islice(self._kept.values(), RETRIED_AT_ONCE))
+        errors = await asyncio.gather(*(self._retry(kept) for kept in tried), return_exceptions=True)
+        failures = [(kept, error) for kept, error in zip(tried, errors, strict=True) if error is not None]
+        for kept, error in failures:
+            log.debug("record.retry_failed", extra={"email_id": kept.record.email_id, "error": str(error)})
+            self._kept.pop(kept.record.email_id, None)
+            self._kept[kept.record.email_id] = kept
         if not self._kept:
             self._any_kept.clear()
-        if failures := [error for error in errors if error]:
-            raise failures[0]
+        if failures:
+            raise StoreUnavailable(f"{len(failures)} records were not stored")
 
-    async def _retry(self, kept: _Kept) -> StoreError | None:
-        try:
-            await self._store(kept.record, again=True)
-        except StoreError as error:
-            log.debug("record.retry_failed", extra={"email_id": kept.record.email_id, "error": str(error)})
-            return error
+    async def _retry(self, kept: _Kept) -> None:
+        await self._store(kept.record, again=True)
         del self._kept[kept.record.email_id]
         kept.stored.set_result(None)
         self.stored_late += 1
         log.info("record.stored_late", extra={"email_id": kept.record.email_id, "kept": len(self._kept)})
-        return None
 
 
 class DisabledRecordWriter:

@@ -49,10 +49,13 @@ class Buckets:
         """Create both, as the chart does."""
         for name in (self.recipients_name, self.group_index_name):
             limit = max_value_size if name == self.group_index_name else None
-            await self._jetstream.create_key_value(KeyValueConfig(name, max_value_size=limit, direct=True))
+            config = KeyValueConfig(name, max_value_size=limit, direct=True)
+            while (await (await self._jetstream.create_key_value(config)).status()).stream_info.state.last_seq:
+                # nats-server 2.15.1 under load: a stream that was just deleted comes back with its messages
+                await self._jetstream.delete_key_value(name)
 
-    async def lower_limit(self, max_value_size: int) -> None:
-        """Lower the limit for the values of the group index, as an operator does."""
+    async def set_limit(self, max_value_size: int) -> None:
+        """Change the limit for the values of the group index, as an operator does; -1 for none."""
         config = (await self._jetstream.stream_info(f"KV_{self.group_index_name}")).config
         config.max_msg_size = max_value_size
         await self._jetstream.update_stream(config)

@@ -44,7 +44,7 @@ class Mails:
 
     event = "email.sent"
 
-    def __init__(self, error: errors.DeliveryError | None = None) -> None:
+    def __init__(self, error: errors.DeliveryError | RuntimeError | None = None) -> None:
         self.sent: list[tuple[Envelope, bytes]] = []
         self._error = error
 

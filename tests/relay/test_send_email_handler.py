@@ -109,6 +109,28 @@ async def test_the_key_of_a_mail_is_settled_by_its_outcome(
     assert keys.settled == [state]
 
 
+class BrokenList:
+    """A suppression list that fails unexpectedly."""
+
+    async def find(self, address: str) -> None:  # noqa: ARG002 - interface
+        """Fail."""
+        raise RuntimeError
+
+
+async def test_an_unexpected_error_before_the_delivery_frees_the_key() -> None:
+    mails, keys = Mails(), Keys()
+    with pytest.raises(RuntimeError):
+        await answer(mails, Store(), REQUEST, keys, BrokenList())
+    assert (mails.sent, keys.settled) == ([], [None])
+
+
+async def test_an_unexpected_error_of_the_delivery_makes_the_outcome_of_the_key_unknown() -> None:
+    keys = Keys()
+    with pytest.raises(RuntimeError):
+        await answer(Mails(RuntimeError()), Store(), REQUEST, keys)
+    assert keys.settled == ["unknown"]
+
+
 @pytest.mark.parametrize(
     ("repeat", "reply", "event"),
     [

@@ -42,6 +42,7 @@ Reply = dict[str, Any]
 
 LONGEST_REQUEST = timedelta(seconds=48)
 LOST_SECONDS = 0.1
+LATE_SECONDS = 0.25
 KEY_SUBJECT = f"$KV.{contract.EMAIL_IDEMPOTENCY_BUCKET}."
 TEXTS = ("one text", "another")
 FAILED = {"error": contract.DELIVERY_FAILED}
@@ -51,7 +52,14 @@ REUSED = {"error": contract.IDEMPOTENCY_KEY_REUSED}
 NOT_TAKEN = {"error": contract.INTERNAL_ERROR}
 
 outcomes = st.sampled_from(["accepted", "accepted", "refused", "unanswered", "dies"])
-faults = st.sampled_from(["none", "none", "none", "key refused", "key lost", "key unanswered", "outcome lost"])
+faults = st.sampled_from(
+    [
+        *["none"] * 5,
+        *["key refused", "key lost", "key unanswered", "key delayed", "key garbled", "undo delayed"],
+        *["outcome lost", "outcome delayed", "outcome garbled"],
+    ]
+)
+losses = st.sampled_from(["lost", "unanswered", "delayed"])
 
 
 class MailServer:
@@ -141,6 +149,11 @@ class TwoRelays(RuleBasedStateMachine):
         self.mails.outcome = outcome
         self._run(self._ask_at_once(text, repeats))
 
+    @rule(first=st.integers(0, 1), text=st.sampled_from(TEXTS), fault=losses)
+    def one_is_interrupted(self, first: int, text: str, fault: str) -> None:
+        """A stop interrupts a request while it takes its key."""
+        self._run(self._interrupt(first, text, f"key {fault}"))
+
     @rule()
     def time_passes(self) -> None:
         """Let more time pass than any request takes."""
@@ -172,6 +185,19 @@ class TwoRelays(RuleBasedStateMachine):
             assert fault != "none"
             return
         self._check_first([reply], text)
+
+    async def _interrupt(self, which: int, text: str, fault: str) -> None:
+        relay, sent = self.relays[which], self.mails.accepted
+        _plan(relay.proxy, fault)
+        before = len(relay.proxy.published)
+        asked = asyncio.create_task(relay.answer(self.key, text))
+        await until(lambda: len(relay.proxy.published) > before)
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        await until(lambda: not relay.keys.unsettled)
+        relay.proxy.forget_plans()
+        assert self.mails.accepted == sent
 
     async def _ask_at_once(self, text: str, repeats: int) -> None:
         asked = [asyncio.create_task(relay.answer(self.key, text)) for relay in self.relays for _ in range(repeats)]
@@ -233,9 +259,27 @@ def _plan(proxy: NatsProxy, fault: str) -> None:
             proxy.lose_request(KEY_SUBJECT, 1)
         case "key unanswered":
             proxy.lose_reply(KEY_SUBJECT, 1)
-        case "outcome lost":
-            proxy.rewrite(KEY_SUBJECT, 1, lambda publication: publication)
+        case "key delayed":
+            proxy.delay_request(KEY_SUBJECT, 1, LATE_SECONDS)
+        case "key garbled":
+            proxy.garble_reply(KEY_SUBJECT, 1)
+        case "undo delayed":
             proxy.lose_reply(KEY_SUBJECT, 1)
+            proxy.delay_request(KEY_SUBJECT, 1, LATE_SECONDS)
+        case "outcome lost":
+            _spare_one(proxy)
+            proxy.lose_reply(KEY_SUBJECT, 1)
+        case "outcome delayed":
+            _spare_one(proxy)
+            proxy.delay_request(KEY_SUBJECT, 1, LATE_SECONDS)
+        case "outcome garbled":
+            _spare_one(proxy)
+            proxy.garble_reply(KEY_SUBJECT, 1)
+
+
+def _spare_one(proxy: NatsProxy) -> None:
+    """Leave the write that takes the key unchanged."""
+    proxy.rewrite(KEY_SUBJECT, 1, lambda publication: publication)
 
 
 def test_no_schedule_sends_two_mails_under_one_key() -> None:

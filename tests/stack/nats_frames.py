@@ -60,6 +60,13 @@ class Answer(msgspec.Struct, frozen=True):
         return b"%s %s %s %s" % (verb, subject.encode(), sid.encode(), _sized(self.headers, self.payload))
 
 
+class Delayed(msgspec.Struct, frozen=True):
+    """A publication that reaches the server later; the next ones overtake it."""
+
+    publication: Publication
+    seconds: float
+
+
 class Parser:
     """Splits the bytes of one direction into frames."""
 

@@ -10,7 +10,7 @@ import json
 from typing import TYPE_CHECKING
 
 from tests.stack import nats_frames
-from tests.stack.nats_frames import Answer, Frame, Parser
+from tests.stack.nats_frames import Answer, Delayed, Frame, Parser
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,9 +76,16 @@ class Link:
     def _from_server_frame(self, frame: Frame) -> bytes:
         if frame.verb == b"INFO":
             return _without_other_urls(frame).encode()
-        if frame.verb in {b"MSG", b"HMSG"} and self._proxy.rules.loses(frame.words[1].decode()):
-            return b""
+        if frame.verb in {b"MSG", b"HMSG"}:
+            return self._delivered(frame)
         return frame.encode()
+
+    def _delivered(self, frame: Frame) -> bytes:
+        subject, sid = frame.words[1].decode(), frame.words[2].decode()
+        payload = self._proxy.rules.replaced(subject, frame.body or b"")
+        if payload is None:
+            return b""
+        return frame.encode() if payload == frame.body else Answer(payload).encode(subject, sid)
 
     def _published(self, frame: Frame) -> bytes:
         publication = nats_frames.publication(frame)
@@ -89,7 +96,16 @@ class Link:
             sid = next((sid for sid, subject in self._subscriptions.items() if covers(subject, publication.reply)), "")
             self._to_client.write(decision.encode(publication.reply, sid))
             return b""
+        if isinstance(decision, Delayed):
+            self._proxy.delayed += 1
+            asyncio.get_running_loop().call_later(decision.seconds, self._forward_late, decision.publication.encode())
+            return b""
         return frame.encode() if decision is publication else decision.encode()
+
+    def _forward_late(self, data: bytes) -> None:
+        self._proxy.delayed -= 1
+        if self._to_server:
+            self._to_server.write(data)
 
 
 def covers(pattern: str, subject: str) -> bool:

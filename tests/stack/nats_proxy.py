@@ -31,6 +31,7 @@ class NatsProxy:
         self.port = port or free_port()
         self.rules = Rules()
         self.delay = 0.0
+        self.delayed = 0  # requests that wait to be forwarded
         self.thawed = asyncio.Event()
         self.thawed.set()
         self._target = (str(address.hostname), address.port or 4222)
@@ -80,6 +81,14 @@ class NatsProxy:
     def lose_reply(self, subject_prefix: str, times: int) -> None:
         """Forward the next requests under a subject to the server, and drop its replies."""
         self.rules.lose_reply(subject_prefix, times)
+
+    def garble_reply(self, subject_prefix: str, times: int, payload: bytes = b"no JSON") -> None:
+        """Forward the next requests under a subject to the server, and replace its replies."""
+        self.rules.garble_reply(subject_prefix, times, payload)
+
+    def delay_request(self, subject_prefix: str, times: int, seconds: float) -> None:
+        """Forward the next publications under a subject later; what follows overtakes them."""
+        self.rules.delay_request(subject_prefix, times, seconds)
 
     def forget_plans(self) -> None:
         """Remove all rules: forward everything unchanged."""

@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from tests.stack.nats_frames import Delayed
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.stack.nats_frames import Answer, Publication
+
+    Decision = Publication | Answer | Delayed | None
 
 
 class Rule(msgspec.Struct):
@@ -19,7 +23,7 @@ class Rule(msgspec.Struct):
 
     prefix: str
     times: int
-    decide: Callable[[Publication], Publication | Answer | None]
+    decide: Callable[[Publication], Decision]
     needs_reply: bool = False
 
     def matches(self, publication: Publication) -> bool:
@@ -37,7 +41,7 @@ class Rules:
     def __init__(self) -> None:
         self.published: list[str] = []
         self._rules: list[Rule] = []
-        self._lost_inboxes: set[str] = set()
+        self._replies: dict[str, bytes | None] = {}
 
     def answer(self, prefix: str, times: int, make_reply: Callable[[Publication], Answer]) -> None:
         """Add answers."""
@@ -55,12 +59,25 @@ class Rules:
         """Add losses of replies."""
         self._rules.append(Rule(prefix, times, self._lose_reply_to, needs_reply=True))
 
+    def garble_reply(self, prefix: str, times: int, payload: bytes) -> None:
+        """Add replies that are replaced."""
+
+        def note(publication: Publication) -> Publication:
+            self._replies[publication.reply] = payload
+            return publication
+
+        self._rules.append(Rule(prefix, times, note, needs_reply=True))
+
+    def delay_request(self, prefix: str, times: int, seconds: float) -> None:
+        """Add delays of requests."""
+        self._rules.append(Rule(prefix, times, lambda publication: Delayed(publication, seconds)))
+
     def forget(self) -> None:
         """Remove all rules."""
         self._rules.clear()
 
-    def decide(self, publication: Publication) -> Publication | Answer | None:
-        """Return the publication for the server, the reply to the client, or None if it is dropped."""
+    def decide(self, publication: Publication) -> Decision:
+        """Return the publication for the server, now or later, the reply to the client, or None if it is dropped."""
         self.published.append(publication.subject)
         rule = next((rule for rule in self._rules if rule.matches(publication)), None)
         if rule is None:
@@ -68,13 +85,10 @@ class Rules:
         rule.times -= 1
         return rule.decide(publication)
 
-    def loses(self, subject: str) -> bool:
-        """Return whether a message to a client is a reply to drop; call it once for each message."""
-        if subject not in self._lost_inboxes:
-            return False
-        self._lost_inboxes.discard(subject)
-        return True
+    def replaced(self, subject: str, payload: bytes) -> bytes | None:
+        """Return the payload of a message to a client, None if it is dropped; call it once for each message."""
+        return self._replies.pop(subject, payload)
 
     def _lose_reply_to(self, publication: Publication) -> Publication:
-        self._lost_inboxes.add(publication.reply)
+        self._replies[publication.reply] = None
         return publication

@@ -15,6 +15,7 @@ from nats.js.errors import APIError
 
 from tests.stack import nats_proxy, nats_server
 from tests.stack.certificates import Certificates
+from tests.stack.waiting import until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -120,6 +121,26 @@ async def test_proxy_drops_and_changes_publications() -> None:
         with pytest.raises(nats.errors.TimeoutError):
             await jetstream.publish("$KV.b.key", b"lost")
         assert await read(server) == b"changed"
+        proxy.garble_reply("$KV.b.", 1)
+        garbled = await client.request("$KV.b.key", b"written")
+        assert (garbled.data, await read(server)) == (b"no JSON", b"written")
+
+
+async def test_proxy_delays_single_publications() -> None:
+    async with (
+        nats_server.running() as server,
+        nats_proxy.running(server.url) as proxy,
+        await nats.connect(proxy.url) as client,
+    ):
+        await put_and_get(client)
+        proxy.delay_request("$KV.b.", 1, 0.2)
+        late = asyncio.create_task(client.request("$KV.b.key", b"late", timeout=5))
+        await until(lambda: proxy.delayed)
+        await client.request("$KV.b.key", b"early")
+        assert await read(server) == b"early"
+        await late
+        assert await read(server) == b"late"
+        assert not proxy.delayed
 
 
 async def test_proxy_freezes_thaws_and_drops_the_link() -> None:

@@ -5,12 +5,9 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-import nats
 import pytest
 from nats.js.api import KeyValueConfig
 
@@ -22,74 +19,27 @@ from shared.contract import SendEmailRequest
 from shared.errors import KeyMissing, StoreUnavailable
 from shared.kv.bucket import Bucket
 from shared.nats import inbox as inboxes
+from tests.relay.records.keys import (
+    IN_PROGRESS,
+    KEY,
+    LONGEST_REQUEST,
+    STORED_UNDER,
+    UNKNOWN,
+    begin,
+    held,
+    repeat_of,
+    soon,
+)
 from tests.stack import nats_proxy as proxies
 from tests.stack.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-
     from nats.js import JetStreamContext
 
     from relay.idempotency import KeyState
     from shared.nats.connection import Connection
     from shared.nats.inbox import Inbox
-    from tests.stack.nats_frames import Answer, Publication
     from tests.stack.nats_proxy import NatsProxy
-    from tests.stack.nats_server import NatsServer
-
-LONGEST_REQUEST = timedelta(seconds=48)
-IN_PROGRESS = "request in progress"
-UNKNOWN = "delivery outcome unknown"
-KEY = "key"
-STORED_UNDER = idempotency.store_key(KEY)
-
-
-@pytest.fixture
-async def jetstream(nats_server: NatsServer) -> AsyncIterator[JetStreamContext]:
-    """JetStream, seen past the proxy."""
-    async with await nats.connect(nats_server.url) as client:
-        yield client.jetstream()
-
-
-@pytest.fixture
-async def bucket(jetstream: JetStreamContext, inbox: Inbox, nats_connection: Connection) -> AsyncIterator[Bucket]:
-    """A bucket of this test's own, through the proxy."""
-    name = f"idempotency-{uuid4().hex}"
-    await jetstream.create_key_value(KeyValueConfig(name, direct=True))
-    yield Bucket(inbox, nats_connection, name)
-    await jetstream.delete_key_value(name)
-
-
-@pytest.fixture
-async def store(bucket: Bucket) -> AsyncIterator[IdempotencyStore]:
-    """The store of a relay."""
-    async with IdempotencyStore(bucket, LONGEST_REQUEST) as opened:
-        yield opened
-
-
-async def begin(store: IdempotencyStore, key: str = KEY) -> HeldKey | Repeat:
-    """One more request with this key."""
-    request = SendEmailRequest(to="a@example.com", idempotency_key=key)
-    begun = await store.begin(request, None, email_id=str(uuid4()), group_id="g")
-    assert begun is not None
-    return begun
-
-
-async def held(store: IdempotencyStore, key: str = KEY) -> HeldKey:
-    """The key, which is free."""
-    begun = await begin(store, key)
-    assert isinstance(begun, HeldKey)
-    return begun
-
-
-def repeat_of(first: HeldKey, error: str = "") -> Repeat:
-    return Repeat(
-        email_id=first.stored.email_id, group_id=first.stored.group_id, sent_at=first.stored.started_at, error=error
-    )
-
-
-def soon(seconds: float = 5.0) -> float:
-    return asyncio.get_running_loop().time() + seconds
 
 
 async def test_a_request_without_a_key_takes_none(store: IdempotencyStore, nats_proxy: NatsProxy) -> None:
@@ -140,39 +90,6 @@ async def test_a_request_with_a_key_costs_two_writes_and_no_read(
     ]
 
 
-@pytest.mark.parametrize("fault", [proxies.no_responders(), proxies.js_error(503, 10077, "maximum bytes exceeded")])
-async def test_a_write_that_fails_leaves_the_key_free(
-    store: IdempotencyStore, bucket: Bucket, nats_proxy: NatsProxy, fault: Callable[[Publication], Answer]
-) -> None:
-    nats_proxy.answer(f"$KV.{bucket.name}.", 1, fault)
-    with pytest.raises(StoreUnavailable):
-        await begin(store)
-    await until(lambda: not store.unsettled)
-    await held(store)
-
-
-async def test_a_key_that_was_written_without_an_answer_is_freed(
-    store: IdempotencyStore, bucket: Bucket, nats_proxy: NatsProxy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(inboxes, "TIMEOUT_SECONDS", 0.1)
-    nats_proxy.lose_reply(f"$KV.{bucket.name}.", 1)
-    with pytest.raises(StoreUnavailable):
-        await begin(store)
-    await until(lambda: not store.unsettled)
-    await held(store)
-
-
-async def test_a_failed_write_does_not_free_the_key_of_another_request(
-    store: IdempotencyStore, bucket: Bucket, nats_proxy: NatsProxy
-) -> None:
-    first = await held(store)
-    nats_proxy.answer(f"$KV.{bucket.name}.", 1, proxies.no_responders())
-    with pytest.raises(StoreUnavailable):
-        await begin(store)
-    await until(lambda: not store.unsettled)
-    assert await begin(store) == repeat_of(first, IN_PROGRESS)
-
-
 @pytest.mark.parametrize("code", [10071, 10164])
 async def test_a_conflict_without_cause_loses_neither_the_key_nor_the_outcome(
     store: IdempotencyStore, bucket: Bucket, nats_proxy: NatsProxy, code: int
@@ -206,6 +123,39 @@ async def test_an_outcome_that_kv_does_not_store_at_once_is_stored_later(  # noq
     assert isinstance(again, HeldKey) if state is None else again == expected[state]
 
 
+@pytest.mark.parametrize("state", ["sent", "unknown", None])
+async def test_an_outcome_is_stored_though_answers_cannot_be_read(
+    store: IdempotencyStore, bucket: Bucket, nats_proxy: NatsProxy, state: KeyState | None
+) -> None:
+    first = await held(store)
+    nats_proxy.answer(f"$KV.{bucket.name}.", 1, lambda _: proxies.Answer(b"no JSON"))
+    nats_proxy.garble_reply(f"$KV.{bucket.name}.", 2)
+    nats_proxy.garble_reply(f"$JS.API.STREAM.MSG.GET.KV_{bucket.name}", 1)
+    await first.settle(state, deadline=soon())
+    await until(lambda: not store.unsettled)
+    expected = {"sent": repeat_of(first), "unknown": repeat_of(first, UNKNOWN)}
+    again = await begin(store)
+    assert isinstance(again, HeldKey) if state is None else again == expected[state]
+
+
+@pytest.mark.parametrize("state", ["sent", "unknown", None])
+async def test_an_outcome_that_arrives_late_changes_nothing(
+    store: IdempotencyStore,
+    bucket: Bucket,
+    nats_proxy: NatsProxy,
+    monkeypatch: pytest.MonkeyPatch,
+    state: KeyState | None,
+) -> None:
+    monkeypatch.setattr(inboxes, "TIMEOUT_SECONDS", 0.1)
+    first = await held(store)
+    nats_proxy.delay_request(f"$KV.{bucket.name}.", 1, 0.4)
+    await first.settle(state, deadline=soon())
+    second = await held(store) if state is None else None
+    await until(lambda: not nats_proxy.delayed)
+    expected = {"sent": repeat_of(first), "unknown": repeat_of(first, UNKNOWN)}
+    assert await begin(store) == (repeat_of(second, IN_PROGRESS) if second else expected[str(state)])
+
+
 async def test_an_outcome_is_stored_though_its_bucket_was_deleted_and_created_again(
     store: IdempotencyStore, bucket: Bucket, jetstream: JetStreamContext
 ) -> None:
@@ -216,48 +166,6 @@ async def test_an_outcome_is_stored_though_its_bucket_was_deleted_and_created_ag
     await jetstream.create_key_value(KeyValueConfig(bucket.name, direct=True))
     await until(lambda: not store.unsettled)
     assert await begin(store) == repeat_of(first)
-
-
-async def test_a_stop_stores_the_missing_outcomes_and_logs_those_it_cannot_store(
-    bucket: Bucket, nats_proxy: NatsProxy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.WARNING)
-    monkeypatch.setattr(idempotency_store, "LEAST_PATIENCE_SECONDS", 0.0)
-    fault = proxies.js_error(503, 10077, "maximum bytes exceeded")
-    async with IdempotencyStore(bucket, LONGEST_REQUEST) as store:
-        first = await held(store)
-        nats_proxy.answer(f"$KV.{bucket.name}.", 1, fault)
-        await first.settle("sent", deadline=soon(0))
-    entry = await bucket.get_from_leader(STORED_UNDER)
-    assert b'"sent"' in entry.value
-    monkeypatch.setattr(idempotency_store, "FLUSH_SECONDS", 0.1)
-    async with IdempotencyStore(bucket, LONGEST_REQUEST) as store:
-        other = await held(store, "other")
-        nats_proxy.answer(f"$KV.{bucket.name}.", 100, fault)
-        await other.settle("sent", deadline=soon(0))
-    lost = [line for line in caplog.records if line.message == "claim.lost"]
-    assert [line.__dict__["email_id"] for line in lost] == [other.stored.email_id]
-
-
-async def test_a_stop_that_is_interrupted_logs_the_outcomes_it_did_not_store(
-    bucket: Bucket, nats_proxy: NatsProxy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(idempotency_store, "LEAST_PATIENCE_SECONDS", 0.0)
-    leaving = asyncio.Event()
-
-    async def serve() -> None:
-        async with IdempotencyStore(bucket, LONGEST_REQUEST) as store:
-            first = await held(store)
-            nats_proxy.answer(f"$KV.{bucket.name}.", 100, proxies.no_responders())
-            await first.settle("sent", deadline=soon(0))
-            leaving.set()
-
-    serving = asyncio.create_task(serve())
-    await leaving.wait()
-    serving.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await serving
-    assert [line.message for line in caplog.records if line.levelno == logging.ERROR] == ["claim.lost"]
 
 
 @pytest.mark.parametrize("value", [b"", b"{}", b"\xff"])

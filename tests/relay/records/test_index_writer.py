@@ -14,6 +14,7 @@ import pytest
 from relay.records import index_writer as index_writers
 from shared import group_index
 from shared.errors import StoreUnavailable, ValueTooLarge
+from shared.kv import bucket as kv_bucket
 from tests.relay.records.appends import another_writer, append_all, full, new_ids, writes
 
 if TYPE_CHECKING:
@@ -135,8 +136,9 @@ async def test_one_write_may_fill_several_segments(index_writer: IndexWriter, bu
 
 
 async def test_the_last_segment_of_a_large_group_is_found_in_few_steps(
-    index_writer: IndexWriter, buckets: Buckets, nats_proxy: NatsProxy
+    index_writer: IndexWriter, buckets: Buckets, nats_proxy: NatsProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(index_writers, "CONFIRMED_SECONDS", 60.0)
     for number in range(41):
         await buckets.put_segment("g", number, group_index.encode(full(number)))
     [new, newer] = new_ids(2)
@@ -170,9 +172,69 @@ async def test_after_a_lower_limit_the_next_ids_go_into_further_segments(
 ) -> None:
     ids = new_ids(30)
     await append_all(index_writer, "g", ids[:20])
-    await buckets.lower_limit(512)
+    await buckets.set_limit(512)
     await append_all(index_writer, "g", ids[20:])
     assert await buckets.ids("g") == ids
+
+
+async def test_after_the_limit_is_lifted_the_next_ids_go_into_the_last_segment(
+    nats_server: NatsServer, buckets: Buckets
+) -> None:
+    await buckets.delete()
+    await buckets.make(max_value_size=512)
+    ids = new_ids(18)
+    async with another_writer(nats_server, buckets) as writer:
+        await append_all(writer, "g", ids[:15])
+    await buckets.set_limit(-1)
+    async with another_writer(nats_server, buckets) as writer:
+        for one in ids[15:]:
+            await writer.append("g", one)
+    assert await buckets.ids("g") == ids
+
+
+@pytest.mark.parametrize("already", [3, 6], ids=["after a conflict", "without a conflict"])
+async def test_after_the_limit_is_lifted_a_segment_that_others_have_left_gets_no_more_ids(
+    nats_server: NatsServer,
+    index_writer: IndexWriter,
+    buckets: Buckets,
+    monkeypatch: pytest.MonkeyPatch,
+    already: int,
+) -> None:
+    monkeypatch.setattr(kv_bucket, "CONFIG_SECONDS", 0.0)
+    await buckets.delete()
+    await buckets.make(max_value_size=512)
+    ids = new_ids(10)
+    await append_all(index_writer, "g", ids[:already])
+    async with another_writer(nats_server, buckets) as another:
+        await append_all(another, "g", ids[already:8])
+    assert len(json.loads(await buckets.segment("g", 0))) == 6
+    await buckets.set_limit(-1)
+    await append_all(index_writer, "g", ids[8:])
+    assert await buckets.ids("g") == ids
+
+
+async def test_the_last_of_many_segments_that_are_no_longer_full_is_found_in_few_steps(
+    index_writer: IndexWriter, buckets: Buckets, nats_proxy: NatsProxy
+) -> None:
+    ids = new_ids(41)
+    for number, one in enumerate(ids[:40]):
+        await buckets.put_segment("g", number, group_index.encode([one]))
+    await index_writer.append("g", ids[40])
+    assert await buckets.ids("g") == ids
+    assert json.loads(await buckets.segment("g", 39)) == ids[39:]
+    assert len(nats_proxy.published) < 24
+
+
+async def test_appends_to_a_group_that_was_just_written_cost_one_write_each(
+    index_writer: IndexWriter, buckets: Buckets, nats_proxy: NatsProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_writers, "CONFIRMED_SECONDS", 60.0)
+    [first, *ids] = new_ids(11)
+    await index_writer.append("g", first)
+    before = len(nats_proxy.published)
+    for one in ids:
+        await index_writer.append("g", one)
+    assert nats_proxy.published[before:] == [f"$KV.{buckets.group_index_name}.g"] * 10
 
 
 async def test_a_bucket_too_small_for_one_id_is_not_reported_as_unavailable(

@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from relay.records import index_writer as index_writers
 from shared import group_index
 from shared.errors import StoreUnavailable
 from shared.kv import bucket
@@ -23,6 +24,7 @@ from tests.relay.records.appends import (
     writes,
 )
 from tests.stack.nats_proxy import js_error, no_responders
+from tests.stack.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -138,6 +140,32 @@ async def test_a_bucket_that_is_deleted_and_created_again_is_used(index_writer: 
     assert await buckets.ids("g") == ids[3:], "also if no append failed in between"
 
 
+async def test_a_bucket_that_is_created_again_and_reaches_the_same_revision_keeps_its_ids(
+    nats_server: NatsServer, index_writer: IndexWriter, buckets: Buckets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_writers, "CONFIRMED_SECONDS", 0.0)
+    [old, theirs, mine] = new_ids(3)
+    await index_writer.append("g", old)
+    await buckets.delete()
+    await buckets.make()
+    async with another_writer(nats_server, buckets) as another:
+        await another.append("g", theirs)
+    await index_writer.append("g", mine)
+    assert await buckets.ids("g") == [theirs, mine]
+
+
+async def test_a_revision_that_a_new_bucket_cannot_have_reached_is_trusted_without_a_read(
+    index_writer: IndexWriter, nats_proxy: NatsProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_writers, "CONFIRMED_SECONDS", 0.0)
+    monkeypatch.setattr(index_writers, "MAX_WRITES_PER_SECOND", 0)
+    [one, two] = new_ids(2)
+    await index_writer.append("g", one)
+    before = len(nats_proxy.published)
+    await index_writer.append("g", two)
+    assert len(nats_proxy.published) == before + 1
+
+
 async def test_a_lost_connection_ends_an_append_with_an_error(
     index_writer: IndexWriter, buckets: Buckets, nats_proxy: NatsProxy
 ) -> None:
@@ -164,6 +192,42 @@ async def test_a_cancelled_append_does_not_affect_the_others(
     await asyncio.gather(*tasks, return_exceptions=True)
     assert [task.cancelled() for task in tasks] == [number in {0, 5} for number in range(10)]
     assert [one for one in await buckets.ids("g") if one not in {ids[0], ids[5]}] == [*ids[1:5], *ids[6:]]
+
+
+@pytest.mark.parametrize("when", ["before it begins", "while it writes"])
+async def test_the_cancellation_of_the_task_that_writes_releases_the_group(
+    index_writer: IndexWriter, buckets: Buckets, nats_proxy: NatsProxy, when: str
+) -> None:
+    [first, *ids] = new_ids(6)
+    nats_proxy.lose_request(f"$KV.{buckets.group_index_name}.", 2)
+    begun = asyncio.create_task(index_writer.append("g", first))
+    waiting = [asyncio.create_task(append_until_done(index_writer, "g", one)) for one in ids[:3]]
+    await until(lambda: writes(nats_proxy, buckets) == 1)
+    begun.cancel()
+    [writer] = await until(running_writes)
+    if when == "while it writes":
+        await until(lambda: writes(nats_proxy, buckets) == 2)
+    writer.cancel()
+    await asyncio.gather(*waiting, *(append_until_done(index_writer, "g", one) for one in ids[3:]))
+    assert sorted(await buckets.ids("g")) == sorted(ids)
+
+
+def running_writes() -> list[asyncio.Task[Any]]:
+    """The tasks that write the ids which waited for another write."""
+    return [task for task in asyncio.all_tasks() if getattr(task.get_coro(), "__name__", "") == "_write"]
+
+
+async def test_an_answer_that_cannot_be_read_releases_the_group(
+    index_writer: IndexWriter, buckets: Buckets, nats_proxy: NatsProxy
+) -> None:
+    ids = new_ids(6)
+    appends = [asyncio.create_task(index_writer.append("g", one)) for one in ids]
+    nats_proxy.rewrite(f"$KV.{buckets.group_index_name}.", 1, lambda publication: publication)
+    nats_proxy.garble_reply(f"$KV.{buckets.group_index_name}.", 1)
+    results = await asyncio.gather(*appends, return_exceptions=True)
+    assert [type(result) for result in results] == [type(None), *[StoreUnavailable] * 5]
+    await asyncio.gather(*(index_writer.append("g", one, again=True) for one in ids[1:]))
+    assert sorted(await buckets.ids("g")) == sorted(ids)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -13,16 +13,16 @@ import msgspec
 import pytest
 
 from relay.records import record_writer
+from relay.records.index_writer import IndexWriter
 from relay.records.record_writer import RecordWriter
 from shared.contract import EmailRecipientRecord
-from shared.errors import KeyMissing
+from shared.errors import KeyMissing, StoreUnavailable
 from tests.stack import nats_proxy as proxies
 from tests.stack.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from relay.records.index_writer import IndexWriter
     from shared.kv.bucket import Bucket
     from shared.nats.connection import Connection
     from shared.nats.inbox import Inbox
@@ -160,6 +160,88 @@ async def test_the_writer_is_full_while_too_many_records_are_kept(
     assert records.is_full
     await buckets.make()
     await until(lambda: not records.is_full)
+
+
+async def test_records_that_are_never_stored_do_not_hold_up_the_others(
+    records: RecordWriter, buckets: Buckets, nats_proxy: NatsProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record_writer, "LEAST_PATIENCE_SECONDS", 0.1)
+    full = proxies.js_error(503, 10077, "maximum bytes exceeded")
+    never = [record() for _ in range(record_writer.RETRIED_AT_ONCE)]
+    for one in never:
+        nats_proxy.answer(f"$KV.{buckets.recipients_name}.{one.email_id}", 1000, full)
+    await asyncio.gather(*(records.write(one, deadline=soon()) for one in never))
+    other = record()
+    nats_proxy.answer(f"$KV.{buckets.recipients_name}.{other.email_id}", 1, full)
+    await records.write(other, deadline=soon())
+    await until(lambda: records.stored_late == 1, timeout=20)
+    assert await buckets.ids("g") == [other.email_id]
+    nats_proxy.forget_plans()
+    await until(lambda: not records.kept, timeout=20)
+
+
+class InterruptedIndex(IndexWriter):
+    """Is interrupted by something else in its first attempts."""
+
+    interruptions = 3
+
+    async def append(self, group_id: str, email_id: str, *, again: bool = False) -> None:
+        """Append, or behave as if a task that is waited for was cancelled."""
+        self.interruptions -= 1
+        if self.interruptions == 2:
+            raise StoreUnavailable
+        if self.interruptions >= 0:
+            raise asyncio.CancelledError
+        await super().append(group_id, email_id, again=again)
+
+
+async def test_the_retries_continue_after_one_is_interrupted(
+    recipients: Bucket, inbox: Inbox, nats_connection: Connection, buckets: Buckets
+) -> None:
+    index = InterruptedIndex(buckets.group_index(inbox, nats_connection))
+    async with RecordWriter(recipients, index) as records:
+        one = record()
+        await records.write(one, deadline=soon(5))
+        assert records.kept == 0
+    assert await buckets.ids("g") == [one.email_id]
+
+
+@pytest.mark.parametrize("later", ["another record", "stop"])
+async def test_the_retries_begin_again_after_their_task_has_ended(  # noqa: PLR0913, PLR0917 - two servers and a table
+    recipients: Bucket,
+    index_writer: IndexWriter,
+    buckets: Buckets,
+    nats_proxy: NatsProxy,
+    monkeypatch: pytest.MonkeyPatch,
+    later: str,
+) -> None:
+    monkeypatch.setattr(record_writer, "LEAST_PATIENCE_SECONDS", 0.1)
+    ones = [record(), record()]
+    before = asyncio.all_tasks()
+    async with RecordWriter(recipients, index_writer) as records:
+        [retries] = asyncio.all_tasks() - before
+        nats_proxy.answer(f"$KV.{buckets.recipients_name}.", 100, proxies.no_responders())
+        await records.write(ones[0], deadline=soon())
+        retries.cancel()
+        await asyncio.wait({retries})
+        nats_proxy.forget_plans()
+        if later == "another record":
+            nats_proxy.answer(f"$KV.{buckets.recipients_name}.", 1, proxies.no_responders())
+            await records.write(ones[1], deadline=soon(5))
+            await until(lambda: not records.kept)
+    assert records.lost == 0
+    assert ones[0].email_id in await buckets.ids("g")
+
+
+async def test_a_record_that_is_kept_twice_releases_both_requests(
+    records: RecordWriter, buckets: Buckets, nats_proxy: NatsProxy
+) -> None:
+    one = record()
+    nats_proxy.answer(f"$KV.{buckets.recipients_name}.", 6, proxies.no_responders())
+    async with asyncio.timeout(20):
+        await asyncio.gather(*(records.write(one, deadline=soon(30), again=again) for again in (False, True)))
+    assert await buckets.ids("g") == [one.email_id]
+    assert records.kept == 0
 
 
 async def test_with_sending_disabled_no_record_is_written(recipients: Bucket) -> None:
