@@ -67,7 +67,7 @@ def tracking_id(mail: ReceivedMail) -> str:
 
 
 def subject(mail: ReceivedMail) -> str:
-    """Return the subject, by which a mail is known whatever its id."""
+    """Return the subject, by which a mail is known when its id is not."""
     return _header(mail, b"Subject")
 
 
