@@ -20,7 +20,7 @@ NAMESPACE ?= lfx
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-postfix bench bench-compare chaos check format run-relay run-tracker docker-build \
+.PHONY: help setup demo test test-postfix bench bench-compare chaos faults check format run-relay run-tracker docker-build \
 	helm-install-local chart-docs version image lock clean
 
 help: ## List the targets
@@ -60,6 +60,9 @@ bench-compare: $(STAMP) ## Measure alternately with the services of another revi
 
 chaos: $(STAMP) ## Kill NATS nodes and processes under load, and look for losses (DURATION=90, SEED=1, ARGS="with-keys --verbose")
 	@$(BIN)/python -m tests.chaos $(if $(DURATION),--duration $(DURATION)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+faults: $(STAMP) ## Lose, delay and change single NATS messages under load (DURATION=60, SEED=1, ARGS="--logs DIRECTORY")
+	@$(BIN)/python -m tests.faults $(if $(DURATION),--duration $(DURATION)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 check: $(STAMP) ## Formatting, lint, types, import rules, Dockerfiles, licence headers
 	@$(BIN)/ruff format --check .

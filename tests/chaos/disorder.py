@@ -13,8 +13,8 @@ from tests.stack import nats_server
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tests.chaos.processes import Replica
     from tests.stack.nats_server import NatsServer
+    from tests.system.processes import Replica
 
 AWAY_SECONDS = (0.2, 4.0)
 NODE_PAUSE_SECONDS = (0.5, 4.0)

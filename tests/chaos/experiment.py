@@ -9,14 +9,14 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 import nats
-from nats.js.api import KeyValueConfig
 
-from tests.chaos import outcome, processes
-from tests.chaos.callers import Callers
 from tests.chaos.disorder import Disorder
-from tests.chaos.events import Ses
-from tests.chaos.processes import Replica
 from tests.stack import nats_server, smtp_server, sqs_endpoint
+from tests.system import outcome, processes
+from tests.system.callers import Callers
+from tests.system.outcome import Facts
+from tests.system.requests import Requests
+from tests.system.ses import Ses
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tests.stack.nats_server import NatsServer
     from tests.stack.smtp_server import SmtpServer
     from tests.stack.sqs_endpoint import SqsEndpoint
+    from tests.system.processes import Replica
 
 CALLERS = 12
 GROUPS = 4
@@ -35,7 +36,12 @@ ROLLING_PATIENCE_SECONDS = 10.0
 PATIENCE_SECONDS = 3.0
 VISIBILITY_SECONDS = 5.0  # of messages that a killed tracker leaves behind
 EMPTY_SECONDS = 90.0
-BUCKETS = ("email-recipients", "email-group-index", "email-idempotency", "email-suppressions")
+ANALYTICS_SECONDS = 0.1
+RELAY = {
+    # Longer than any election: a record that is only kept in memory is lost with a relay that is killed.
+    "SEND_RETRY_SECONDS": "20",
+    "SMTP_TIMEOUT_SECONDS": "2",  # after both and 10 s more, a repeat learns that a killed relay left its key
+}
 
 
 class Result(NamedTuple):
@@ -51,6 +57,7 @@ class Result(NamedTuple):
 class _Stage(NamedTuple):
     nodes: Sequence[NatsServer]
     client: Client
+    requests: Requests
     smtp: SmtpServer
     sqs: SqsEndpoint
     relays: Sequence[Replica]
@@ -60,7 +67,7 @@ class _Stage(NamedTuple):
 async def with_keys(seed: int, seconds: float, report: Callable[[str], None]) -> Result:
     """Kill everything; the callers repeat under an idempotency key until they have an answer."""
     async with _stage() as stage:
-        callers = Callers(stage.client, count=CALLERS, groups=GROUPS, with_keys=True, patience=PATIENCE_SECONDS)
+        callers = _callers(stage, with_keys=True)
         replicas = [*stage.relays, *stage.trackers]
         disorder = Disorder(seed, stage.nodes, replicas, replicas, report)
         return await _experiment(stage, callers, disorder.run(seconds))
@@ -69,7 +76,7 @@ async def with_keys(seed: int, seconds: float, report: Callable[[str], None]) ->
 async def without_keys(seed: int, seconds: float, report: Callable[[str], None]) -> Result:
     """Kill nodes and trackers, terminate relays; the callers do not repeat."""
     async with _stage() as stage:
-        callers = Callers(stage.client, count=CALLERS, groups=GROUPS, with_keys=False, patience=PATIENCE_SECONDS)
+        callers = _callers(stage, with_keys=False)
         replicas = [*stage.relays, *stage.trackers]
         disorder = Disorder(seed, stage.nodes, replicas, stage.trackers, report)
         return await _experiment(stage, callers, disorder.run(seconds))
@@ -77,10 +84,8 @@ async def without_keys(seed: int, seconds: float, report: Callable[[str], None])
 
 async def roll_out(restarts: int, report: Callable[[str], None]) -> Result:
     """Terminate one process after the other, each once the one before is ready again; no caller may see an error."""
-    async with _stage() as stage:
-        callers = Callers(
-            stage.client, count=CALLERS, groups=GROUPS, with_keys=False, patience=ROLLING_PATIENCE_SECONDS
-        )
+    async with _stage(patience=ROLLING_PATIENCE_SECONDS) as stage:
+        callers = _callers(stage, with_keys=False)
 
         async def roll() -> None:
             replicas = [*stage.relays, *stage.trackers]
@@ -95,19 +100,27 @@ async def roll_out(restarts: int, report: Callable[[str], None]) -> Result:
         return result._replace(problems=[*seen, *lost, *result.problems])
 
 
+def _callers(stage: _Stage, *, with_keys: bool) -> Callers:
+    return Callers(stage.requests, count=CALLERS, groups=GROUPS, with_key=lambda _: with_keys)
+
+
 async def _experiment(stage: _Stage, callers: Callers, disorder: object) -> Result:
     ses = Ses(stage.smtp, stage.sqs)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(ses.run())
         sending = tasks.create_task(callers.run())
+        asking = tasks.create_task(_ask_for_analytics(stage.requests, callers.groups))
         await disorder  # type: ignore[misc] # a coroutine
         await nats_server.wait_for_leader(stage.nodes)
         callers.stop()
         await sending
+        asking.cancel()
         ses.stop()
     await asyncio.gather(*(replica.wait_until_ready() for replica in [*stage.relays, *stage.trackers]))
     await stage.sqs.wait_until_empty(EMPTY_SECONDS)
-    problems = await outcome.problems(stage.client, callers, ses, stage.smtp.mails, stage.trackers)
+    problems = await outcome.problems(
+        stage.client, stage.requests, Facts(callers, ses, stage.smtp.mails), stage.trackers
+    )
     return Result(
         acknowledged=len(callers.acknowledged),
         errors={error: count for error, count in callers.replies.items() if error != "sent"},
@@ -117,8 +130,16 @@ async def _experiment(stage: _Stage, callers: Callers, disorder: object) -> Resu
     )
 
 
+async def _ask_for_analytics(requests: Requests, group_ids: Sequence[str]) -> None:
+    """Ask all the time, so that the trackers follow the buckets through every outage."""
+    while True:
+        for group_id in group_ids:
+            await requests.analytics(group_id)
+        await asyncio.sleep(ANALYTICS_SECONDS)
+
+
 @asynccontextmanager
-async def _stage() -> AsyncIterator[_Stage]:
+async def _stage(*, patience: float = PATIENCE_SECONDS) -> AsyncIterator[_Stage]:
     async with (
         nats_server.cluster(NODES) as nodes,
         smtp_server.running() as smtp,
@@ -127,43 +148,14 @@ async def _stage() -> AsyncIterator[_Stage]:
         urls = [node.url for node in nodes]
         client = await nats.connect(urls, max_reconnect_attempts=-1, reconnect_time_wait=0.1, error_cb=_ignore)
         try:
-            await _create_buckets(client)
-            relays = [_relay(number, urls, smtp) for number in range(1, REPLICAS + 1)]
-            trackers = [_tracker(number, urls, sqs) for number in range(1, REPLICAS + 1)]
-            async with processes.running(*relays, *trackers):
-                yield _Stage(nodes, client, smtp, sqs, relays, trackers)
+            await processes.create_buckets(client, replicas=NODES)
+            url = ",".join(urls)
+            relays = [processes.relay(number, url, smtp, **RELAY) for number in range(1, REPLICAS + 1)]
+            trackers = [processes.tracker(number, url, sqs) for number in range(1, REPLICAS + 1)]
+            async with Requests(client, patience=patience) as requests, processes.running(*relays, *trackers):
+                yield _Stage(nodes, client, requests, smtp, sqs, relays, trackers)
         finally:
             await client.close()
-
-
-async def _create_buckets(client: Client) -> None:
-    jetstream = client.jetstream(timeout=10)
-    for name in BUCKETS:
-        await jetstream.create_key_value(KeyValueConfig(name, history=1, direct=True, replicas=NODES))
-
-
-def _relay(number: int, urls: Sequence[str], smtp: SmtpServer) -> Replica:
-    environment = {
-        "NATS_URL": ",".join(urls),
-        "EMAIL_ENABLED": "true",
-        "SMTP_PORT": str(smtp.port),
-        # Longer than any election: a record that is only kept in memory is lost with a relay that is killed.
-        "SEND_RETRY_SECONDS": "20",
-        "SMTP_TIMEOUT_SECONDS": "2",  # after both and 10 s more, a repeat learns that a killed relay left its key
-    }
-    return Replica("lfx-email-relay", number, environment)
-
-
-def _tracker(number: int, urls: Sequence[str], sqs: SqsEndpoint) -> Replica:
-    environment = {
-        "NATS_URL": ",".join(urls),
-        "SES_EVENTING_ENABLED": "true",
-        "SES_ENGAGEMENT_SQS_QUEUE_URL": sqs.queue_url,
-        "AWS_REGION": "us-west-2",
-        "AWS_ACCESS_KEY_ID": "chaos",
-        "AWS_SECRET_ACCESS_KEY": "chaos",
-    }
-    return Replica("lfx-email-tracker", number, environment)
 
 
 async def _ignore(_error: Exception) -> None:

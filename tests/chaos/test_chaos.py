@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.chaos import callers, experiment
+from tests.chaos import experiment
+from tests.system import callers
 
 if TYPE_CHECKING:
     import pytest

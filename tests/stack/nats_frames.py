@@ -60,11 +60,20 @@ class Answer(msgspec.Struct, frozen=True):
         return b"%s %s %s %s" % (verb, subject.encode(), sid.encode(), _sized(self.headers, self.payload))
 
 
-class Delayed(msgspec.Struct, frozen=True):
-    """A publication that reaches the server later; the next ones overtake it."""
+class Delivery(msgspec.Struct, frozen=True):
+    """A message from the server to a client; headers are complete, from NATS/1.0 to the empty line."""
 
-    publication: Publication
-    seconds: float
+    subject: str
+    sid: str
+    reply: str
+    payload: bytes
+    headers: bytes = b""
+
+    def encode(self) -> bytes:
+        """Return it as MSG or HMSG."""
+        verb = b"HMSG" if self.headers else b"MSG"
+        words = " ".join(word for word in (self.subject, self.sid, self.reply) if word).encode()
+        return b"%s %s %s" % (verb, words, _sized(self.headers, self.payload))
 
 
 class Parser:
@@ -98,13 +107,25 @@ class Parser:
 
 def publication(frame: Frame) -> Publication:
     """Read a PUB or HPUB."""
+    names, headers, payload = _parts(frame)
+    reply = names[1] if len(names) > 1 else ""
+    return Publication(subject=names[0], reply=reply, payload=payload, headers=headers)
+
+
+def delivery(frame: Frame) -> Delivery:
+    """Read a MSG or HMSG."""
+    names, headers, payload = _parts(frame)
+    reply = names[2] if len(names) > 2 else ""
+    return Delivery(subject=names[0], sid=names[1], reply=reply, payload=payload, headers=headers)
+
+
+def _parts(frame: Frame) -> tuple[list[str], bytes, bytes]:
+    """Return the words between verb and sizes, the headers and the payload."""
     words = [word.decode() for word in frame.words]
-    with_headers = frame.verb == b"HPUB"
+    with_headers = frame.verb in {b"HPUB", b"HMSG"}
     body = frame.body or b""
     split = int(words[-2]) if with_headers else 0
-    names = words[1 : -2 if with_headers else -1]
-    reply = names[1] if len(names) > 1 else ""
-    return Publication(subject=names[0], reply=reply, payload=body[split:], headers=body[:split])
+    return words[1 : -2 if with_headers else -1], body[:split], body[split:]
 
 
 def _sized(headers: bytes, payload: bytes) -> bytes:

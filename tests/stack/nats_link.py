@@ -10,12 +10,13 @@ import json
 from typing import TYPE_CHECKING
 
 from tests.stack import nats_frames
-from tests.stack.nats_frames import Answer, Delayed, Frame, Parser
+from tests.stack.nats_frames import Answer, Delivery, Frame, Parser
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from tests.stack.nats_proxy import NatsProxy
+    from tests.stack.nats_rules import Planned
 
 
 class Link:
@@ -77,35 +78,45 @@ class Link:
         if frame.verb == b"INFO":
             return _without_other_urls(frame).encode()
         if frame.verb in {b"MSG", b"HMSG"}:
-            return self._delivered(frame)
+            delivery = nats_frames.delivery(frame)
+            return self._write(self._proxy.decides.deliver(delivery), "")
         return frame.encode()
-
-    def _delivered(self, frame: Frame) -> bytes:
-        subject, sid = frame.words[1].decode(), frame.words[2].decode()
-        payload = self._proxy.rules.replaced(subject, frame.body or b"")
-        if payload is None:
-            return b""
-        return frame.encode() if payload == frame.body else Answer(payload).encode(subject, sid)
 
     def _published(self, frame: Frame) -> bytes:
         publication = nats_frames.publication(frame)
-        decision = self._proxy.rules.decide(publication)
-        if decision is None:
-            return b""
-        if isinstance(decision, Answer):
-            sid = next((sid for sid, subject in self._subscriptions.items() if covers(subject, publication.reply)), "")
-            self._to_client.write(decision.encode(publication.reply, sid))
-            return b""
-        if isinstance(decision, Delayed):
-            self._proxy.delayed += 1
-            asyncio.get_running_loop().call_later(decision.seconds, self._forward_late, decision.publication.encode())
-            return b""
-        return frame.encode() if decision is publication else decision.encode()
+        return self._write(self._proxy.decides.decide(publication), publication.reply)
 
-    def _forward_late(self, data: bytes) -> None:
-        self._proxy.delayed -= 1
-        if self._to_server:
-            self._to_server.write(data)
+    def _write(self, plan: Iterable[Planned], inbox: str) -> bytes:
+        """Return what is forwarded now in this direction; write or schedule the rest. Answers go to `inbox`."""
+        now = b""
+        for message, after_seconds in plan:
+            if isinstance(message, Answer):
+                sid = next((sid for sid, subject in self._subscriptions.items() if covers(subject, inbox)), "")
+                self._write_later(self._to_client, message.encode(inbox, sid), after_seconds)
+            elif after_seconds:
+                writer = self._to_client if isinstance(message, Delivery) else self._to_server
+                assert writer, "there is no frame of either side without both connections"
+                self._write_later(writer, message.encode(), after_seconds)
+            else:
+                now += message.encode()
+        return now
+
+    def _write_later(self, writer: asyncio.StreamWriter, data: bytes, seconds: float) -> None:
+        """Write after some seconds unless the link is cut by then."""
+
+        def write() -> None:
+            if not writer.is_closing():
+                writer.write(data)
+
+        def write_late() -> None:
+            self._proxy.delayed -= 1
+            write()
+
+        if seconds:
+            self._proxy.delayed += 1
+            asyncio.get_running_loop().call_later(seconds, write_late)
+        else:
+            write()
 
 
 def covers(pattern: str, subject: str) -> bool:

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""A TCP proxy for a NATS server: it can delay, freeze, cut, lose, change and answer messages."""
+"""A TCP proxy for a NATS server: it can delay, freeze, cut, lose, repeat, change and answer messages."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import msgspec
+
 from tests.stack import nats_frames
-from tests.stack.nats_frames import Answer, Publication
+from tests.stack.nats_frames import Answer, Delivery, Publication
 from tests.stack.nats_link import Link
 from tests.stack.nats_rules import Rules
 from tests.stack.ports import free_port
@@ -20,18 +22,21 @@ from tests.stack.ports import free_port
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-__all__ = ["Answer", "NatsProxy", "Publication", "js_error", "no_responders", "running"]
+    from tests.stack.nats_rules import Decides
+
+__all__ = ["Answer", "Delivery", "NatsProxy", "Publication", "js_error", "no_responders", "running"]
 
 
 class NatsProxy:
-    """The listening proxy and its rules."""
+    """The listening proxy and its rules; another object can decide in their place."""
 
     def __init__(self, server_url: str, port: int | None = None) -> None:
         address = urlsplit(server_url)
         self.port = port or free_port()
         self.rules = Rules()
+        self.decides: Decides = self.rules
         self.delay = 0.0
-        self.delayed = 0  # requests that wait to be forwarded
+        self.delayed = 0  # messages that wait to be forwarded
         self.thawed = asyncio.Event()
         self.thawed.set()
         self._target = (str(address.hostname), address.port or 4222)
@@ -82,13 +87,25 @@ class NatsProxy:
         """Forward the next requests under a subject to the server, and drop its replies."""
         self.rules.lose_reply(subject_prefix, times)
 
-    def garble_reply(self, subject_prefix: str, times: int, payload: bytes = b"no JSON") -> None:
-        """Forward the next requests under a subject to the server, and replace its replies."""
-        self.rules.garble_reply(subject_prefix, times, payload)
-
     def delay_request(self, subject_prefix: str, times: int, seconds: float) -> None:
-        """Forward the next publications under a subject later; what follows overtakes them."""
+        """Delay the next publications under a subject; those that follow overtake them."""
         self.rules.delay_request(subject_prefix, times, seconds)
+
+    def repeat_request(self, subject_prefix: str, times: int) -> None:
+        """Send the next publications under a subject to the server twice."""
+        self.rules.repeat_request(subject_prefix, times)
+
+    def delay_reply(self, subject_prefix: str, times: int, seconds: float) -> None:
+        """Delay the server's reply to the next requests under a subject."""
+        self.rules.delay_reply(subject_prefix, times, seconds)
+
+    def garble_reply(self, subject_prefix: str, times: int, payload: bytes = b"no JSON") -> None:
+        """Replace the payload of the server's reply to the next requests under a subject."""
+        self.rules.rewrite_reply(subject_prefix, times, lambda reply: msgspec.structs.replace(reply, payload=payload))
+
+    def rewrite_reply(self, subject_prefix: str, times: int, change: Callable[[Delivery], Delivery]) -> None:
+        """Change the server's reply to the next requests under a subject."""
+        self.rules.rewrite_reply(subject_prefix, times, change)
 
     def forget_plans(self) -> None:
         """Remove all rules: forward everything unchanged."""

@@ -1,21 +1,34 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""The rules of the proxy for the publications of a client, each for a number of times. No sockets."""
+"""The rules of the proxy for the messages of both directions, each for a number of times. No sockets."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 
-from tests.stack.nats_frames import Delayed
-
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from tests.stack.nats_frames import Answer, Publication
+    from tests.stack.nats_frames import Answer, Delivery, Publication
 
-    Decision = Publication | Answer | Delayed | None
+
+class Planned(NamedTuple):
+    """A message to write after some seconds: a publication to the server, an answer or a delivery to the client."""
+
+    message: Publication | Answer | Delivery
+    after_seconds: float = 0.0
+
+
+class Decides(Protocol):
+    """What the proxy asks for each message; an empty plan drops it."""
+
+    def decide(self, publication: Publication) -> Sequence[Planned]:
+        """Return what becomes of a publication of the client."""
+
+    def deliver(self, delivery: Delivery) -> Sequence[Planned]:
+        """Return what becomes of a message to the client."""
 
 
 class Rule(msgspec.Struct):
@@ -23,7 +36,7 @@ class Rule(msgspec.Struct):
 
     prefix: str
     times: int
-    decide: Callable[[Publication], Decision]
+    plan: Callable[[Publication], list[Planned]]
     needs_reply: bool = False
 
     def matches(self, publication: Publication) -> bool:
@@ -41,54 +54,68 @@ class Rules:
     def __init__(self) -> None:
         self.published: list[str] = []
         self._rules: list[Rule] = []
-        self._replies: dict[str, bytes | None] = {}
+        self._replies: dict[str, Callable[[Delivery], list[Planned]]] = {}
 
     def answer(self, prefix: str, times: int, make_reply: Callable[[Publication], Answer]) -> None:
         """Add answers."""
-        self._rules.append(Rule(prefix, times, make_reply, needs_reply=True))
+        self._add(prefix, times, lambda request: [Planned(make_reply(request))], needs_reply=True)
 
     def rewrite(self, prefix: str, times: int, change: Callable[[Publication], Publication]) -> None:
         """Add changes."""
-        self._rules.append(Rule(prefix, times, change))
+        self._add(prefix, times, lambda publication: [Planned(change(publication))])
 
     def lose_request(self, prefix: str, times: int) -> None:
         """Add losses of requests."""
-        self._rules.append(Rule(prefix, times, lambda _: None))
+        self._add(prefix, times, lambda _: [])
+
+    def delay_request(self, prefix: str, times: int, seconds: float) -> None:
+        """Add delays of single requests, which later ones overtake."""
+        self._add(prefix, times, lambda publication: [Planned(publication, seconds)])
+
+    def repeat_request(self, prefix: str, times: int) -> None:
+        """Add repeats: the server gets the publication twice."""
+        self._add(prefix, times, lambda publication: [Planned(publication)] * 2)
 
     def lose_reply(self, prefix: str, times: int) -> None:
         """Add losses of replies."""
-        self._rules.append(Rule(prefix, times, self._lose_reply_to, needs_reply=True))
+        self._plan_reply(prefix, times, lambda _: [])
 
-    def garble_reply(self, prefix: str, times: int, payload: bytes) -> None:
-        """Add replies that are replaced."""
+    def delay_reply(self, prefix: str, times: int, seconds: float) -> None:
+        """Add delays of single replies."""
+        self._plan_reply(prefix, times, lambda reply: [Planned(reply, seconds)])
 
-        def note(publication: Publication) -> Publication:
-            self._replies[publication.reply] = payload
-            return publication
-
-        self._rules.append(Rule(prefix, times, note, needs_reply=True))
-
-    def delay_request(self, prefix: str, times: int, seconds: float) -> None:
-        """Add delays of requests."""
-        self._rules.append(Rule(prefix, times, lambda publication: Delayed(publication, seconds)))
+    def rewrite_reply(self, prefix: str, times: int, change: Callable[[Delivery], Delivery]) -> None:
+        """Add changes of replies of the server."""
+        self._plan_reply(prefix, times, lambda reply: [Planned(change(reply))])
 
     def forget(self) -> None:
         """Remove all rules."""
         self._rules.clear()
 
-    def decide(self, publication: Publication) -> Decision:
-        """Return the publication for the server, now or later, the reply to the client, or None if it is dropped."""
+    def decide(self, publication: Publication) -> Sequence[Planned]:
+        """Return what becomes of a publication of the client."""
         self.published.append(publication.subject)
         rule = next((rule for rule in self._rules if rule.matches(publication)), None)
         if rule is None:
-            return publication
+            return [Planned(publication)]
         rule.times -= 1
-        return rule.decide(publication)
+        return rule.plan(publication)
 
-    def replaced(self, subject: str, payload: bytes) -> bytes | None:
-        """Return the payload of a message to a client, None if it is dropped; call it once for each message."""
-        return self._replies.pop(subject, payload)
+    def deliver(self, delivery: Delivery) -> Sequence[Planned]:
+        """Return what becomes of a message to the client; call it once for each message."""
+        plan = self._replies.pop(delivery.subject, None)
+        return plan(delivery) if plan else [Planned(delivery)]
 
-    def _lose_reply_to(self, publication: Publication) -> Publication:
-        self._replies[publication.reply] = None
-        return publication
+    def _add(
+        self, prefix: str, times: int, plan: Callable[[Publication], list[Planned]], *, needs_reply: bool = False
+    ) -> None:
+        self._rules.append(Rule(prefix, times, plan, needs_reply))
+
+    def _plan_reply(self, prefix: str, times: int, plan: Callable[[Delivery], list[Planned]]) -> None:
+        """Forward the requests, and treat the first message to the inbox of each by `plan`."""
+
+        def forward(request: Publication) -> list[Planned]:
+            self._replies[request.reply] = plan
+            return [Planned(request)]
+
+        self._add(prefix, times, forward, needs_reply=True)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from typing import TYPE_CHECKING
 
@@ -141,6 +142,31 @@ async def test_proxy_delays_single_publications() -> None:
         await late
         assert await read(server) == b"late"
         assert not proxy.delayed
+
+
+async def test_proxy_delays_repeats_and_changes_single_messages() -> None:
+    async with (
+        nats_server.running() as server,
+        nats_proxy.running(server.url) as proxy,
+        await nats.connect(proxy.url) as client,
+    ):
+        await put_and_get(client)
+        jetstream = client.jetstream(timeout=0.2)
+        proxy.delay_request("$KV.b.", 1, 0.4)
+        with pytest.raises(nats.errors.TimeoutError):
+            await jetstream.publish("$KV.b.key", b"overtaken")
+        await jetstream.publish("$KV.b.key", b"overtaking")
+        assert await until(lambda: read(server), lambda value: value == b"overtaken")
+        proxy.delay_reply("$KV.b.", 1, 0.4)
+        with pytest.raises(nats.errors.TimeoutError):
+            await jetstream.publish("$KV.b.key", b"stored")
+        assert await read(server) == b"stored"
+        proxy.repeat_request("$KV.b.", 1)
+        first = await jetstream.publish("$KV.b.key", b"twice")
+        assert (await jetstream.publish("$KV.b.key", b"next")).seq == first.seq + 2
+        proxy.rewrite_reply("$KV.b.", 1, lambda it: nats_proxy.Delivery(it.subject, it.sid, it.reply, b"{"))
+        with pytest.raises(json.JSONDecodeError):
+            await jetstream.publish("$KV.b.key", b"answered with half of a reply")
 
 
 async def test_proxy_freezes_thaws_and_drops_the_link() -> None:

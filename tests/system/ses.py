@@ -25,7 +25,7 @@ class Ses:
 
     def __init__(self, smtp: SmtpServer, sqs: SqsEndpoint) -> None:
         self.opens: dict[str, int] = {}
-        self.failed: set[str] = set()
+        self.failed: dict[str, str] = {}  # email_id -> recipient
         self._smtp = smtp
         self._sqs = sqs
         self._reported = 0
@@ -48,17 +48,17 @@ class Ses:
             self._report(mail)
 
     def _report(self, mail: ReceivedMail) -> None:
-        tracked, now = tracking_id(mail), datetime.now(UTC)
+        tracked, now, to = tracking_id(mail), datetime.now(UTC), mail.recipients[0]
         email_id = tracked.rpartition("/")[2]
-        self._sqs.send(ses_events.notification(ses_events.delivery(tracked, now), f"{email_id}-d"))
+        self._sqs.send(ses_events.notification(ses_events.delivery(tracked, now, to=to), f"{email_id}-d"))
         for number in range(self._reported % OPENED_EVERY):
-            opened = ses_events.notification(ses_events.open_(tracked, now), f"{email_id}-o{number}")
+            opened = ses_events.notification(ses_events.open_(tracked, now, to=to), f"{email_id}-o{number}")
             self._sqs.send(opened)
             self._sqs.send(opened)  # SQS delivers at least once
             self.opens[email_id] = number + 1
         if self._reported % FAILED_EVERY == 0:
-            self._sqs.send(ses_events.notification(ses_events.bounce(tracked, now), f"{email_id}-b"))
-            self.failed.add(email_id)
+            self._sqs.send(ses_events.notification(ses_events.bounce(tracked, now, to=to), f"{email_id}-b"))
+            self.failed[email_id] = to
 
 
 def tracking_id(mail: ReceivedMail) -> str:
@@ -67,7 +67,7 @@ def tracking_id(mail: ReceivedMail) -> str:
 
 
 def subject(mail: ReceivedMail) -> str:
-    """Return the subject, by which a mail is known whatever its id."""
+    """Return the subject, by which a mail is known when its id is not."""
     return _header(mail, b"Subject")
 
 

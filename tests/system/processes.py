@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Relays and trackers that are started again whenever they end, as Kubernetes does."""
+"""Relays and trackers that are started again whenever they end, as Kubernetes does, and their buckets."""
 
 from __future__ import annotations
 
@@ -8,14 +8,21 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from nats.js.api import KeyValueConfig
+
 from tests.stack import console
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
+    from nats.aio.client import Client
+
     from tests.stack.console import Console
+    from tests.stack.smtp_server import SmtpServer
+    from tests.stack.sqs_endpoint import SqsEndpoint
 
 RESTART_SECONDS = 0.3
+BUCKETS = ("email-recipients", "email-group-index", "email-idempotency", "email-suppressions")
 
 
 class Replica:
@@ -101,3 +108,30 @@ async def running(*replicas: Replica) -> AsyncIterator[None]:
         finally:
             for replica in replicas:
                 replica.stop()
+
+
+def relay(number: int, nats_url: str, smtp: SmtpServer, **variables: str) -> Replica:
+    """Return a relay that sends through `smtp`."""
+    environment = {"NATS_URL": nats_url, "EMAIL_ENABLED": "true", "SMTP_PORT": str(smtp.port), **variables}
+    return Replica("lfx-email-relay", number, environment)
+
+
+def tracker(number: int, nats_url: str, sqs: SqsEndpoint, **variables: str) -> Replica:
+    """Return a tracker that receives from `sqs`, with a name of its own in the credentials of its calls."""
+    environment = {
+        "NATS_URL": nats_url,
+        "SES_EVENTING_ENABLED": "true",
+        "SES_ENGAGEMENT_SQS_QUEUE_URL": sqs.queue_url,
+        "AWS_REGION": "us-west-2",
+        "AWS_ACCESS_KEY_ID": f"tracker-{number}",
+        "AWS_SECRET_ACCESS_KEY": "tracker",
+        **variables,
+    }
+    return Replica("lfx-email-tracker", number, environment)
+
+
+async def create_buckets(client: Client, *, replicas: int = 1) -> None:
+    """Create the buckets of both processes."""
+    jetstream = client.jetstream(timeout=10)
+    for name in BUCKETS:
+        await jetstream.create_key_value(KeyValueConfig(name, history=1, direct=True, replicas=replicas))
