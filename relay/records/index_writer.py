@@ -268,7 +268,7 @@ def _failure(writer: asyncio.Task[None]) -> StoreError | None:
     error = writer.exception()
     if error is None or isinstance(error, StoreError):
         return error
-    log.error("task.failed", exc_info=error)
+    log.error("group_index.failed", exc_info=error)
     return StoreUnavailable(f"the write of the group index failed: {error!r}")
 
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from typing import TYPE_CHECKING, Any
 
@@ -226,6 +227,25 @@ async def test_an_answer_that_cannot_be_read_releases_the_group(
     nats_proxy.garble_reply(f"$KV.{buckets.group_index_name}.", 1)
     results = await asyncio.gather(*appends, return_exceptions=True)
     assert [type(result) for result in results] == [type(None), *[StoreUnavailable] * 5]
+    await asyncio.gather(*(index_writer.append("g", one, again=True) for one in ids[1:]))
+    assert sorted(await buckets.ids("g")) == sorted(ids)
+
+
+async def test_an_unexpected_error_is_logged_and_releases_the_group(
+    index_writer: IndexWriter, buckets: Buckets, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ids = new_ids(6)
+    update, calls = bucket.Bucket.update, itertools.count(1)
+
+    async def fail_once(self: bucket.Bucket, key: str, value: bytes, revision: int) -> int:
+        if next(calls) == 2:
+            raise RuntimeError
+        return await update(self, key, value, revision)
+
+    monkeypatch.setattr(bucket.Bucket, "update", fail_once)
+    results = await asyncio.gather(*(index_writer.append("g", one) for one in ids), return_exceptions=True)
+    assert [type(result) for result in results] == [type(None), *[StoreUnavailable] * 5]
+    assert caplog.messages == ["group_index.failed"]
     await asyncio.gather(*(index_writer.append("g", one, again=True) for one in ids[1:]))
     assert sorted(await buckets.ids("g")) == sorted(ids)
 
