@@ -93,8 +93,12 @@ def without_a_trace(now: Stored, acknowledged: Mapping[str, str], delivered: Cou
         *line("acknowledged and not at the SMTP server", (one for one in acknowledged if not delivered[one])),
         *line("acknowledged and without a record", (one for one in acknowledged if one not in now.records)),
         *line(
-            "acknowledged and not once in the group",
-            (one for one, group_id in acknowledged.items() if places.get(group_id, Counter())[one] != 1),
+            "acknowledged and not in the group",
+            (one for one, group_id in acknowledged.items() if not places.get(group_id, Counter())[one]),
+        ),
+        *line(
+            "more than once in the group",
+            (one for one, group_id in acknowledged.items() if places.get(group_id, Counter())[one] > 1),
         ),
     ]
 
