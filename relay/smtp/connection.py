@@ -18,8 +18,8 @@ from relay import host_names
 from relay.errors import AccountRefused, ConnectionStale, Deferred, DeliveryError, Rejected, Uncertain
 from relay.settings import IMPLICIT_TLS_PORTS, is_loopback
 from relay.smtp.dialogue import Dialogue, DialogueLost
-from relay.smtp.server_addresses import ServerAddresses
 from shared import redaction
+from shared.service.server_addresses import ServerAddresses
 
 if TYPE_CHECKING:
     from asyncio import Transport
@@ -138,12 +138,22 @@ class Connector:
         """
         try:
             async with asyncio.timeout(min(HANDSHAKE_SECONDS, self._settings.smtp_timeout_seconds)):
-                return await self._open(*await self._addresses.connect())
+                return await self._open(*await self._connected())
         except Exception as error:
             failure = _failure(error)
             if failure:
                 raise failure from error
             raise
+
+    async def _connected(self) -> tuple[socket.socket, str]:
+        """Return a connected socket, and its address; an error names host and port."""
+        host, port = self._settings.smtp_host, self._settings.smtp_port
+        try:
+            return await self._addresses.connect()
+        except (socket.gaierror, UnicodeError) as error:
+            raise OSError(f"{host} has no address: {error}") from error
+        except OSError as error:
+            raise ConnectionError(f"{host}, port {port}: {error}") from error
 
     async def _open(self, connected: socket.socket, address: str) -> SmtpConnection:
         """Make the socket ready for mail, or close it at once."""

@@ -15,9 +15,8 @@ import pytest
 
 from relay.errors import Deferred
 from relay.smtp import connection as smtp_connection
-from relay.smtp import server_addresses
-from relay.smtp.server_addresses import ServerAddresses
-from shared.service import threads
+from shared.service import server_addresses, threads
+from shared.service.server_addresses import ServerAddresses
 from tests.relay.inputs import ENVELOPE, MAIL, connector
 from tests.relay.smtp.senders import sending
 from tests.stack import scripted_smtp
