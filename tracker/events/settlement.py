@@ -204,7 +204,7 @@ class Settlement:
         finally:
             self._let_go(messages)  # also of those that are stuck or met an error: the queue delivers them again
             self._failing.discard(waiting[0].event.email_id)
-            if not self._held:  # only who holds an event finds out that KV is back: without one, poll again to find out
+            if not self._held:  # only a holder notices that KV is back; without one, the next receive has to
                 self._outage.end()
 
     async def _try_again(self, waiting: list[_Received]) -> None:
