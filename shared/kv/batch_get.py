@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from itertools import count
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from shared.errors import ValueTooLarge
 from shared.kv import jetstream
+from shared.kv.jetstream import Unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,6 +27,7 @@ MAX_SUBJECTS: Final = 1000  # for more than 1,024 matches the server answers 413
 MAX_BYTES: Final = 4_000_000  # of one answer: a server disconnects a client that leaves 64 MB unread (`max_pending`)
 AT_ONCE: Final = 4  # together far below that
 STALE_PATIENCE_SECONDS: Final = 2.0
+TRIES: Final = 3  # for an answer with messages missing
 
 
 class BatchReader:
@@ -43,7 +46,7 @@ class BatchReader:
         the server does not give all of it in time, or cannot.
 
         Raises:
-            StoreUnavailable: there was no answer.
+            StoreUnavailable: there was no answer, or messages were missing in it each time.
         """
         deadline = time.monotonic() + STALE_PATIENCE_SECONDS
         while True:
@@ -57,11 +60,16 @@ class BatchReader:
             await asyncio.sleep(0.05)
 
     async def _read_once(self, subjects: Sequence[str]) -> _Batch | None:
-        try:
-            async with self._slots:
-                return await _read(self._inbox, self._stream, subjects)
-        except ValueTooLarge:  # so many keys do not fit into a request
-            return None
+        for tries in count(1):
+            try:
+                async with self._slots:
+                    return await _read(self._inbox, self._stream, subjects)
+            except ValueTooLarge:  # so many keys do not fit into a request
+                return None
+            except Unreadable:
+                if tries == TRIES:
+                    raise
+        raise AssertionError("unreachable: the last try returns or raises")
 
 
 class _Batch(NamedTuple):
@@ -78,25 +86,43 @@ async def _read(inbox: Inbox, stream: str, subjects: Sequence[str]) -> _Batch | 
     while True:
         request = jetstream.encode(query)
         *messages, last = await inbox.collect(f"$JS.API.DIRECT.GET.{stream}", request, _is_end)
-        end = _headers(last)
-        if end[jetstream.STATUS] == jetstream.NO_RESULTS and not messages and not followed:
+        status = _headers(last)[jetstream.STATUS]
+        if status == jetstream.NO_RESULTS and not messages and not followed:
             return _Batch(found, 0)  # this answer has no sequence
-        if end[jetstream.STATUS] != jetstream.END_OF_BATCH:  # 404 too, where a message expired meanwhile
+        if status != jetstream.END_OF_BATCH:  # 404 too, where a message expired meanwhile
             return None
+        reached = _check_chain(messages, last)
         for msg in messages:
-            found[_headers(msg)[jetstream.SUBJECT]] = msg
-        followed.append(int(end[jetstream.UP_TO_SEQUENCE]))
-        if int(end[jetstream.NUM_PENDING]) == 0:
+            found[jetstream.text(msg.headers, jetstream.SUBJECT)] = msg
+        followed.append(jetstream.number(last.headers, jetstream.UP_TO_SEQUENCE))
+        if jetstream.number(last.headers, jetstream.NUM_PENDING) == 0:
             break
+        if not messages:
+            raise Unreadable
         # The answer was cut at the limit of bytes: continue behind its last message. A key that is written meanwhile
         # comes again; with `up_to_seq` it would be left out, since a bucket keeps no old values.
-        query["seq"] = sequence(messages[-1]) + 1
+        query["seq"] = reached + 1
     return _Batch({name: msg for name, msg in found.items() if not jetstream.is_deleted(_headers(msg))}, min(followed))
 
 
+def _check_chain(messages: Sequence[Msg], last: Msg) -> int:
+    """Return the sequence of the last message. Each message and the end name the one before: raise Unreadable if not.
+
+    NATS delivers at most once, so any message of an answer can be missing. The first one names the sequence 0.
+    """
+    reached = 0
+    for msg in messages:
+        if jetstream.number(msg.headers, jetstream.LAST_SEQUENCE) != reached:
+            raise Unreadable
+        reached = sequence(msg)
+    if jetstream.number(last.headers, jetstream.LAST_SEQUENCE) != reached:
+        raise Unreadable
+    return reached
+
+
 def sequence(msg: Msg) -> int:
-    """Return the stream sequence of a message from a direct get."""
-    return int(_headers(msg)[jetstream.SEQUENCE])
+    """Return the stream sequence of a message from a direct get, or raise Unreadable."""
+    return jetstream.number(msg.headers, jetstream.SEQUENCE)
 
 
 def _is_end(msg: Msg) -> bool:

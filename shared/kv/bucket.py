@@ -71,8 +71,7 @@ class Bucket:
 
     async def info(self) -> StreamInfo:
         """Ask the stream's leader for its configuration, state and time of creation."""
-        reply = await self._inbox.request(f"$JS.API.STREAM.INFO.{self.stream_name}")
-        info = jetstream.decode_info(reply.data)
+        info = await self._ask(jetstream.decode_info, f"$JS.API.STREAM.INFO.{self.stream_name}")
         if info.error:
             raise self._refused(info.error)
         self._known_config, self._known_until = info.config, time.monotonic() + CONFIG_SECONDS
@@ -102,7 +101,7 @@ class Bucket:
         headers = reply.headers or {}
         if jetstream.STATUS in headers or jetstream.is_deleted(headers):
             return await self.get_from_leader(key)
-        return Entry(reply.data, int(headers[jetstream.SEQUENCE]))
+        return self._entry(reply)
 
     async def find(self, key: str) -> bytes | None:
         """Return the value or None, in one exchange; a follower that is behind may not have a new value yet."""
@@ -113,7 +112,7 @@ class Bucket:
             if headers.get(jetstream.STATUS) == jetstream.NO_RESULTS or jetstream.is_deleted(headers):
                 return None
             if jetstream.STATUS not in headers:
-                return reply.data
+                return self._entry(reply).value
         try:
             return (await self.get_from_leader(key)).value
         except KeyMissing:
@@ -123,6 +122,12 @@ class Bucket:
         """Ask any server that has the stream for the last message of a key."""
         return await self._request(f"$JS.API.DIRECT.GET.{self.stream_name}.{self.subject_prefix}{key}")
 
+    def _entry(self, reply: Msg) -> Entry:
+        try:
+            return Entry(reply.data, batch_get.sequence(reply))
+        except StoreUnavailable as error:
+            raise self._unanswered(error) from error
+
     async def get_from_leader(self, key: str) -> Entry:
         """Return the latest value, read through the stream's leader.
 
@@ -130,8 +135,7 @@ class Bucket:
             KeyMissing: there is no value.
         """
         query = jetstream.encode({"last_by_subj": self.subject_prefix + key})
-        answer = await self._request(f"$JS.API.STREAM.MSG.GET.{self.stream_name}", query)
-        reply = jetstream.decode_message(answer.data)
+        reply = await self._ask(jetstream.decode_message, f"$JS.API.STREAM.MSG.GET.{self.stream_name}", query)
         if reply.error and reply.error.err_code == jetstream.NO_MESSAGE:
             raise KeyMissing(key)
         if reply.error or not reply.message:
@@ -206,7 +210,7 @@ class Bucket:
     async def _write(self, key: str, value: bytes, revision: int, more: dict[str, str] | None = None) -> int:
         headers = {jetstream.EXPECTED_REVISION: str(revision), **(more or {})}
         with self._spans.start(f"put {self.name}", "client", self._span_attributes):
-            ack = jetstream.decode_ack((await self._request(self.subject_prefix + key, value, headers)).data)
+            ack = await self._ask(jetstream.decode_ack, self.subject_prefix + key, value, headers)
         if not ack.error:
             return ack.seq
         if ack.error.err_code in jetstream.WRONG_LAST_SEQUENCE:
@@ -251,6 +255,16 @@ class Bucket:
 
         return dict(pair for pair in await asyncio.gather(*map(read, keys)) if pair)
 
+    async def _ask(
+        self, read: Callable[[bytes], T], subject: str, payload: bytes = b"", headers: dict[str, str] | None = None
+    ) -> T:
+        """Send a request and return its answer as `read` decodes it."""
+        reply = await self._request(subject, payload, headers)
+        try:
+            return read(reply.data)
+        except StoreUnavailable as error:
+            raise self._unanswered(error) from error
+
     async def _request(self, subject: str, payload: bytes = b"", headers: dict[str, str] | None = None) -> Msg:
         try:
             return await self._inbox.request(subject, payload, headers)
@@ -258,7 +272,7 @@ class Bucket:
             raise self._unanswered(error) from error
 
     def _unanswered(self, error: StoreUnavailable) -> StoreUnavailable:
-        """Return the error to raise for a request without an answer: the same, with the bucket's name."""
+        """Return the error to raise for a missing or unreadable answer: the same, with the bucket's name."""
         self._known_config = None  # the bucket may come back with other limits
         return type(error)(f"bucket {self.name}: {error}")
 

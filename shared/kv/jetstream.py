@@ -7,18 +7,22 @@ Sources: the NATS docs on "JetStream wire API", ADR-8 (key-value store), ADR-31 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
+from shared.decoding import Malformed, decoder
+from shared.errors import StoreUnavailable
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 STATUS: Final = "Status"
 EXPECTED_REVISION: Final = "Nats-Expected-Last-Subject-Sequence"
 SEQUENCE: Final = "Nats-Sequence"
 SUBJECT: Final = "Nats-Subject"
 NUM_PENDING: Final = "Nats-Num-Pending"
+LAST_SEQUENCE: Final = "Nats-Last-Sequence"  # of the message before, in the answer to the same request
 UP_TO_SEQUENCE: Final = "Nats-UpTo-Sequence"
 LAST_CONSUMER: Final = "Nats-Last-Consumer"
 OPERATION: Final = "KV-Operation"
@@ -33,6 +37,18 @@ WRONG_LAST_SEQUENCE: Final = frozenset({10071, 10164})  # the second with replic
 MESSAGE_TOO_LARGE: Final = 10054
 NO_MESSAGE: Final = 10037
 NO_STREAM: Final = 10059
+
+LONGEST_NUMBER: Final = 20  # digits of the largest sequence
+
+Answer = TypeVar("Answer", bound=msgspec.Struct)
+
+
+class Unreadable(StoreUnavailable):
+    """JetStream has answered, but not in its wire format. The outcome of a write is unknown."""
+
+    def __init__(self, message: str = "the answer of JetStream cannot be read") -> None:
+        """Name the answer."""
+        super().__init__(message)
 
 
 class ApiError(msgspec.Struct, frozen=True):
@@ -107,11 +123,43 @@ class ConsumerResponse(msgspec.Struct, frozen=True):
     error: ApiError | None = None
 
 
-decode_ack = msgspec.json.Decoder(PublishAck).decode
-decode_message = msgspec.json.Decoder(MessageResponse).decode
-decode_info = msgspec.json.Decoder(StreamInfo).decode
-decode_consumer = msgspec.json.Decoder(ConsumerResponse).decode
+def _reader(kind: type[Answer], is_whole: Callable[[Answer], object]) -> Callable[[bytes], Answer]:
+    """Return a function that decodes an answer, or raises Unreadable. Without its main fields it is not whole."""
+    decode = decoder(kind)
+
+    def read(data: bytes) -> Answer:
+        try:
+            answer = decode(data)
+        except Malformed as error:
+            raise Unreadable from error
+        if not is_whole(answer):
+            raise Unreadable
+        return answer
+
+    return read
+
+
+decode_ack = _reader(PublishAck, lambda ack: ack.error or ack.seq > 0)
+decode_message = _reader(MessageResponse, lambda reply: reply.error or (reply.message and reply.message.seq > 0))
+decode_info = _reader(StreamInfo, lambda info: info.error or info.created)
+decode_consumer = _reader(ConsumerResponse, lambda consumer: consumer.error or consumer.name)
 encode = msgspec.json.encode
+
+
+def text(headers: Mapping[str, str] | None, name: str) -> str:
+    """Return the value of a header that the server always sends, or raise Unreadable."""
+    value = (headers or {}).get(name)
+    if not value:
+        raise Unreadable
+    return value
+
+
+def number(headers: Mapping[str, str] | None, name: str) -> int:
+    """Return the number in a header that the server always sends, or raise Unreadable."""
+    value = text(headers, name)
+    if not (value.isascii() and value.isdecimal() and len(value) <= LONGEST_NUMBER):
+        raise Unreadable
+    return int(value)
 
 
 def is_deleted(headers: Mapping[str, str]) -> bool:

@@ -113,6 +113,12 @@ class BucketScan:
             raise StoreUnavailable(str(error)) from error
 
     def _receive(self, msg: Msg) -> None:
+        try:
+            self._take(msg)
+        except ValueError:  # an acknowledgement subject that cannot be read
+            self._lose()
+
+    def _take(self, msg: Msg) -> None:
         if self._whole is None or self._whole.done():
             return
         headers = msg.headers or {}

@@ -72,6 +72,7 @@ class Settlement:
         self._is_stopping = False
         self._held: dict[str, Message] = {}
         self._holding = Tasks()
+        self._failing: set[str] = set()  # emails whose error is logged already
         self._ignored_lines = RateLimit(lines=20, seconds=10)
         self.outcomes: Counter[tuple[str, str]] = Counter({("none", "malformed"): 0})  # the first is an increase
 
@@ -85,15 +86,23 @@ class Settlement:
         settled: list[Message] = []
         by_email: dict[str, list[_Received]] = {}
         for message in messages:
-            event = ses_event.parse(message.body, message_id=message.message_id, received_at=message.sent_at)
+            event = _parse(message)
+            if event is None:
+                continue
             if isinstance(event, Ignored):
                 self._report_ignored(message, event)
                 settled.append(message)
             else:
                 by_email.setdefault(event.email_id, []).append(_Received(message, event))
-        for messages_of_email in await asyncio.gather(*map(self._apply_or_hold, by_email.values())):
-            settled += messages_of_email
+        applying = map(self._apply_or_hold, by_email.values())
+        results = await asyncio.gather(*applying, return_exceptions=True)
+        for result in results:
+            if isinstance(result, list):
+                settled += result
         await self._queue.delete(settled)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
 
     async def stop(self) -> None:
         """Release the messages that are held. From now on, messages are released instead of held."""
@@ -112,14 +121,20 @@ class Settlement:
     async def _apply_or_hold(self, received: list[_Received]) -> list[Message]:
         """Apply the events of one email; return the messages to delete, and hold those that have to wait."""
         settled, waiting = await self._apply(received)
-        if waiting and self._is_stopping:
-            await self._queue.change_visibility([one.message for one in waiting], 0)
-        elif waiting and len(self._held) >= MAX_HELD and self._outage.is_over.is_set():
-            await self._queue.change_visibility([one.message for one in waiting], int(self._record_wait_seconds))
-        elif waiting:  # during an outage also beyond the limit, since nothing more is received then
+        if not waiting:
+            return settled
+        if self._is_stopping or self._is_full():
+            self._failing.discard(waiting[0].event.email_id)
+            seconds = 0 if self._is_stopping else int(self._record_wait_seconds)
+            await self._queue.change_visibility([one.message for one in waiting], seconds)
+        else:
             self._held.update((one.message.receipt_handle, one.message) for one in waiting)
             self._holding.start(self._hold(waiting))
         return settled
+
+    def _is_full(self) -> bool:
+        """Return whether no more may be held; during an outage there is no limit, since nothing more is received."""
+        return len(self._held) >= MAX_HELD and self._outage.is_over.is_set()
 
     async def _apply(self, received: list[_Received]) -> tuple[list[Message], list[_Received]]:
         """Apply the events of one email; return the messages to delete, and those that have to wait."""
@@ -147,9 +162,24 @@ class Settlement:
         }
         links = dict.fromkeys(event.traceparent for event in events if event.traceparent)
         with self._spans.start("apply events", "consumer", attributes, links=links) as span:
-            verdict = (await self._updater.apply(email_id, events)).verdict
+            verdict = await self._apply_safely(email_id, events)
             if verdict not in {Verdict.SETTLED, Verdict.UNMATCHED}:
                 span.fail(verdict.name.lower())
+        return verdict
+
+    async def _apply_safely(self, email_id: str, events: Sequence[EngagementEvent]) -> Verdict:
+        """Apply the events; an unforeseen error means to try again, but not that KV is away.
+
+        As an outage it would stop the polling for all other emails, permanently if the error comes from the event.
+        """
+        try:
+            verdict = (await self._updater.apply(email_id, events)).verdict
+        except Exception:
+            if email_id not in self._failing:
+                self._failing.add(email_id)
+                log.exception("event.failed", extra={"email_id": email_id, "events": len(events)})
+            return Verdict.CONTESTED
+        self._failing.discard(email_id)
         return verdict
 
     def _split_by_age(self, received: list[_Received]) -> tuple[list[Message], list[_Received]]:
@@ -173,6 +203,9 @@ class Settlement:
             await self._try_again(waiting)
         finally:
             self._let_go(messages)  # also of those that are stuck or met an error: the queue delivers them again
+            self._failing.discard(waiting[0].event.email_id)
+            if not self._held:  # only a holder notices that KV is back; without one, the next receive has to
+                self._outage.end()
 
     async def _try_again(self, waiting: list[_Received]) -> None:
         """Try again until each message is settled or stuck, and extend its visibility meanwhile."""
@@ -198,6 +231,15 @@ class Settlement:
     def _let_go(self, messages: Iterable[Message]) -> None:
         for message in messages:
             self._held.pop(message.receipt_handle, None)
+
+
+def _parse(message: Message) -> EngagementEvent | Ignored | None:
+    """Return the event, or None after an unforeseen error: the message is left to the queue and its redrive policy."""
+    try:
+        return ses_event.parse(message.body, message_id=message.message_id, received_at=message.sent_at)
+    except Exception:
+        log.exception("event.failed", extra={"message_id": message.message_id})
+        return None
 
 
 def _now() -> float:

@@ -100,11 +100,11 @@ class StreamFollower:
         query = jetstream.encode({"stream_name": stream, "config": config})
         try:
             reply = await self._inbox.request(f"$JS.API.CONSUMER.CREATE.{stream}", query)
+            created = jetstream.decode_consumer(reply.data)
         except StoreUnavailable as error:
             if not self._connection.connected:
                 raise
             raise NotFollowed(f"consumer of {stream}: {error}") from error
-        created = jetstream.decode_consumer(reply.data)
         if created.error:
             raise NotFollowed(f"consumer of {stream}: {created.error.description} ({created.error.err_code})")
 
@@ -155,6 +155,13 @@ class StreamFollower:
             raise NotFollowed(f"bucket {self._bucket.name} is followed too slowly") from None
 
     def _receive(self, msg: Msg) -> None:
+        try:
+            self._take(msg)
+        except Exception:  # for example an acknowledgement subject that cannot be read: the write may be missed
+            self.lose()
+            raise
+
+    def _take(self, msg: Msg) -> None:
         headers = msg.headers or {}
         self._heard_at = _now()
         if headers.get(jetstream.STATUS) == jetstream.CONTROL:

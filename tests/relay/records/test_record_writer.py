@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -17,13 +18,13 @@ from relay.records.index_writer import IndexWriter
 from relay.records.record_writer import RecordWriter
 from shared.contract import EmailRecipientRecord
 from shared.errors import KeyMissing, StoreUnavailable
+from shared.kv.bucket import Bucket
 from tests.stack import nats_proxy as proxies
 from tests.stack.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from shared.kv.bucket import Bucket
     from shared.nats.connection import Connection
     from shared.nats.inbox import Inbox
     from tests.relay.kv import Buckets
@@ -106,9 +107,16 @@ async def test_without_buckets_a_write_ends_at_its_deadline_and_is_stored_when_t
 
 
 async def test_an_unexpected_error_loses_no_record_and_does_not_stop_the_retries(
-    records: RecordWriter, buckets: Buckets, nats_proxy: NatsProxy, caplog: pytest.LogCaptureFixture
+    records: RecordWriter, buckets: Buckets, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    nats_proxy.answer(f"$KV.{buckets.recipients_name}.", 2, lambda _: proxies.Answer(b"no JSON"))
+    create, calls = Bucket.create, itertools.count(1)
+
+    async def fail_twice(self: Bucket, key: str, value: bytes) -> int:
+        if next(calls) <= 2:
+            raise RuntimeError
+        return await create(self, key, value)
+
+    monkeypatch.setattr(Bucket, "create", fail_twice)
     one, other = record(), record()
     await records.write(one, deadline=soon(5))
     await records.write(other, deadline=soon(5))

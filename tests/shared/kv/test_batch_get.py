@@ -9,6 +9,7 @@ import contextlib
 import itertools
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from shared.errors import KeyMissing, StoreUnavailable
@@ -16,17 +17,19 @@ from shared.kv import batch_get
 from shared.kv.bucket import SINGLE_READS_AT_ONCE, Bucket
 from shared.kv.setup import create_missing
 from tests.shared.connections import was_never_lost, with_inbox
+from tests.shared.kv.meddling import Meddling
 from tests.stack import nats_server as servers
 from tests.stack.nats_proxy import Answer
+from tests.stack.nats_rules import Planned
 from tests.stack.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from nats.js.kv import KeyValue
 
     from shared.kv.bucket import Entry
-    from tests.stack.nats_proxy import NatsProxy
+    from tests.stack.nats_proxy import Delivery, NatsProxy
     from tests.stack.nats_server import NatsServer
 
 BATCH = "$JS.API.DIRECT.GET.KV_b"
@@ -228,3 +231,81 @@ async def test_the_limit_of_single_reads_at_once_holds_for_all_callers_together(
     results = await asyncio.gather(*[bucket.get_many(keys) for _ in range(3)])
     assert [len(result) for result in results] == [100, 100, 100]
     assert most == SINGLE_READS_AT_ONCE
+
+
+PLANS: dict[str, Callable[[Delivery], list[Planned]]] = {
+    "lost": lambda _: [],
+    "late": lambda delivery: [Planned(delivery, 0.2)],
+    "repeated": lambda delivery: [Planned(delivery)] * 2,
+    "without headers": lambda delivery: [Planned(msgspec.structs.replace(delivery, headers=b""))],
+    "another number": lambda delivery: [
+        Planned(msgspec.structs.replace(delivery, headers=delivery.headers.replace(b"Sequence: ", b"Sequence: x")))
+    ],
+    "without a subject": lambda delivery: [
+        Planned(msgspec.structs.replace(delivery, headers=delivery.headers.replace(b"Nats-Subject", b"Other")))
+    ],
+}
+each_place = pytest.mark.parametrize("key", ["k0", "k3", "k9"], ids=["first", "middle", "last"])
+each_plan = pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
+
+
+@each_place
+@each_plan
+async def test_an_answer_with_a_message_missing_or_unreadable_is_read_again(
+    bucket: Bucket, nats_proxy: NatsProxy, key: str, plan: Callable[[Delivery], list[Planned]]
+) -> None:
+    keys = [f"k{number}" for number in range(10)]
+    await fill(bucket, keys)
+    nats_proxy.decides = meddling = Meddling(b"$KV.b.%s\r" % key.encode(), batch_get.TRIES - 1, plan)
+    assert await values(bucket, keys) == {one: one.encode() for one in keys}
+    assert meddling.met == batch_get.TRIES - 1
+
+
+@each_place
+async def test_messages_that_are_missing_each_time_raise_unavailable(
+    bucket: Bucket, nats_proxy: NatsProxy, key: str
+) -> None:
+    keys = [f"k{number}" for number in range(10)]
+    await fill(bucket, keys)
+    nats_proxy.decides = Meddling(b"$KV.b.%s\r" % key.encode(), batch_get.TRIES, PLANS["lost"])
+    with pytest.raises(StoreUnavailable, match="bucket b: the answer of JetStream cannot be read"):
+        await bucket.get_many(keys)
+    assert await values(bucket, keys) == {one: one.encode() for one in keys}
+
+
+async def test_a_message_missing_in_a_later_part_of_a_cut_answer_is_noticed(
+    bucket: Bucket, nats_proxy: NatsProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_get, "MAX_BYTES", 5000)
+    keys = [f"k{number:0>2}" for number in range(20)]
+    await fill(bucket, keys, 1000)
+    for key in keys:
+        nats_proxy.decides = meddling = Meddling(b"$KV.b.%s\r" % key.encode(), 1, PLANS["lost"])
+        assert await values(bucket, keys) == {one: one.encode() for one in keys}
+        assert meddling.met == 1
+
+
+@pytest.mark.parametrize("name", [b"Nats-Num-Pending", b"Nats-Last-Sequence", b"Nats-UpTo-Sequence"])
+@pytest.mark.parametrize("other", [b"Other", b"%s: x\r\nOther"], ids=["missing", "not a number"])
+async def test_an_end_of_a_batch_that_cannot_be_read_is_read_again(
+    bucket: Bucket, nats_proxy: NatsProxy, name: bytes, other: bytes
+) -> None:
+    await fill(bucket, ["a", "b"])
+
+    def changed(delivery: Delivery) -> list[Planned]:
+        to = other % name if b"%" in other else other
+        return [Planned(msgspec.structs.replace(delivery, headers=delivery.headers.replace(name, to)))]
+
+    nats_proxy.decides = Meddling(b" 204 EOB", 1, changed)
+    assert await values(bucket, ["a", "b"]) == {"a": b"a", "b": b"b"}
+
+
+async def test_deletions_between_the_parts_of_an_answer_are_not_missing_messages(
+    bucket: Bucket, kv: KeyValue, nats_proxy: NatsProxy
+) -> None:
+    keys = [f"k{number}" for number in range(50)]
+    await fill(bucket, keys)
+    await asyncio.gather(*[kv.purge(key) for key in keys[::3]], *[kv.put(key, key.encode()) for key in keys[1::3]])
+    asked = batches_requested(nats_proxy)
+    assert len(await bucket.get_many(keys)) == 50 - len(keys[::3])
+    assert batches_requested(nats_proxy) == asked + 1

@@ -15,16 +15,13 @@ from tests.tracker.events.polling import LONG_AGO, Verdicts, Watched, logged, of
 from tests.tracker.examples import EMAIL, record, stored
 from tracker.events import records, settlement
 from tracker.events.backoff import Backoff
-from tracker.events.record_updater import Applied, Verdict
+from tracker.events.record_updater import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from shared.kv.bucket import Bucket
     from shared.nats.connection import Connection
     from tests.stack.sqs_endpoint import SqsEndpoint
     from tracker.events.record_updater import RecordUpdater
-    from tracker.events.ses_event import EngagementEvent
 
 pytestmark = pytest.mark.usefixtures("hasty")
 
@@ -181,19 +178,8 @@ async def test_a_held_message_stays_invisible_beyond_its_timeout(
     assert receives(sqs) == ["1"]
 
 
-class Breaking(Verdicts):
-    """Waits for a record once, then raises an error."""
-
-    async def _applied(self, email_id: str, events: Sequence[EngagementEvent]) -> Applied:
-        if len(self.asked) > 1:
-            raise OSError
-        return await super()._applied(email_id, events)
-
-
-@pytest.mark.parametrize("updater", [Verdicts(Verdict.UNMATCHED, Verdict.STUCK), Breaking(Verdict.UNMATCHED)])
-async def test_a_held_message_that_is_stuck_or_meets_an_error_is_left_to_the_queue(
-    sqs: SqsEndpoint, updater: Verdicts
-) -> None:
+async def test_a_held_message_that_is_stuck_is_left_to_the_queue(sqs: SqsEndpoint) -> None:
+    updater = Verdicts(Verdict.UNMATCHED, Verdict.STUCK)
     async with polling(sqs, updater) as running:
         sqs.send(of_email())
         await until(lambda: running.settlement.held)

@@ -103,6 +103,20 @@ async def test_a_gap_in_the_delivered_messages_is_noticed(
     assert seen == []
 
 
+@pytest.mark.parametrize("reply", ["other", "ack.x.1.0.0", "ack.7.x.0.0"])
+async def test_a_write_whose_position_cannot_be_read_loses_the_follower(
+    follower: StreamFollower, recipients: Bucket, seen: list[Write], jetstream: JetStreamContext, reply: str
+) -> None:
+    [consumer] = await jetstream.consumers_info(f"KV_{recipients.name}")
+    assert consumer.config.deliver_subject
+    client = jetstream._nc  # noqa: SLF001 - the connection of the context
+    await client.publish(consumer.config.deliver_subject, b"", reply=reply)
+    await until(lambda: follower.is_lost)
+    with pytest.raises(StoreUnavailable):
+        await follower.caught_up()
+    assert seen == []
+
+
 async def test_a_recreated_bucket_is_another_one(
     follower: StreamFollower, recipients: Bucket, jetstream: JetStreamContext
 ) -> None:
