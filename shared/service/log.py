@@ -66,8 +66,8 @@ def configure(level: str, *, add_source: bool) -> LineWriter:
 
 def _output() -> int | None:
     """Return the descriptor for the lines: standard output, standard error if that is closed, None if both are."""
-    output = _descriptor(sys.stdout)
-    output = _descriptor(sys.stderr) if output is None else output
+    output = _descriptor(sys.stdout) if sys.__stdout__ else None
+    output = _descriptor(sys.stderr) if output is None and sys.__stderr__ else output  # else it may be the null device
     while (unused := os.open(os.devnull, os.O_RDWR)) <= 2:  # noqa: PLR2004 - no socket may become standard output
         pass
     os.close(unused)

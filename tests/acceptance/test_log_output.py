@@ -154,7 +154,7 @@ async def test_without_standard_output_and_standard_error_no_socket_takes_their_
         closed = ("sh", "-c", 'exec "$@" >&- 2>&-', "sh")
         async with serving(platform, smtp, sqs, DEVNULL, through=closed) as (relay, tracker):
             await exercise(platform, sqs, relay, tracker)
-            assert await lines_lost(relay) > EMAILS
+            await until(lambda: lines_lost(relay), lambda lost: lost > EMAILS)
             for process in (relay, tracker):
                 assert all(descriptor(process, number) == Path(os.devnull) for number in (1, 2))
                 process.terminate()

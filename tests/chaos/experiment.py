@@ -117,6 +117,7 @@ async def _experiment(stage: _Stage, callers: Callers, disorder: object) -> Resu
         asking.cancel()
         ses.stop()
     await asyncio.gather(*(replica.wait_until_ready() for replica in [*stage.relays, *stage.trackers]))
+    stage.sqs.redeliver()  # killed trackers left messages that would come back after a minute
     await stage.sqs.wait_until_empty(EMPTY_SECONDS)
     problems = await outcome.problems(
         stage.client, stage.requests, Facts(callers, ses, stage.smtp.mails), stage.trackers

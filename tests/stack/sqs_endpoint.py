@@ -107,6 +107,10 @@ class SqsEndpoint:
         """Put a message in the first queue and return its id."""
         return self.queue.send(body, sent_at).message_id
 
+    def redeliver(self) -> None:
+        """End the visibility timeout of every message of the first queue, such as those of a killed receiver."""
+        self.queue.redeliver()
+
     async def wait_until_empty(self, timeout: float = 10.0) -> None:
         """Return when the first queue has no visible message and none in flight."""
         await self.queue.wait_until_empty(timeout)

@@ -163,6 +163,12 @@ class Queue:
         for message in list(self._messages.values()):
             self._remove(message)
 
+    def redeliver(self) -> None:
+        """End the visibility timeout of every message in flight."""
+        for message in self._messages.values():
+            if message.state is State.IN_FLIGHT:
+                self._show(message)
+
     async def wait_for_change(self, until: float) -> None:
         """Return when a message may have become visible, or at that time of the monotonic clock."""
         wake_at = min(until, self._in_flight[0][0]) if self._in_flight else until

@@ -125,3 +125,13 @@ def test_ses_events_are_in_an_sns_envelope_and_name_the_mail() -> None:
     message = json.loads(envelope["Message"])
     assert message["click"]["timestamp"] == "2026-01-02T00:00:00.000Z"
     assert {"name": "X-LFX-TRACKING-ID", "value": "group/email"} in message["mail"]["headers"]
+
+
+async def test_a_message_in_flight_can_be_delivered_again_at_once() -> None:
+    async with sqs_endpoint.running() as sqs:
+        sqs.send("x")
+        assert len(sqs.queue.receive(10, 60)) == 1
+        assert (sqs.visible, sqs.in_flight) == (0, 1)
+        sqs.redeliver()
+        assert (sqs.visible, sqs.in_flight) == (1, 0)
+        assert sqs.queue.receive(10, 60)[0].receive_count == 2
