@@ -220,7 +220,7 @@ def _failure(error: BaseException) -> DeliveryError | None:
         case aiosmtplib.SMTPConnectError() if error.__cause__:  # its own text names no port
             return Deferred(redaction.text(str(error.__cause__)) or repr(error.__cause__))
         case aiosmtplib.SMTPException() | OSError() | ValueError():
-            return Deferred(redaction.text(str(error)) or repr(error))
+            return Deferred(redaction.error(error))
         case _:
             return None
 

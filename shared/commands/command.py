@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 import msgspec
 
+from shared import redaction
 from shared.commands import caller, formatting, output
 from shared.errors import BucketMissing, RequestRefused, ServiceError, StoreError
 from shared.nats import connection
@@ -154,7 +155,8 @@ class _StandardErrorHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         error = getattr(record, "error", "")
-        say(f"{record.getMessage()}: {error}" if error else record.getMessage())
+        message = f"{record.getMessage()}: {error}" if error else record.getMessage()
+        say(redaction.secrets(message))
 
 
 def print_json(value: object) -> None:

@@ -124,7 +124,7 @@ async def _credentials(region: str) -> Finding:
         method = await threads.run(_method)
     except (BotoCoreError, ClientError, OSError) as error:
         advice = "check the service account's role and its trust policy"
-        return Finding("failed", CREDENTIALS, f"cannot be loaded: {error}", advice)
+        return Finding("failed", CREDENTIALS, f"cannot be loaded: {sqs.reason(error)}", advice)
     if not method:
         return Finding("failed", CREDENTIALS, "not found", "give the service account a role (IRSA), or set AWS_*")
     return Finding("ok", CREDENTIALS, f"from {method}, region {region}")

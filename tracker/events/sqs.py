@@ -38,16 +38,9 @@ EXPIRED: Final = frozenset(
 GONE: Final = frozenset({"ReceiptHandleIsInvalid", "MessageNotInflight", "InvalidParameterValue"})
 DEFAULT_REGION: Final = "us-east-1"
 
-MAX_TEXT_CHARACTERS: Final = 65_536  # of an error, before its secrets are removed
 MAX_SHOWN_CHARACTERS: Final = 1000  # SQS quotes the whole request if its signature does not match
 
-_OPAQUE = re.compile(r"[A-Za-z0-9+/=_%-]{100,}")  # such as a session token, which has some hundred characters
 _HEADER = re.compile(r"(header (?:name|value|part)\b).*", re.IGNORECASE | re.DOTALL)
-_SECRET = re.compile(
-    r"((?:security-token|signature|credential|authorization|secret_?(?:access_?)?key|session_?token)"
-    r"""['"]?\s*[:=]\s*)[^\s,&]+""",
-    re.IGNORECASE,
-)
 _REGION = re.compile(
     r"(?:^|\.)sqs(?:-fips)?\.([a-z]+(?:-[a-z]+)+-[0-9]+)\.|^([a-z0-9-]+)\.queue\.amazonaws\.com(?:\.cn)?$"
 )
@@ -174,9 +167,7 @@ def reason(error: Exception) -> str:
 
 
 def _redacted(text: str) -> str:
-    text = _OPAQUE.sub("***", text[:MAX_TEXT_CHARACTERS])
-    text = _SECRET.sub(r"\1***", _HEADER.sub(r"\1 ***", text))
-    return redaction.text(redaction.urls(text))[:MAX_SHOWN_CHARACTERS]
+    return redaction.secrets(_HEADER.sub(r"\1 ***", text))[:MAX_SHOWN_CHARACTERS]
 
 
 def region_of(url: str) -> str | None:

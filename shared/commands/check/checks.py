@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
 
+from shared import redaction
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
@@ -59,5 +61,7 @@ async def _findings(check: Check) -> list[Finding]:
         slow = f"no answer within {check.seconds:g} s"
         findings.append(Finding("failed", check.about, slow, "is it overloaded, or does a firewall drop packets?"))
     except Exception as error:  # noqa: BLE001 - a bug in one check must not hide the findings of the others
-        findings.append(Finding("failed", check.about, repr(error), "please report this as a bug of `check`"))
+        findings.append(
+            Finding("failed", check.about, redaction.error(error), "please report this as a bug of `check`")
+        )
     return findings
