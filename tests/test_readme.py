@@ -102,7 +102,8 @@ async def test_the_python_example_of_the_readme_prints_the_output_below_it() -> 
 
 async def test_the_commands_of_the_readme_work_when_they_are_pasted(tmp_path: Path) -> None:
     (script,) = [code for code, _ in blocks("README.md", "sh") if "printf" in code]
-    script = script.replace(".venv/bin", str(Path(sys.executable).parent)).replace("/tmp", str(tmp_path))  # noqa: S108
+    script = script.replace("/tmp/hello", f"{tmp_path}/hello")  # noqa: S108
+    script = script.replace(".venv/bin", str(Path(sys.executable).parent))
     async with services() as (nats_url, smtp):
         output = await run(Path("/bin/sh"), "-ec", script, NATS_URL=nats_url)
         assert "alice@example.com" in output

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 SEED = 4
 SECONDS = 15.0
-RESTARTS = 4
+RESTARTS = 3
 
 
 async def test_acknowledged_emails_survive_kills_of_nodes_relays_and_trackers(monkeypatch: pytest.MonkeyPatch) -> None:
