@@ -7,7 +7,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Path and Python of the environment; the stamp of a complete one has the same text.
 IDENTITY := $(BIN)/python -Ic 'import sys; print(sys.prefix, *sys.version_info[:2])' 2>/dev/null
-PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Reports the progress of pip, which takes a minute; fails unless the last line is "done".
+PROGRESS := awk -v all=$$(grep -c == requirements-dev.txt) ' \
+	/^Collecting/ && ++n % 20 == 0 { print "  " n " of " all " packages downloaded"; fflush() } \
+	/^Installing collected/ { print "  unpacking " n " packages, which takes half a minute"; fflush() } \
+	$$0 == "done" { ok = 1 } \
+	END { exit !ok }'
 COMPILE := PYTHONWARNINGS=ignore CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --upgrade --generate-hashes \
 	--strip-extras --allow-unsafe --no-build-isolation --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
 	--no-emit-options
@@ -20,8 +26,8 @@ NAMESPACE ?= lfx
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-postfix bench bench-compare chaos faults check format run-relay run-tracker docker-build \
-	helm-install-local chart-docs version image lock clean
+.PHONY: help setup demo test test-postfix bench bench-compare chaos faults check format run-relay run-tracker \
+	check-relay check-tracker docker-build helm-install-local chart-docs version image lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,12 +44,12 @@ $(STAMP): pyproject.toml requirements-dev.txt
 			{ echo "Python 3.11 or newer is needed, for example: make setup PYTHON=python3.12" >&2; exit 1; }; \
 		rm -rf $(VENV) && $(PYTHON) -m venv $(VENV); }
 	@echo "Installing into $(VENV) ..."
-	@$(PIP) install --require-hashes --requirement requirements-dev.txt
-	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@{ PYTHONUNBUFFERED=1 $(PIP) install --require-hashes --requirement requirements-dev.txt && echo done; } | $(PROGRESS)
+	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@$(IDENTITY) > $(STAMP)
 
 demo: $(STAMP) ## Send real emails through an embedded stack and show what comes back (KEEP=1 leaves it running)
-	@KEEP=$(KEEP) $(BIN)/python -m tests.demo
+	@KEEP=$(KEEP) exec $(BIN)/python -m tests.demo
 
 test: $(STAMP) ## Run all tests (ARGS="-k pool" for some, WORKERS=0 in one process)
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
@@ -81,6 +87,12 @@ run-relay: .env $(STAMP) ## Run the relay with the variables of .env
 
 run-tracker: .env $(STAMP) ## Run the tracker with the variables of .env, its probes on TRACKER_PORT (8081)
 	@set -a; . ./.env; set +a; PORT=$${TRACKER_PORT:-8081} exec $(BIN)/lfx-email-tracker serve --create-buckets
+
+check-relay: .env $(STAMP) ## Try each dependency of the relay with the variables of .env
+	@set -a; . ./.env; set +a; exec $(BIN)/lfx-email-relay check
+
+check-tracker: .env $(STAMP) ## Try each dependency of the tracker with the variables of .env
+	@set -a; . ./.env; set +a; exec $(BIN)/lfx-email-tracker check
 
 .env:
 	@echo ".env does not exist. Copy it: cp .env.example .env, and change it as you need." >&2; exit 1

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""The wheel works in two new environments, each with the locked requirements of one process, as in its image."""
+"""The wheel, and the environments of the images: each has the locked requirements of one process only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import re
 import subprocess
 import sys
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -18,6 +17,7 @@ import pytest
 
 from shared import __version__
 from tests.acceptance import buckets, caller, services
+from tests.images import built
 from tests.stack import built_once, console, nats_server, ses_events, smtp_server, sqs_endpoint
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ HASH: Final = r"--hash=sha256:[0-9a-f]{64}( \\)?"
 
 
 class Installed(NamedTuple):
-    """An environment with the wheel and one of its extras."""
+    """The environment of an image: the package with one of its extras."""
 
     extra: str
     wheel: Path
@@ -59,13 +59,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def environments(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Installed]:
     """Both environments."""
-
-    def build(folder: Path) -> None:
-        with ThreadPoolExecutor() as pool:
-            list(pool.map(install, [Installed(process, wheel, folder / process) for process in PROCESSES]))
-
-    folder = built_once.folder(tmp_path_factory, "environments", build)
-    return {process: Installed(process, wheel, folder / process) for process in PROCESSES}
+    images = built.images(tmp_path_factory)
+    return {process: Installed(process, wheel, images[process].home) for process in PROCESSES}
 
 
 @pytest.fixture(params=PROCESSES)
@@ -151,14 +146,6 @@ async def check(script: str, environment: Mapping[str, str]) -> None:
 def build_wheel(folder: Path) -> None:
     """Build the wheel of this checkout into a folder."""
     pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, ROOT)
-
-
-def install(target: Installed) -> None:
-    """Create the environment: first the locked requirements, by their hashes, then the wheel."""
-    run(sys.executable, "-m", "venv", "--without-pip", target.home)
-    lock = ROOT / f"requirements-{target.extra}.txt"
-    pip("--python", target.python, "install", "--require-hashes", "--requirement", lock)
-    pip("--python", target.python, "install", "--no-deps", target.wheel)
 
 
 def pip(*arguments: str | Path) -> str:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pytest
 
 SEED = 4
-SECONDS = 15.0
+SECONDS = 8.0
 RESTARTS = 3
 
 
@@ -21,7 +21,7 @@ async def test_acknowledged_emails_survive_kills_of_nodes_relays_and_trackers(mo
     monkeypatch.setattr(callers, "LAST_SECONDS", 3.0)  # what is not acknowledged by then is not checked
     result = await experiment.with_keys(SEED, SECONDS, print)
     assert result.problems == []
-    assert result.acknowledged > 100
+    assert result.acknowledged > 50
 
 
 async def test_no_caller_sees_an_error_while_processes_are_replaced() -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import signal
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -17,12 +16,11 @@ from shared import __version__
 from tests.acceptance import services
 from tests.acceptance.buckets import fresh_record
 from tests.charts import chart
-from tests.images import container, replay
-from tests.stack import built_once, nats_server, ses_events, smtp_server, sqs_endpoint
+from tests.images import built, container
+from tests.stack import nats_server, ses_events, smtp_server, sqs_endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from tests.images.replay import Image
 
@@ -34,16 +32,7 @@ DELAYS: Final = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5)
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Image]:
     """Both images."""
-    folder = built_once.folder(tmp_path_factory, "images", build)
-    return {process: replay.image(process, folder / process) for process in chart.PROCESSES}
-
-
-def build(folder: Path) -> None:
-    """Build both images at the same time."""
-    for process in chart.PROCESSES:
-        (folder / process).mkdir()
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(lambda process: replay.build(process, folder / process), chart.PROCESSES))
+    return built.images(tmp_path_factory)
 
 
 @pytest.fixture

@@ -83,7 +83,7 @@ async def test_a_cancelled_handshake_is_closed_at_once(server: ScriptedSmtp, sta
     server.script = always(stage, Deaf("220-go") if stage != "starttls" else Deaf("220 go"))
     task = asyncio.create_task(connector(server, smtp_timeout_seconds=30, **ACCOUNT).connect())
     await until(lambda: server.sessions == 1)
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(0.1)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -107,7 +107,10 @@ async def test_a_tls_handshake_that_stalls_is_closed_at_its_time_limit() -> None
 
 
 @pytest.mark.parametrize("reply", ["221 2.0.0 bye", "500 what", "221-half"])
-async def test_quit_is_over_within_its_time_and_nothing_stays_open(server: ScriptedSmtp, reply: str) -> None:
+async def test_quit_is_over_within_its_time_and_nothing_stays_open(
+    server: ScriptedSmtp, reply: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(smtp_connection, "QUIT_SECONDS", 0.2)
     server.script = always("quit", Deaf(reply))
     connection = await connector(server, **ACCOUNT).connect()
     await connection.send(ENVELOPE, MAIL)
@@ -150,7 +153,7 @@ async def test_refused_logins_leave_no_connections_behind(server: ScriptedSmtp) 
     server.script = always("auth", Deaf("435 4.7.0 Unable to authenticate at present"))
     most = 0
     async with sending(server, connections=20, **ACCOUNT) as sender:
-        mails = asyncio.create_task(sender.try_all(range(40), within=2.0))
+        mails = asyncio.create_task(sender.try_all(range(40), within=1.0))
         while not mails.done():
             most = max(most, server.held_sessions)
             await asyncio.sleep(0.01)
