@@ -125,10 +125,11 @@ class ErrorResponse(msgspec.Struct, frozen=True):
 
 
 class GetEmailStatusRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A query for the record of one email (`email_id`) or the records of a group (`group_id`), but not both.
+    """A query for the record of one email (`email_id`) or the records of a group (`group_id`).
 
     The reply is an EmailRecipientRecord, or an array of them in the order of sending, which `offset` and `limit` page
-    through.
+    through. An `email_id` in capitals or with blanks around it is found. Both ids together are ONLY_ONE_ID, or with
+    STATUS_BY_BOTH_IDS=true the record if it is of that group.
     """
 
     email_id: str | None = None

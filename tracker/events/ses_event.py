@@ -124,10 +124,10 @@ def _email_id(mail: dict[str, Any]) -> str:
     headers = get(mail, "headers")
     for header in headers if isinstance(headers, list) else ():
         if isinstance(header, dict) and text(get(header, "name")).strip().upper() == tracking_id.HEADER:
-            email_id = tracking_id.email_id_of(text(get(header, "value")))
+            email_id = group_index.email_id_of(tracking_id.email_id_of(text(get(header, "value"))))
             if group_index.is_email_id(email_id):
                 return email_id
-    email_id = _tag(mail, "email_id")
+    email_id = group_index.email_id_of(_tag(mail, "email_id"))
     if group_index.is_email_id(email_id):
         return email_id
     if get(mail, "headersTruncated") is True:

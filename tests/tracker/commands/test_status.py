@@ -105,7 +105,7 @@ async def test_a_record_is_printed_field_by_field(operator: Operator, buckets: B
 
 async def test_json_is_the_answer_of_the_tracker(operator: Operator, buckets: Buckets, platform: Platform) -> None:
     email_id = await email(buckets, failed=True, failure={"kind": "complaint"})
-    result = await operator.run("status", email_id, "--json")
+    result = await operator.run("status", f" {email_id.upper()}", "--json")
     assert documents(result) == [await platform.caller.status(email_id=email_id)]
 
 

@@ -179,6 +179,12 @@ def test_the_header_is_found_in_any_case(name: str) -> None:
     assert raw(with_headers(header("x", "From"), header(TRACKING_ID, name))).email_id == EMAIL
 
 
+def test_an_email_id_that_comes_back_in_capitals_is_that_of_the_record() -> None:
+    assert raw(with_headers(header(TRACKING_ID.upper()))).email_id == EMAIL
+    assert raw(with_headers(tags={"email_id": [f" {EMAIL.upper()} "]})).email_id == EMAIL
+    assert raw(with_headers(header("G/Not-a-UUID"))).email_id == "Not-a-UUID"
+
+
 @pytest.mark.parametrize("first", ["", " ", "g/", None, 5, ["g/x"], "g/not a key*", "g/" + "x" * 256, "g/..", "null/"])
 def test_the_first_usable_value_counts(first: object) -> None:
     event = raw(with_headers(header(first), header(TRACKING_ID), header("g/later")))
