@@ -125,10 +125,11 @@ class ErrorResponse(msgspec.Struct, frozen=True):
 
 
 class GetEmailStatusRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A query for the record of one email (`email_id`) or the records of a group (`group_id`), but not both.
+    """A query for the record of one email (`email_id`) or the records of a group (`group_id`).
 
     The reply is an EmailRecipientRecord, or an array of them in the order of sending, which `offset` and `limit` page
-    through.
+    through. An `email_id` in capitals or with blanks around it is found. Both ids together are ONLY_ONE_ID, or with
+    STATUS_BY_BOTH_IDS=true the record if it is of that group.
     """
 
     email_id: str | None = None
@@ -170,15 +171,30 @@ class ClickEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
-    """Why an email failed. `kind` is `bounce` or `complaint`; the other fields are strings of Amazon SES.
+    """Why an email failed. `kind` is `bounce`, `complaint` or `reject`; the other fields are strings of Amazon SES.
 
-    `type` and `sub_type` classify it, such as `Permanent` and `General`; `diagnostic` is the recipient's mail server's
-    own text.
+    `type` and `sub_type` classify it, such as `Permanent` and `General`. `diagnostic` is the own text of the
+    recipient's mail server, such as `smtp; 550 5.1.1 user unknown`; of a reject it is the reason of SES, such as
+    `Bad content`.
     """
 
     kind: str
     type: str | UnsetType = UNSET
     sub_type: str | UnsetType = UNSET
+    diagnostic: str | UnsetType = UNSET
+
+
+class Delay(msgspec.Struct, frozen=True, kw_only=True):
+    """SES could not deliver the email yet, and tries again; the strings are those of Amazon SES.
+
+    `type` classifies the delay, such as `MailboxFull`. `at` is the time of the report, such as `2026-01-02T03:04:05Z`,
+    and `until` the time after which SES gives up. `diagnostic` is the own text of the recipient's mail server, such as
+    `smtp; 452 4.2.2 mailbox full`.
+    """
+
+    type: str | UnsetType = UNSET
+    at: Timestamp
+    until: Timestamp | UnsetType = UNSET
     diagnostic: str | UnsetType = UNSET
 
 
@@ -188,6 +204,10 @@ class EmailRecipientRecord(msgspec.Struct, frozen=True, kw_only=True):
     It is the reply to a status query, and the value under the key `email_id` in the bucket `email-recipients`. `to` and
     `subject` are as the caller gave them. `delivered_at` and `failed_at` are the earliest times, `last_opened_at` and
     `last_clicked_at` the latest. `click_event_ids` is present only in records that the Go service has written to.
+
+    `failure` is the earliest failure. `complained_at` is the earliest complaint, such as `2026-01-02T03:04:05Z`, also
+    after a bounce. `delay` is the latest delay, such as `{"type": "MailboxFull", "at": "2026-01-02T03:04:05Z"}`; it
+    stays after the email was delivered or failed.
     """
 
     email_id: str
@@ -209,6 +229,8 @@ class EmailRecipientRecord(msgspec.Struct, frozen=True, kw_only=True):
     failed: bool = False
     failed_at: Timestamp | UnsetType = UNSET
     failure: Failure | UnsetType = UNSET
+    complained_at: Timestamp | UnsetType = UNSET
+    delay: Delay | UnsetType = UNSET
     tags: dict[str, str] | UnsetType = UNSET
 
 
@@ -261,7 +283,11 @@ class EmailLinkClickedEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EmailFailedEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """Published on EMAIL_FAILED_SUBJECT: the email bounced, or the recipient complained about it (`reason`)."""
+    """Published on EMAIL_FAILED_SUBJECT: the email bounced, the recipient complained about it, or SES rejected it.
+
+    `reason` is `bounce`, `complaint` or `reject`. `failure` has the details of this event, such as
+    `{"kind": "reject", "diagnostic": "Bad content"}`.
+    """
 
     email_id: str
     group_id: str

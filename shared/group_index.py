@@ -25,6 +25,7 @@ LATER_SEGMENT_IDS: Final = 500
 FIRST: Final = 0
 
 _LEGAL_KEY = re.compile(r"[-/_=.a-zA-Z0-9]+")
+_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _UNESCAPED = re.compile(rb"[^-/_a-zA-Z0-9]")
 _FORBIDDEN = re.compile(r"[\r\n\0]")
 _decode_ids = decoding.decoder(tuple[str, ...])
@@ -43,6 +44,12 @@ def is_legal_key(key: str) -> bool:
 def is_email_id(email_id: str) -> bool:
     """Return whether a record can have this id: a legal key of at most 255 characters."""
     return len(email_id) <= MAX_EMAIL_ID_LENGTH and is_legal_key(email_id)
+
+
+def email_id_of(given: str) -> str:
+    """Return an email id as it is stored: without blanks around it, and a UUID in lower case."""
+    email_id = given.strip()
+    return email_id.lower() if _UUID.fullmatch(email_id) else email_id
 
 
 def key_of(group_id: str) -> str:

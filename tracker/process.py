@@ -70,7 +70,7 @@ def prepare(config: TrackerSettings, environ: MutableMapping[str, str], *, creat
             with _in_background(kv_setup.report_unusable(inbox, connection, _optional(config))):
                 async with (
                     _applying_events(life, connection, buckets, config, environ) as receiver,
-                    _answering_queries(life, connection, inbox, buckets, config.max_in_flight),
+                    _answering_queries(life, connection, inbox, buckets, config),
                 ):
                     life.serving()
                     log.info("tracker.serving", extra={"eventing": config.ses_eventing_enabled})
@@ -142,15 +142,16 @@ def _suppress(life: Life, buckets: _Buckets, config: TrackerSettings) -> Suppres
 
 @asynccontextmanager
 async def _answering_queries(
-    life: Life, connection: Connection, inbox: Inbox, buckets: _Buckets, max_in_flight: int
+    life: Life, connection: Connection, inbox: Inbox, buckets: _Buckets, config: TrackerSettings
 ) -> AsyncIterator[None]:
     """Answer queries while the context is open."""
     recipients, index, _ = buckets
     groups = GroupReader(recipients, index)
     follow = partial(StreamFollower, connection, inbox)
-    endpoint = partial(Endpoint, connection, max_in_flight=max_in_flight, spans=life.spans)
+    endpoint = partial(Endpoint, connection, max_in_flight=config.max_in_flight, spans=life.spans)
     async with aclosing(LiveCounts(groups, recipients, index, follow)) as counts:
-        status = EmailStatusHandler(recipients, groups, lambda: connection.max_payload)
+        by_both_ids = config.status_by_both_ids
+        status = EmailStatusHandler(recipients, groups, lambda: connection.max_payload, by_both_ids=by_both_ids)
         analytics = EmailAnalyticsHandler(counts.count)
         async with (
             endpoint(contract.GET_EMAIL_STATUS_SUBJECT, status) as status_endpoint,

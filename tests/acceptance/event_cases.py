@@ -21,6 +21,14 @@ DIAGNOSTIC = "smtp; 550 5.1.1 user unknown"
 HARD_BOUNCE = {"kind": "bounce", "type": "Permanent", "sub_type": "General", "diagnostic": DIAGNOSTIC}
 
 
+DELAY = {
+    "type": "SpamDetected",
+    "at": "2026-01-15T12:01:00Z",
+    "until": "2026-01-16T00:01:00Z",
+    "diagnostic": "smtp; 452 4.2.2 mailbox full",
+}
+
+
 class Sent(NamedTuple):
     """A mail that was already sent."""
 
@@ -64,7 +72,8 @@ def delivered(seconds: int) -> dict[str, Any]:
 
 def failed(seconds: int, failure: dict[str, str]) -> dict[str, Any]:
     """Return the changes by a failure."""
-    return {"failed": True, "failed_at": text(seconds), "failure": failure}
+    complained = {"complained_at": text(seconds)} if failure["kind"] == "complaint" else {}
+    return {"failed": True, "failed_at": text(seconds), "failure": failure, **complained}
 
 
 def opened(*opens: tuple[str, int]) -> dict[str, Any]:
@@ -242,9 +251,29 @@ CASES = [
         _suppressed_complaint,
         failed(3, {"kind": "complaint", "sub_type": "OnAccountSuppressionList"}),
     ),
-    Case("type-DeliveryDelay", _of_type("DeliveryDelay"), {}, ("INFO", "event type 'deliverydelay'")),
+    Case(
+        "complaint-after-bounce",
+        lambda sent: [
+            ses_events.notification(ses_events.bounce(sent.tracking_id, at(2))),
+            ses_events.notification(ses_events.complaint(sent.tracking_id, at(9))),
+        ],
+        failed(2, HARD_BOUNCE) | {"complained_at": text(9)},
+    ),
+    Case(
+        "reject",
+        lambda sent: [ses_events.notification(ses_events.reject(sent.tracking_id, at(-1)))],
+        failed(-1, {"kind": "reject", "diagnostic": "Bad content"}),
+    ),
+    Case(
+        "delay-then-delivery",
+        lambda sent: [
+            ses_events.notification(ses_events.delivery_delay(sent.tracking_id, at(60), "SpamDetected")),
+            ses_events.notification(ses_events.delivery_delay(sent.tracking_id, at(5))),
+            ses_events.notification(ses_events.delivery(sent.tracking_id, at(90))),
+        ],
+        delivered(90) | {"delay": DELAY},
+    ),
     Case("type-RenderingFailure", _of_type("Rendering Failure"), {}, ("INFO", "event type 'rendering failure'")),
-    Case("type-Reject", _of_type("Reject"), {}, ("INFO", "event type 'reject'")),
     Case("type-Subscription", _of_type("Subscription"), {}, ("INFO", "event type 'subscription'")),
     Case("type-null", _of_type(None), {}, ("WARN", "event type ''")),
     Case(

@@ -17,7 +17,7 @@ import pytest
 from tests.acceptance import caller as callers
 from tests.acceptance import event_cases, mails, services
 from tests.acceptance.buckets import fresh_record
-from tests.acceptance.event_cases import HARD_BOUNCE, NOON, Case, Sent, at, delivered, failed, opened, text
+from tests.acceptance.event_cases import DELAY, HARD_BOUNCE, NOON, Case, Sent, at, delivered, failed, opened, text
 from tests.stack import console, ses_events
 from tests.stack import sqs_endpoint as sqs_endpoints
 from tests.stack.waiting import until
@@ -103,6 +103,9 @@ def every_kind(sent: Sent) -> dict[str, str]:
         "click-2": ses_events.click(sent.tracking_id, at(21), "https://lfx.dev/other"),
         "complaint": ses_events.complaint(sent.tracking_id, at(40)),
         "bounce": ses_events.bounce(sent.tracking_id, at(30)),
+        "reject": ses_events.reject(sent.tracking_id, at(35)),
+        "delay": ses_events.delivery_delay(sent.tracking_id, at(60), "SpamDetected"),
+        "delay-before": ses_events.delivery_delay(sent.tracking_id, at(50)),
     }
     return {name: ses_events.notification(event, name) for name, event in events.items()}
 
@@ -112,6 +115,8 @@ EVERY_CHANGE = (
     | opened(("open-1", 10), ("open-2", 20))
     | failed(30, HARD_BOUNCE)
     | {
+        "complained_at": text(40),
+        "delay": DELAY,
         "clicked": True,
         "click_count": 2,
         "click_list": [
@@ -191,6 +196,7 @@ async def test_every_form_of_every_kind_is_read(
         ses_events.click,
         ses_events.bounce,
         ses_events.complaint,
+        ses_events.reject,
     )
     names = list(forms(ses_events.delivery("g/e", NOON), "m"))
     played = []
@@ -238,7 +244,10 @@ async def test_each_new_event_is_pushed_once_and_a_repeat_is_not_pushed(
     async with callers.connected(platform.nats.url) as subscriber:
         pushes = await subscriber.subscribe()
         bodies = every_kind(sent)
-        del bodies["delivery-later"]
+        for later in ("delivery-later", "reject"):
+            del bodies[later]
+        for delay in ("delay-before", "delay"):  # not published
+            await play(sqs_endpoint, bodies.pop(delay))
         await play(sqs_endpoint, *bodies.values(), *bodies.values())
         await play(sqs_endpoint, ses_events.notification(ses_events.delivery(marker.tracking_id, at(5))))
         came = await pushes.wait_for(len(bodies) + 1)

@@ -122,8 +122,8 @@ async def test_each_answer_counts_everything_that_was_written_before_the_questio
 
 @pytest.mark.usefixtures("relay")
 async def test_events_of_a_group_are_in_the_next_answer(caller: Caller, sqs_endpoint: SqsEndpoint) -> None:
-    first, second = [await caller.sent(group_id="events") for _ in range(2)]
-    assert await caller.analytics(group_id="events") == counts("events", 2)
+    first, second, third = [await caller.sent(group_id="events") for _ in range(3)]
+    assert await caller.analytics(group_id="events") == counts("events", 3)
     opened = ses_events.notification(ses_events.open_(f"events/{first}", NOON))
     for body in (
         opened,
@@ -131,11 +131,15 @@ async def test_events_of_a_group_are_in_the_next_answer(caller: Caller, sqs_endp
         ses_events.notification(ses_events.open_(f"events/{first}", NOON + timedelta(hours=1))),
         ses_events.notification(ses_events.delivery(f"events/{first}", NOON)),
         ses_events.notification(ses_events.bounce(f"events/{second}", NOON)),
+        ses_events.notification(ses_events.complaint(f"events/{second}", NOON)),
+        ses_events.notification(ses_events.delivery_delay(f"events/{first}", NOON)),
+        ses_events.notification(ses_events.reject(f"events/{third}", NOON)),
+        ses_events.notification(ses_events.bounce(f"events/{third}", NOON)),
     ):
         sqs_endpoint.send(body)
     await sqs_endpoint.wait_until_empty()
     assert await caller.analytics(group_id="events") == counts(
-        "events", 2, delivered=1, opened=2, unique_opened=1, failed=1
+        "events", 3, delivered=1, opened=2, unique_opened=1, failed=2
     )
 
 

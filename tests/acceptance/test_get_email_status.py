@@ -85,6 +85,20 @@ async def test_id_that_names_nothing_is_not_found(caller: Caller, field: str, wh
     assert await caller.status(**{field: NO_KEYS[what]}) == NOT_FOUND
 
 
+@pytest.mark.parametrize("form", ["{}", " {}", "{}\n", "\t{} "])
+async def test_email_id_in_capitals_or_with_blanks_around_it_is_found(
+    caller: Caller, buckets: Buckets, form: str
+) -> None:
+    email_id = str(uuid.uuid4())
+    await buckets.put_records(fresh_record(email_id, "capitals"), fresh_record("Not-a-UUID", "capitals"))
+    for given in (email_id, email_id.upper(), email_id.title()):
+        assert (await caller.status(email_id=form.format(given)))["email_id"] == email_id
+    assert (await caller.status(email_id=form.format("Not-a-UUID")))["email_id"] == "Not-a-UUID"
+    assert await caller.status(email_id=form.format("NOT-A-UUID")) == NOT_FOUND
+    for other in (f"{{{email_id}}}", f"urn:uuid:{email_id}", email_id.replace("-", "")):
+        assert await caller.status(email_id=form.format(other)) == NOT_FOUND
+
+
 @pytest.mark.usefixtures("relay")
 async def test_fresh_record_is_answered_with_booleans_counts_and_no_nulls(caller: Caller, buckets: Buckets) -> None:
     email_id = await caller.sent(to="Ada <ada@example.com>", subject="Hëllo", group_id="fresh")
@@ -285,6 +299,15 @@ async def test_a_missing_bucket_is_an_internal_error_until_it_is_created_again()
         await tracker.wait_for_log("query.failed", count=6)
         assert len(tracker.logged("query.failed")) == 6
         assert not tracker.logged("request.failed")
+
+
+async def test_with_the_setting_both_ids_get_the_record_of_the_group() -> None:
+    async with services.platform() as platform, services.tracker(platform.nats, STATUS_BY_BOTH_IDS="true"):
+        caller, record = platform.caller, fresh_record("one", "g")
+        await platform.buckets.put_records(record)
+        assert await caller.status(email_id="one", group_id="g") == record
+        assert await caller.status(email_id="one", group_id="other") == NOT_FOUND
+        assert await caller.status(email_id="two", group_id="g") == NOT_FOUND
 
 
 async def test_a_bucket_without_direct_gets_gives_the_same_replies() -> None:

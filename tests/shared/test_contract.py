@@ -145,6 +145,13 @@ SAMPLES: list[tuple[type[msgspec.Struct], dict[str, Any]]] = [
             "failed": True,
             "failed_at": "2025-01-15T12:00:00Z",
             "failure": {"kind": "bounce", "type": "Permanent", "sub_type": "General", "diagnostic": "550 no"},
+            "complained_at": "2025-01-15T13:00:00Z",
+            "delay": {
+                "type": "MailboxFull",
+                "at": "2025-01-15T11:00:00Z",
+                "until": "2025-01-15T23:00:00Z",
+                "diagnostic": "452 full",
+            },
         },
     ),
     (
@@ -178,6 +185,16 @@ SAMPLES: list[tuple[type[msgspec.Struct], dict[str, Any]]] = [
             "reason": "complaint",
             "failed_at": "2025-01-15T12:00:00Z",
             "failure": {"kind": "complaint", "type": "abuse"},
+        },
+    ),
+    (
+        contract.EmailFailedEvent,
+        {
+            "email_id": EMAIL_ID,
+            "group_id": "g",
+            "reason": "reject",
+            "failed_at": "2025-01-15T12:00:00Z",
+            "failure": {"kind": "reject", "diagnostic": "Bad content"},
         },
     ),
 ]

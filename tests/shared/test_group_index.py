@@ -165,6 +165,28 @@ def test_an_email_id_is_a_legal_key_of_at_most_255_characters(email_id: str, *, 
     assert group_index.is_email_id(email_id) is is_one
 
 
+@pytest.mark.parametrize(
+    ("given_id", "email_id"),
+    [
+        (UUID, UUID),
+        (UUID.upper(), UUID),
+        (f" {UUID}\n", UUID),
+        (f"\t\u00a0{UUID.upper()} ", UUID),
+        (f"{UUID[:-1]}F", f"{UUID[:-1]}f"),
+        ("Paged-1", "Paged-1"),
+        (" Paged-1 ", "Paged-1"),
+        (UUID.upper().replace("-", ""), UUID.upper().replace("-", "")),
+        (f"{{{UUID.upper()}}}", f"{{{UUID.upper()}}}"),
+        (f"urn:uuid:{UUID.upper()}", f"urn:uuid:{UUID.upper()}"),
+        (f"{UUID.upper()}\0", f"{UUID.upper()}\0"),
+        (" ", ""),
+        ("", ""),
+    ],
+)
+def test_blanks_around_an_email_id_and_the_case_of_a_uuid_do_not_count(given_id: str, email_id: str) -> None:
+    assert group_index.email_id_of(given_id) == email_id
+
+
 @PROPERTY
 @given(email_ids)
 def test_ids_are_decoded_in_the_order_of_sending(ids: list[str]) -> None:

@@ -119,6 +119,25 @@ def complaint(
     return {"eventType": "Complaint", "mail": mail(tracking_id, at, to=to), "complaint": details}
 
 
+def reject(tracking_id: str, at: datetime, reason: str = "Bad content", *, to: str = RECIPIENT) -> Event:
+    """Return a reject: SES accepted the mail at that time, and found a virus in it. It has no time of its own."""
+    sent = {**mail(tracking_id, at, to=to), "timestamp": timestamp(at)}
+    return {"eventType": "Reject", "mail": sent, "reject": {"reason": reason}}
+
+
+def delivery_delay(tracking_id: str, at: datetime, delay_type: str = "MailboxFull", *, to: str = RECIPIENT) -> Event:
+    """Return a delay: SES could not deliver the mail yet, and tries again for 12 hours."""
+    recipient = {"emailAddress": to, "status": "4.2.2", "diagnosticCode": "smtp; 452 4.2.2 mailbox full"}
+    details = {
+        "timestamp": timestamp(at),
+        "delayType": delay_type,
+        "expirationTime": timestamp(at + timedelta(hours=12)),
+        "reportingMTA": "a8-70.smtp-out.us-west-2.amazonses.com",
+        "delayedRecipients": [recipient],
+    }
+    return {"eventType": "DeliveryDelay", "mail": mail(tracking_id, at, to=to), "deliveryDelay": details}
+
+
 def send(tracking_id: str, at: datetime, *, to: str = RECIPIENT) -> Event:
     """Return a send: SES accepted the mail; no service counts this event."""
     return {"eventType": "Send", "mail": mail(tracking_id, at, to=to), "send": {}}

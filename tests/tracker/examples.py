@@ -19,7 +19,7 @@ GROUP = "invite-batch-abc123"
 TRACKING_ID = f"{GROUP}/{EMAIL}"
 TO = "reader@example.com"
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-FAILURES = ("bounce", "complaint")
+FAILURES = ("bounce", "complaint", "reject")
 
 
 def at(seconds: float) -> datetime:

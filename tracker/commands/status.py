@@ -130,6 +130,10 @@ def _line(record: EmailRecipientRecord) -> str:
 
 
 def _state(record: EmailRecipientRecord) -> str:
+    if record.complained_at:
+        return "complaint"
     if record.failed:
         return record.failure.kind if record.failure else "failed"
-    return "delivered" if record.delivered else "sent"
+    if record.delivered:
+        return "delivered"
+    return "delayed" if record.delay else "sent"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 import msgspec
 
-from shared import contract, decoding
+from shared import contract, decoding, group_index
 from shared.commands import command, formatting
 from shared.commands.command import Failed
 from shared.nats import permissions
@@ -67,7 +67,8 @@ def watch(
       lfx-email-tracker watch --group-id speakers --kind failed
       lfx-email-tracker watch --count 100 --json | jq -r .email_id
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
-    selection = Selection(kinds=frozenset(kinds or KINDS.values()), group_id=group_id, email_id=email_id)
+    wanted = group_index.email_id_of(email_id) if email_id else None
+    selection = Selection(kinds=frozenset(kinds or KINDS.values()), group_id=group_id, email_id=wanted)
     command.run(_watch(selection, count, as_json=as_json))
 
 

@@ -4,20 +4,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
-from shared.contract import ClickEvent, EmailRecipientRecord, Failure, OpenEvent
+from shared.contract import ClickEvent, Delay, EmailRecipientRecord, Failure, OpenEvent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import datetime
 
     from tracker.events.ses_event import EngagementEvent
 
 E = TypeVar("E", OpenEvent, ClickEvent)
+
+NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 
 def apply(record: EmailRecipientRecord, event: EngagementEvent) -> EmailRecipientRecord:
@@ -29,8 +31,12 @@ def apply(record: EmailRecipientRecord, event: EngagementEvent) -> EmailRecipien
             return _opened(record, event)
         case "click":
             return _clicked(record, event)
-        case "bounce" | "complaint":
+        case "bounce" | "reject":
             return _failed(record, event)
+        case "complaint":
+            return _complained(_failed(record, event), event)
+        case "delay":
+            return _delayed(record, event)
 
 
 def _delivered(record: EmailRecipientRecord, event: EngagementEvent) -> EmailRecipientRecord:
@@ -86,9 +92,28 @@ def _failed(record: EmailRecipientRecord, event: EngagementEvent) -> EmailRecipi
     return replace(record, failed=True, failed_at=event.at, failure=failure)
 
 
+def _complained(record: EmailRecipientRecord, event: EngagementEvent) -> EmailRecipientRecord:
+    """Keep the earliest complaint, which an earlier bounce keeps out of `failure`."""
+    if record.complained_at and record.complained_at <= event.at:
+        return record
+    return replace(record, complained_at=event.at)
+
+
+def _delayed(record: EmailRecipientRecord, event: EngagementEvent) -> EmailRecipientRecord:
+    delay = event.delay or Delay(at=event.at)
+    if record.delay and _delay_rank(record.delay) >= _delay_rank(delay):
+        return record
+    return replace(record, delay=delay)
+
+
 def _rank(at: datetime, failure: Failure) -> tuple[datetime, str, str, str, str]:
     """Return the order of failures: the earliest counts; the other fields make the choice the same for all trackers."""
     return at, failure.kind, failure.type or "", failure.sub_type or "", failure.diagnostic or ""
+
+
+def _delay_rank(delay: Delay) -> tuple[datetime, datetime, str, str]:
+    """Return the order of delays: the latest counts; the other fields make the choice the same for all trackers."""
+    return delay.at, delay.until or NEVER, delay.type or "", delay.diagnostic or ""
 
 
 def _merged(

@@ -27,6 +27,7 @@ SUBJECTS: Final = {
     "click": contract.EMAIL_LINK_CLICKED_SUBJECT,
     "bounce": contract.EMAIL_FAILED_SUBJECT,
     "complaint": contract.EMAIL_FAILED_SUBJECT,
+    "reject": contract.EMAIL_FAILED_SUBJECT,
 }
 
 _CREDENTIALS = re.compile(r"//[^/]*@")
@@ -41,9 +42,12 @@ class PushEvents:
         self._connection = connection
 
     async def __call__(self, event: EngagementEvent, record: contract.EmailRecipientRecord) -> None:
-        """Publish the event; `record` is the email's as the event left it."""
+        """Publish the event, except for a delay; `record` is the email's as the event left it."""
+        push = _push(event, record)
+        if push is None:
+            return
         try:
-            await self._connection.publish(SUBJECTS[event.kind], _encode(_push(event, record)))
+            await self._connection.publish(SUBJECTS[event.kind], _encode(push))
         except nats.errors.Error as error:
             log.warning("event.unannounced", extra={"email_id": event.email_id, "error": repr(error)})
 
@@ -52,7 +56,8 @@ async def publish_nothing(_event: EngagementEvent, _record: contract.EmailRecipi
     """Do nothing, in place of `PushEvents`."""
 
 
-def _push(event: EngagementEvent, record: contract.EmailRecipientRecord) -> msgspec.Struct:
+def _push(event: EngagementEvent, record: contract.EmailRecipientRecord) -> msgspec.Struct | None:
+    """Return the push event; None for a delay, which has no subject."""
     email_id, group_id, tags = record.email_id, record.group_id, record.tags
     match event.kind:
         case "delivery":
@@ -71,7 +76,7 @@ def _push(event: EngagementEvent, record: contract.EmailRecipientRecord) -> msgs
                 clicked_at=event.at,
                 tags=tags,
             )
-        case "bounce" | "complaint":
+        case "bounce" | "complaint" | "reject":
             return contract.EmailFailedEvent(
                 email_id=email_id,
                 group_id=group_id,
@@ -80,6 +85,8 @@ def _push(event: EngagementEvent, record: contract.EmailRecipientRecord) -> msgs
                 failure=event.failure or UNSET,
                 tags=tags,
             )
+        case "delay":
+            return None
 
 
 def _bare(link: str) -> str:

@@ -22,13 +22,15 @@ if TYPE_CHECKING:
 _decode = decoding.decoder(EmailRecipientRecord)
 _decode_fields = decoding.decoder(dict[str, Any])
 _decode_raw_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_TIMES = ("delivered_at", "last_opened_at", "last_clicked_at", "failed_at")
+_TIMES = ("delivered_at", "last_opened_at", "last_clicked_at", "failed_at", "complained_at")
 _KNOWN = frozenset(EmailRecipientRecord.__struct_encode_fields__)
 _encode = msgspec.json.Encoder().encode
 
 
 def decode(value: bytes) -> EmailRecipientRecord:
-    """Read a record; counts that an older service left out are taken from the lists, and a time that is none is absent.
+    """Read a record, with the fields that older services left out, and without times that are none.
+
+    Counts are taken from the lists, and the time of a complaint from the failure.
 
     Raises:
         RecordCorrupt: the value is not a record.
@@ -40,6 +42,8 @@ def decode(value: bytes) -> EmailRecipientRecord:
     unknown = {name: UNSET for name in _TIMES if (at := getattr(record, name)) and at < EARLIEST}
     if unknown:
         record = replace(record, **unknown)
+    if record.failure and record.failure.kind == "complaint" and not record.complained_at:
+        record = replace(record, complained_at=record.failed_at)
     opens, clicks = len(record.opened_at_list or ()), len(record.click_list or ())
     if opens > record.open_count or clicks > record.click_count:
         return replace(record, open_count=max(opens, record.open_count), click_count=max(clicks, record.click_count))
@@ -65,7 +69,7 @@ def rewrite(before: bytes, record: EmailRecipientRecord, max_bytes: int) -> byte
 
 
 def fit(record: EmailRecipientRecord, max_bytes: int) -> bytes:
-    """Return the JSON of a record; if it is too long, the oldest opens and clicks go first, then the diagnostic.
+    """Return the JSON of a record; if it is too long, the oldest opens and clicks go first, then the diagnostics.
 
     Raises:
         RecordFull: the JSON is too long even without them.
@@ -82,8 +86,12 @@ def _shortened(record: EmailRecipientRecord, excess: int) -> EmailRecipientRecor
         return _without_oldest(record, excess)
     if record.click_event_ids:
         return replace(record, click_event_ids=UNSET)
+    if record.delay and record.delay.diagnostic:
+        return replace(record, delay=replace(record.delay, diagnostic=UNSET))
     if record.failure and record.failure.diagnostic:
         return replace(record, failure=replace(record.failure, diagnostic=UNSET))
+    if record.delay:
+        return replace(record, delay=UNSET)
     if record.failure and (record.failure.type or record.failure.sub_type):
         return replace(record, failure=replace(record.failure, type=UNSET, sub_type=UNSET))
     raise RecordFull(record.email_id)

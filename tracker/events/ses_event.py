@@ -9,13 +9,13 @@ Source: the Amazon SES Developer Guide, "Contents of event notifications".
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Literal, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from shared import group_index, redaction, tracking_id
-from shared.contract import Failure
+from shared.contract import Delay, Failure
 from tracker.events import envelope, json_fields
 from tracker.events.envelope import NoEvent
 from tracker.events.json_fields import get, mapping, text
@@ -25,25 +25,38 @@ if TYPE_CHECKING:
 
     from tracker.events.envelope import Contents
 
-Kind = Literal["delivery", "open", "click", "bounce", "complaint"]
+Kind = Literal["delivery", "open", "click", "bounce", "complaint", "reject", "delay"]
 
-KINDS: Final[frozenset[str]] = frozenset({"delivery", "open", "click", "bounce", "complaint"})
+KINDS: Final[frozenset[str]] = frozenset(get_args(Kind))
+FAILURES: Final = frozenset({"bounce", "complaint", "reject"})
 RECIPIENTS: Final = {"bounce": "bouncedRecipients", "complaint": "complainedRecipients"}
-DETAIL_TYPES: Final = {
+TYPES: Final[dict[str, Kind]] = {
+    "delivery": "delivery",
+    "open": "open",
+    "click": "click",
+    "bounce": "bounce",
+    "complaint": "complaint",
+    "reject": "reject",
+    "deliverydelay": "delay",
     "emaildelivered": "delivery",
     "emailopened": "open",
     "emailclicked": "click",
     "emailbounced": "bounce",
     "emailcomplaintreceived": "complaint",
+    "emailrejected": "reject",
+    "emaildeliverydelayed": "delay",
 }
-"""For the folded `detail-type` of an event of EventBridge: its kind."""
+"""The kind of an event by its folded type: that of SES, or the `detail-type` of EventBridge."""
+DETAILS: Final[dict[Kind, str]] = {"delay": "deliverydelay"}
+"""The folded name of the object with the details, where it is not the kind."""
 
 
 class EngagementEvent(msgspec.Struct, frozen=True, kw_only=True):
     """An event of one email; `event_id` is the SNS MessageId, `at` in UTC.
 
-    `recipients` are those that a bounce or complaint names; `destination` is the address that the mail was sent to,
-    which forwarding makes another one. `traceparent` names the span that sent the email, where the relay makes traces.
+    A bounce, a complaint and a reject have a `failure`, a delay has a `delay`. `recipients` are those that a bounce or
+    complaint names; `destination` is the address that the mail was sent to, which forwarding makes another one.
+    `traceparent` names the span that sent the email, where the relay makes traces.
     """
 
     kind: Kind
@@ -52,6 +65,7 @@ class EngagementEvent(msgspec.Struct, frozen=True, kw_only=True):
     at: datetime
     link: str = ""
     failure: Failure | None = None
+    delay: Delay | None = None
     recipients: tuple[str, ...] = ()
     destination: tuple[str, ...] = ()
     traceparent: str = ""
@@ -74,14 +88,16 @@ def parse(body: str, *, message_id: str, received_at: datetime) -> EngagementEve
 
 def _event(contents: Contents) -> EngagementEvent:
     kind = _kind(contents)
-    detail, mail = mapping(contents.event.get(kind)), mapping(contents.event.get("mail"))
+    detail, mail = mapping(contents.event.get(DETAILS.get(kind, kind))), mapping(contents.event.get("mail"))
+    at = _time(kind, detail, mail) or contents.sent_at
     return EngagementEvent(
         kind=kind,
         email_id=_email_id(mail),
         event_id=contents.message_id,
-        at=json_fields.time(get(detail, "timestamp")) or contents.sent_at,
+        at=at,
         link=text(get(detail, "link")) if kind == "click" else "",
-        failure=_failure(kind, detail) if kind in RECIPIENTS else None,
+        failure=_failure(kind, detail) if kind in FAILURES else None,
+        delay=_delay(detail, at) if kind == "delay" else None,
         recipients=_recipients(get(detail, RECIPIENTS[kind])) if kind in RECIPIENTS else (),
         destination=_destination(mail) if kind in RECIPIENTS else (),
         traceparent=_tag(mail, "traceparent"),
@@ -90,22 +106,28 @@ def _event(contents: Contents) -> EngagementEvent:
 
 def _kind(contents: Contents) -> Kind:
     named = next(filter(None, (text(contents.event.get(name)) for name in envelope.TYPES)), contents.detail_type)
-    kind = json_fields.folded(named)
-    kind = DETAIL_TYPES.get(kind, kind)
-    if kind not in KINDS:
+    folded = json_fields.folded(named)
+    kind = TYPES.get(folded)
+    if not kind:
         shown = redaction.text(named.strip().lower())[:40]
-        raise NoEvent(f"event type {shown!r}", is_expected=bool(kind))
-    return cast("Kind", kind)
+        raise NoEvent(f"event type {shown!r}", is_expected=bool(folded))
+    return kind
+
+
+def _time(kind: Kind, detail: dict[str, Any], mail: dict[str, Any]) -> datetime | None:
+    """Return the time of an event; a reject has none of its own, so it gets that of the mail."""
+    at = json_fields.time(get(detail, "timestamp"))
+    return json_fields.time(get(mail, "timestamp")) if kind == "reject" and not at else at
 
 
 def _email_id(mail: dict[str, Any]) -> str:
     headers = get(mail, "headers")
     for header in headers if isinstance(headers, list) else ():
         if isinstance(header, dict) and text(get(header, "name")).strip().upper() == tracking_id.HEADER:
-            email_id = tracking_id.email_id_of(text(get(header, "value")))
+            email_id = group_index.email_id_of(tracking_id.email_id_of(text(get(header, "value"))))
             if group_index.is_email_id(email_id):
                 return email_id
-    email_id = _tag(mail, "email_id")
+    email_id = group_index.email_id_of(_tag(mail, "email_id"))
     if group_index.is_email_id(email_id):
         return email_id
     if get(mail, "headersTruncated") is True:
@@ -120,21 +142,36 @@ def _tag(mail: dict[str, Any], name: str) -> str:
     return text(tagged[0] if isinstance(tagged, list) and tagged else tagged)
 
 
-def _failure(kind: str, detail: dict[str, Any]) -> Failure:
+def _failure(kind: Kind, detail: dict[str, Any]) -> Failure:
+    if kind == "reject":
+        return Failure(kind=kind, diagnostic=text(get(detail, "reason")) or UNSET)
     if kind == "complaint":
         return Failure(
             kind=kind,
             type=text(get(detail, "complaintFeedbackType")) or UNSET,
             sub_type=text(get(detail, "complaintSubType")) or UNSET,
         )
-    recipients = get(detail, "bouncedRecipients")
-    first = mapping(recipients[0]) if isinstance(recipients, list) and recipients else {}
     return Failure(
         kind=kind,
         type=text(get(detail, "bounceType")) or UNSET,
         sub_type=text(get(detail, "bounceSubType")) or UNSET,
-        diagnostic=text(get(first, "diagnosticCode")) or UNSET,
+        diagnostic=_diagnostic(get(detail, "bouncedRecipients")),
     )
+
+
+def _delay(detail: dict[str, Any], at: datetime) -> Delay:
+    return Delay(
+        type=text(get(detail, "delayType")) or UNSET,
+        at=at,
+        until=json_fields.time(get(detail, "expirationTime")) or UNSET,
+        diagnostic=_diagnostic(get(detail, "delayedRecipients")),
+    )
+
+
+def _diagnostic(recipients: object) -> str | UnsetType:
+    """Return the text about the first recipient."""
+    first = mapping(recipients[0]) if isinstance(recipients, list) and recipients else {}
+    return text(get(first, "diagnosticCode")) or UNSET
 
 
 def _recipients(listed: object) -> tuple[str, ...]:

@@ -25,11 +25,17 @@ _decode = replies.decoder(contract.GetEmailStatusRequest)
 class EmailStatusHandler:
     """Answers from KV, with at most as many bytes as one reply may have."""
 
-    def __init__(self, recipients: Bucket, groups: GroupReader, max_payload: Callable[[], int]) -> None:
-        """Call `max_payload` for each answer: after a reconnect the server may have another limit."""
+    def __init__(
+        self, recipients: Bucket, groups: GroupReader, max_payload: Callable[[], int], *, by_both_ids: bool = False
+    ) -> None:
+        """Call `max_payload` for each answer: after a reconnect the server may have another limit.
+
+        With `by_both_ids` a query for an email may name the group that the email must belong to.
+        """
         self._recipients = recipients
         self._groups = groups
         self._max_payload = max_payload
+        self._by_both_ids = by_both_ids
         self.results: Counter[str] = Counter()
 
     async def __call__(self, data: bytes, _headers: object = None) -> bytes:
@@ -38,19 +44,21 @@ class EmailStatusHandler:
 
     async def _answer(self, data: bytes) -> bytes:
         request = _decode(data)
-        if request.email_id and request.group_id:
+        if request.email_id and request.group_id and not self._by_both_ids:
             raise Refused(contract.ONLY_ONE_ID)
         if request.email_id:
-            return await self._record(request.email_id)
+            return await self._record(group_index.email_id_of(request.email_id), request.group_id)
         if request.group_id:
             return await self._page(request.group_id, *_bounds(request))
         raise Refused(contract.EMAIL_OR_GROUP_REQUIRED)
 
-    async def _record(self, email_id: str) -> bytes:
+    async def _record(self, email_id: str, group_id: str | None) -> bytes:
         if not group_index.is_email_id(email_id):
             raise KeyMissing(email_id)
-        entry = await self._recipients.get(email_id)
-        return self._checked(records.encode(records.decode(entry.value)), total=1)
+        record = records.decode((await self._recipients.get(email_id)).value)
+        if group_id and record.group_id != group_id:
+            raise KeyMissing(email_id)
+        return self._checked(records.encode(record), total=1)
 
     async def _page(self, group_id: str, offset: int, limit: int | None) -> bytes:
         email_ids = await self._groups.email_ids(group_id)

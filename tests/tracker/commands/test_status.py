@@ -76,6 +76,8 @@ async def test_a_record_is_printed_field_by_field(operator: Operator, buckets: B
         click_list=[{"event_id": "c2", "link": "https://x.org/a", "clicked_at": "2025-01-15T13:00:00Z"}],
         failed=True,
         failure={"kind": "bounce", "type": "Permanent"},
+        complained_at="2025-01-15T14:00:00Z",
+        delay={"type": "MailboxFull", "at": "2025-01-15T10:40:00Z"},
         tags={"campaign": "spring"},
     )
     result = await operator.run("status", email_id)
@@ -93,6 +95,9 @@ async def test_a_record_is_printed_field_by_field(operator: Operator, buckets: B
         "click_list https://x.org/a 2025-01-15T13:00:00Z",
         "failure.kind bounce",
         "failure.type Permanent",
+        "complained_at 2025-01-15T14:00:00Z",
+        "delay.type MailboxFull",
+        "delay.at 2025-01-15T10:40:00Z",
         "tags.campaign spring",
     ):
         assert line in printed
@@ -100,7 +105,7 @@ async def test_a_record_is_printed_field_by_field(operator: Operator, buckets: B
 
 async def test_json_is_the_answer_of_the_tracker(operator: Operator, buckets: Buckets, platform: Platform) -> None:
     email_id = await email(buckets, failed=True, failure={"kind": "complaint"})
-    result = await operator.run("status", email_id, "--json")
+    result = await operator.run("status", f" {email_id.upper()}", "--json")
     assert documents(result) == [await platform.caller.status(email_id=email_id)]
 
 
@@ -124,6 +129,10 @@ async def test_a_group_of_many_pages_is_printed_in_the_order_of_sending(
     [
         ({"delivered": True}, "delivered"),
         ({"delivered": True, "failed": True, "failure": {"kind": "complaint"}}, "complaint"),
+        ({"failed": True, "failure": {"kind": "reject"}}, "reject"),
+        ({"failed": True, "failure": {"kind": "bounce"}, "complained_at": "2025-01-15T12:00:00Z"}, "complaint"),
+        ({"delay": {"at": "2025-01-15T12:00:00Z"}}, "delayed"),
+        ({"delivered": True, "delay": {"at": "2025-01-15T12:00:00Z"}}, "delivered"),
         ({"failed": True}, "failed"),  # by the Go service, which keeps no details
     ],
 )

@@ -96,7 +96,7 @@ async def test_only_selected_events_are_printed_and_counted(nats: NatsServer, cl
 
 
 async def test_one_email_is_watched_by_its_id(nats: NatsServer, client: Client) -> None:
-    async with watching(nats.url, "--email-id", EMAIL, "--count", "1") as process:
+    async with watching(nats.url, "--email-id", f" {EMAIL.upper()}", "--count", "1") as process:
         await publish(client, "clicked", email_id="another")
         await publish(client, "clicked", link="https://x.org/\x1b[2J", clicked_at="2026-01-02T03:04:05Z")
         assert await process.wait() == 0

@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET
 
-from shared.contract import ClickEvent, EmailRecipientRecord, Failure, OpenEvent
+from shared.contract import ClickEvent, Delay, EmailRecipientRecord, Failure, OpenEvent
 from tests.tracker import examples
 from tests.tracker.examples import at, event, record, stored
 from tracker.events import engagement, records, ses_event
@@ -51,7 +51,11 @@ def one_event(draw: st.DrawFn) -> EngagementEvent:
     if kind in examples.FAILURES:
         why = draw(failures)
         changes["failure"] = Failure(kind=kind, type=why.type, sub_type=why.sub_type, diagnostic=why.diagnostic)
-    return event(kind, draw(seconds), draw(ids), **changes)
+    second = draw(seconds)
+    if kind == "delay":
+        until = draw(st.just(UNSET) | seconds.map(at))
+        changes["delay"] = Delay(at=at(second), type=draw(words), until=until, diagnostic=draw(words))
+    return event(kind, second, draw(ids), **changes)
 
 
 @st.composite
@@ -83,7 +87,15 @@ def fields_of_go(draw: st.DrawFn) -> dict[str, object]:
     return fields
 
 
-starts = st.one_of(st.just(record()), fields_of_go().map(lambda fields: records.decode(stored(**fields))))
+@st.composite
+def fields_of_before(draw: st.DrawFn) -> dict[str, object]:
+    """A failed record that was written before complaints had a time of their own."""
+    failure = {"kind": draw(st.sampled_from(["bounce", "complaint"]))}
+    return {"failed": True, "failed_at": draw(seconds.map(stamp)), "failure": failure}
+
+
+older = st.one_of(fields_of_go(), fields_of_before()).map(lambda fields: records.decode(stored(**fields)))
+starts = st.one_of(st.just(record()), older)
 some_events = st.lists(one_event(), max_size=7)
 
 
@@ -145,6 +157,8 @@ def test_no_event_undoes_an_earlier_one(start: EmailRecipientRecord, events: lis
         assert changed.click_count >= known.click_count
         assert not known.delivered_at or changed.delivered_at
         assert not known.failed_at or changed.failed_at
+        assert not known.complained_at or changed.complained_at
+        assert not known.delay or (changed.delay and changed.delay.at >= known.delay.at)
         known = changed
 
 
@@ -176,7 +190,7 @@ def test_an_added_entry_leaves_the_list_sorted_with_each_id_once(
 def test_a_new_record_ends_as_the_rules_for_the_set_of_events_demand(events: list[EngagementEvent]) -> None:
     """The rules once more, for the set of events instead of one by one."""
     of = {kind: [one for one in events if one.kind == kind] for kind in ses_event.KINDS}
-    failed = [*of["bounce"], *of["complaint"]]
+    failed = [*of["bounce"], *of["complaint"], *of["reject"]]
     opens: dict[str, Any] = {}
     clicks: dict[str, Any] = {}
     for one in of["open"]:
@@ -203,10 +217,16 @@ def test_a_new_record_ends_as_the_rules_for_the_set_of_events_demand(events: lis
         last_clicked_at=max((one.at for one in of["click"]), default=UNSET),
         failed=bool(failed),
         failed_at=min((one.at for one in failed), default=UNSET),
+        complained_at=min((one.at for one in of["complaint"]), default=UNSET),
+        delay=max((one.delay for one in of["delay"]), key=by_time, default=UNSET),
     )
     found = after(record(), events)
     assert {**fields(found), "failure": None} == {**fields(expected), "failure": None}
     assert not failed or (found.failure and found.failure.kind == min((one.at, one.kind) for one in failed)[1])
+
+
+def by_time(delay: Any) -> tuple[object, ...]:
+    return delay.at, delay.until or at(-1), delay.type or "", delay.diagnostic or ""
 
 
 def fields(of: EmailRecipientRecord) -> dict[str, object]:
@@ -273,7 +293,64 @@ def test_the_earliest_failure_counts_and_a_bounce_before_a_complaint_of_the_same
     order: tuple[EngagementEvent, ...],
 ) -> None:
     failure = Failure(kind="bounce", type="Transient", sub_type="General", diagnostic="4.2.2")
-    assert after(record(), order) == record(failed=True, failed_at=at(3), failure=failure)
+    assert after(record(), order) == record(failed=True, failed_at=at(3), failure=failure, complained_at=at(3))
+
+
+COMPLAINTS = (event("bounce", 1, "1"), event("complaint", 5, "2"), event("complaint", 7, "3"), event("reject", 2, "4"))
+
+
+@pytest.mark.parametrize("order", list(permutations(COMPLAINTS)))
+def test_the_first_complaint_is_kept_whatever_failed_before_it(order: tuple[EngagementEvent, ...]) -> None:
+    expected = record(failed=True, failed_at=at(1), failure=Failure(kind="bounce"), complained_at=at(5))
+    assert after(record(), order) == expected
+
+
+@pytest.mark.parametrize("known", [{}, {"failure": Failure(kind="bounce")}], ids=["of-go", "bounced"])
+def test_a_complaint_after_a_failure_of_any_service_changes_the_record_once(known: dict[str, Any]) -> None:
+    bounced = record(failed=True, failed_at=at(1), **known)
+    complained = engagement.apply(bounced, event("complaint", 5))
+    assert complained == record(failed=True, failed_at=at(1), complained_at=at(5), **known)
+    assert engagement.apply(complained, event("complaint", 5)) is complained
+    assert engagement.apply(complained, event("complaint", 6, "e2")) is complained
+
+
+def test_the_replay_of_a_complaint_that_was_stored_without_its_time_changes_nothing() -> None:
+    failure = {"kind": "complaint", "type": "abuse"}
+    before = records.decode(stored(failed=True, failed_at=stamp(5), failure=failure))
+    complaint = event("complaint", 5, failure=Failure(kind="complaint", type="abuse"))
+    assert engagement.apply(before, complaint) is before
+    bounced = engagement.apply(before, event("bounce", 1))
+    assert (bounced.failure, bounced.complained_at) == (Failure(kind="bounce"), at(5))
+
+
+def test_a_reject_is_a_failure() -> None:
+    why = Failure(kind="reject", diagnostic="Bad content")
+    changed = after(record(), [event("reject", -2, failure=why), event("bounce", 3)])
+    assert changed == record(failed=True, failed_at=at(-2), failure=why)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_latest_delay_is_kept(order: tuple[int, ...]) -> None:
+    delays = {second: Delay(type="MailboxFull", at=at(second), diagnostic=f"{second}") for second in order}
+    changed = after(record(), [event("delay", second, delay=delays[second]) for second in order])
+    assert changed == record(delay=delays[7])
+    assert after(changed, [event("delay", 7, delay=delays[7]), event("delivery", 9)]).delay == delays[7]
+
+
+@pytest.mark.parametrize("order", [("a", "b"), ("b", "a")])
+def test_of_two_delays_of_one_time_all_trackers_keep_the_same(order: tuple[str, str]) -> None:
+    assert after(record(), [event("delay", 1, delay=Delay(at=at(1), type=one)) for one in order]).delay == Delay(
+        at=at(1), type="b"
+    )
+
+
+def test_a_record_that_the_go_service_rewrote_gets_the_fields_that_it_dropped_from_a_replay() -> None:
+    """The Go service writes only the fields that it knows."""
+    events = [event("bounce", 1), event("complaint", 5, "e2"), event("delay", 0, "e3")]
+    whole = after(record(), events)
+    written = json.loads(records.encode(whole))
+    rewritten = {name: value for name, value in written.items() if name not in {"failure", "complained_at", "delay"}}
+    assert after(records.decode(json.dumps(rewritten).encode()), events) == whole
 
 
 @pytest.mark.parametrize(
@@ -342,7 +419,9 @@ def test_an_event_changes_only_its_own_part(kind: Any) -> None:
         "open": {"opened", "open_count", "opened_at_list", "last_opened_at"},
         "click": {"clicked", "click_count", "click_list", "last_clicked_at"},
         "bounce": {"failed", "failed_at", "failure"},
-        "complaint": {"failed", "failed_at", "failure"},
+        "complaint": {"failed", "failed_at", "failure", "complained_at"},
+        "reject": {"failed", "failed_at", "failure"},
+        "delay": {"delay"},
     }
     before, changed = record(), engagement.apply(record(), event(kind))
     names = {name for name in before.__struct_fields__ if getattr(before, name) != getattr(changed, name)}

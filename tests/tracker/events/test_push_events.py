@@ -93,6 +93,17 @@ async def pushed(subscription: Subscription) -> tuple[str, dict[str, Any]]:
             },
         ),
         (
+            event("reject", 2, failure=Failure(kind="reject", diagnostic="Bad content")),
+            record(failed=True, failed_at=at(2)),
+            "lfx.email-service.email_failed",
+            {
+                **IDS,
+                "reason": "reject",
+                "failed_at": "2026-01-02T03:04:07Z",
+                "failure": {"kind": "reject", "diagnostic": "Bad content"},
+            },
+        ),
+        (
             event("delivery", 2),
             record(delivered=True, delivered_at=at(2), tags={"campaign": "spring"}),
             "lfx.email-service.email_delivered",
@@ -176,6 +187,12 @@ async def test_query_fragment_and_credentials_of_a_link_are_not_published(
         _, payload = await pushed(subscription)
         published[link] = payload["link"]
     assert published == LINKS
+
+
+async def test_a_delay_is_not_published(connection: Connection, subscription: Subscription) -> None:
+    await PushEvents(connection)(event("delay"), record())
+    await PushEvents(connection)(event("open"), record())
+    assert (await pushed(subscription))[0] == "lfx.email-service.email_opened"
 
 
 async def test_an_event_without_subscribers_is_published_without_an_error(connection: Connection) -> None:

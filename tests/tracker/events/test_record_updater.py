@@ -113,7 +113,7 @@ async def test_a_duplicate_writes_nothing(
     assert len(logged(caplog, "event.duplicate")) == 8
 
 
-@pytest.mark.parametrize("later", [event("delivery", 9, "d2"), event("complaint", 9, "b2"), event("open", 5, "o")])
+@pytest.mark.parametrize("later", [event("delivery", 9, "d2"), event("bounce", 9, "b2"), event("open", 5, "o")])
 async def test_an_event_that_changes_nothing_writes_nothing(
     recipients: Bucket, updater: RecordUpdater, later: EngagementEvent
 ) -> None:
@@ -135,6 +135,24 @@ async def test_a_new_event_is_published_once_and_a_replay_never(
     await connection.flush()
     counts = [json.loads(msg.data).get("open_count") for msg in pushed]
     assert counts == [1, 2, None]
+
+
+async def test_a_complaint_after_a_bounce_is_published_once_and_a_delay_never(
+    recipients: Bucket, updater: RecordUpdater, connection: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "tracker")
+    pushed: list[Msg] = []
+    await connection.subscribe("lfx.email-service.*", pushed.append)
+    await recipients.create(EMAIL, records.encode(record()))
+    await updater.apply(EMAIL, [event("delay", 1, "d"), event("bounce", 5, "b")])
+    for _ in range(2):
+        await updater.apply(EMAIL, [event("complaint", 9, "c"), event("complaint", 12, "c2"), event("delay", 1, "d")])
+    await connection.flush()
+    assert [json.loads(msg.data)["reason"] for msg in pushed] == ["bounce", "complaint"]
+    assert [one.__dict__["kind"] for one in logged(caplog, "event.applied")] == ["delay", "bounce", "complaint"]
+    found = await held(recipients)
+    assert (found.failed_at, found.complained_at) == (event("bounce", 5).at, event("complaint", 9).at)
+    assert found.delay
 
 
 async def test_an_event_without_a_record_is_unmatched_and_creates_no_record(
@@ -192,7 +210,7 @@ async def test_tags_and_unknown_fields_of_a_record_of_the_go_service_stay(
     }
     written = stored(delivered=False, opened=False, failed=False, **theirs)
     await recipients.create(EMAIL, written)
-    kinds: tuple[Kind, ...] = ("delivery", "open", "click", "bounce", "complaint")
+    kinds: tuple[Kind, ...] = ("delivery", "open", "click", "bounce", "complaint", "reject", "delay")
     for number, kind in enumerate(kinds):
         assert (await updater.apply(EMAIL, [event(kind, number, f"e{number}")])).verdict is Verdict.SETTLED
     after = json.loads((await recipients.get_from_leader(EMAIL)).value)

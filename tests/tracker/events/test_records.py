@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from shared.contract import ClickEvent, EmailRecipientRecord, Failure, OpenEvent
+from shared.contract import ClickEvent, Delay, EmailRecipientRecord, Failure, OpenEvent
 from tests.tracker.examples import EMAIL, GROUP, TO, at, event, record, stored
 from tracker.errors import RecordCorrupt, RecordFull
 from tracker.events import engagement, records
@@ -109,7 +109,7 @@ def test_a_time_of_the_go_service_is_the_right_instant_to_the_microsecond(text: 
     assert records.decode(stored(sent_at=text)).sent_at == datetime.fromisoformat(instant)
 
 
-@pytest.mark.parametrize("name", ["delivered_at", "last_opened_at", "last_clicked_at", "failed_at"])
+@pytest.mark.parametrize("name", ["delivered_at", "last_opened_at", "last_clicked_at", "failed_at", "complained_at"])
 @pytest.mark.parametrize("text", ["0001-01-01T00:00:00Z", "0001-01-01T00:00:00+14:00", "1970-01-01T00:00:00Z"])
 def test_a_time_that_was_not_set_is_absent(name: str, text: str) -> None:
     before = stored(**{name: text})
@@ -122,9 +122,31 @@ def test_a_delivery_replaces_a_time_that_was_not_set() -> None:
     assert engagement.apply(known, event("delivery", 1)).delivered_at == at(1)
 
 
-@pytest.mark.parametrize("name", ["delivered_at", "opened_at_list", "click_list", "click_event_ids", "failure"])
+OPTIONAL = ("delivered_at", "opened_at_list", "click_list", "click_event_ids", "failure", "complained_at", "delay")
+
+
+@pytest.mark.parametrize("name", OPTIONAL)
 def test_null_means_that_a_field_is_absent(name: str) -> None:
     assert records.decode(stored(**{name: None})) == record()
+
+
+@pytest.mark.parametrize(
+    ("failure", "failed_at", "complained_at"),
+    [
+        ({"kind": "complaint"}, "2026-01-02T03:04:06Z", at(1)),
+        ({"kind": "complaint"}, "0001-01-01T00:00:00Z", UNSET),
+        ({"kind": "complaint"}, None, UNSET),
+        ({"kind": "bounce"}, "2026-01-02T03:04:06Z", UNSET),
+        (None, "2026-01-02T03:04:06Z", UNSET),
+    ],
+)
+def test_a_complaint_that_was_stored_without_its_time_has_that_of_the_failure(
+    failure: object, failed_at: object, complained_at: object
+) -> None:
+    found = records.decode(stored(failed=True, failed_at=failed_at, failure=failure))
+    assert found.complained_at == complained_at
+    kept = {"failed": True, "failed_at": failed_at, "failure": failure, "complained_at": "2026-01-02T03:04:09Z"}
+    assert records.decode(stored(**kept)).complained_at == at(4)
 
 
 @pytest.mark.parametrize("name", ["delivered", "opened", "open_count", "clicked", "click_count", "failed"])
@@ -264,6 +286,8 @@ def test_times_are_written_with_z() -> None:
                 click_list=clicks(3),
                 failed_at=at(4),
                 failure=Failure(kind="bounce", sub_type="General"),
+                complained_at=at(5),
+                delay=Delay(type="MailboxFull", at=at(6), until=at(7.5)),
             )
         )
     )
@@ -274,6 +298,12 @@ def test_times_are_written_with_z() -> None:
     ]
     assert written["failed_at"] == "2026-01-02T03:04:09Z"
     assert written["failure"] == {"kind": "bounce", "sub_type": "General"}
+    assert written["complained_at"] == "2026-01-02T03:04:10Z"
+    assert written["delay"] == {
+        "type": "MailboxFull",
+        "at": "2026-01-02T03:04:11Z",
+        "until": "2026-01-02T03:04:12.500000Z",
+    }
 
 
 def test_a_record_that_fits_is_written_whole() -> None:
@@ -302,7 +332,7 @@ def test_no_more_long_entries_go_after_a_short_one_than_needed() -> None:
     assert found.click_list == listed[2:]
 
 
-@pytest.mark.parametrize("gone", range(6))
+@pytest.mark.parametrize("gone", range(8))
 def test_after_the_lists_the_other_fields_go_in_order(gone: int) -> None:
     failure = Failure(kind="bounce", type="Permanent", sub_type="General", diagnostic="smtp; 550")
     whole = record(
@@ -312,14 +342,18 @@ def test_after_the_lists_the_other_fields_go_in_order(gone: int) -> None:
         failed=True,
         failed_at=at(1),
         failure=failure,
+        complained_at=at(2),
+        delay=Delay(type="MailboxFull", at=at(1), diagnostic="smtp; 452"),
     )
     steps = [
         whole,
         without_opens := replace(whole, opened_at_list=UNSET),
         without_clicks := replace(without_opens, click_list=UNSET),
         without_ids := replace(without_clicks, click_event_ids=UNSET),
-        replace(without_ids, failure=replace(failure, diagnostic=UNSET)),
-        replace(without_ids, failure=Failure(kind="bounce")),
+        short_delay := replace(without_ids, delay=Delay(type="MailboxFull", at=at(1))),
+        short_failure := replace(short_delay, failure=replace(failure, diagnostic=UNSET)),
+        without_delay := replace(short_failure, delay=UNSET),
+        replace(without_delay, failure=Failure(kind="bounce")),
     ]
     sizes = [len(records.encode(step)) for step in steps]
     assert records.fit(whole, sizes[gone]) == records.encode(steps[gone])
@@ -350,13 +384,15 @@ def full_records(draw: st.DrawFn) -> EmailRecipientRecord:
     failure = draw(
         st.one_of(st.just(UNSET), st.builds(Failure, kind=st.just("b"), type=texts, sub_type=texts, diagnostic=texts))
     )
+    delay = draw(st.just(UNSET) | st.builds(Delay, type=texts, at=st.just(at(1)), diagnostic=texts))
     counts = {"open_count": len(opened) + draw(st.integers(0, 10**6)), "click_count": len(clicked)}
-    return record(failure=failure, **counts, **kept)
+    return record(failure=failure, delay=delay, **counts, **kept)
 
 
 def bare(whole: EmailRecipientRecord) -> EmailRecipientRecord:
     failure = Failure(kind=whole.failure.kind) if whole.failure else UNSET
-    return replace(whole, opened_at_list=UNSET, click_list=UNSET, click_event_ids=UNSET, failure=failure)
+    lists = dict.fromkeys(("opened_at_list", "click_list", "click_event_ids"), UNSET)
+    return replace(whole, failure=failure, delay=UNSET, **lists)
 
 
 @PROPERTY

@@ -36,6 +36,8 @@ EVERY_KIND = {
     "click": ses_events.click(TRACKING_ID, AT),
     "bounce": ses_events.bounce(TRACKING_ID, AT),
     "complaint": ses_events.complaint(TRACKING_ID, AT),
+    "reject": ses_events.reject(TRACKING_ID, AT),
+    "delay": ses_events.delivery_delay(TRACKING_ID, AT),
 }
 
 
@@ -177,6 +179,12 @@ def test_the_header_is_found_in_any_case(name: str) -> None:
     assert raw(with_headers(header("x", "From"), header(TRACKING_ID, name))).email_id == EMAIL
 
 
+def test_an_email_id_that_comes_back_in_capitals_is_that_of_the_record() -> None:
+    assert raw(with_headers(header(TRACKING_ID.upper()))).email_id == EMAIL
+    assert raw(with_headers(tags={"email_id": [f" {EMAIL.upper()} "]})).email_id == EMAIL
+    assert raw(with_headers(header("G/Not-a-UUID"))).email_id == "Not-a-UUID"
+
+
 @pytest.mark.parametrize("first", ["", " ", "g/", None, 5, ["g/x"], "g/not a key*", "g/" + "x" * 256, "g/..", "null/"])
 def test_the_first_usable_value_counts(first: object) -> None:
     event = raw(with_headers(header(first), header(TRACKING_ID), header("g/later")))
@@ -314,13 +322,14 @@ def test_a_failure_has_the_address_that_the_mail_was_sent_to(
         assert raw({**event, **changed}).destination == found
 
 
-@pytest.mark.parametrize("kind", ["delivery", "open", "click"])
+@pytest.mark.parametrize("kind", ["delivery", "open", "click", "delay"])
 def test_an_event_other_than_a_failure_has_no_failure(kind: str) -> None:
     assert raw(EVERY_KIND[kind]).failure is None
 
 
 @pytest.mark.parametrize(
-    "event_type", ["DeliveryDelay", "Rendering Failure", "Reject", "Subscription", "Send", "constructor", "O p e n e d"]
+    "event_type",
+    ["Rendering Failure", "RenderingFailure", "Subscription", "Send", "Delay", "constructor", "O p e n e d"],
 )
 def test_an_event_type_that_is_not_counted_is_expected(event_type: str) -> None:
     found = ignored({**EVERY_KIND["delivery"], "eventType": event_type})
@@ -457,6 +466,7 @@ def assert_is_ignored_or_applicable(body: str) -> None:
     assert found.kind in ses_event.KINDS
     assert found.at.utcoffset() == timedelta(0)
     assert (found.failure is not None) == (found.kind in examples.FAILURES)
+    assert (found.delay is not None) == (found.kind == "delay")
     after = engagement.apply(examples.record(), found)
     assert records.decode(records.encode(after)) == after
 

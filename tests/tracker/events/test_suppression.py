@@ -89,6 +89,8 @@ async def listed(suppressions: Bucket, address: str = ADA) -> Suppression | None
         (event("delivery"), False),
         (event("open"), False),
         (event("click"), False),
+        (event("reject", failure=Failure(kind="reject", type="Permanent")), False),
+        (event("delay"), False),
     ],
 )
 def test_only_permanent_bounces_and_complaints_are_a_reason(happened: EngagementEvent, *, counts: bool) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.contract import ClickEvent, Failure, GetEmailEngagementAnalyticsResponse, OpenEvent
+from shared.contract import ClickEvent, Delay, Failure, GetEmailEngagementAnalyticsResponse, OpenEvent
 from tests.tracker.examples import at, record, stored
 from tracker.events import records
 from tracker.queries import counts
@@ -33,6 +33,9 @@ OF_GO = [{"event_id": str(number), "opened_at": "2026-01-02T03:04:05Z"} for numb
         (record(opened=True, open_count=9, opened_at_list=OPENS), RecordCounts(0, 9, 1, 0)),
         (record(opened=True, open_count=9), RecordCounts(0, 9, 1, 0)),
         (record(failed=True, failed_at=at(1), failure=Failure(kind="bounce")), RecordCounts(0, 0, 0, 1)),
+        (record(failed=True, failed_at=at(1), failure=Failure(kind="reject")), RecordCounts(0, 0, 0, 1)),
+        (record(failed=True, failed_at=at(1), complained_at=at(2)), RecordCounts(0, 0, 0, 1)),
+        (record(delay=Delay(at=at(1))), NOTHING),
         (
             record(clicked=True, click_count=4, click_list=(ClickEvent(event_id="e", link="l", clicked_at=at(1)),)),
             NOTHING,

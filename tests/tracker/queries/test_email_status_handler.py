@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Status from a bucket whose records expire. See also tests/acceptance/test_get_email_status.py."""
+"""Status by both ids, and from a bucket whose records expire. See also tests/acceptance/test_get_email_status.py."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from nats.js.api import KeyValueConfig
 
 from shared import contract, group_index
 from shared.kv.bucket import Bucket
-from tests.tracker.examples import EMAIL, record
+from tests.tracker.examples import EMAIL, GROUP, record
 from tracker.events import records
 from tracker.queries.email_status_handler import EmailStatusHandler
 from tracker.queries.group_reader import GroupReader
@@ -23,6 +24,31 @@ if TYPE_CHECKING:
 
 STREAM = f"KV_{contract.EMAIL_RECIPIENTS_BUCKET}"
 RECORD = records.encode(record())
+
+
+OTHER = "0b9f5f53-7f0b-4b52-9f4b-3a4a3c0a8f10"
+
+
+@pytest.mark.parametrize("by_both_ids", [False, True])
+async def test_a_query_by_both_ids_is_answered_only_with_the_setting(
+    recipients: Bucket, index: Bucket, *, by_both_ids: bool
+) -> None:
+    await recipients.create(EMAIL, RECORD)
+    await recipients.create("corrupt", b"{")
+    handler = EmailStatusHandler(recipients, GroupReader(recipients, index), lambda: 10_000, by_both_ids=by_both_ids)
+
+    async def status(email_id: str, group_id: str | None, **page: object) -> Any:
+        return json.loads(await handler(json.dumps({"email_id": email_id, "group_id": group_id, **page}).encode()))
+
+    only_one, not_found, found = {"error": contract.ONLY_ONE_ID}, {"error": contract.NOT_FOUND}, json.loads(RECORD)
+    assert await status(EMAIL, GROUP) == (found if by_both_ids else only_one)
+    assert await status(f" {EMAIL.upper()} ", GROUP, offset=-1) == (found if by_both_ids else only_one)
+    for email_id, group_id in ((EMAIL, "other"), (EMAIL, GROUP.upper()), (EMAIL, "\0"), (OTHER, GROUP), (" ", GROUP)):
+        assert await status(email_id, group_id) == (not_found if by_both_ids else only_one)
+    assert await status("corrupt", GROUP) == ({"error": contract.INTERNAL_ERROR} if by_both_ids else only_one)
+    for no_group in (None, ""):
+        assert await status(EMAIL, no_group) == found
+        assert await status(OTHER, no_group) == not_found
 
 
 async def test_an_expired_record_is_not_found_and_does_not_hide_others(
