@@ -76,6 +76,7 @@ from nats.protocol import parser
 from shared.service.server_addresses import ServerAddresses
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from urllib.parse import ParseResult
 
     from nats.aio.client import Srv
@@ -190,6 +191,16 @@ class ReconnectingClient(Client):
         if not all(title in content for title in CREDENTIALS):
             raise nats.errors.Error(f"nats: {creds} has no user JWT and seed")
         return super()._read_creds_user_jwt(creds)  # type: ignore[no-any-return]
+
+    @property
+    def subscriptions(self) -> Mapping[int, Subscription]:
+        """The subscriptions that have not ended, by the id that the server knows them by."""
+        return self._subs
+
+    async def subscribe_again(self, sid: int) -> None:
+        """Send a subscription that the server may have dropped; one that it still has stays as it was."""
+        if subscription := self._subs.get(sid):
+            await self._send_subscribe(subscription)
 
     async def forget(self, subscription: Subscription) -> None:
         """End a subscription on the current server, and do not subscribe again on the next one."""

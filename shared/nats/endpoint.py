@@ -87,7 +87,9 @@ class Endpoint:
 
     async def __aenter__(self) -> Self:
         """Subscribe."""
-        self._subscription = await self._connection.subscribe(self.subject, self._receive, contract.QUEUE_GROUP)
+        self._subscription = await self._connection.subscribe(
+            self.subject, self._receive, contract.QUEUE_GROUP, required=True
+        )
         await self._connection.flush()
         return self
 

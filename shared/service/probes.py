@@ -27,10 +27,10 @@ READ_BYTES: Final = 4096
 class Probes:
     """Listens on IPv6 and IPv4, as far as the host has them, as long as its context is open."""
 
-    def __init__(self, port: int, is_ready: Callable[[], bool], metrics: Callable[[], bytes] = bytes) -> None:
-        """Call `is_ready` for each request of /readyz, and `metrics` for each request of /metrics."""
+    def __init__(self, port: int, obstacle: Callable[[], str], metrics: Callable[[], bytes] = bytes) -> None:
+        """Call `obstacle` for each request of /readyz, which is 503 with its text unless it is empty; and `metrics`."""
         self._port = port
-        self._is_ready = is_ready
+        self._obstacle = obstacle
         self._metrics = metrics
         self._servers: list[asyncio.Server] = []
 
@@ -81,7 +81,8 @@ class Probes:
             case b"/livez":
                 return 200, b"OK\n"
             case b"/readyz":
-                return (200, b"OK\n") if self._is_ready() else (503, b"not serving, or NATS is not connected\n")
+                obstacle = self._obstacle()
+                return (503, f"{obstacle}\n".encode()) if obstacle else (200, b"OK\n")
             case b"/metrics":
                 return 200, self._metrics()
             case _:

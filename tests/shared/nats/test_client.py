@@ -151,7 +151,7 @@ async def test_a_denied_permission_does_not_end_the_connection(caplog: pytest.Lo
         assert was_never_lost(connected)
     assert [error for error in events(caplog, "nats.denied") if "may not" in error] == [
         "the NATS user may not publish to $KV.b.Secret",
-        "the NATS user may not subscribe to Other.>",
+        "the NATS user may not subscribe to Other.> in the queue group Queue",
     ]
 
 

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 class Listening:
-    """Probes whose readiness a test sets."""
+    """Probes whose obstacle a test sets."""
 
     def __init__(self) -> None:
         self.port = free_port()
-        self.is_ready = False
+        self.obstacle = "NATS is not connected"
 
     async def ask(self, wire: bytes, host: str = "127.0.0.1") -> bytes:
         """Send bytes and return the whole answer."""
@@ -47,14 +47,14 @@ class Listening:
 async def listening() -> AsyncIterator[Listening]:
     """Probes on a free port."""
     one = Listening()
-    async with Probes(one.port, lambda: one.is_ready, lambda: b"emails 1\n"):
+    async with Probes(one.port, lambda: one.obstacle, lambda: b"emails 1\n"):
         yield one
 
 
 async def test_each_path_has_its_answer(listening: Listening) -> None:
     assert await listening.get("/livez") == ("HTTP/1.1 200 OK", b"OK\n")
-    assert (await listening.get("/readyz"))[0] == "HTTP/1.1 503 Service Unavailable"
-    listening.is_ready = True
+    assert await listening.get("/readyz") == ("HTTP/1.1 503 Service Unavailable", b"NATS is not connected\n")
+    listening.obstacle = ""
     assert await listening.get("/readyz?verbose") == ("HTTP/1.1 200 OK", b"OK\n")
     assert await listening.get("/metrics") == ("HTTP/1.1 200 OK", b"emails 1\n")
     assert (await listening.get("/"))[0] == "HTTP/1.1 404 Not Found"
@@ -92,5 +92,5 @@ async def test_a_port_in_use_is_an_error_with_its_number() -> None:
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(SettingsError, match=rf"^PORT: cannot listen on {port}: .* in use$"):
-            async with Probes(port, lambda: True):
+            async with Probes(port, str):
                 pass
