@@ -77,7 +77,8 @@ NUMBERS: Final = (
     f"as long as it reads, at most {log_writer.FLUSH_SECONDS:g} s",
     f"up to {log_writer.QUEUE_BYTES >> 20} MB of lines wait in memory",
     f"at most {live_counts.MAX_EMAILS:,}.",
-    f"At most {probes.MAX_CONNECTIONS} clients are connected to `PORT`, each for {probes.REQUEST_TIMEOUT_SECONDS} seconds",
+    f"At most {probes.MAX_CONNECTIONS} clients are connected to `PORT`",
+    f"each for {probes.REQUEST_TIMEOUT_SECONDS} seconds and with {probes.MAX_HEAD_BYTES >> 10} KB of headers",
     f"it subscribes again every {denied_subscriptions.RETRY_SECONDS:g} seconds",
 )
 

@@ -150,7 +150,7 @@ async def _answering_queries(
     follow = partial(StreamFollower, connection, inbox)
     endpoint = partial(Endpoint, connection, max_in_flight=max_in_flight, spans=life.spans)
     async with aclosing(LiveCounts(groups, recipients, index, follow)) as counts:
-        status = EmailStatusHandler(recipients, groups, lambda: connection.max_payload)
+        status = EmailStatusHandler(recipients, groups, connection.payload_limit)
         analytics = EmailAnalyticsHandler(counts.count)
         async with (
             endpoint(contract.GET_EMAIL_STATUS_SUBJECT, status) as status_endpoint,

@@ -17,8 +17,11 @@ import nats.errors
 from shared import redaction
 from shared.errors import ServiceUnreachable
 from shared.nats import permissions
-from shared.nats.client import CLOSE_TIMEOUT_SECONDS, ReconnectingClient
+from shared.nats.client import ReconnectingClient
 from shared.nats.denied_subscriptions import DeniedSubscriptions
+from shared.nats.payload_limit import PayloadLimit
+from shared.nats.read_receipts import ReadReceipts
+from shared.nats.transport import CLOSE_TIMEOUT_SECONDS
 from shared.service.log import RateLimit
 from shared.service.settings import SettingsError
 
@@ -52,6 +55,8 @@ class Connection:
         """Use a client that is connected, or will be."""
         self._client = client
         self._denied = DeniedSubscriptions(client)
+        self._limit = PayloadLimit(client)
+        self._receipts = ReadReceipts(client)
         self._on_disconnect: list[Callable[[], None]] = []
         self._on_error: list[Callable[[Exception], None]] = []
 
@@ -80,8 +85,12 @@ class Connection:
 
     @property
     def max_payload(self) -> int:
-        """The largest message that the server accepts, headers included, in bytes."""
+        """The largest message that the server accepts, headers included, in bytes, as far as it is known."""
         return int(self._client.max_payload)
+
+    async def payload_limit(self, size: int) -> int:
+        """Return the current `max_payload` for a message of `size` bytes; ask the server if it may matter."""
+        return await self._limit.of(size)
 
     @property
     def server(self) -> str:
@@ -105,12 +114,14 @@ class Connection:
 
     def report_disconnect(self) -> None:
         """Call the callbacks of `on_disconnect`."""
+        self._receipts.disconnected()
         for callback in self._on_disconnect:
             callback()
 
     def report_reconnect(self) -> None:
-        """Try the denied subscriptions again: this server may permit them."""
+        """Note that a server is connected again, which may permit what the last one denied."""
         self._denied.retry_now()
+        self._receipts.reconnected()
 
     def report_error(self, error: Exception) -> None:
         """Note a denied subscription, and call the callbacks of `on_error`."""
@@ -134,6 +145,13 @@ class Connection:
         """
         await self._client.publish(subject, payload, reply, headers)
 
+    async def has_read(self) -> bool:
+        """Return True when the server has read everything that was published; False if the connection was lost before.
+
+        Then it returns when a server is connected again, or after some seconds.
+        """
+        return await self._receipts.has_read()
+
     async def request(self, subject: str, payload: bytes, timeout: float) -> Msg:
         """Send a request as any NATS client does and return the reply; `Inbox` is faster for many of them.
 
@@ -142,6 +160,7 @@ class Connection:
             nats.errors.TimeoutError: there was no reply within `timeout` seconds.
             nats.errors.Error: the message is too large, or the connection is closed.
         """
+        await self.payload_limit(len(payload))
         return await self._client.request(subject, payload, timeout=timeout)
 
     async def subscribe(

@@ -97,7 +97,8 @@ class Inbox:
         assert self._subscription, "entered"
         if denied := self._connection.denial_of(self._subscription):
             raise NotPermitted(str(denied))
-        if len(payload) + HEADER_ROOM_BYTES > self._connection.max_payload:
+        size = len(payload) + HEADER_ROOM_BYTES
+        if size > await self._connection.payload_limit(size):
             raise ValueTooLarge(f"{len(payload)} bytes exceed the server's max_payload")
         self._number += 1
         token = str(self._number)

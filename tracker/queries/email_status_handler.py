@@ -14,7 +14,7 @@ from tracker.queries import replies
 from tracker.queries.replies import Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from shared.kv.bucket import Bucket
     from tracker.queries.group_reader import GroupReader
@@ -25,11 +25,11 @@ _decode = replies.decoder(contract.GetEmailStatusRequest)
 class EmailStatusHandler:
     """Answers from KV, with at most as many bytes as one reply may have."""
 
-    def __init__(self, recipients: Bucket, groups: GroupReader, max_payload: Callable[[], int]) -> None:
-        """Call `max_payload` for each answer: after a reconnect the server may have another limit."""
+    def __init__(self, recipients: Bucket, groups: GroupReader, payload_limit: Callable[[int], Awaitable[int]]) -> None:
+        """Call `payload_limit` with the size of each answer: the server may have another limit than at the start."""
         self._recipients = recipients
         self._groups = groups
-        self._max_payload = max_payload
+        self._payload_limit = payload_limit
         self.results: Counter[str] = Counter()
 
     async def __call__(self, data: bytes, _headers: object = None) -> bytes:
@@ -50,7 +50,7 @@ class EmailStatusHandler:
         if not group_index.is_email_id(email_id):
             raise KeyMissing(email_id)
         entry = await self._recipients.get(email_id)
-        return self._checked(records.encode(records.decode(entry.value)), total=1)
+        return await self._checked(records.encode(records.decode(entry.value)), total=1)
 
     async def _page(self, group_id: str, offset: int, limit: int | None) -> bytes:
         email_ids = await self._groups.email_ids(group_id)
@@ -58,12 +58,12 @@ class EmailStatusHandler:
         reply = b"["
         async for some in self._groups.records(wanted):
             reply += b"".join(records.encode(record) + b"," for record in some)
-            if len(reply) > self._max_payload():  # the other records need not be read
+            if len(reply) > await self._payload_limit(len(reply)):  # the other records need not be read
                 break
-        return self._checked(reply.removesuffix(b",") + b"]", total=len(email_ids))
+        return await self._checked(reply.removesuffix(b",") + b"]", total=len(email_ids))
 
-    def _checked(self, reply: bytes, total: int) -> bytes:
-        if len(reply) > self._max_payload():
+    async def _checked(self, reply: bytes, total: int) -> bytes:
+        if len(reply) > await self._payload_limit(len(reply)):
             raise Refused(contract.RESPONSE_TOO_LARGE, total=total)
         return reply
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from tests.shared.connections import as_user
 from tests.stack import nats_server as servers
-from tests.stack.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -35,17 +34,11 @@ class Permissions:
 
     async def deny(self, *, subscribe: Sequence[str] = (), publish: Sequence[str] = ()) -> None:
         """Deny these subjects, and allow all others; return when the server has loaded it."""
-        loaded = self._loaded()
-        self.server.configure(config(subscribe=subscribe, publish=publish))
-        self.server.reload()
-        await until(lambda: self._loaded() > loaded)
+        await self.server.load(config(subscribe=subscribe, publish=publish))
 
     async def allow(self) -> None:
         """Allow all subjects."""
         await self.deny()
-
-    def _loaded(self) -> int:
-        return self.server.log.count("Reloaded server configuration")
 
 
 def config(*, subscribe: Sequence[str] = (), publish: Sequence[str] = ()) -> str:

@@ -38,7 +38,7 @@ async def test_an_expired_record_is_not_found_and_does_not_hide_others(
         while (await js.stream_info(STREAM)).state.last_seq < 4:  # the marker that the server leaves
             await asyncio.sleep(0.05)
     await index.create("g", group_index.encode(["expired", "corrupt", EMAIL]))
-    handler = EmailStatusHandler(recipients, GroupReader(recipients, index), lambda: connection.max_payload)
+    handler = EmailStatusHandler(recipients, GroupReader(recipients, index), connection.payload_limit)
 
     async def status(**request: str) -> Any:
         return json.loads(await handler(json.dumps(request).encode()))
