@@ -69,7 +69,7 @@ import re
 import ssl
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from urllib.parse import unquote
 
 import nats.errors
@@ -88,6 +88,15 @@ if TYPE_CHECKING:
 
 Order = Literal["INFO first", "TLS first"]
 Server = tuple[str, int]
+
+
+class Tls(NamedTuple):
+    """The context, the name in the certificate, and whether the server begins with TLS."""
+
+    context: ssl.SSLContext
+    name: str
+    is_first: bool
+
 
 INFO_SECONDS: Final = 1.0  # of silence, after which a client with a tls:// URL begins the handshake
 WHITESPACE: Final = " \t\n\r\v\f"
@@ -117,11 +126,20 @@ class ReconnectingClient(Client):
         """Address and port of the connected server.
 
         Raises:
-            OSError: the server is not connected, or sends INFO only after the TLS handshake.
+            OSError: the server is not connected.
         """
-        if not isinstance(self._transport, Transport) or self.options["tls_handshake_first"]:
-            raise OSError("no server, or one that begins with TLS")
+        if not isinstance(self._transport, Transport):
+            raise OSError("no server")
         return self._transport.peer
+
+    @property
+    def tls(self) -> Tls | None:
+        """How the connected server uses TLS; None if it does not."""
+        context = self._transport.tls_context if isinstance(self._transport, Transport) else None
+        if not (context and self._current_server):
+            return None
+        name = self._current_server.tls_name or self._current_server.uri.hostname or ""
+        return Tls(context, name, bool(self.options["tls_handshake_first"]))
 
     def limit_payload(self, max_payload: int) -> None:
         """Set the size of a message that the server accepts now, in general."""

@@ -16,7 +16,7 @@ import msgspec
 from shared import decoding
 
 if TYPE_CHECKING:
-    from shared.nats.client import ReconnectingClient
+    from shared.nats.client import ReconnectingClient, Server, Tls
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class PayloadLimit:
         pause = UNKNOWN_SECONDS
         try:
             async with asyncio.timeout(GREETING_SECONDS):
-                line = await _first_line(*self._client.peer)
+                line = await _first_line(self._client.peer, self._client.tls)
             self._client.limit_payload(_decode(line.removeprefix(INFO)).max_payload)
             pause = FRESH_SECONDS
         except (OSError, ValueError, decoding.Malformed, TimeoutError) as error:
@@ -69,14 +69,18 @@ class PayloadLimit:
         self._next_at = asyncio.get_running_loop().time() + pause
 
 
-async def _first_line(host: str, port: int) -> bytes:
-    """Connect, and return the first line.
+async def _first_line(server: Server, tls: Tls | None) -> bytes:
+    """Connect, and return the first line. The handshake is completed, since a server logs one that is not.
 
     Raises:
+        OSError: there was no connection, or no handshake.
         ValueError: the line is too long.
     """
-    reader, writer = await asyncio.open_connection(host, port, limit=MAX_GREETING_BYTES)
+    reader, writer = await asyncio.open_connection(*server, limit=MAX_GREETING_BYTES)
     try:
-        return await reader.readline()
+        line = b"" if tls and tls.is_first else await reader.readline()
+        if tls:
+            await writer.start_tls(tls.context, server_hostname=tls.name)
+        return line or await reader.readline()
     finally:
-        writer.transport.abort()
+        writer.close()  # after the rest of the handshake was sent
