@@ -9,7 +9,9 @@ subscription, and does not restore it when the permission is granted again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import random
 from typing import TYPE_CHECKING, Final
 
 from shared.service.log import RateLimit
@@ -28,7 +30,6 @@ log = logging.getLogger(__name__)
 RETRY_SECONDS: Final = 2.0
 FLUSH_SECONDS: Final = 5
 DISCOVERY: Final = "$SRV."  # only `nats micro` needs these subjects: a user may be without them
-DISCOVERY_RETRY_ROUNDS: Final = 5  # a server logs each try
 DISCOVERY_LOG_SECONDS: Final = 10
 
 
@@ -80,19 +81,17 @@ class DeniedSubscriptions:
         self._retrying.cancel()
 
     async def _retry(self) -> None:
-        number = 0
         while self._denials:
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(RETRY_SECONDS):
                     await self._connected.wait()
-            except TimeoutError:
-                number += 1
             self._connected.clear()
             self._forget_ended()
-            with_discovery = number % DISCOVERY_RETRY_ROUNDS == 0
-            await self._try_again(
-                {sid for sid, denial in self._denials.items() if with_discovery or not is_of_discovery(denial)}
-            )
+            discovery = [sid for sid, denial in self._denials.items() if is_of_discovery(denial)]
+            one = random.sample(discovery, min(1, len(discovery)))  # of many: a server logs each try
+            await self._try_again(self._denials.keys() - discovery | set(one))
+            if not self._denials.keys() >= set(one):
+                await self._try_again(self._denials.keys() & discovery)
 
     async def _try_again(self, tried: Iterable[int]) -> None:
         """Subscribe again. The server reports each denial before it answers the flush."""

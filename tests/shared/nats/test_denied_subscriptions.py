@@ -144,16 +144,16 @@ async def test_replies_are_sent_again_after_their_subjects_were_revoked_and_gran
 
 
 async def test_discovery_is_answered_again_and_its_denial_is_no_obstacle(
-    permissions: Permissions, ours: Connection, caller: Client, monkeypatch: pytest.MonkeyPatch
+    permissions: Permissions, ours: Connection, caller: Client
 ) -> None:
-    monkeypatch.setattr(denied_subscriptions, "DISCOVERY_RETRY_ROUNDS", 2)
     async with Endpoint(ours, SUBJECT, echo, max_in_flight=1) as endpoint, Discovery(ours, "tests", "", [endpoint]):
         await permissions.deny(subscribe=["$SRV.>"])
-        await until(lambda: permissions.server.log.count("Subscription Violation"), (18).__le__)
+        await until(lambda: permissions.server.log.count("Subscription Violation"), (11).__le__)
         assert not ours.obstacle
         assert not await answers(caller, "$SRV.PING.tests")
         await permissions.allow()
         await until(lambda: answers(caller, "$SRV.PING.tests"))
+        await until(lambda: answers(caller, "$SRV.STATS"))
         assert json.loads((await caller.request("$SRV.INFO.tests", b"", timeout=5)).data)["name"] == "tests"
 
 
