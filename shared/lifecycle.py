@@ -61,10 +61,13 @@ class Life:
         return b"".join(metrics() for metrics in self._metrics)
 
     @property
-    def is_ready(self) -> bool:
-        """Whether /readyz is 200: the process serves, is not stopping, and NATS is connected."""
-        is_serving = self.is_serving and not self.stopping.is_set()
-        return is_serving and self.connection is not None and self.connection.connected
+    def obstacle(self) -> str:
+        """Why /readyz is 503; empty while the process serves and NATS passes it its requests."""
+        if self.stopping.is_set():
+            return "stopping"
+        if self.connection is None:
+            return "NATS is not connected"
+        return self.connection.obstacle or ("" if self.is_serving else "not serving yet")
 
 
 def run(name: str, settings: ProcessSettings, serve: Serve, environ: Mapping[str, str]) -> int:
@@ -96,7 +99,7 @@ async def _live(life: Life, name: str, settings: ProcessSettings, serve: Serve, 
         try:
             tracing = _tracing(environ, name)
             life.spans = tracing or NO_SPANS
-            async with Probes(settings.port, lambda: life.is_ready, life.metrics):
+            async with Probes(settings.port, lambda: life.obstacle, life.metrics):
                 await _until_stopped(life, _connect_and_serve(life, name, settings, serve), settings)
         except (SettingsError, StoreUnavailable, OSError) as error:
             advice = error.advice if isinstance(error, StoreUnavailable) else ""

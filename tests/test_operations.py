@@ -20,7 +20,8 @@ from relay import errors
 from relay.records import record_writer
 from relay.smtp import pool as smtp_pool
 from shared import contract
-from shared.service import log, log_writer
+from shared.nats import denied_subscriptions
+from shared.service import log, log_writer, probes
 from tests import operations_page as page
 from tests.acceptance import services
 from tests.acceptance.caller import SEND_EMAIL
@@ -76,6 +77,9 @@ NUMBERS: Final = (
     f"as long as it reads, at most {log_writer.FLUSH_SECONDS:g} s",
     f"up to {log_writer.QUEUE_BYTES >> 20} MB of lines wait in memory",
     f"at most {live_counts.MAX_EMAILS:,}.",
+    f"At most {probes.MAX_CONNECTIONS} clients are connected to `PORT`",
+    f"each for {probes.REQUEST_TIMEOUT_SECONDS} seconds and with {probes.MAX_HEAD_BYTES >> 10} KB of headers",
+    f"it subscribes again every {denied_subscriptions.RETRY_SECONDS:g} seconds",
 )
 
 

@@ -151,7 +151,7 @@ async def _answering_queries(
     endpoint = partial(Endpoint, connection, max_in_flight=config.max_in_flight, spans=life.spans)
     async with aclosing(LiveCounts(groups, recipients, index, follow)) as counts:
         by_both_ids = config.status_by_both_ids
-        status = EmailStatusHandler(recipients, groups, lambda: connection.max_payload, by_both_ids=by_both_ids)
+        status = EmailStatusHandler(recipients, groups, connection.payload_limit, by_both_ids=by_both_ids)
         analytics = EmailAnalyticsHandler(counts.count)
         async with (
             endpoint(contract.GET_EMAIL_STATUS_SUBJECT, status) as status_endpoint,

@@ -139,8 +139,8 @@ async def connected(name: str) -> AsyncIterator[caller.Caller]:
 
 @contextmanager
 def _log_on_standard_error() -> Iterator[None]:
-    """Show warnings, and also that the connection to NATS was lost or restored."""
-    handler, of_nats = _StandardErrorHandler(logging.INFO), logging.getLogger(connection.__name__)
+    """Show warnings, and also that the connection to NATS or a permission was lost or restored."""
+    handler, of_nats = _StandardErrorHandler(logging.INFO), logging.getLogger(connection.__package__)
     logging.getLogger().addHandler(handler)
     of_nats.setLevel(logging.INFO)
     try:

@@ -8,6 +8,7 @@ The bucket's configuration is kept for a while, and asked for again after any an
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -86,6 +87,7 @@ class Bucket:
     async def _config(self) -> StreamConfig:
         if self._known_config and time.monotonic() < self._known_until:
             return self._known_config
+        await self._connection.payload_limit(sys.maxsize)  # the other limit of a value
         return (await self.info()).config
 
     async def get(self, key: str) -> Entry:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Self
 import msgspec
 import nats.errors
 
-from shared.errors import StoreUnavailable
+from shared.errors import NotPermitted, StoreUnavailable
 from shared.kv import jetstream
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ class BucketScan:
 
         Raises:
             StoreUnavailable: the bucket does not exist, or there was no answer.
+            NotPermitted: the server denies the messages.
         """
         self._connection.on_disconnect(self._lose)
         self._subscription = await self._connection.subscribe(self._reply_to, self._receive)
@@ -78,6 +79,8 @@ class BucketScan:
         created = jetstream.decode_consumer(reply.data)
         if created.error:
             raise StoreUnavailable(f"consumer of {self._stream}: {created.error.description}")
+        if denied := self._connection.denial_of(self._subscription):
+            raise NotPermitted(str(denied))
         self._consumer, self._left = created.name, created.num_pending
         return self
 

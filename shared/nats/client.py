@@ -15,7 +15,7 @@ _parse_server_uri       User and password in a URL are not percent-decoded.
                         test_user_and_password_of_the_url_are_sent_decoded; nats-architecture-and-design#123
 _connect_to_server      The socket and the tasks of a failed handshake stay, and disturb the next connection.
                         test_failed_attempts_to_connect_leave_no_sockets_or_tasks; not reported yet
-_Transport.connect      With uvloop, a name is connected at its first address only if that does not answer (RFC 8305).
+Transport.connect       With uvloop, a name is connected at its first address only if that does not answer (RFC 8305).
                         test_a_dead_address_of_a_name_does_not_hide_the_others; not reported yet
 _process_connect_init   Some errors of a handshake end all attempts to connect.
                         test_a_connection_comes_back_after_another_program_used_the_port; not reported yet
@@ -23,7 +23,11 @@ _process_connect_init   Some errors of a handshake end all attempts to connect.
                         test_a_tls_url_connects_in_each_order_of_the_server; #511
                         A PING from before a reconnect is sent after it, and its PONG answers a later flush.
                         test_a_ping_from_before_a_reconnect_is_not_sent_after_it; not reported yet
-_process_info           A tls:// URL connects to a server without TLS.
+                        A message that is too large for the next server makes that one close the connection.
+                        test_a_message_that_waits_and_is_too_large_for_the_next_server_is_dropped; not reported yet
+_process_info           The limit for messages that an INFO reports later is ignored.
+                        test_the_limit_of_a_later_info_is_used; not reported yet
+                        A tls:// URL connects to a server without TLS.
                         test_a_tls_url_sends_no_password_to_a_server_without_tls; not reported yet
                         Servers of a cluster are listed twice, and without the credentials of the URL.
                         test_each_server_of_a_cluster_is_known_once_with_its_credentials; not reported yet
@@ -49,11 +53,11 @@ _process_err            Expired or revoked credentials and other errors close th
                         test_credentials_that_expire_are_read_again; #1019
                         The error is in lower case, also a denied subject.
                         test_a_denied_permission_does_not_end_the_connection; not reported yet
-_Transport.readline     Returns INFO, which was read to see how the server begins.
+Transport.readline      Returns INFO, which was read to see how the server begins.
                         test_a_tls_url_connects_in_each_order_of_the_server; #511
-_Transport.writelines   Writing to a closed socket raises TypeError, in asyncio of Python 3.12 and 3.13 only.
+Transport.writelines    Writing to a closed socket raises TypeError, in asyncio of Python 3.12 and 3.13 only.
                         With Python 3.12: test_a_silent_server_is_left_after_unanswered_pings; python/cpython#136234
-_Transport.wait_closed  It waits without limit for a silent server to read the rest of the buffer.
+Transport.wait_closed   It waits without limit for a silent server to read the rest of the buffer.
                         test_a_silent_server_is_left_after_unanswered_pings; #671
 ======================  ==============================================================================================
 """
@@ -65,17 +69,18 @@ import re
 import ssl
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from urllib.parse import unquote
 
 import nats.errors
 from nats.aio.client import DEFAULT_BUFFER_SIZE, PING_PROTO, Client
-from nats.aio.transport import TcpTransport
 from nats.protocol import parser
 
+from shared.nats.transport import Transport
 from shared.service.server_addresses import ServerAddresses
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from urllib.parse import ParseResult
 
     from nats.aio.client import Srv
@@ -84,7 +89,15 @@ if TYPE_CHECKING:
 Order = Literal["INFO first", "TLS first"]
 Server = tuple[str, int]
 
-CLOSE_TIMEOUT_SECONDS: Final = 2
+
+class Tls(NamedTuple):
+    """The context, the name in the certificate, and whether the server begins with TLS."""
+
+    context: ssl.SSLContext
+    name: str
+    is_first: bool
+
+
 INFO_SECONDS: Final = 1.0  # of silence, after which a client with a tls:// URL begins the handshake
 WHITESPACE: Final = " \t\n\r\v\f"
 CRLF: Final = b"\r\n"
@@ -106,6 +119,33 @@ class ReconnectingClient(Client):
         super().__init__()
         self.addresses: dict[Server, ServerAddresses] = {}
         self.orders: dict[Server, Order] = {}
+        self._own_max_payload = 0  # if the server's limit for this user is lower than that for all
+
+    @property
+    def peer(self) -> Server:
+        """Address and port of the connected server.
+
+        Raises:
+            OSError: the server is not connected.
+        """
+        if not isinstance(self._transport, Transport):
+            raise OSError("no server")
+        return self._transport.peer
+
+    @property
+    def tls(self) -> Tls | None:
+        """How the connected server uses TLS; None if it does not."""
+        context = self._transport.tls_context if isinstance(self._transport, Transport) else None
+        if not (context and self._current_server):
+            return None
+        name = self._current_server.tls_name or self._current_server.uri.hostname or ""
+        return Tls(context, name, bool(self.options["tls_handshake_first"]))
+
+    def limit_payload(self, max_payload: int) -> None:
+        """Set the size of a message that the server accepts now, in general."""
+        if max_payload == self._own_max_payload:
+            self._own_max_payload = 0
+        self._max_payload = min(max_payload, self._own_max_payload or max_payload)
 
     @staticmethod
     def _parse_server_uri(connect_url: str) -> ParseResult:
@@ -119,17 +159,17 @@ class ReconnectingClient(Client):
         for task in (self._reading_task, self._ping_interval_task, self._flusher_task):
             if task:
                 task.cancel()
-        if isinstance(self._transport, _Transport):
+        if isinstance(self._transport, Transport):
             self._transport.abort()
         s.last_attempt = time.monotonic()
         host, port = s.uri.hostname or "", s.uri.port or 0
         addresses = self.addresses.setdefault((host, port), ServerAddresses(host, port))
-        self._transport = _Transport(addresses)
+        self._transport = Transport(addresses)
         await self._transport.connect(s.uri, DEFAULT_BUFFER_SIZE, self.options["connect_timeout"])
 
     async def _process_connect_init(self) -> None:
         """Raise every error of a handshake as one after which nats-py tries again."""
-        assert isinstance(self._transport, _Transport), "connected"
+        assert isinstance(self._transport, Transport), "connected"
         addresses, address = self._transport.addresses, self._transport.address
         addresses.suspect(address)  # until it has answered: the next attempt prefers another one
         try:
@@ -140,8 +180,11 @@ class ReconnectingClient(Client):
             raise nats.errors.Error(f"nats: handshake failed: {error!r}") from error
         addresses.trust(address)
         self._pending = [
-            command for command in self._pending if command is not PING_PROTO
-        ]  # their PONGs would answer later flushes
+            command
+            for command in self._pending
+            if command is not PING_PROTO  # its PONG would answer a later flush
+            and payload_bytes(command) <= self._max_payload  # else this server would close the connection
+        ]
 
     async def _greet(self) -> None:
         """Exchange INFO and CONNECT; remember of each server whether it begins with INFO or with TLS.
@@ -149,7 +192,7 @@ class ReconnectingClient(Client):
         An attempt that began with TLS and got no INFO may have met a server that was only slow: the next one waits.
         """
         assert self._current_server, "connected"
-        assert isinstance(self._transport, _Transport), "connected"
+        assert isinstance(self._transport, Transport), "connected"
         uri = self._current_server.uri
         server = uri.hostname or "", uri.port or 0
         order = self.orders.pop(server, None)
@@ -176,6 +219,7 @@ class ReconnectingClient(Client):
                 raise nats.errors.Error("nats: the URL asks for TLS, and the server offers none")
             info["tls_required"] = True
         await super()._process_info(info, initial_connection)
+        self._note_max_payload(info, initial_connection=initial_connection)
         user_info, at, _ = self._current_server.uri.netloc.rpartition("@")
         known: dict[tuple[str | None, int | None], Srv] = {}
         for server in self._server_pool:
@@ -184,12 +228,28 @@ class ReconnectingClient(Client):
             known.setdefault((server.uri.hostname, server.uri.port), server)
         self._server_pool[:] = known.values()
 
+    def _note_max_payload(self, info: dict[str, Any], *, initial_connection: bool) -> None:
+        """Note the limit; the INFO after the first one has that of the user."""
+        limit = info.get("max_payload", self._max_payload)
+        self._own_max_payload = 0 if initial_connection or limit >= self._max_payload else limit
+        self._max_payload = limit
+
     def _read_creds_user_jwt(self, creds: Any) -> bytearray:
         """Refuse a credentials file without a JWT or seed."""
         content = Path(creds).read_bytes()
         if not all(title in content for title in CREDENTIALS):
             raise nats.errors.Error(f"nats: {creds} has no user JWT and seed")
         return super()._read_creds_user_jwt(creds)  # type: ignore[no-any-return]
+
+    @property
+    def subscriptions(self) -> Mapping[int, Subscription]:
+        """The subscriptions that have not ended, by the id that the server knows them by."""
+        return self._subs
+
+    async def subscribe_again(self, sid: int) -> None:
+        """Send a subscription that the server may have dropped; one that it still has stays as it was."""
+        if subscription := self._subs.get(sid):
+            await self._send_subscribe(subscription)
 
     async def forget(self, subscription: Subscription) -> None:
         """End a subscription on the current server, and do not subscribe again on the next one."""
@@ -236,6 +296,10 @@ class ReconnectingClient(Client):
             raise asyncio.CancelledError
         return flushed
 
+    async def ping(self, answered: asyncio.Future[bool]) -> None:
+        """Send a PING after everything that was published; its PONG sets the result True."""
+        await self._send_ping(answered)
+
     async def _send_ping(self, future: asyncio.Future[Any] | None = None) -> None:
         """Send a PING after the messages that wait to be sent."""
         self._pongs.append(asyncio.get_running_loop().create_future() if future is None else future)
@@ -261,49 +325,8 @@ class ReconnectingClient(Client):
         await self._process_op_err(error)
 
 
-class _Transport(TcpTransport):
-    """A transport that writes nothing to a closed socket, and closes within a time limit."""
-
-    def __init__(self, addresses: ServerAddresses) -> None:
-        super().__init__()
-        self.addresses = addresses
-        self.address = ""
-        self.greeting: bytes | None = None
-
-    async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:  # noqa: ARG002 - nats-py's signature
-        """Connect to the first address of the server's name that accepts a connection."""
-        async with asyncio.timeout(connect_timeout):
-            sock, self.address = await self.addresses.connect()
-        reader, writer = await asyncio.open_connection(sock=sock, limit=buffer_size)
-        self._bare_io_reader = self._io_reader = reader
-        self._bare_io_writer = self._io_writer = writer
-
-    async def has_greeted(self, seconds: float) -> bool:
-        """Return whether the server sends a line, or closes the connection, within a time."""
-        try:
-            async with asyncio.timeout(seconds):
-                self.greeting = await super().readline()
-        except TimeoutError:
-            return False
-        return True
-
-    async def readline(self) -> bytes:
-        """Return the next line; first the one that `has_greeted` read."""
-        greeting, self.greeting = self.greeting, None
-        return await super().readline() if greeting is None else greeting
-
-    def writelines(self, payload: list[bytes]) -> None:
-        """Write, unless the socket is closed."""
-        if self._io_writer and not self._io_writer.transport.is_closing():
-            super().writelines(payload)
-
-    async def wait_closed(self) -> None:
-        try:
-            async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
-                await TcpTransport.wait_closed(self)
-        except TimeoutError:
-            self.abort()
-
-    def abort(self) -> None:
-        if self._io_writer:
-            self._io_writer.transport.abort()
+def payload_bytes(command: bytes) -> int:
+    """Return the size of the message that a command publishes, with its headers; 0 for other commands."""
+    if not command.startswith((b"PUB ", b"HPUB ")):
+        return 0
+    return int(command[: command.index(CRLF)].rpartition(b" ")[2])

@@ -17,7 +17,11 @@ import nats.errors
 from shared import redaction
 from shared.errors import ServiceUnreachable
 from shared.nats import permissions
-from shared.nats.client import CLOSE_TIMEOUT_SECONDS, ReconnectingClient
+from shared.nats.client import ReconnectingClient
+from shared.nats.denied_subscriptions import DeniedSubscriptions
+from shared.nats.payload_limit import PayloadLimit
+from shared.nats.read_receipts import ReadReceipts
+from shared.nats.transport import CLOSE_TIMEOUT_SECONDS
 from shared.service.log import RateLimit
 from shared.service.settings import SettingsError
 
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
     from nats.aio.subscription import Subscription
     from nats.js import JetStreamContext
 
+    from shared.nats.permissions import Denial
     from shared.service.settings import NatsSettings
 
 log = logging.getLogger(__name__)
@@ -39,7 +44,7 @@ RECONNECT_WAIT_SECONDS: Final = 1
 CONNECT_TIMEOUT_SECONDS: Final = 5
 FLUSH_TIMEOUT_SECONDS: Final = 5
 ERROR_LOG_SECONDS: Final = 10
-DISCOVERY: Final = "$SRV."  # only `nats micro` needs these subjects, so their denial is not logged as an error
+DENIED_LINES: Final = 5  # in ERROR_LOG_SECONDS
 SCHEMES: Final = ("nats://", "tls://")
 
 
@@ -49,6 +54,9 @@ class Connection:
     def __init__(self, client: ReconnectingClient) -> None:
         """Use a client that is connected, or will be."""
         self._client = client
+        self._denied = DeniedSubscriptions(client)
+        self._limit = PayloadLimit(client)
+        self._receipts = ReadReceipts(client)
         self._on_disconnect: list[Callable[[], None]] = []
         self._on_error: list[Callable[[Exception], None]] = []
 
@@ -63,14 +71,26 @@ class Connection:
         return bool(self._client.is_connected)
 
     @property
+    def obstacle(self) -> str:
+        """Why requests cannot be served: no connection, or no permission for a required subscription; else empty."""
+        if not self.connected:
+            return "NATS is not connected"
+        denial = self._denied.of_required
+        return str(denial) if denial else ""
+
+    @property
     def closed(self) -> bool:
         """Whether the connection was closed by its owner, and will not come back."""
         return bool(self._client.is_closed)
 
     @property
     def max_payload(self) -> int:
-        """The largest message that the server accepts, headers included, in bytes."""
+        """The largest message that the server accepts, headers included, in bytes, as far as it is known."""
         return int(self._client.max_payload)
+
+    async def payload_limit(self, size: int) -> int:
+        """Return the current `max_payload` for a message of `size` bytes; ask the server if it may matter."""
+        return await self._limit.of(size)
 
     @property
     def server(self) -> str:
@@ -94,11 +114,20 @@ class Connection:
 
     def report_disconnect(self) -> None:
         """Call the callbacks of `on_disconnect`."""
+        self._receipts.disconnected()
         for callback in self._on_disconnect:
             callback()
 
+    def report_reconnect(self) -> None:
+        """Note that a server is connected again, which may permit what the last one denied."""
+        self._denied.retry_now()
+        self._receipts.reconnected()
+
     def report_error(self, error: Exception) -> None:
-        """Call the callbacks of `on_error`."""
+        """Note a denied subscription, and call the callbacks of `on_error`."""
+        denial = permissions.denial_in(error)
+        if denial and denial.verb == "subscription":
+            self._denied.add(denial)
         for callback in self._on_error:
             callback(error)
 
@@ -116,6 +145,13 @@ class Connection:
         """
         await self._client.publish(subject, payload, reply, headers)
 
+    async def has_read(self) -> bool:
+        """Return True when the server has read everything that was published; False if the connection was lost before.
+
+        Then it returns when a server is connected again, or after some seconds.
+        """
+        return await self._receipts.has_read()
+
     async def request(self, subject: str, payload: bytes, timeout: float) -> Msg:
         """Send a request as any NATS client does and return the reply; `Inbox` is faster for many of them.
 
@@ -124,14 +160,31 @@ class Connection:
             nats.errors.TimeoutError: there was no reply within `timeout` seconds.
             nats.errors.Error: the message is too large, or the connection is closed.
         """
+        await self.payload_limit(len(payload))
         return await self._client.request(subject, payload, timeout=timeout)
 
-    async def subscribe(self, subject: str, on_message: Callable[[Msg], None], queue: str = "") -> Subscription:
+    async def subscribe(
+        self, subject: str, on_message: Callable[[Msg], None], queue: str = "", *, required: bool = False
+    ) -> Subscription:
         """Call `on_message` for each message as it is read from the socket, before the next one is parsed.
 
+        A subscription that the server denies is tried again until it is permitted. While a `required` one is denied,
+        `obstacle` has the reason.
         nats-py's own callbacks wait behind a queue that drops messages when it is full, and are awaited one by one.
         """
-        return await self._client.subscribe(subject, queue=queue, future=_Dispatch(on_message))  # type: ignore[arg-type]
+        dispatch = _Dispatch(on_message)
+        subscription = await self._client.subscribe(subject, queue=queue, future=dispatch)  # type: ignore[arg-type]
+        if required:
+            self._denied.require(subscription)
+        return subscription
+
+    def denial_of(self, subscription: Subscription) -> Denial | None:
+        """Return why the server sends no messages for a subscription; None if it is permitted."""
+        return self._denied.denial_of(subscription)
+
+    def stop_retries(self) -> None:
+        """Do not subscribe again: the connection is about to be closed."""
+        self._denied.close()
 
     def jetstream(self) -> JetStreamContext:
         """Return nats-py's JetStream client, for creating buckets and streams."""
@@ -190,16 +243,22 @@ class _Reports:
         self._connection = connection
         self._servers = redaction.urls(nats_url)
         self._lines = RateLimit(lines=1, seconds=ERROR_LOG_SECONDS)
+        self._denied_lines = RateLimit(lines=DENIED_LINES, seconds=ERROR_LOG_SECONDS)
 
     async def error(self, error: Exception) -> None:
         self._connection.report_error(error)
         denied = permissions.denial_in(error)
-        if denied and not denied.subject.startswith(DISCOVERY):
-            log.error("nats.denied", extra={"error": str(denied)})
+        if denied:
+            self._denied(denied)
             return
         fields = self._lines.allows()
         if fields is not None:
             log.warning("nats.error", extra={"error": redaction.error(error), "servers": self._servers, **fields})
+
+    def _denied(self, denied: Denial) -> None:
+        """Log a denied message; denied subscriptions have their own lines."""
+        if denied.verb == "publish" and (fields := self._denied_lines.allows()) is not None:
+            log.error("nats.denied", extra={"error": str(denied), **fields})
 
     async def disconnected(self) -> None:
         if not self._connection.closed:
@@ -208,6 +267,7 @@ class _Reports:
 
     async def reconnected(self) -> None:
         log.info("nats.reconnected")
+        self._connection.report_reconnect()
 
 
 @asynccontextmanager
@@ -235,6 +295,7 @@ async def opened(
     try:
         yield connection
     finally:
+        connection.stop_retries()
         await _close(client)
 
 

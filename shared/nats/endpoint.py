@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 BUSY: Final = msgspec.json.encode(contract.ErrorResponse(contract.SERVICE_BUSY))
 ERROR: Final = b'{"error":'  # every error reply, and no other, begins like this
 FAILED: Final = msgspec.json.encode(contract.ErrorResponse(contract.INTERNAL_ERROR))
+TOO_LARGE: Final = msgspec.json.encode(contract.ErrorResponse(contract.RESPONSE_TOO_LARGE))
+CONFIRMED_BYTES: Final = 1024  # larger replies are replaced if the server did not accept them
 RESERVED: Final = ("$", f"{contract.SEND_EMAIL_SUBJECT.rpartition('.')[0]}.")  # no inbox begins like this
 
 
@@ -87,7 +89,9 @@ class Endpoint:
 
     async def __aenter__(self) -> Self:
         """Subscribe."""
-        self._subscription = await self._connection.subscribe(self.subject, self._receive, contract.QUEUE_GROUP)
+        self._subscription = await self._connection.subscribe(
+            self.subject, self._receive, contract.QUEUE_GROUP, required=True
+        )
         await self._connection.flush()
         return self
 
@@ -135,9 +139,8 @@ class Endpoint:
             self.seconds.observe(time.monotonic() - began)
 
     async def _reply(self, msg: Msg, reply: bytes) -> None:
-        if len(reply) > self._connection.max_payload:
-            log.error("reply.too_large", extra={"subject": self.subject, "bytes": len(reply)})
-            reply = FAILED
+        if len(reply) > await self._connection.payload_limit(len(reply)):
+            reply = self._too_large(reply)
         if reply.startswith(ERROR):
             self.errors += 1
             self._last_error = reply
@@ -145,8 +148,18 @@ class Endpoint:
             return
         try:
             await self._connection.publish(msg.reply, reply)
+            if len(reply) > CONFIRMED_BYTES and not await self._is_accepted(reply):
+                await self._connection.publish(msg.reply, self._too_large(reply))
         except nats.errors.Error as error:
             log.error("reply.undeliverable", extra={"subject": self.subject, "error": repr(error)})
+
+    async def _is_accepted(self, reply: bytes) -> bool:
+        """Return whether the server has read the reply; false if it lost the connection, and its limit is too low."""
+        return await self._connection.has_read() or len(reply) <= self._connection.max_payload
+
+    def _too_large(self, reply: bytes) -> bytes:
+        log.error("reply.too_large", extra={"subject": self.subject, "bytes": len(reply)})
+        return TOO_LARGE
 
 
 def _error_in(reply: bytes) -> str:

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from nats.aio.msg import Msg
+    from nats.aio.subscription import Subscription
 
     from shared.nats.connection import Connection
-    from shared.nats.permissions import Denial
 
 TIMEOUT_SECONDS: Final = 3.0
 STATUS: Final = "Status"
@@ -40,7 +40,7 @@ class Inbox:
         self._prefix = f"{connection.new_inbox()}."
         self._waiting: dict[str, tuple[str, asyncio.Future[None], Callable[[Msg], bool]]] = {}
         self._number = 0
-        self._denied: Denial | None = None
+        self._subscription: Subscription | None = None
 
     @property
     def subject(self) -> str:
@@ -51,7 +51,7 @@ class Inbox:
         """Subscribe to the inbox."""
         self._connection.on_disconnect(self._fail_all)
         self._connection.on_error(self._deny)
-        await self._connection.subscribe(self.subject, self._receive)
+        self._subscription = await self._connection.subscribe(self.subject, self._receive, required=True)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -94,9 +94,11 @@ class Inbox:
     ) -> None:
         if not self._connection.connected:
             raise StoreUnavailable("not connected to NATS")
-        if self._denied:
-            raise NotPermitted(str(self._denied))
-        if len(payload) + HEADER_ROOM_BYTES > self._connection.max_payload:
+        assert self._subscription, "entered"
+        if denied := self._connection.denial_of(self._subscription):
+            raise NotPermitted(str(denied))
+        size = len(payload) + HEADER_ROOM_BYTES
+        if size > await self._connection.payload_limit(size):
             raise ValueTooLarge(f"{len(payload)} bytes exceed the server's max_payload")
         self._number += 1
         token = str(self._number)
@@ -130,14 +132,12 @@ class Inbox:
         denied = permissions.denial_in(error)
         if denied is None:
             return
-        if denied.is_of("subscription", self.subject):
-            self._denied = denied
+        is_deaf = denied.is_of("subscription", self.subject)
         for subject, future, _ in self._waiting.values():
-            if not future.done() and (self._denied or denied.is_of("publish", subject)):
+            if not future.done() and (is_deaf or denied.is_of("publish", subject)):
                 future.set_exception(NotPermitted(str(denied)))
 
     def _fail_all(self) -> None:
-        self._denied = None  # the next server may have other permissions
         for _, future, _ in self._waiting.values():
             if not future.done():
                 future.set_exception(StoreUnavailable("disconnected from NATS"))

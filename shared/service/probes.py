@@ -20,19 +20,28 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-REQUEST_TIMEOUT_SECONDS: Final = 5
+REQUEST_TIMEOUT_SECONDS: Final = 5  # from the connection to the end of the answer
 READ_BYTES: Final = 4096
+MAX_HEAD_BYTES: Final = 16_384  # of a request: its first line and its headers
+MAX_CONNECTIONS: Final = 64
+"""At more, the oldest is disconnected: a probe sends its request at once and is answered within milliseconds."""
 
 
 class Probes:
     """Listens on IPv6 and IPv4, as far as the host has them, as long as its context is open."""
 
-    def __init__(self, port: int, is_ready: Callable[[], bool], metrics: Callable[[], bytes] = bytes) -> None:
-        """Call `is_ready` for each request of /readyz, and `metrics` for each request of /metrics."""
+    def __init__(self, port: int, obstacle: Callable[[], str], metrics: Callable[[], bytes] = bytes) -> None:
+        """Call `obstacle` for each request of /readyz, which is 503 with its text unless it is empty; and `metrics`."""
         self._port = port
-        self._is_ready = is_ready
+        self._obstacle = obstacle
         self._metrics = metrics
         self._servers: list[asyncio.Server] = []
+        self._connections: dict[asyncio.StreamWriter, None] = {}  # in the order of their arrival
+
+    @property
+    def connections(self) -> int:
+        """How many clients are connected."""
+        return len(self._connections)
 
     async def __aenter__(self) -> Self:
         """Listen.
@@ -42,28 +51,46 @@ class Probes:
         """
         try:
             for listener in _listeners(self._port):
-                self._servers.append(await asyncio.start_server(self._serve, sock=listener))
+                server = await asyncio.start_server(self._serve, sock=listener, limit=MAX_HEAD_BYTES)
+                self._servers.append(server)
         except OSError as error:
             raise SettingsError(f"PORT: cannot listen on {self._port}: {error.strerror or error}") from error
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Stop listening."""
+        """Stop listening, and disconnect the clients."""
         for server in self._servers:
             server.close()
+        for writer in list(self._connections):
+            writer.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._add(writer)
         try:
             async with asyncio.timeout(REQUEST_TIMEOUT_SECONDS):
-                writer.write(await self._exchange(reader))
+                answer = await self._exchange(reader)
+                if writer.is_closing():  # the client has left, or was disconnected
+                    return
+                writer.write(answer)
                 await writer.drain()
+            writer.close()
         except (OSError, TimeoutError) as error:
             log.debug("probe.failed", extra={"error": repr(error)})
         finally:
-            writer.close()
+            if not writer.is_closing():  # else closing waits for the client to read
+                writer.transport.abort()
+            self._connections.pop(writer, None)
+
+    def _add(self, writer: asyncio.StreamWriter) -> None:
+        writer.transport.set_write_buffer_limits(high=0)  # so that `drain` waits until the system has all bytes
+        self._connections[writer] = None
+        if len(self._connections) > MAX_CONNECTIONS:
+            oldest = next(iter(self._connections))
+            del self._connections[oldest]
+            oldest.transport.abort()
 
     async def _exchange(self, reader: asyncio.StreamReader) -> bytes:
-        http = h11.Connection(h11.SERVER)
+        http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
         try:
             while not isinstance(event := http.next_event(), h11.Request):
                 if event is not h11.NEED_DATA:
@@ -81,7 +108,8 @@ class Probes:
             case b"/livez":
                 return 200, b"OK\n"
             case b"/readyz":
-                return (200, b"OK\n") if self._is_ready() else (503, b"not serving, or NATS is not connected\n")
+                obstacle = self._obstacle()
+                return (503, f"{obstacle}\n".encode()) if obstacle else (200, b"OK\n")
             case b"/metrics":
                 return 200, self._metrics()
             case _:

@@ -110,6 +110,13 @@ class NatsServer:
         """Send SIGHUP: the server reads its configuration again."""
         child.signal_to(self._running(), signal.SIGHUP)
 
+    async def load(self, extra: str) -> None:
+        """Let the server read this configuration; return when it is in use: during a reload it has no responders."""
+        loaded = self._loaded()
+        self.configure(extra)
+        self.reload()
+        await until(lambda: self._loaded() > loaded)
+
     async def wait_until_healthy(self, timeout: float = START_SECONDS) -> None:
         """Return when /healthz is fine: JetStream has recovered, and in a cluster has a meta leader and caught up."""
         await until(self._answers_health, timeout=timeout)
@@ -119,6 +126,9 @@ class NatsServer:
         _, body = await probe.get(self.monitor_port, "/jsz")
         leader = json.loads(body).get("meta_cluster", {}).get("leader")
         return str(leader) if leader else None
+
+    def _loaded(self) -> int:
+        return self.log.count("Reloaded server configuration")
 
     async def _end(self, how: signal.Signals) -> None:
         if not self.is_running:

@@ -46,7 +46,7 @@ async def bucket(unopened: Connection) -> Bucket:
 async def test_queries_are_counted_by_subject_and_result(unopened: Connection, bucket: Bucket) -> None:
     groups = GroupReader(bucket, bucket)
     counts = LiveCounts(groups, bucket, bucket, partial(StreamFollower, unopened, Inbox(unopened)))
-    handler = EmailStatusHandler(bucket, groups, lambda: 1)
+    handler = EmailStatusHandler(bucket, groups, unopened.payload_limit)
     endpoint = Endpoint(unopened, contract.GET_EMAIL_STATUS_SUBJECT, handler, max_in_flight=1)
     await handler(b"{}")
     endpoint.busy, endpoint.failed, counts.hits, bucket.conflicts = 3, 2, 5, 4

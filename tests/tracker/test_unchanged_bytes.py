@@ -171,7 +171,7 @@ async def replies(
     groups = GroupReader(recipients, index)
     counts = LiveCounts(groups, recipients, index, partial(StreamFollower, connection, inbox))
     handlers: dict[str, Handler] = {
-        "status": EmailStatusHandler(recipients, groups, lambda: connection.max_payload),
+        "status": EmailStatusHandler(recipients, groups, connection.payload_limit),
         "analytics": EmailAnalyticsHandler(counts.count),
     }
     found = [(query, request, (await handlers[query](request.encode())).decode()) for query, request in QUERIES]

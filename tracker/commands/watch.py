@@ -13,10 +13,11 @@ import msgspec
 from shared import contract, decoding, group_index
 from shared.commands import command, formatting
 from shared.commands.command import Failed
-from shared.nats import permissions
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
+
+    from shared.nats.connection import Connection
 
 NAME: Final = "lfx-email-tracker watch"
 MAX_WAITING: Final = 10_000  # events that wait for a slow terminal
@@ -59,7 +60,8 @@ def watch(
 ) -> None:
     """Show push events as the tracker publishes them, until Ctrl-C.
 
-    An event that is published while the connection to NATS is lost is not seen: push events are not stored.
+    An event that is published while the connection to NATS is lost, or a permission, is not seen: push events are not
+    stored.
 
     \b
     Examples:
@@ -80,41 +82,39 @@ async def _watch(selection: Selection, count: int | None, *, as_json: bool) -> N
     """
     async with command.connected(NAME) as caller:
         waiting = _WaitingEvents()
-        caller.connection.on_error(waiting.fail)
-        for subject in (subject for subject, kind in KINDS.items() if kind in selection.kinds):
-            await caller.connection.subscribe(subject, waiting.receive)
-        await caller.connection.flush()
+        await _subscribe(caller.connection, selection, waiting)
         command.say("Watching; Ctrl-C ends it.")
         printed = 0
         while count is None or printed < count:
             printed += _print(await waiting.next(), selection, as_json=as_json)
 
 
+async def _subscribe(connection: Connection, selection: Selection, waiting: _WaitingEvents) -> None:
+    subjects = [subject for subject, kind in KINDS.items() if kind in selection.kinds]
+    subscriptions = [await connection.subscribe(subject, waiting.receive) for subject in subjects]
+    await connection.flush()
+    for denied in filter(None, map(connection.denial_of, subscriptions)):
+        raise Failed(str(denied))
+
+
 class _WaitingEvents:
     """The messages that wait to be printed; at MAX_WAITING further ones are dropped and counted."""
 
     def __init__(self) -> None:
-        self._waiting: asyncio.Queue[Msg | Failed] = asyncio.Queue(MAX_WAITING)
+        self._waiting: asyncio.Queue[Msg] = asyncio.Queue(MAX_WAITING)
         self._dropped = 0
 
-    def receive(self, message: Msg | Failed) -> None:
+    def receive(self, message: Msg) -> None:
         try:
             self._waiting.put_nowait(message)
         except asyncio.QueueFull:
             self._dropped += 1
 
-    def fail(self, error: Exception) -> None:
-        if denied := permissions.denial_in(error):
-            self.receive(Failed(str(denied)))
-
     async def next(self) -> Msg:
         if self._dropped:
             command.say(f"Events that came too fast to be printed: {self._dropped:,}")
             self._dropped = 0
-        message = await self._waiting.get()
-        if isinstance(message, Failed):
-            raise message
-        return message
+        return await self._waiting.get()
 
 
 def _print(message: Msg, selection: Selection, *, as_json: bool) -> bool:

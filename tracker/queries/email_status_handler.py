@@ -14,7 +14,7 @@ from tracker.queries import replies
 from tracker.queries.replies import Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from shared.kv.bucket import Bucket
     from tracker.queries.group_reader import GroupReader
@@ -26,15 +26,20 @@ class EmailStatusHandler:
     """Answers from KV, with at most as many bytes as one reply may have."""
 
     def __init__(
-        self, recipients: Bucket, groups: GroupReader, max_payload: Callable[[], int], *, by_both_ids: bool = False
+        self,
+        recipients: Bucket,
+        groups: GroupReader,
+        payload_limit: Callable[[int], Awaitable[int]],
+        *,
+        by_both_ids: bool = False,
     ) -> None:
-        """Call `max_payload` for each answer: after a reconnect the server may have another limit.
+        """Call `payload_limit` with the size of each answer: the server may have another limit than at the start.
 
         With `by_both_ids` a query for an email may name the group that the email must belong to.
         """
         self._recipients = recipients
         self._groups = groups
-        self._max_payload = max_payload
+        self._payload_limit = payload_limit
         self._by_both_ids = by_both_ids
         self.results: Counter[str] = Counter()
 
@@ -58,7 +63,7 @@ class EmailStatusHandler:
         record = records.decode((await self._recipients.get(email_id)).value)
         if group_id and record.group_id != group_id:
             raise KeyMissing(email_id)
-        return self._checked(records.encode(record), total=1)
+        return await self._checked(records.encode(record), total=1)
 
     async def _page(self, group_id: str, offset: int, limit: int | None) -> bytes:
         email_ids = await self._groups.email_ids(group_id)
@@ -66,12 +71,12 @@ class EmailStatusHandler:
         reply = b"["
         async for some in self._groups.records(wanted):
             reply += b"".join(records.encode(record) + b"," for record in some)
-            if len(reply) > self._max_payload():  # the other records need not be read
+            if len(reply) > await self._payload_limit(len(reply)):  # the other records need not be read
                 break
-        return self._checked(reply.removesuffix(b",") + b"]", total=len(email_ids))
+        return await self._checked(reply.removesuffix(b",") + b"]", total=len(email_ids))
 
-    def _checked(self, reply: bytes, total: int) -> bytes:
-        if len(reply) > self._max_payload():
+    async def _checked(self, reply: bytes, total: int) -> bytes:
+        if len(reply) > await self._payload_limit(len(reply)):
             raise Refused(contract.RESPONSE_TOO_LARGE, total=total)
         return reply
 

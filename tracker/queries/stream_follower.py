@@ -79,7 +79,7 @@ class StreamFollower:
         """Follow the writes after the last one that the leader has now.
 
         Raises:
-            NotFollowed: the server does not create a consumer.
+            NotFollowed: the server does not create a consumer, or denies its messages.
             StoreUnavailable: the stream is not there.
         """
         info = await self._bucket.info()
@@ -90,6 +90,7 @@ class StreamFollower:
         self._subscription = await self._connection.subscribe(subject, self._receive)
         try:
             await self._create_consumer(subject, info.state.last_seq + 1)
+            self._check_permitted()
         except BaseException:
             await self.stop()
             raise
@@ -133,6 +134,7 @@ class StreamFollower:
             NotFollowed: a write may have been missed, or a key has left the bucket without one.
             StoreUnavailable: the leader does not answer.
         """
+        self._check_permitted()
         info = await self._bucket.info()
         if info.created != self._created or _now() - self._heard_at > SILENCE_SECONDS:
             self.lose()
@@ -143,6 +145,11 @@ class StreamFollower:
         if not self._keys.proves(info.state.last_seq, info.keys):
             self.lose()
             raise NotFollowed(f"keys have left bucket {self._bucket.name} without a write")
+
+    def _check_permitted(self) -> None:
+        if self._subscription and (denied := self._connection.denial_of(self._subscription)):
+            self.lose()
+            raise NotFollowed(str(denied))
 
     async def _wait_for(self, sequence: int) -> None:
         future = asyncio.get_running_loop().create_future()

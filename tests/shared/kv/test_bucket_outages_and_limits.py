@@ -16,6 +16,7 @@ from shared.errors import KeyMissing, KeyTaken, StoreUnavailable, ValueTooLarge
 from shared.kv import bucket as buckets
 from shared.kv.bucket import Bucket
 from shared.kv.setup import create_missing
+from shared.nats import payload_limit
 from shared.nats.inbox import HEADER_ROOM_BYTES, Inbox
 from tests.shared.connections import as_user, was_never_lost, with_inbox
 from tests.stack import nats_proxy as proxies
@@ -220,6 +221,21 @@ async def test_values_up_to_the_max_payload_of_the_server_are_written() -> None:
         with pytest.raises(ValueTooLarge):
             await bucket.update("k", bytes(largest + 1), 2)
         assert (await bucket.get("k")).value == bytes(largest)
+        assert was_never_lost(connected)
+
+
+async def test_the_limit_of_a_server_that_was_reloaded_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(buckets, "CONFIG_SECONDS", 0.0)
+    monkeypatch.setattr(payload_limit, "FRESH_SECONDS", 0.0)
+    async with servers.running("max_payload: 64KB") as server, with_inbox(server.url) as (connected, inbox):
+        await create_missing(connected, ["b"])
+        bucket = Bucket(inbox, connected, "b")
+        for size in (32, 128):
+            await server.load(f"max_payload: {size}KB")
+            assert await bucket.max_value_bytes() == size * 1024 - HEADER_ROOM_BYTES
+            with pytest.raises(ValueTooLarge):
+                await bucket.create("large", bytes(size * 1024))
+            await bucket.create(f"k{size}", bytes(size * 1024 - HEADER_ROOM_BYTES))
         assert was_never_lost(connected)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from shared.nats import client, connection
+from shared.nats import connection, transport
 from tests.shared.connections import as_user, events, has_reconnected, opening, publish, received, was_never_lost
 from tests.shared.connections import connected as connect
 from tests.shared.nats_credentials import Credentials
@@ -151,7 +151,7 @@ async def test_a_denied_permission_does_not_end_the_connection(caplog: pytest.Lo
         assert was_never_lost(connected)
     assert [error for error in events(caplog, "nats.denied") if "may not" in error] == [
         "the NATS user may not publish to $KV.b.Secret",
-        "the NATS user may not subscribe to Other.>",
+        "the NATS user may not subscribe to Other.> in the queue group Queue",
     ]
 
 
@@ -160,7 +160,7 @@ async def test_a_silent_server_is_left_after_unanswered_pings(
     waves: int, nats_server: NatsServer, nats_proxy: NatsProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "PING_INTERVAL_SECONDS", 0.1)
-    monkeypatch.setattr(client, "CLOSE_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(transport, "CLOSE_TIMEOUT_SECONDS", 0.2)
     async with connect(nats_proxy.url) as connected:
         payloads = await received(connected, "news")
         disconnected = asyncio.Event()

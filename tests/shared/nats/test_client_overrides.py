@@ -17,10 +17,17 @@ from nats.aio.subscription import Subscription
 from nats.aio.transport import TcpTransport
 from nats.protocol import parser
 
-from shared.nats import client
+from shared.nats import client, transport
 
 NOT_OF_NATS_PY = {"_replace"}  # a method of urllib's ParseResult
-OWN = {"_greet", "abort", "has_greeted", "__init__"}  # methods that nats-py does not have, or does not call
+OWN = {  # names that nats-py does not have, or does not call
+    "__init__",
+    "_greet",
+    "_note_max_payload",
+    "_own_max_payload",
+    "abort",
+    "has_greeted",
+}
 WITHOUT_OVERRIDE = {"parser.MSG_RE", "parser.HMSG_RE", "_remove_sub"}
 
 
@@ -36,7 +43,7 @@ def table() -> str:
 
 
 def attributes_used() -> set[str]:
-    tree = ast.parse(inspect.getsource(client))
+    tree = ast.parse(inspect.getsource(client) + inspect.getsource(transport))
     names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr.startswith("_")}
     return {name for name in names if not name.startswith("__")}
 
@@ -47,7 +54,7 @@ OVERRIDDEN = [
         for name, function in functions(client.ReconnectingClient).items()
         if name[0] == "_" and name not in OWN
     ),
-    *((TcpTransport, name, function) for name, function in functions(client._Transport).items() if name not in OWN),  # noqa: SLF001
+    *((TcpTransport, name, function) for name, function in functions(transport.Transport).items() if name not in OWN),
 ]
 
 
@@ -75,7 +82,7 @@ def test_the_expressions_that_are_replaced_are_those_of_the_parser() -> None:
 
 def test_the_table_has_each_override() -> None:
     listed = set(re.findall(r"^(\S+)", table(), re.MULTILINE)) - {"Overridden"}
-    methods = {name if base is Client else f"_Transport.{name}" for base, name, _ in OVERRIDDEN}
+    methods = {name if base is Client else f"Transport.{name}" for base, name, _ in OVERRIDDEN}
     assert {name for name in listed if not name.startswith("=")} == {
         *methods,
         *WITHOUT_OVERRIDE,

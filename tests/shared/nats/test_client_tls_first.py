@@ -14,7 +14,7 @@ import pytest
 
 from shared.nats import client
 from tests.shared.connections import connected as connect
-from tests.shared.connections import events, has_reconnected, opening
+from tests.shared.connections import events, has_reconnected, opening, was_never_lost
 from tests.stack import nats_server as servers
 from tests.stack.certificates import Certificates
 from tests.stack.waiting import until
@@ -63,6 +63,20 @@ async def test_a_tls_url_connects_in_each_order_of_the_server(order: str, certif
         connect(tls(server)) as connected,
     ):
         assert (await connected.client.rtt()) > 0
+
+
+@pytest.mark.parametrize("order", [TLS_FIRST, INFO_FIRST])
+async def test_a_limit_that_was_lowered_is_asked_for_over_tls_and_the_server_logs_no_error(
+    order: str, certificates: Certificates, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(certificates, order) as server, connect(tls(server)) as connected:
+        errors = server.log.count("[ERR]")  # of the stack, which waits for INFO
+        await server.load(certificates.nats_tls(order) + "\nmax_payload: 8KB")
+        assert await connected.payload_limit(100_000) == 8192
+        assert was_never_lost(connected)
+        await connected.flush()
+        assert server.log.count("[ERR]") == errors
+        assert not [record for record in caplog.records if record.name == "asyncio"]
 
 
 @pytest.mark.parametrize(("before", "after"), [(TLS_FIRST, INFO_FIRST), (INFO_FIRST, TLS_FIRST), (TLS_FIRST,) * 2])

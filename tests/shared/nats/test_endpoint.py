@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import nats
 import pytest
 
-from shared.nats.endpoint import BUSY, FAILED, Endpoint
+from shared.nats.endpoint import BUSY, FAILED, TOO_LARGE, Endpoint
 from shared.nats.micro import Discovery
 from tests.shared.connections import connected, events
 from tests.stack.waiting import until
@@ -151,7 +151,7 @@ async def test_a_reply_over_max_payload_is_replaced_by_an_error(nats_server: Nat
         Endpoint(ours, SUBJECT, flood, max_in_flight=1),
         await nats.connect(nats_server.url) as caller,
     ):
-        assert (await caller.request(SUBJECT, b"", timeout=5)).data == FAILED
+        assert (await caller.request(SUBJECT, b"", timeout=5)).data == TOO_LARGE
 
 
 async def test_a_handler_is_given_the_headers_of_the_request(nats_server: NatsServer) -> None:

@@ -16,6 +16,7 @@ from shared import contract
 from shared.contract import Failure
 from shared.nats import connection as nats_connection
 from shared.service.settings import ProcessSettings
+from tests.shared.nats import permissions_reload
 from tests.stack import console, nats_server
 from tests.stack.ports import free_port
 from tests.tracker.commands.operators import Operator
@@ -143,3 +144,19 @@ async def test_a_denied_subscription_is_reported() -> None:
         result = await Operator(server.url.replace("//", "//operator:o@")).run("watch")
         assert (result.exit_code, result.stdout) == (1, "")
         assert "Error: the NATS user may not subscribe to lfx.email-service.email_" in result.stderr
+
+
+async def test_events_are_shown_again_after_their_permission_was_revoked_and_granted() -> None:
+    async with (
+        permissions_reload.running() as permissions,
+        watching(permissions.url, "--count", "1") as process,
+        await nats_py.connect(permissions.admin_url) as client,
+    ):
+        await permissions.deny(subscribe=[contract.EMAIL_OPENED_SUBJECT])
+        await process.wait_for_error("nats.denied")
+        await publish(client, "opened", group_id="not seen")
+        await permissions.allow()
+        await process.wait_for_error("nats.permitted")
+        await publish(client, "opened")
+        assert await process.wait() == 0
+        assert (len(process.output.splitlines()), GROUP in process.output) == (1, True)

@@ -15,10 +15,14 @@ import pytest
 from shared import contract
 from shared.kv.bucket import Bucket
 from shared.kv.setup import create_missing
-from tests.shared.connections import as_user, connected, with_inbox
+from shared.nats import denied_subscriptions
+from tests.shared.connections import as_user, connected, events, with_inbox
+from tests.shared.nats import permissions_reload
 from tests.stack import nats_server
+from tests.stack.waiting import until
 from tests.tracker.examples import EMAIL, GROUP, record
 from tracker.events import records
+from tracker.queries import live_counts, stream_follower
 from tracker.queries.email_analytics_handler import EmailAnalyticsHandler
 from tracker.queries.email_status_handler import EmailStatusHandler
 from tracker.queries.group_reader import GroupReader
@@ -47,19 +51,28 @@ async def tracker_without(*denied: str) -> AsyncIterator[Handlers]:
     users = (
         f"{{ user: admin, password: a }}, {{ user: t, password: t, permissions: {{ publish: {{ deny: [{deny}] }} }} }}"
     )
-    async with nats_server.running(f"authorization {{ users: [ {users} ] }}") as server:
-        async with connected(as_user(server.url, "admin:a")) as admin:
-            await create_missing(admin, [RECORDS, INDEX])
-            jetstream = admin.client.jetstream()
-            await (await jetstream.key_value(RECORDS)).put(EMAIL, records.encode(record(delivered=True)))
-            await (await jetstream.key_value(INDEX)).put(GROUP, json.dumps([EMAIL]).encode())
-        async with with_inbox(as_user(server.url, "t:t")) as (connection, inbox):
-            recipients, index = Bucket(inbox, connection, RECORDS), Bucket(inbox, connection, INDEX)
-            groups, follow = GroupReader(recipients, index), partial(StreamFollower, connection, inbox)
-            counts = LiveCounts(groups, recipients, index, follow)
-            status = EmailStatusHandler(recipients, groups, lambda: connection.max_payload)
-            yield Handlers(status, EmailAnalyticsHandler(counts.count))
-            await counts.aclose()
+    async with (
+        nats_server.running(f"authorization {{ users: [ {users} ] }}") as server,
+        tracker_on(as_user(server.url, "admin:a"), as_user(server.url, "t:t")) as handlers,
+    ):
+        yield handlers
+
+
+@asynccontextmanager
+async def tracker_on(admin_url: str, url: str) -> AsyncIterator[Handlers]:
+    """Create a record and its group as the admin, and run a tracker as the other user."""
+    async with connected(admin_url) as admin:
+        await create_missing(admin, [RECORDS, INDEX])
+        jetstream = admin.client.jetstream()
+        await (await jetstream.key_value(RECORDS)).put(EMAIL, records.encode(record(delivered=True)))
+        await (await jetstream.key_value(INDEX)).put(GROUP, json.dumps([EMAIL]).encode())
+    async with with_inbox(url) as (connection, inbox):
+        recipients, index = Bucket(inbox, connection, RECORDS), Bucket(inbox, connection, INDEX)
+        groups, follow = GroupReader(recipients, index), partial(StreamFollower, connection, inbox)
+        counts = LiveCounts(groups, recipients, index, follow)
+        status = EmailStatusHandler(recipients, groups, connection.payload_limit)
+        yield Handlers(status, EmailAnalyticsHandler(counts.count))
+        await counts.aclose()
 
 
 @pytest.mark.parametrize("bucket", [RECORDS, INDEX])
@@ -86,6 +99,30 @@ async def test_a_denied_record_is_an_internal_error(caplog: pytest.LogCaptureFix
     ) as handlers:
         assert json.loads(await handlers.status(json.dumps(BY_EMAIL).encode())) == {"error": "internal error"}
         assert [line.message for line in caplog.records if line.levelname == "ERROR"][-1] == "query.failed"
+
+
+async def test_counts_are_read_from_the_records_while_the_messages_of_the_streams_are_denied(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(live_counts, "REFUSED_SECONDS", 0.0)
+    monkeypatch.setattr(denied_subscriptions, "RETRY_SECONDS", 0.02)
+    monkeypatch.setattr(stream_follower, "CATCH_UP_SECONDS", 60.0)
+    async with (
+        permissions_reload.running(subscribe=["_INBOX.*"]) as permissions,
+        tracker_on(permissions.admin_url, permissions.url) as handlers,
+    ):
+
+        async def logged(event: str) -> int:
+            assert json.loads(await handlers.analytics(json.dumps(BY_GROUP).encode()))["delivered"] == 1
+            return len(events(caplog, event))
+
+        for times in (1, 2):
+            await until(partial(logged, "analytics.not_followed"), times.__eq__)
+            assert "may not subscribe to _INBOX." in events(caplog, "analytics.not_followed")[-1]
+            await permissions.allow()
+            await until(partial(logged, "analytics.followed"), times.__eq__)
+            await permissions.deny(subscribe=["_INBOX.*"])
 
 
 async def test_without_permission_for_a_consumer_analytics_are_answered(caplog: pytest.LogCaptureFixture) -> None:

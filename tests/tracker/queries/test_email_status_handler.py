@@ -31,11 +31,12 @@ OTHER = "0b9f5f53-7f0b-4b52-9f4b-3a4a3c0a8f10"
 
 @pytest.mark.parametrize("by_both_ids", [False, True])
 async def test_a_query_by_both_ids_is_answered_only_with_the_setting(
-    recipients: Bucket, index: Bucket, *, by_both_ids: bool
+    recipients: Bucket, index: Bucket, connection: Connection, *, by_both_ids: bool
 ) -> None:
     await recipients.create(EMAIL, RECORD)
     await recipients.create("corrupt", b"{")
-    handler = EmailStatusHandler(recipients, GroupReader(recipients, index), lambda: 10_000, by_both_ids=by_both_ids)
+    groups = GroupReader(recipients, index)
+    handler = EmailStatusHandler(recipients, groups, connection.payload_limit, by_both_ids=by_both_ids)
 
     async def status(email_id: str, group_id: str | None, **page: object) -> Any:
         return json.loads(await handler(json.dumps({"email_id": email_id, "group_id": group_id, **page}).encode()))
@@ -64,7 +65,7 @@ async def test_an_expired_record_is_not_found_and_does_not_hide_others(
         while (await js.stream_info(STREAM)).state.last_seq < 4:  # the marker that the server leaves
             await asyncio.sleep(0.05)
     await index.create("g", group_index.encode(["expired", "corrupt", EMAIL]))
-    handler = EmailStatusHandler(recipients, GroupReader(recipients, index), lambda: connection.max_payload)
+    handler = EmailStatusHandler(recipients, GroupReader(recipients, index), connection.payload_limit)
 
     async def status(**request: str) -> Any:
         return json.loads(await handler(json.dumps(request).encode()))

@@ -58,7 +58,7 @@ class Failing:
 
 def status_handler(error: Exception) -> EmailStatusHandler:
     failing = Failing(error)
-    return EmailStatusHandler(cast("Bucket", failing), cast("GroupReader", failing), lambda: 1000)
+    return EmailStatusHandler(cast("Bucket", failing), cast("GroupReader", failing), failing.get)
 
 
 def analytics_handler(error: Exception) -> EmailAnalyticsHandler:
