@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 HEARTBEAT_SECONDS: Final = 2
 SILENCE_SECONDS: Final = 2.5 * HEARTBEAT_SECONDS
 CATCH_UP_SECONDS: Final = 2.0
+UNSUBSCRIBE_SECONDS: Final = 2.0
 ABANDONED_SECONDS: Final = 30  # after which the server drops a consumer without a listener
 NANOSECONDS: Final = 1_000_000_000
 
@@ -87,8 +88,8 @@ class StreamFollower:
         subject = self._connection.new_inbox()
         self._created, self._reached, self._consumer_sequence = info.created, info.state.last_seq, 0
         self._heard_at, self.is_lost = _now(), False
-        self._subscription = await self._connection.subscribe(subject, self._receive)
         try:
+            self._subscription = await self._connection.subscribe(subject, self._receive)
             await self._create_consumer(subject, info.state.last_seq + 1)
         except BaseException:
             await self.stop()
@@ -111,12 +112,13 @@ class StreamFollower:
     async def stop(self) -> None:
         """Stop following."""
         self.lose()
-        if self._subscription:  # also without a connection, since a reconnect subscribes again
+        subscription, self._subscription = self._subscription, None
+        if subscription:  # also without a connection, since a reconnect subscribes again
             try:
-                await self._subscription.unsubscribe()
-            except nats.errors.Error as error:
+                async with asyncio.timeout(UNSUBSCRIBE_SECONDS):
+                    await subscription.unsubscribe()
+            except (nats.errors.Error, OSError) as error:  # with TimeoutError, if the server reads nothing
                 log.debug("follower.unsubscribe_failed", extra={"error": repr(error)})
-        self._subscription = None
 
     def lose(self) -> None:
         """Note that a write may have been missed."""
