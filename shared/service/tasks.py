@@ -49,6 +49,7 @@ class Tasks:
             await asyncio.wait(running, timeout=timeout_seconds)
         except asyncio.CancelledError:
             await asyncio.sleep(0)  # a task that was just started enters its `finally`, such as one that sends a reply
+            running |= self._running
             self.cancel()
             await asyncio.wait(running)
             raise

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -67,6 +68,7 @@ class StreamFollower:
         self._on_write = on_write
         self._values = values
         self._subscription: Subscription | None = None
+        self._subject = ""
         self._created = ""
         self._consumer_sequence = 0
         self._reached = 0
@@ -85,11 +87,11 @@ class StreamFollower:
         """
         info = await self._bucket.info()
         self._keys = KeyCount(info.state.last_seq, info.keys)
-        subject = self._connection.new_inbox()
+        self._subject = subject = self._connection.new_inbox()
         self._created, self._reached, self._consumer_sequence = info.created, info.state.last_seq, 0
         self._heard_at, self.is_lost = _now(), False
         try:
-            self._subscription = await self._connection.subscribe(subject, self._receive)
+            self._subscription = await self._connection.subscribe(subject, partial(self._receive, subject))
             await self._create_consumer(subject, info.state.last_seq + 1)
         except BaseException:
             await self.stop()
@@ -156,7 +158,9 @@ class StreamFollower:
             self.lose()
             raise NotFollowed(f"bucket {self._bucket.name} is followed too slowly") from None
 
-    def _receive(self, msg: Msg) -> None:
+    def _receive(self, subject: str, msg: Msg) -> None:
+        if subject != self._subject:  # of an earlier consumer, whose end the server has not read yet
+            return
         try:
             self._take(msg)
         except Exception:  # for example an acknowledgement subject that cannot be read: the write may be missed

@@ -58,3 +58,27 @@ async def test_at_end_is_called_however_a_task_ends(
     await asyncio.wait({task})
     await asyncio.sleep(0)
     assert ends == [0]
+
+
+async def test_a_wait_that_is_cancelled_lets_a_new_task_enter_its_finally() -> None:
+    replies = []
+
+    async def reply_in_any_case() -> None:
+        try:
+            await wait()
+        finally:
+            replies.append("reply")
+
+    tasks = Tasks()
+
+    async def stop() -> None:
+        tasks.start(wait())
+        await tasks.wait()
+
+    stopping = asyncio.create_task(stop())
+    await asyncio.sleep(0)
+    stopping.cancel()
+    tasks.start(reply_in_any_case())
+    with pytest.raises(asyncio.CancelledError):
+        await stopping
+    assert (replies, len(tasks)) == (["reply"], 0)
