@@ -51,6 +51,10 @@ REFUSED_SECONDS: Final = 30.0  # before the next try, after the server did not c
 class _NoSpace(Exception):
     """The memory has no space for the emails of the group."""
 
+    def __init__(self, emails: int) -> None:
+        super().__init__(emails)
+        self.emails = emails
+
 
 class Follow(Protocol):
     """Creates a follower of a bucket's stream."""
@@ -124,15 +128,20 @@ class LiveCounts:
         return await self._counting.run(key, partial(self._count, group_id))
 
     async def _count(self, group_id: str) -> GetEmailEngagementAnalyticsResponse:
-        try:
+        """Count a group. An error is dropped before the next try, since its frames keep the emails that were read."""
+        emails = 0
+        for is_last in (False, True):
             try:
                 return await self._current(group_id)
+            except _NoSpace as error:
+                emails = error.emails
+                break
             except StoreUnavailable as error:  # most likely a gap: count again, once
-                if not self._is_refused:
+                if is_last and not isinstance(error, NotFollowed):
+                    raise
+                if not (is_last or self._is_refused):
                     log.info("analytics.recounted", extra={"error": str(error)})
-                return await self._current(group_id)
-        except (_NoSpace, NotFollowed):
-            return await self._count_once(group_id)
+        return await self._count_once(group_id, emails)
 
     async def _current(self, group_id: str) -> GetEmailEngagementAnalyticsResponse:
         await self._follow()
@@ -216,7 +225,7 @@ class LiveCounts:
             if email_ids[: len(known)] != known:
                 raise NotFollowed(f"index segment {redaction.identifier(key)} was rewritten")
             added += email_ids[len(known) :]
-        self._make_space(len(added))
+        self._make_space(len(added), len(group.counts) + len(added))
         group.segments.update(segments)
         new = group.counts.add(added)
         self._by_email.update(dict.fromkeys(new, group))
@@ -227,13 +236,17 @@ class LiveCounts:
         if self._groups.get(group.key) is not group:
             raise NotFollowed("the group was evicted while it was being counted")
 
-    async def _count_once(self, group_id: str) -> GetEmailEngagementAnalyticsResponse:
-        """Count a group without keeping it: large groups one after another, small ones beside them."""
-        async with self._small_groups:
-            email_ids = await self._email_ids(group_id)
-            if len(email_ids) <= SMALL_EMAILS:
-                return await self._counted(group_id, email_ids)
-            email_ids.clear()  # they would stay in memory while other large groups are counted
+    async def _count_once(self, group_id: str, emails: int) -> GetEmailEngagementAnalyticsResponse:
+        """Count a group without keeping it: large groups one after another, small ones beside them.
+
+        It had so many emails when it was last read, 0 if it was not read.
+        """
+        if emails <= SMALL_EMAILS:
+            async with self._small_groups:
+                email_ids = await self._email_ids(group_id)
+                if len(email_ids) <= SMALL_EMAILS:
+                    return await self._counted(group_id, email_ids)
+                email_ids.clear()  # they would stay in memory while other large groups are counted
         async with self._large_group:
             return await self._counted(group_id, await self._email_ids(group_id))
 
@@ -265,13 +278,13 @@ class LiveCounts:
             group.changed.add(write.key)
         return write.key in group.segments
 
-    def _make_space(self, emails: int) -> None:
-        """Evict groups until so many more emails fit; none that is being counted, and none that was queried recently.
+    def _make_space(self, added: int, emails: int) -> None:
+        """Evict groups until the added emails of a group fit; none that is counted now or was queried recently.
 
         Raises:
-            _NoSpace: they do not fit even then. Nothing was evicted.
+            _NoSpace: they do not fit even then. Nothing was evicted. It has the number of `emails` of the group.
         """
-        missing = len(self._by_email) + emails - MAX_EMAILS
+        missing = len(self._by_email) + added - MAX_EMAILS
         victims: list[_Group] = []
         for group in self._groups.values():
             if missing <= 0 or _now() - group.queried_at < RECENT_SECONDS:
@@ -280,7 +293,7 @@ class LiveCounts:
                 victims.append(group)
                 missing -= len(group.counts)
         if missing > 0:
-            raise _NoSpace
+            raise _NoSpace(emails)
         for group in victims:
             self._evict(group)
 
