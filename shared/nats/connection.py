@@ -95,12 +95,12 @@ class Connection:
     def report_disconnect(self) -> None:
         """Call the callbacks of `on_disconnect`."""
         for callback in self._on_disconnect:
-            callback()
+            _call(callback)
 
     def report_error(self, error: Exception) -> None:
         """Call the callbacks of `on_error`."""
         for callback in self._on_error:
-            callback(error)
+            _call(callback, error)
 
     def new_inbox(self) -> str:
         """Return a new subject for replies, which is not yet subscribed to."""
@@ -165,6 +165,14 @@ class Connection:
             log.warning("nats.drain_failed", extra={"error": repr(error)})
         finally:
             await self._client.forget(subscription)
+
+
+def _call(callback: Callable[..., None], *arguments: object) -> None:
+    """Call a callback and log its error, which would end nats-py's task that reconnects."""
+    try:
+        callback(*arguments)
+    except Exception:
+        log.exception("task.failed")
 
 
 class _Dispatch:
