@@ -65,7 +65,7 @@ class SingleFlight(Generic[T]):
     def _finish(self, key: str, task: asyncio.Task[T]) -> None:
         """Make way for the next run, however this one ended."""
         if not task.cancelled():
-            task.exception()  # without callers, asyncio would log that nobody has retrieved it
+            task.exception()  # without callers, asyncio would log that it was not retrieved
         if self._next.get(key) is task:
             del self._next[key]
             return

@@ -36,7 +36,7 @@ async def test_a_name_that_no_thread_can_look_up_is_an_error_of_the_network(monk
         await ServerAddresses("localhost", 1).connect()
 
 
-async def test_a_call_that_nobody_awaits_any_more_disturbs_nothing() -> None:
+async def test_a_call_that_is_not_awaited_any_more_disturbs_nothing() -> None:
     may_end = threading.Event()
     call = threads.run(may_end.wait)
     call.cancel()
