@@ -46,6 +46,7 @@ class RecordWriter:
         self._any_kept = asyncio.Event()
         self.stored_late = self.lost = 0
         self._retrying: asyncio.Task[None] | None = None
+        self._is_closing = False
 
     async def __aenter__(self) -> Self:
         """Start to retry kept records."""
@@ -61,6 +62,7 @@ class RecordWriter:
                 self._ensure_retries()
                 await asyncio.wait([kept.stored for kept in self._kept.values()], timeout=FLUSH_SECONDS)
         finally:
+            self._is_closing = True
             self._retrying.cancel()
             for kept in self._kept.values():
                 self._lose(kept.record)
@@ -125,6 +127,12 @@ class RecordWriter:
     def _ensure_retries(self) -> None:
         if self._retrying is None or self._retrying.done():
             self._retrying = asyncio.create_task(self._retry_kept())
+            self._retrying.add_done_callback(self._end_retries)
+
+    def _end_retries(self, _: object) -> None:
+        """Start the retries again if their task was cancelled: no email may be sent that would start them."""
+        if not self._is_closing:
+            self._ensure_retries()
 
     async def _retry_kept(self) -> None:
         while True:

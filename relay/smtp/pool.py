@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Final, Generic, NamedTuple, Protocol, Self, TypeVar
 
 from relay.smtp.pace import LONGEST_PAUSE_SECONDS, Pace
@@ -76,6 +77,7 @@ class _Opening:
     def __init__(self, generation: int) -> None:
         self.generation = generation
         self.is_stalled = False
+        self.is_over = False
 
 
 class Pool(Generic[C]):
@@ -105,6 +107,7 @@ class Pool(Generic[C]):
         self._being_opened = 0
         self._stalled = 0
         self._resume: asyncio.TimerHandle | None = None
+        self._resume_due = 0.0
         self._closing = Tasks()
         self._being_closed = 0
         self._sweep: asyncio.TimerHandle | None = None
@@ -230,7 +233,8 @@ class Pool(Generic[C]):
                 self._make_way()
                 return
             self._being_opened += 1
-            self._opening.start(self._open(_Opening(self._pace.generation)))
+            opening = _Opening(self._pace.generation)
+            self._opening.start(self._open(opening), at_end=partial(self._end_open, opening))
 
     def _make_way(self) -> None:
         """Close an idle connection: all callers that wait avoid it, and no other one can be opened beside it."""
@@ -238,11 +242,12 @@ class Pool(Generic[C]):
             self._retire(self._parked.pop(0).connection)
 
     def _open_later(self) -> None:
-        if self._resume and self._resume.when() <= self._pace.resumes_at:
+        due = self._pace.resumes_at
+        if self._resume and self._resume_due <= due:  # uvloop's handle of a time that has come has no `when()`
             return
         if self._resume:  # of a longer pause that is over
             self._resume.cancel()
-        self._resume = asyncio.get_running_loop().call_at(self._pace.resumes_at, self._resume_opening)
+        self._resume, self._resume_due = asyncio.get_running_loop().call_at(due, self._resume_opening), due
 
     def _resume_opening(self) -> None:
         self._resume = None
@@ -263,7 +268,6 @@ class Pool(Generic[C]):
             self._opened[connection] = _Opened(_now(), opening.generation)
             self._untried.add(connection)
             self._pass_on(connection)
-        self._open_more()
 
     async def _connected(self, opening: _Opening) -> C:
         stall = asyncio.get_running_loop().call_later(STALLED_SECONDS, self._stall, opening)
@@ -271,6 +275,16 @@ class Pool(Generic[C]):
             return await self._connect()
         finally:
             stall.cancel()
+            self._end_opening(opening)
+
+    def _end_open(self, opening: _Opening) -> None:
+        """Begin the next opening, however the task of this one ended."""
+        self._end_opening(opening)
+        self._open_more()
+
+    def _end_opening(self, opening: _Opening) -> None:
+        if not opening.is_over:
+            opening.is_over = True
             self._being_opened -= 1
             self._stalled -= opening.is_stalled
 
@@ -300,15 +314,12 @@ class Pool(Generic[C]):
         del self._opened[connection]
         self._untried.discard(connection)
         self._being_closed += 1
-        self._closing.start(self._close(connection))
+        self._closing.start(connection.quit(), at_end=self._end_closing)
 
-    async def _close(self, connection: C) -> None:
-        """Close, and only then open another: the server limits connections too."""
-        try:
-            await connection.quit()
-        finally:
-            self._being_closed -= 1
-            self._open_more()
+    def _end_closing(self) -> None:
+        """Open another connection only now: the server limits connections too."""
+        self._being_closed -= 1
+        self._open_more()
 
     def _sweep_later(self) -> None:
         if self._sweep is None and self._parked:

@@ -116,7 +116,7 @@ class Connection:
         """Call the callbacks of `on_disconnect`."""
         self._receipts.disconnected()
         for callback in self._on_disconnect:
-            callback()
+            _call(callback)
 
     def report_reconnect(self) -> None:
         """Note that a server is connected again, which may permit what the last one denied."""
@@ -129,7 +129,7 @@ class Connection:
         if denial and denial.verb == "subscription":
             self._denied.add(denial)
         for callback in self._on_error:
-            callback(error)
+            _call(callback, error)
 
     def new_inbox(self) -> str:
         """Return a new subject for replies, which is not yet subscribed to."""
@@ -218,6 +218,14 @@ class Connection:
             log.warning("nats.drain_failed", extra={"error": repr(error)})
         finally:
             await self._client.forget(subscription)
+
+
+def _call(callback: Callable[..., None], *arguments: object) -> None:
+    """Call a callback and log its error, which would end nats-py's task that reconnects."""
+    try:
+        callback(*arguments)
+    except Exception:
+        log.exception("task.failed")
 
 
 class _Dispatch:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from typing import TYPE_CHECKING, Final, Self
@@ -98,7 +99,12 @@ class Endpoint:
     async def __aexit__(self, *_: object) -> None:
         """Unsubscribe and answer the requests that were received; if cancelled meanwhile, cancel them."""
         assert self._subscription, "entered"
-        await self._connection.drain(self._subscription)
+        try:
+            await self._connection.drain(self._subscription)
+        except asyncio.CancelledError:
+            self._in_flight.cancel()
+            await self._in_flight.wait()
+            raise
         log.info("endpoint.draining", extra={"subject": self.subject, "in_flight": len(self._in_flight)})
         await self._in_flight.wait()
         await self._refusals.wait()

@@ -3,7 +3,7 @@
 """Writes log lines in a thread of its own: a reader that stops reading must not stop the event loop.
 
 The queue is bounded. Lines that find it full, and lines that cannot be written, are counted, and the count is written
-as soon as writing works again.
+as soon as writing works again. While the system starts no thread, lines wait in the queue.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ GATHER_SECONDS: Final = 0.005  # one write for all lines of this time costs less
 BATCH_BYTES: Final = 4096  # PIPE_BUF of Linux: what other processes write to the same pipe never breaks such a write
 STALL_SECONDS: Final = 0.5
 FLUSH_SECONDS: Final = 2.0
+START_PAUSE_SECONDS: Final = 1.0  # before the next try to start the thread
 
 
 class LineWriter:
@@ -40,8 +41,9 @@ class LineWriter:
         self._is_torn = False
         self._wake = threading.Event()
         self._is_ending = False
-        self._thread = threading.Thread(target=self._run, name="log writer", daemon=True)
-        self._thread.start()
+        self._is_running = False
+        self._start_at = 0.0
+        self._thread = self._start()
 
     @property
     def lost(self) -> int:
@@ -57,18 +59,41 @@ class LineWriter:
         self._lines.append(line)
         if not self._wake.is_set():
             self._wake.set()
+        if not (self._is_running or self._is_ending) and time.monotonic() >= self._start_at:
+            self._thread = self._start()
 
     def close(self) -> None:
         """Write the queued lines; return after STALL_SECONDS without progress, or after FLUSH_SECONDS."""
         self._is_ending = True
         self._wake.set()
+        if not self._is_running:
+            self._thread = self._start()
         deadline = time.monotonic() + FLUSH_SECONDS
         done = -1
         while self._thread.is_alive() and time.monotonic() < deadline and done != self._done:
             done = self._done
             self._thread.join(STALL_SECONDS)
+        while not self._is_running and self._lines and self._is_writable():
+            self._write_batch()
+
+    def _start(self) -> threading.Thread:
+        """Start the thread, if the system permits it; a later line tries again."""
+        thread = threading.Thread(target=self._run, name="log writer", daemon=True)
+        self._is_running = True
+        try:
+            thread.start()
+        except RuntimeError:
+            self._is_running = False
+            self._start_at = time.monotonic() + START_PAUSE_SECONDS
+        return thread
 
     def _run(self) -> None:
+        try:
+            self._write_all()
+        finally:
+            self._is_running = False
+
+    def _write_all(self) -> None:
         while not self._is_ending or self._lines:
             self._wake.wait()
             if not self._is_ending:
@@ -88,6 +113,10 @@ class LineWriter:
             self._reported = lost
         self._unwritten += min(unwritten, len(lines))
         self._done += size
+
+    def _is_writable(self) -> bool:
+        """Return whether a write does not block; wait for it at most STALL_SECONDS."""
+        return self._descriptor is None or bool(select.select([], [self._descriptor], [], STALL_SECONDS)[1])
 
     def _take(self, space: int) -> tuple[list[bytes], int]:
         """Take lines that fit into a write, but at least one; return them and their size."""

@@ -9,7 +9,7 @@ import logging
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
 log = logging.getLogger(__name__)
 
@@ -25,11 +25,19 @@ class Tasks:
         """Return how many are running."""
         return len(self._running)
 
-    def start(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
-        """Run `work` as a task; an error that it does not handle is logged."""
+    def start(
+        self, work: Coroutine[object, object, None], at_end: Callable[[], object] | None = None
+    ) -> asyncio.Task[None]:
+        """Run `work` as a task; an error that it does not handle is logged.
+
+        `at_end` is called however the task ends. A `finally` in `work` is not: a task that is cancelled before it ran
+        never enters it.
+        """
         task = asyncio.get_running_loop().create_task(work)
         self._running.add(task)
         task.add_done_callback(self._finish)
+        if at_end:
+            task.add_done_callback(lambda _: at_end())
         return task
 
     async def wait(self, timeout_seconds: float | None = None) -> None:
@@ -40,6 +48,8 @@ class Tasks:
         try:
             await asyncio.wait(running, timeout=timeout_seconds)
         except asyncio.CancelledError:
+            await asyncio.sleep(0)  # a task that was just started enters its `finally`, such as one that sends a reply
+            running |= self._running
             self.cancel()
             await asyncio.wait(running)
             raise

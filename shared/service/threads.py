@@ -19,8 +19,20 @@ NAME: Final = "blocking call"
 T = TypeVar("T")
 
 
+class ThreadRefused(OSError):
+    """The system started no thread. Try again: threads end, and the limit may be raised."""
+
+    def __init__(self, error: RuntimeError) -> None:
+        """Name the limits that an operator can raise."""
+        super().__init__(f"{error}: raise the limit of threads (pids of the container, ulimit -u) or of memory")
+
+
 def run(call: Callable[[], T]) -> asyncio.Future[T]:
-    """Run a call in a new daemon thread; at its end, the process would wait for the threads of an executor."""
+    """Run a call in a new daemon thread; at its end, the process would wait for the threads of an executor.
+
+    Raises:
+        ThreadRefused: at once; the call was not made.
+    """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
@@ -43,5 +55,8 @@ def run(call: Callable[[], T]) -> asyncio.Future[T]:
         except RuntimeError:  # the loop is closed: the process is ending
             log.debug("thread.answer_abandoned")
 
-    threading.Thread(target=work, name=NAME, daemon=True).start()
+    try:
+        threading.Thread(target=work, name=NAME, daemon=True).start()
+    except RuntimeError as error:
+        raise ThreadRefused(error) from error
     return future

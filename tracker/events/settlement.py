@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
@@ -129,7 +130,7 @@ class Settlement:
             await self._queue.change_visibility([one.message for one in waiting], seconds)
         else:
             self._held.update((one.message.receipt_handle, one.message) for one in waiting)
-            self._holding.start(self._hold(waiting))
+            self._holding.start(self._try_again(waiting), at_end=partial(self._end_hold, waiting))
         return settled
 
     def _is_full(self) -> bool:
@@ -197,15 +198,12 @@ class Settlement:
             log.info("event.unmatched", extra=extra)
         return old, young
 
-    async def _hold(self, waiting: list[_Received]) -> None:
-        messages = [one.message for one in waiting]
-        try:
-            await self._try_again(waiting)
-        finally:
-            self._let_go(messages)  # also of those that are stuck or met an error: the queue delivers them again
-            self._failing.discard(waiting[0].event.email_id)
-            if not self._held:  # only a holder notices that KV is back; without one, the next receive has to
-                self._outage.end()
+    def _end_hold(self, waiting: list[_Received]) -> None:
+        """Let go of messages, also of those that are stuck or met an error: the queue delivers them again."""
+        self._let_go(one.message for one in waiting)
+        self._failing.discard(waiting[0].event.email_id)
+        if not self._held:  # only a holder notices that KV is back; without one, the next receive has to
+            self._outage.end()
 
     async def _try_again(self, waiting: list[_Received]) -> None:
         """Try again until each message is settled or stuck, and extend its visibility meanwhile."""

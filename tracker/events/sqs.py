@@ -19,7 +19,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from shared import redaction
-from shared.service import threads as daemon_thread
+from shared.service import threads
 from tracker.errors import QueueUnavailable
 from tracker.events import json_fields
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LONG_POLL_SECONDS: Final = 20
+CALL_SECONDS: Final = 60.0  # boto3 limits only each read and each connection, and a credentials process not at all
 SHORTEST_EMPTY_POLL_SECONDS: Final = 1.0
 BATCH: Final = 10  # the limit of SQS for one call
 DELETE_TRIES: Final = 3
@@ -135,7 +136,13 @@ class Queue:
         Raises:
             QueueUnavailable: the call failed; its cause is boto3's own error.
         """
-        return await daemon_thread.run(lambda: self._call(operation, arguments))
+        try:
+            async with asyncio.timeout(CALL_SECONDS):
+                return await threads.run(lambda: self._call(operation, arguments))
+        except TimeoutError as error:
+            raise QueueUnavailable(f"{operation}: no answer within {CALL_SECONDS:g} s") from error
+        except threads.ThreadRefused as error:
+            raise QueueUnavailable(f"{operation}: {error}") from error
 
     def _call(self, operation: str, arguments: dict[str, object]) -> dict[str, Any]:
         try:

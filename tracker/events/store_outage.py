@@ -15,6 +15,7 @@ class StoreOutage:
         """Begin without an outage."""
         self.is_over = asyncio.Event()
         self.is_over.set()
+        self.reports = 0  # how often KV did not answer; during an outage, each message that is held adds some
         self._is_suspected = False
         self._ended_at = datetime.min.replace(tzinfo=UTC)
 
@@ -24,6 +25,7 @@ class StoreOutage:
 
     def begin(self) -> None:
         """Note that KV did not answer."""
+        self.reports += 1
         self.is_over.clear()
         self._is_suspected = True
 

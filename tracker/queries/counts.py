@@ -56,6 +56,16 @@ def of_record(value: bytes | None) -> RecordCounts:
     return RecordCounts(record.delivered, opened, record.opened, record.failed)
 
 
+def total(parts: Iterable[RecordCounts]) -> RecordCounts:
+    """Return the sum of counts."""
+    return RecordCounts(*map(sum, zip(*parts, strict=True)))
+
+
+def response(group_id: str, sent: int, counted: RecordCounts) -> GetEmailEngagementAnalyticsResponse:
+    """Return the counts of a group in the form of the contract."""
+    return GetEmailEngagementAnalyticsResponse(group_id=group_id, total_sent=sent, **counted._asdict())
+
+
 class GroupCounts:
     """The counts of one group. Its records may be put in any order and any number of times."""
 
@@ -63,6 +73,10 @@ class GroupCounts:
         """Begin without emails."""
         self._emails: dict[str, tuple[int, RecordCounts]] = {}
         self._delivered = self._opened = self._unique_opened = self._failed = 0
+
+    def __len__(self) -> int:
+        """Return the number of emails."""
+        return len(self._emails)
 
     def add(self, email_ids: Iterable[str]) -> list[str]:
         """Count these emails as sent; return those that are new."""
@@ -84,11 +98,5 @@ class GroupCounts:
 
     def response(self, group_id: str) -> GetEmailEngagementAnalyticsResponse:
         """Return the counts in the form of the contract."""
-        return GetEmailEngagementAnalyticsResponse(
-            group_id=group_id,
-            total_sent=len(self._emails),
-            delivered=self._delivered,
-            opened=self._opened,
-            unique_opened=self._unique_opened,
-            failed=self._failed,
-        )
+        counted = RecordCounts(self._delivered, self._opened, self._unique_opened, self._failed)
+        return response(group_id, len(self._emails), counted)

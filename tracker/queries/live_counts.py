@@ -5,6 +5,10 @@
 Replaces reading every record for every query: the second query of a group costs the same at any size of the group.
 Before each answer, both streams have been followed up to their last write, and no key has left a bucket without one;
 else all groups are counted again. While the streams cannot be followed, every query reads the records.
+
+The memory holds MAX_EMAILS. A group that is being counted is never evicted for another one, nor one that was queried a
+moment ago: two large groups that are queried in turn would evict each other each time. A group for which no space is
+left is counted from its records at each query.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -20,13 +25,14 @@ from shared.errors import StoreUnavailable
 from shared.service.tasks import Tasks
 from tracker.queries import counts
 from tracker.queries.counts import GroupCounts
+from tracker.queries.single_flight import SingleFlight
 from tracker.queries.stream_follower import NotFollowed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from shared.contract import GetEmailEngagementAnalyticsResponse
-    from shared.kv.bucket import Bucket
+    from shared.kv.bucket import Bucket, Entry
     from tracker.queries.group_reader import GroupReader
     from tracker.queries.stream_follower import StreamFollower, Write
 
@@ -34,12 +40,20 @@ log = logging.getLogger(__name__)
 
 MAX_EMAILS: Final = 200_000  # of about 400 bytes each
 IDLE_SECONDS: Final = 120.0  # without a query for so long a group is evicted; without any, no stream is followed
+RECENT_SECONDS: Final = 10.0  # without a query for so long a group can be evicted for another one
 RECORDS_AT_ONCE: Final = 1000
+INDEXES_READ_AT_ONCE: Final = 4
+SMALL_EMAILS: Final = 10_000  # groups up to this size are counted beside others when they are not kept
+SMALL_GROUPS_AT_ONCE: Final = 8
 REFUSED_SECONDS: Final = 30.0  # before the next try, after the server did not create a consumer
 
 
-class _TooLarge(Exception):
-    """The group has more emails than the memory may hold."""
+class _NoSpace(Exception):
+    """The memory has no space for the emails of the group."""
+
+    def __init__(self, emails: int) -> None:
+        super().__init__(emails)
+        self.emails = emails
 
 
 class Follow(Protocol):
@@ -58,7 +72,6 @@ class _Group:
         self.changed: set[str] | None = None
         self.counts = GroupCounts()
         self.queried_at = 0.0
-        self.busy = asyncio.Lock()
 
 
 class LiveCounts:
@@ -75,6 +88,10 @@ class LiveCounts:
         )
         self._groups: OrderedDict[str, _Group] = OrderedDict()  # by key; the last queried one is at the end
         self._by_email: dict[str, _Group] = {}
+        self._counting: SingleFlight[GetEmailEngagementAnalyticsResponse] = SingleFlight()
+        self._index_reads = asyncio.Semaphore(INDEXES_READ_AT_ONCE)
+        self._small_groups = asyncio.Semaphore(SMALL_GROUPS_AT_ONCE)
+        self._large_group = asyncio.Lock()
         self._starting = asyncio.Lock()
         self._refused_until = 0.0
         self._is_refused = False
@@ -90,10 +107,8 @@ class LiveCounts:
         """Stop following the streams and evict all groups."""
         if self._idle:
             self._idle.cancel()
-        self._groups.clear()
-        self._by_email.clear()
-        for follower in self._followers:
-            await follower.stop()
+        self._counting.cancel()
+        await self._unfollow()
 
     async def count(self, group_id: str) -> GetEmailEngagementAnalyticsResponse:
         """Return the counts of a group.
@@ -105,29 +120,41 @@ class LiveCounts:
         """
         self._reader.check(group_id)
         self._restart_idle_timer()
-        try:
+        key = group_index.key_of(group_id)
+        if key in self._groups:
+            self.hits += 1
+        else:
+            self.misses += 1
+        return await self._counting.run(key, partial(self._count, group_id))
+
+    async def _count(self, group_id: str) -> GetEmailEngagementAnalyticsResponse:
+        """Count a group. An error is dropped before the next try, since its frames keep the emails that were read."""
+        emails = 0
+        for is_last in (False, True):
             try:
                 return await self._current(group_id)
+            except _NoSpace as error:
+                emails = error.emails
+                break
             except StoreUnavailable as error:  # most likely a gap: count again, once
-                if not self._is_refused:
+                if is_last and not isinstance(error, NotFollowed):
+                    raise
+                if not (is_last or self._is_refused):
                     log.info("analytics.recounted", extra={"error": str(error)})
-                return await self._current(group_id)
-        except (_TooLarge, NotFollowed):
-            return await self._count_once(group_id)
+        return await self._count_once(group_id, emails)
 
     async def _current(self, group_id: str) -> GetEmailEngagementAnalyticsResponse:
         await self._follow()
+        await asyncio.gather(*(follower.caught_up() for follower in self._followers))
         group = self._group(group_id)
-        async with group.busy:
-            try:
-                await asyncio.gather(*(follower.caught_up() for follower in self._followers))
-                await self._read_changed(group)
-            except BaseException:
-                self._evict(group)
-                raise
-            self._check_not_evicted(group)
-            self._evict_old(kept=group)
-            return group.counts.response(group_id)
+        try:
+            await self._read_changed(group)
+        except BaseException:
+            self._evict(group)
+            raise
+        self._check_not_evicted(group)
+        self._evict_old()
+        return group.counts.response(group_id)
 
     async def _follow(self) -> None:
         """Follow both streams, if one of them is not followed.
@@ -138,13 +165,12 @@ class LiveCounts:
         async with self._starting:
             if not any(follower.is_lost for follower in self._followers):
                 return
-            now = asyncio.get_running_loop().time
-            if now() < self._refused_until:
+            if _now() < self._refused_until:
                 raise NotFollowed("consumers were refused")
             try:
                 await self._restart()
             except NotFollowed as error:
-                self._refused_until = now() + REFUSED_SECONDS
+                self._refused_until = _now() + REFUSED_SECONDS
                 if not self._is_refused:
                     log.warning("analytics.not_followed", extra={"error": str(error)})
                 self._is_refused = True
@@ -155,8 +181,7 @@ class LiveCounts:
 
     async def _restart(self) -> None:
         """Evict all groups and follow both streams again: a gap in one of them makes all counts uncertain."""
-        self._groups.clear()
-        self._by_email.clear()
+        self._evict_all()
         for follower in self._followers:
             await follower.stop()
             await follower.start()
@@ -165,52 +190,79 @@ class LiveCounts:
         key = group_index.key_of(group_id)
         group = self._groups.get(key)
         if group is None:
-            self.misses += 1
             group = self._groups[key] = _Group(group_id)
-        else:
-            self.hits += 1
         self._groups.move_to_end(key)
-        group.queried_at = asyncio.get_running_loop().time()
+        group.queried_at = _now()
         return group
 
     async def _read_changed(self, group: _Group) -> None:
         """Read the changed segments of the index, and the records of the new emails."""
         changed, group.changed = group.changed, set()
-        if changed is None:
-            segments = await self._reader.segments(group.group_id)
-        else:
-            segments = {key: await self._reader.segment(key) for key in changed}
-        if sum(map(len, (group.segments | segments).values())) > MAX_EMAILS:
-            raise _TooLarge
+        if changed is not None and not changed:
+            return
+        async with self._index_reads:
+            if changed is None:
+                segments = await self._reader.segments(group.group_id)
+            else:
+                segments = {key: await self._reader.segment(key) for key in changed}
+            new = self._add(group, segments)
+        for start in range(0, len(new), RECORDS_AT_ONCE):
+            self._check_not_evicted(group)
+            for email_id, entry in (await self._records(new[start : start + RECORDS_AT_ONCE])).items():
+                group.counts.put(email_id, entry.revision, counts.of_record(entry.value))
+
+    def _add(self, group: _Group, segments: Mapping[str, tuple[str, ...]]) -> list[str]:
+        """Add the emails of segments before their records are read, so that no write is missed; return the new ones.
+
+        Raises:
+            NotFollowed: the group was evicted, or a segment does not continue the known one.
+            _NoSpace: they do not fit into the memory.
+        """
+        self._check_not_evicted(group)
+        added: list[str] = []
         for key, email_ids in segments.items():
             known = group.segments.get(key, ())
             if email_ids[: len(known)] != known:
                 raise NotFollowed(f"index segment {redaction.identifier(key)} was rewritten")
-            group.segments[key] = email_ids
-            await self._load(group, email_ids[len(known) :])
+            added += email_ids[len(known) :]
+        self._make_space(len(added), len(group.counts) + len(added))
+        group.segments.update(segments)
+        new = group.counts.add(added)
+        self._by_email.update(dict.fromkeys(new, group))
+        return new
 
     def _check_not_evicted(self, group: _Group) -> None:
-        """Raise if the group was evicted while it was being counted: its writes are no longer followed."""
+        """Raise if the group was evicted after a gap while it was being counted: its writes are no longer followed."""
         if self._groups.get(group.key) is not group:
             raise NotFollowed("the group was evicted while it was being counted")
 
-    async def _load(self, group: _Group, email_ids: Sequence[str]) -> None:
-        self._check_not_evicted(group)
-        new = group.counts.add(email_ids)
-        self._by_email.update(dict.fromkeys(new, group))  # before the read, so that no write is missed
-        await self._read_records(group.counts, new)
+    async def _count_once(self, group_id: str, emails: int) -> GetEmailEngagementAnalyticsResponse:
+        """Count a group without keeping it: large groups one after another, small ones beside them.
 
-    async def _count_once(self, group_id: str) -> GetEmailEngagementAnalyticsResponse:
-        """Count a group that is too large for the memory."""
-        group = GroupCounts()
-        await self._read_records(group, group.add(await self._reader.email_ids(group_id)))
-        return group.response(group_id)
+        It had so many emails when it was last read, 0 if it was not read.
+        """
+        if emails <= SMALL_EMAILS:
+            async with self._small_groups:
+                email_ids = await self._email_ids(group_id)
+                if len(email_ids) <= SMALL_EMAILS:
+                    return await self._counted(group_id, email_ids)
+                email_ids.clear()  # they would stay in memory while other large groups are counted
+        async with self._large_group:
+            return await self._counted(group_id, await self._email_ids(group_id))
 
-    async def _read_records(self, group: GroupCounts, email_ids: Sequence[str]) -> None:
+    async def _email_ids(self, group_id: str) -> list[str]:
+        async with self._index_reads:
+            return await self._reader.email_ids(group_id)
+
+    async def _counted(self, group_id: str, email_ids: Sequence[str]) -> GetEmailEngagementAnalyticsResponse:
+        total = counts.NOTHING
         for start in range(0, len(email_ids), RECORDS_AT_ONCE):
-            entries = await self._recipients.get_many(email_ids[start : start + RECORDS_AT_ONCE])
-            for email_id, entry in entries.items():
-                group.put(email_id, entry.revision, counts.of_record(entry.value))
+            entries = await self._records(email_ids[start : start + RECORDS_AT_ONCE])
+            total = counts.total([total, *(counts.of_record(entry.value) for entry in entries.values())])
+        return counts.response(group_id, len(email_ids), total)
+
+    async def _records(self, email_ids: Sequence[str]) -> dict[str, Entry]:
+        return await self._recipients.get_many(email_ids)
 
     def _record_written(self, write: Write) -> bool:
         """Count a write; return whether the record was known before."""
@@ -226,10 +278,29 @@ class LiveCounts:
             group.changed.add(write.key)
         return write.key in group.segments
 
-    def _evict_old(self, *, kept: _Group) -> None:
-        """Evict the groups that are idle, and the longest unqueried ones until the memory holds MAX_EMAILS."""
-        while (oldest := next(iter(self._groups.values()))) is not kept:
-            if kept.queried_at - oldest.queried_at < IDLE_SECONDS and len(self._by_email) <= MAX_EMAILS:
+    def _make_space(self, added: int, emails: int) -> None:
+        """Evict groups until the added emails of a group fit; none that is counted now or was queried recently.
+
+        Raises:
+            _NoSpace: they do not fit even then. Nothing was evicted. It has the number of `emails` of the group.
+        """
+        missing = len(self._by_email) + added - MAX_EMAILS
+        victims: list[_Group] = []
+        for group in self._groups.values():
+            if missing <= 0 or _now() - group.queried_at < RECENT_SECONDS:
+                break
+            if group.key not in self._counting:
+                victims.append(group)
+                missing -= len(group.counts)
+        if missing > 0:
+            raise _NoSpace(emails)
+        for group in victims:
+            self._evict(group)
+
+    def _evict_old(self) -> None:
+        """Evict the groups that are idle, and the longest unqueried ones while there are more than MAX_EMAILS."""
+        while oldest := next((one for one in self._groups.values() if one.key not in self._counting), None):
+            if _now() - oldest.queried_at < IDLE_SECONDS and len(self._by_email) <= MAX_EMAILS:
                 return
             self._evict(oldest)
 
@@ -240,11 +311,28 @@ class LiveCounts:
             if self._by_email.get(email_id) is group:  # else the group was counted again meanwhile
                 del self._by_email[email_id]
 
+    def _evict_all(self) -> None:
+        self._groups.clear()
+        self._by_email.clear()
+
     def _restart_idle_timer(self) -> None:
         if self._idle:
             self._idle.cancel()
         self._idle = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._stop_following)
 
     def _stop_following(self) -> None:
+        if self._counting:
+            self._restart_idle_timer()
+            return
         log.debug("analytics.unfollowed")
-        self._tasks.start(self.aclose())
+        self._tasks.start(self._unfollow())
+
+    async def _unfollow(self) -> None:
+        async with self._starting:
+            self._evict_all()
+            for follower in self._followers:
+                await follower.stop()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 HEARTBEAT_SECONDS: Final = 2
 SILENCE_SECONDS: Final = 2.5 * HEARTBEAT_SECONDS
 CATCH_UP_SECONDS: Final = 2.0
+UNSUBSCRIBE_SECONDS: Final = 2.0
 ABANDONED_SECONDS: Final = 30  # after which the server drops a consumer without a listener
 NANOSECONDS: Final = 1_000_000_000
 
@@ -66,6 +68,7 @@ class StreamFollower:
         self._on_write = on_write
         self._values = values
         self._subscription: Subscription | None = None
+        self._subject = ""
         self._created = ""
         self._consumer_sequence = 0
         self._reached = 0
@@ -84,11 +87,11 @@ class StreamFollower:
         """
         info = await self._bucket.info()
         self._keys = KeyCount(info.state.last_seq, info.keys)
-        subject = self._connection.new_inbox()
+        self._subject = subject = self._connection.new_inbox()
         self._created, self._reached, self._consumer_sequence = info.created, info.state.last_seq, 0
         self._heard_at, self.is_lost = _now(), False
-        self._subscription = await self._connection.subscribe(subject, self._receive)
         try:
+            self._subscription = await self._connection.subscribe(subject, partial(self._receive, subject))
             await self._create_consumer(subject, info.state.last_seq + 1)
             self._check_permitted()
         except BaseException:
@@ -112,12 +115,13 @@ class StreamFollower:
     async def stop(self) -> None:
         """Stop following."""
         self.lose()
-        if self._subscription:  # also without a connection, since a reconnect subscribes again
+        subscription, self._subscription = self._subscription, None
+        if subscription:  # also without a connection, since a reconnect subscribes again
             try:
-                await self._subscription.unsubscribe()
-            except nats.errors.Error as error:
+                async with asyncio.timeout(UNSUBSCRIBE_SECONDS):
+                    await subscription.unsubscribe()
+            except (nats.errors.Error, OSError) as error:  # with TimeoutError, if the server reads nothing
                 log.debug("follower.unsubscribe_failed", extra={"error": repr(error)})
-        self._subscription = None
 
     def lose(self) -> None:
         """Note that a write may have been missed."""
@@ -161,7 +165,9 @@ class StreamFollower:
             self.lose()
             raise NotFollowed(f"bucket {self._bucket.name} is followed too slowly") from None
 
-    def _receive(self, msg: Msg) -> None:
+    def _receive(self, subject: str, msg: Msg) -> None:
+        if subject != self._subject:  # of an earlier consumer, whose end the server has not read yet
+            return
         try:
             self._take(msg)
         except Exception:  # for example an acknowledgement subject that cannot be read: the write may be missed

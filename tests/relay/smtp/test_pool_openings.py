@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -30,6 +31,60 @@ EMPTY = "<Pool 0 leased, 0 idle, 0 opening, 0 closing, 0 waiting>"
 def pool_of(server: Server, connections: int = 8) -> Pool[Connection]:
     """A pool that tries again after RefusedError."""
     return Pool(server.connect, limits(connections), temporary=RefusedError)
+
+
+async def test_openings_that_fail_together_wait_also_for_a_pause_that_is_almost_over(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(pace, "FIRST_PAUSE_SECONDS", 0.0004)  # uvloop's handle of it has no time
+    monkeypatch.setattr(pace, "JITTER", (1, 1))
+    server = Server(opens_slowly=True)
+    async with pool_of(server) as pool:
+        users = [task(pool.acquire()) for _ in range(2)]
+        await until(lambda: len(server.openings) == 2)
+        for opening in server.openings:
+            opening.set_exception(RefusedError())
+        server.opens_slowly = False
+        assert await asyncio.wait_for(asyncio.gather(*users), 5)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("when", ["before it began", "while it opens"])
+async def test_after_the_death_of_an_opening_the_next_one_serves_the_caller(when: str) -> None:
+    server = Server(opens_slowly=True)
+    async with pool_of(server, connections=1) as pool:
+        user = task(pool.acquire())
+        await asyncio.sleep(0)
+        if when == "while it opens":
+            await until(lambda: server.openings)
+        [opening] = tasks_of("_open")
+        opening.cancel()
+        server.opens_slowly = False
+        assert await asyncio.wait_for(user, 5) in server.open
+        await settle()
+        assert repr(pool) == "<Pool 1 leased, 0 idle, 0 opening, 0 closing, 0 waiting>"
+
+
+@pytest.mark.parametrize("when", ["before it began", "while it closes"])
+async def test_after_the_death_of_a_close_another_connection_is_opened(when: str) -> None:
+    server = Server(closes_slowly=True)
+    async with pool_of(server, connections=1) as pool:
+        connection = await pool.acquire()
+        connection.is_usable = False
+        user = task(pool.acquire())
+        await settle()
+        pool.release(connection)
+        if when == "while it closes":
+            await until(lambda: server.quitting)
+        [close] = tasks_of("quit")
+        close.cancel()
+        assert await asyncio.wait_for(user, 5) is not connection
+        assert pool.state().closing == 0
+
+
+def tasks_of(name: str) -> list[asyncio.Task[Any]]:
+    """Return the running tasks of a coroutine function."""
+    return [one for one in asyncio.all_tasks() if getattr(one.get_coro(), "__name__", "") == name]
 
 
 @pytest.fixture

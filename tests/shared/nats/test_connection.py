@@ -151,6 +151,26 @@ async def test_an_error_in_a_callback_does_not_stop_the_reading(
     assert [record.exc_info is not None for record in caplog.records if record.msg == "nats.message_failed"] == [True]
 
 
+async def test_an_error_in_a_callback_for_a_lost_connection_stops_neither_the_others_nor_the_reconnect(
+    nats_server: NatsServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    called: list[str] = []
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    async with connect(nats_server.url) as connected:
+        for callback in (fail, lambda: called.append("lost")):
+            connected.on_disconnect(callback)
+        for on_error in (fail, lambda _: called.append("error")):
+            connected.on_error(on_error)
+        await nats_server.kill()
+        await until(lambda: {"lost", "error"} <= set(called))
+        await nats_server.start()
+        await until(lambda: has_reconnected(connected))
+    assert events(caplog, "task.failed")
+
+
 async def test_every_message_is_passed_on_with_reply_and_headers_before_the_next_is_read(
     nats_server: NatsServer, nats_connection: Connection
 ) -> None:

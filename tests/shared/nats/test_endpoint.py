@@ -14,6 +14,7 @@ import pytest
 from shared.nats.endpoint import BUSY, FAILED, TOO_LARGE, Endpoint
 from shared.nats.micro import Discovery
 from tests.shared.connections import connected, events
+from tests.stack import nats_proxy
 from tests.stack.waiting import until
 
 if TYPE_CHECKING:
@@ -193,6 +194,39 @@ async def test_leaving_answers_the_requests_that_the_server_had_sent(nats_server
             await caller.flush()
             await caller.flush()  # the ping of nats-py's first flush overtakes the requests
         assert sorted([int((await one).data) for one in asked]) == list(range(40))
+
+
+async def test_leaving_that_is_interrupted_while_the_server_is_silent_ends_the_requests(
+    nats_server: NatsServer,
+) -> None:
+    begun, ended, leaving = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def stall(_: bytes, _headers: object) -> bytes:
+        begun.set()
+        try:
+            return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return] # never
+        finally:
+            ended.set()
+
+    async def serve(proxy: NatsProxy) -> None:
+        async with connected(proxy.url) as ours, Endpoint(ours, SUBJECT, stall, max_in_flight=1):
+            await begun.wait()
+            proxy.freeze()
+            leaving.set()
+
+    async with nats_proxy.running(nats_server.url) as proxy, await nats.connect(nats_server.url) as caller:
+        serving = asyncio.create_task(serve(proxy))
+        await until(lambda: proxy.links)
+        while not begun.is_set():  # the endpoint may not be subscribed yet
+            await caller.publish(SUBJECT, b"", reply="inbox")
+            await asyncio.sleep(0.02)
+        await leaving.wait()
+        await asyncio.sleep(0)
+        serving.cancel()
+        proxy.thaw()
+        await asyncio.wait({serving})
+        assert serving.cancelled()
+        assert ended.is_set()
 
 
 async def test_two_endpoints_share_the_requests(nats_server: NatsServer) -> None:

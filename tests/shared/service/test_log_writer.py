@@ -13,6 +13,7 @@ import pytest
 
 from shared.service import log_writer
 from shared.service.log_writer import LineWriter
+from tests.stack.few_threads import FewThreads
 from tests.stack.unread_pipe import UnreadPipe, unread_pipe
 
 if TYPE_CHECKING:
@@ -188,3 +189,67 @@ def test_a_line_that_was_cut_by_a_full_disk_is_ended_before_the_next_one(monkeyp
     writer.put(b"second\n")
     writer.close()
     assert b"".join(blocks) == b"fir\nlost 1\nsecond\n"
+
+
+@pytest.fixture
+def few_threads(monkeypatch: pytest.MonkeyPatch) -> FewThreads:
+    """A system at its limit of threads."""
+    return FewThreads(monkeypatch)
+
+
+def test_a_thread_that_cannot_be_started_is_not_tried_for_each_line(few_threads: FewThreads) -> None:
+    reader, descriptor = os.pipe()
+    writer = writing_to(descriptor)
+    for _ in range(50):
+        writer.put(b"line\n")
+    assert few_threads.tries == 1
+    writer.close()
+    os.close(descriptor)
+    os.close(reader)
+
+
+def test_lines_wait_until_a_thread_can_be_started(few_threads: FewThreads, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_writer, "START_PAUSE_SECONDS", 0.0)
+    reader, descriptor = os.pipe()
+    writer = writing_to(descriptor)
+    writer.put(b"early\n")
+    few_threads.are_allowed = True
+    writer.put(b"late\n")
+    writer.close()
+    os.close(descriptor)
+    with open(reader, "rb") as pipe:  # noqa: PTH123 - a descriptor, not a path
+        assert pipe.readlines() == [b"early\n", b"late\n"]
+    assert (few_threads.tries, writer.lost) == (3, 0)
+
+
+@pytest.mark.usefixtures("few_threads")
+def test_without_any_thread_the_lines_are_written_at_the_end() -> None:
+    reader, descriptor = os.pipe()
+    writer = writing_to(descriptor)
+    writer.put(b"line\n")
+    writer.close()
+    os.close(descriptor)
+    with open(reader, "rb") as pipe:  # noqa: PTH123 - a descriptor, not a path
+        assert pipe.read() == b"line\n"
+
+
+@pytest.mark.usefixtures("few_threads")
+def test_without_any_thread_a_reader_that_hangs_does_not_hold_up_the_end(writer: LineWriter) -> None:
+    writer.put(b"line\n")
+    with within(MUST_NOT_WAIT):
+        writer.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_dies_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, descriptor = os.pipe()
+    writer = writing_to(descriptor)
+    with monkeypatch.context() as patched:
+        patched.setattr(LineWriter, "_take", lambda *_: 1 / 0)
+        writer.put(b"one\n")
+        writer._thread.join()  # noqa: SLF001 - nothing else shows its death
+    writer.put(b"two\n")
+    writer.close()
+    os.close(descriptor)
+    with open(reader, "rb") as pipe:  # noqa: PTH123 - a descriptor, not a path
+        assert pipe.readlines() == [b"one\n", b"two\n"]

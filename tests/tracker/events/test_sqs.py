@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from botocore.exceptions import ClientError, HTTPClientError, ProxyConnectionError, ReadTimeoutError
 
-from shared.service import threads as daemon_thread
+from shared.service import threads
 from tracker.errors import QueueUnavailable
 from tracker.events import sqs as sqs_module
 from tracker.events.sqs import Message, Queue
@@ -132,7 +132,16 @@ async def test_an_abandoned_poll_does_not_delay_the_process(sqs: SqsEndpoint, qu
     poll.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(poll, 1)
-    assert {thread.daemon for thread in threading.enumerate() if thread.name == daemon_thread.NAME} == {True}
+    assert {thread.daemon for thread in threading.enumerate() if thread.name == threads.NAME} == {True}
+
+
+async def test_a_call_that_is_not_answered_ends(
+    sqs: SqsEndpoint, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqs_module, "CALL_SECONDS", 0.2)
+    sqs.instead["ReceiveMessage"] = None
+    with pytest.raises(QueueUnavailable, match=r"receive_message: no answer within 0\.2 s"):
+        await queue.receive()
 
 
 async def test_messages_are_deleted_ten_at_a_time(sqs: SqsEndpoint, queue: Queue) -> None:

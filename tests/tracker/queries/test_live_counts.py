@@ -7,151 +7,35 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import random
-from functools import partial
-from typing import TYPE_CHECKING, Any
-from uuid import UUID
+from typing import TYPE_CHECKING
 
 import pytest
 from nats.js.api import AckPolicy, ConsumerConfig, DiscardPolicy
-from nats.js.errors import KeyNotFoundError
 
-from shared import contract, group_index
-from shared.contract import GetEmailEngagementAnalyticsResponse
 from shared.errors import KeyMissing, StoreUnavailable
 from shared.kv.bucket import Bucket
 from shared.kv.setup import create_missing
-from shared.nats import connection as nats_connection
 from shared.nats.inbox import Inbox
-from shared.service.settings import ProcessSettings
 from tests.stack import nats_proxy as proxies
 from tests.stack.nats_proxy import Publication
 from tests.stack.waiting import until
+from tests.tracker.queries.counting import INDEX, RECORDS, Writers
 from tracker.queries import live_counts, stream_follower
-from tracker.queries.group_reader import GroupReader
-from tracker.queries.live_counts import LiveCounts
-from tracker.queries.stream_follower import StreamFollower
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
 
     from nats.js import JetStreamContext
 
+    from shared.contract import GetEmailEngagementAnalyticsResponse
     from shared.nats.connection import Connection
     from tests.stack.nats_proxy import NatsProxy
-    from tests.stack.nats_server import NatsServer
+    from tracker.queries.live_counts import LiveCounts
 
     End = Callable[[Publication, Connection], Awaitable[None]]
 
 STEPS = 40
 CREATE = "$JS.API.CONSUMER.CREATE"
-RECORDS, INDEX = contract.EMAIL_RECIPIENTS_BUCKET, contract.EMAIL_GROUP_INDEX_BUCKET
-
-
-@pytest.fixture
-async def proxy(nats: NatsServer) -> AsyncIterator[NatsProxy]:
-    """A proxy between the tracker and the server."""
-    async with proxies.running(nats.url) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-async def followed(proxy: NatsProxy) -> AsyncIterator[Connection]:
-    """The tracker's connection, through the proxy."""
-    async with nats_connection.opened(ProcessSettings(nats_url=proxy.url), "tracker") as connection:
-        await create_missing(connection, [RECORDS, INDEX])
-        yield connection
-
-
-@pytest.fixture
-async def counts(followed: Connection) -> AsyncIterator[LiveCounts]:
-    """The counts under test."""
-    async with Inbox(followed) as inbox:
-        recipients, index = Bucket(inbox, followed, RECORDS), Bucket(inbox, followed, INDEX)
-        counts = LiveCounts(GroupReader(recipients, index), recipients, index, partial(StreamFollower, followed, inbox))
-        yield counts
-        await counts.aclose()
-
-
-class Writers:
-    """Relays and trackers that write to both buckets past the proxy, with nats-py's own KV client."""
-
-    def __init__(self, jetstream: JetStreamContext, seed: int) -> None:
-        self._jetstream = jetstream
-        self.chance = random.Random(seed)  # noqa: S311 - the same writes each time
-        self.groups: dict[str, list[list[str]]] = {"g": [[]], "other group": [[]]}
-
-    async def write(self) -> None:
-        """Make one write of any kind."""
-        group_id = self.chance.choice(list(self.groups))
-        segments = self.groups[group_id]
-        known = [email_id for ids in segments for email_id in ids]
-        what = self.chance.choice(["send", "send", "send", "update", "update", "delete", "corrupt", "roll over"])
-        if what == "send" or not known:
-            await self.send(group_id)
-        elif what == "update":
-            await self._put(self.chance.choice(known), self._happened())
-        elif what == "delete":
-            await (await self._jetstream.key_value(RECORDS)).delete(self.chance.choice(known))
-        elif what == "corrupt":
-            await (await self._jetstream.key_value(RECORDS)).put(self.chance.choice(known), b"{")
-        elif segments[-1]:
-            segments.append([])
-
-    async def send(self, group_id: str) -> None:
-        """Write a record and its id in the index."""
-        email_id = str(UUID(int=self.chance.getrandbits(128)))
-        await self._put(email_id, {"delivered": False, "opened": False, "open_count": 0, "failed": False})
-        segments = self.groups[group_id]
-        segments[-1].append(email_id)
-        key = group_index.segment_key(group_index.key_of(group_id), len(segments) - 1)
-        index, value = await self._jetstream.key_value(INDEX), json.dumps(segments[-1]).encode()
-        if segments[-1] == [email_id]:
-            await index.put(key, value)
-        else:
-            await index.update(key, value, (await index.get(key)).revision)
-
-    async def deliver(self, group_id: str) -> None:
-        """Set the first email of a group to delivered."""
-        opened = {"opened": False, "open_count": 0}
-        await self._put(self.groups[group_id][0][0], {"delivered": True, "failed": False, **opened})
-
-    async def recounted(self, group_id: str) -> GetEmailEngagementAnalyticsResponse:
-        """Count in the plain way, by reading every record."""
-        email_ids = [email_id for ids in self.groups[group_id] for email_id in ids]
-        found = [record for email_id in email_ids if (record := await self._read(email_id))]
-        return GetEmailEngagementAnalyticsResponse(
-            group_id=group_id,
-            total_sent=len(email_ids),
-            delivered=sum(record["delivered"] for record in found),
-            opened=sum(record["open_count"] for record in found),
-            unique_opened=sum(record["opened"] for record in found),
-            failed=sum(record["failed"] for record in found),
-        )
-
-    def _happened(self) -> dict[str, object]:
-        opens = self.chance.randrange(3)
-        yes = partial(self.chance.choice, [True, False])
-        return {"delivered": yes(), "opened": opens > 0, "open_count": opens, "failed": yes()}
-
-    async def _put(self, email_id: str, fields: dict[str, object]) -> None:
-        ids = {"email_id": email_id, "group_id": "g", "to": "a@b.example", "subject": "s"}
-        value = json.dumps({**ids, "sent_at": "2026-01-02T03:04:05Z", **fields}).encode()
-        await (await self._jetstream.key_value(RECORDS)).put(email_id, value)
-
-    async def _read(self, email_id: str) -> dict[str, Any] | None:
-        try:
-            entry = await (await self._jetstream.key_value(RECORDS)).get(email_id)
-            record: dict[str, Any] = json.loads(entry.value or b"")
-        except (KeyNotFoundError, ValueError):
-            return None
-        return record
-
-
-@pytest.fixture
-def writers(connection: Connection) -> Writers:
-    """Writers that do not use the proxy."""
-    return Writers(connection.client.jetstream(), seed=0)
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -397,8 +281,7 @@ async def test_a_query_across_a_gap_does_not_evict_the_counts_after_the_gap(
     async with asyncio.timeout(5):
         request = await held.get()
     await make_gap(connection)
-    for group_id in ("other group", "g"):  # the first query notices the gap
-        await counts.count(group_id)
+    await counts.count("other group")  # notices the gap
     await ends(request, connection)
     assert await early == await counts.count("g")
     await writers.deliver("g")
@@ -411,37 +294,6 @@ async def make_gap(connection: Connection) -> None:
     assert consumer.config.deliver_subject
     await connection.client.publish(consumer.config.deliver_subject, b"", reply="ack.7.5.0.0")
     await connection.client.flush()
-
-
-async def test_the_memory_is_limited_by_emails_and_by_time(
-    counts: LiveCounts, writers: Writers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for group_id in ("g", "other group"):
-        for _ in range(4):
-            await writers.send(group_id)
-    await counts.count("g")
-    await counts.count("other group")
-    assert len(counts) == 8
-    monkeypatch.setattr(live_counts, "MAX_EMAILS", 4)
-    await counts.count("other group")
-    assert len(counts) == 4
-    await writers.send("g")
-    assert await counts.count("g") == await writers.recounted("g")
-    assert len(counts) == 4
-    monkeypatch.setattr(live_counts, "MAX_EMAILS", 100)
-    monkeypatch.setattr(live_counts, "IDLE_SECONDS", 0.0)
-    await counts.count("g")
-    assert len(counts) == 5
-
-
-async def test_a_group_over_the_limit_is_not_kept_in_memory(
-    counts: LiveCounts, writers: Writers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(live_counts, "MAX_EMAILS", 2)
-    for kept in (1, 2, 0, 0):
-        await writers.send("g")
-        assert await counts.count("g") == await writers.recounted("g")
-        assert len(counts) == kept
 
 
 async def test_without_a_query_for_a_while_no_stream_is_followed(

@@ -7,7 +7,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import nats.errors
 import pytest
+from nats.aio.subscription import Subscription
 
 from shared.errors import StoreUnavailable
 from shared.kv.bucket import Bucket
@@ -20,8 +22,9 @@ from tracker.queries import stream_follower
 from tracker.queries.stream_follower import StreamFollower, Write
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from nats.aio.msg import Msg
     from nats.js import JetStreamContext
 
     from shared.nats.connection import Connection
@@ -181,3 +184,57 @@ async def test_a_lost_follower_starts_again_with_the_next_write(
     await follower.caught_up()
     assert seen[-1] == Write("l", b"v", revision)
     assert "missed" not in {write.key for write in seen}
+
+
+async def test_a_start_that_fails_leaves_the_follower_lost(
+    connection: Connection, inbox: Inbox, recipients: Bucket, seen: list[Write], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    follower = StreamFollower(connection, inbox, recipients, seen.append, values=True)
+    with monkeypatch.context() as patched:
+        patched.setattr(connection.client, "subscribe", raising(nats.errors.ConnectionClosedError()))
+        with pytest.raises(nats.errors.ConnectionClosedError):
+            await follower.start()
+    assert follower.is_lost
+
+
+@pytest.mark.parametrize("fault", ["never answers", "fails"])
+async def test_an_end_of_the_subscription_that_fails_does_not_hold_up_the_next_start(
+    follower: StreamFollower, recipients: Bucket, seen: list[Write], monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    monkeypatch.setattr(stream_follower, "UNSUBSCRIBE_SECONDS", 0.05)
+    never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    with monkeypatch.context() as patched:
+        unsubscribe = raising(OSError("broken pipe")) if fault == "fails" else lambda *_: never
+        patched.setattr(Subscription, "unsubscribe", unsubscribe)
+        await follower.stop()
+    await follower.start()
+    revision = await recipients.create("k", b"v")
+    await follower.caught_up()
+    assert [write.revision for write in seen] == [revision]
+
+
+def raising(error: Exception) -> Callable[..., Awaitable[None]]:
+    """Return a coroutine function that raises an error."""
+
+    async def fail(*_: object, **__: object) -> None:
+        raise error
+
+    return fail
+
+
+async def test_a_wait_that_is_cancelled_does_not_affect_the_others(
+    follower: StreamFollower, recipients: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = follower._take  # noqa: SLF001 - the writes come when the test lets them
+    held: list[Msg] = []
+    monkeypatch.setattr(follower, "_take", held.append)
+    await recipients.create("k", b"v")
+    waits = [asyncio.create_task(follower.caught_up()) for _ in range(3)]
+    await until(lambda: held)
+    await asyncio.sleep(0.05)
+    waits[0].cancel()
+    await asyncio.wait({waits[0]})
+    for msg in held:
+        read(msg)
+    await asyncio.gather(*waits[1:])
+    assert not follower.is_lost
