@@ -14,10 +14,10 @@ import msgspec
 import pytest
 
 from relay.records import record_writer
-from relay.records.index_writer import IndexWriter
 from relay.records.record_writer import RecordWriter
 from shared.contract import EmailRecipientRecord
 from shared.errors import KeyMissing, StoreUnavailable
+from shared.index_writer import IndexWriter
 from shared.kv.bucket import Bucket
 from tests.stack import nats_proxy as proxies
 from tests.stack.waiting import until
