@@ -257,6 +257,10 @@ class IndexWriter:
             self._count_bytes(group)
         return [one for one in dict.fromkeys(email_ids) if one not in group.members]
 
+    async def holds(self, group_id: str, email_id: str) -> bool:
+        """Return whether the index has the id. Raises StoreUnavailable."""
+        return any(email_id in _quoted(value) for value in await self._values(group_index.key_of(group_id)))
+
     async def _values(self, key: str) -> list[bytes]:
         segments = await self._bucket.get_matching(key, group_index.later_segments(key))
         if segments is not None:

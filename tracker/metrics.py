@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from shared.kv.bucket import Bucket
     from shared.nats.endpoint import Endpoint
+    from tracker.events.rebuilder import Rebuilder
     from tracker.events.receiver import Receiver
     from tracker.events.record_updater import RecordUpdater
     from tracker.events.settlement import Settlement
@@ -45,6 +46,12 @@ def receives(queue: Queue, receiver: Receiver) -> bytes:
 def events(settlement: Settlement, updater: RecordUpdater) -> bytes:
     """Return the metrics of the events and their outcomes."""
     return text(_outcomes(settlement, updater))
+
+
+def rebuilds(rebuilder: Rebuilder) -> bytes:
+    """Return the metric of the records that were rebuilt, with ENGAGEMENT_REBUILD_RECORDS=true."""
+    name, about = "email_tracker_records_rebuilt", "Missing records that were made from an event."
+    return text([counter(name, about, (), {(): rebuilder.rebuilt})])
 
 
 def suppressions(suppressor: Suppressor) -> bytes:

@@ -20,6 +20,7 @@ from shared.service.tasks import Tasks
 from tracker import settings
 from tracker.events import aws_environment
 from tracker.events.push_events import PushEvents
+from tracker.events.rebuilder import Rebuilder
 from tracker.events.receiver import Receiver
 from tracker.events.record_updater import RecordUpdater, suppress_nobody
 from tracker.events.settlement import VISIBILITY_SECONDS, Settlement
@@ -117,15 +118,20 @@ async def _applying_events(
     await kv_setup.require(connection, buckets.recipients, buckets.group_index)
     from tracker.events.sqs import Queue  # noqa: PLC0415 - boto3 takes 135 ms and 19 MB
 
-    updater = RecordUpdater(buckets.recipients, PushEvents(connection), _suppress(life, buckets, config))
+    rebuilder = Rebuilder(buckets.recipients, buckets.group_index) if config.engagement_rebuild_records else None
+    suppress = _suppress(life, buckets, config)
+    updater = RecordUpdater(buckets.recipients, PushEvents(connection), suppress, rebuilder)
     queue = Queue(config.ses_engagement_sqs_queue_url, environ, visibility_seconds=VISIBILITY_SECONDS)
     outage = StoreOutage()
     connection.on_disconnect(outage.suspect)
     wait_seconds = config.engagement_record_wait_seconds
-    settlement = Settlement(queue, updater, outage, record_wait_seconds=wait_seconds, spans=life.spans)
+    rebuild = updater.rebuild if rebuilder else None
+    settlement = Settlement(queue, updater, outage, record_wait_seconds=wait_seconds, rebuild=rebuild, spans=life.spans)
     async with Receiver(queue, settlement, outage, long_polls=config.sqs_receivers) as receiver:
         life.expose(lambda: _metrics().receives(queue, receiver))
         life.expose(lambda: _metrics().events(settlement, updater))
+        if rebuilder:
+            life.expose(lambda: _metrics().rebuilds(rebuilder))
         yield receiver
 
 

@@ -16,6 +16,7 @@ from shared.errors import KeyMissing, RevisionConflict, StoreError, StoreUnavail
 from shared.telemetry.histogram import AGES_SECONDS, Histogram
 from tracker.errors import RecordCorrupt, RecordFull
 from tracker.events import engagement, records
+from tracker.events.rebuilder import NotRebuilt, Rebuilder
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -51,20 +52,30 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
     """The result for the events of one email.
 
     `new` events changed the record, `duplicates` did not. `suppressed` counts the addresses that were added to the
-    suppression list. `error` is the reason why a settled event changed nothing. `to` is the recipient in the record.
+    suppression list. `rebuilt`: the record was missing. `error` is the reason why the events changed nothing.
+    `record` is the record before the events.
     """
 
     verdict: Verdict
     new: int = 0
     duplicates: int = 0
     suppressed: int = 0
+    rebuilt: bool = False
     error: str = ""
-    to: str = ""
+    record: EmailRecipientRecord | None = None
 
 
 class _Step(NamedTuple):
     event: EngagementEvent
     record: EmailRecipientRecord
+
+
+class _Ungrouped(Exception):
+    """A rebuilt record whose email may not be in its group yet."""
+
+    def __init__(self, record: EmailRecipientRecord) -> None:
+        super().__init__(record.email_id)
+        self.record = record
 
 
 async def suppress_nobody(_events: Sequence[EngagementEvent], _to: str) -> int:
@@ -75,9 +86,16 @@ async def suppress_nobody(_events: Sequence[EngagementEvent], _to: str) -> int:
 class RecordUpdater:
     """Writes events into the recipients bucket, adds to the suppression list, publishes push events."""
 
-    def __init__(self, recipients: Bucket, publish: Publish, suppress: Suppress = suppress_nobody) -> None:
-        """Write to `recipients`, then call `publish` and `suppress`."""
+    def __init__(
+        self,
+        recipients: Bucket,
+        publish: Publish,
+        suppress: Suppress = suppress_nobody,
+        rebuilder: Rebuilder | None = None,
+    ) -> None:
+        """Write to `recipients`, then call `publish` and `suppress`; make missing records with `rebuilder`."""
         self._recipients = recipients
+        self._rebuilder = rebuilder
         self._publish = publish
         self._suppress = suppress
         self.outcomes: Counter[tuple[str, str]] = Counter()
@@ -89,37 +107,78 @@ class RecordUpdater:
         if applied.verdict in {Verdict.AGAIN, Verdict.CONTESTED}:
             return applied  # the caller tries again
         try:
-            suppressed = await self._suppress(events, applied.to)
+            suppressed = await self._suppress(events, applied.record.to if applied.record else "")
         except StoreError as error:
             log.warning("suppression.postponed", extra={"email_id": email_id, "error": str(error)})
             return msgspec.structs.replace(applied, verdict=Verdict.CONTESTED)
         return msgspec.structs.replace(applied, suppressed=suppressed)
 
+    async def restore(self, email_id: str, events: Sequence[EngagementEvent]) -> Applied:
+        """Apply events of one email, and make what is missing: its record, or its place in the group."""
+        applied = await self.apply(email_id, events)
+        if applied.verdict is Verdict.UNMATCHED:
+            return await self.rebuild(email_id, events)
+        if applied.record:
+            assert self._rebuilder, "given"
+            try:
+                await self._rebuilder.ensure_grouped(applied.record)
+            except StoreError as error:
+                return _postponed(email_id, events, error)
+        return applied
+
+    async def rebuild(self, email_id: str, events: Sequence[EngagementEvent]) -> Applied:
+        """Make the missing record of an email from its events, then apply them.
+
+        The verdict is UNMATCHED, with the reason, if the record cannot or must not be made.
+        """
+        assert self._rebuilder, "given"
+        try:
+            rebuilt = await self._rebuilder.rebuild(email_id, events)
+        except (StoreUnavailable, RevisionConflict) as error:
+            return _postponed(email_id, events, error)
+        except (NotRebuilt, ValueTooLarge) as error:
+            log.info("record.not_rebuilt", extra={"email_id": email_id, "reason": str(error)})
+            return Applied(verdict=Verdict.UNMATCHED, error=str(error))
+        applied = await self.apply(email_id, events)
+        if applied.verdict is Verdict.UNMATCHED:  # deleted meanwhile
+            return Applied(verdict=Verdict.CONTESTED)
+        return msgspec.structs.replace(applied, rebuilt=rebuilt)
+
     async def _update(self, email_id: str, events: Sequence[EngagementEvent]) -> Applied:
-        to = ""
+        record: EmailRecipientRecord | None = None
         try:
             max_bytes = await self._recipients.max_value_bytes()
 
             def change(value: bytes) -> tuple[bytes | None, list[_Step]]:
-                nonlocal to
+                nonlocal record
                 record = records.decode(value)
-                to, steps = record.to, _steps(record, events)
+                if self._rebuilder and records.is_ungrouped(value):
+                    raise _Ungrouped(record)
+                steps = _steps(record, events)
                 return records.rewrite(value, steps[-1].record, max_bytes) if steps else None, steps
 
-            steps = await self._recipients.rewrite(email_id, change)
+            try:
+                steps = await self._recipients.rewrite(email_id, change)
+            except _Ungrouped as found:
+                await self._complete(found.record)
+                steps = await self._recipients.rewrite(email_id, change)
         except KeyMissing:
             return Applied(verdict=Verdict.UNMATCHED)
         except (StoreUnavailable, RevisionConflict, ValueTooLarge) as error:  # too large: the limit has changed
-            log.warning("event.postponed", extra={"email_id": email_id, "events": len(events), "error": str(error)})
-            return Applied(verdict=Verdict.AGAIN if isinstance(error, StoreUnavailable) else Verdict.CONTESTED)
+            return _postponed(email_id, events, error)
         except RecordCorrupt as error:
             log.error("record.corrupt", extra={"email_id": email_id, "error": str(error)})
             return Applied(verdict=Verdict.STUCK, error="the record cannot be read")
         except RecordFull:
             log.error("record.full", extra={"email_id": email_id, "events": len(events)})
-            return Applied(verdict=Verdict.SETTLED, error="the record is full", to=to)
+            return Applied(verdict=Verdict.SETTLED, error="the record is full", record=record)
         await self._report(events, steps)
-        return Applied(verdict=Verdict.SETTLED, new=len(steps), duplicates=len(events) - len(steps), to=to)
+        duplicates = len(events) - len(steps)
+        return Applied(verdict=Verdict.SETTLED, new=len(steps), duplicates=duplicates, record=record)
+
+    async def _complete(self, record: EmailRecipientRecord) -> None:
+        assert self._rebuilder, "given"
+        await self._rebuilder.group(record)
 
     async def _report(self, events: Sequence[EngagementEvent], steps: Sequence[_Step]) -> None:
         new = {id(step.event) for step in steps}
@@ -132,6 +191,11 @@ class RecordUpdater:
             log.info(LOG_EVENTS[outcome], extra=extra)
         for step in steps:
             await self._publish(step.event, step.record)
+
+
+def _postponed(email_id: str, events: Sequence[EngagementEvent], error: StoreError) -> Applied:
+    log.warning("event.postponed", extra={"email_id": email_id, "events": len(events), "error": str(error)})
+    return Applied(verdict=Verdict.AGAIN if isinstance(error, StoreUnavailable) else Verdict.CONTESTED)
 
 
 def _steps(record: EmailRecipientRecord, events: Sequence[EngagementEvent]) -> list[_Step]:
