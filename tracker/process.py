@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from shared import contract
 from shared.kv import setup as kv_setup
 from shared.kv.bucket import Bucket
-from shared.nats.endpoint import Endpoint
+from shared.nats.endpoint import ByteLimit, Endpoint
 from shared.nats.inbox import Inbox
 from shared.nats.micro import Discovery
 from shared.service.tasks import Tasks
@@ -70,7 +70,7 @@ def prepare(config: TrackerSettings, environ: MutableMapping[str, str], *, creat
             with _in_background(kv_setup.report_unusable(inbox, connection, _optional(config))):
                 async with (
                     _applying_events(life, connection, buckets, config, environ) as receiver,
-                    _answering_queries(life, connection, inbox, buckets, config.max_in_flight),
+                    _answering_queries(life, connection, inbox, buckets, config),
                 ):
                     life.serving()
                     log.info("tracker.serving", extra={"eventing": config.ses_eventing_enabled})
@@ -142,13 +142,16 @@ def _suppress(life: Life, buckets: _Buckets, config: TrackerSettings) -> Suppres
 
 @asynccontextmanager
 async def _answering_queries(
-    life: Life, connection: Connection, inbox: Inbox, buckets: _Buckets, max_in_flight: int
+    life: Life, connection: Connection, inbox: Inbox, buckets: _Buckets, config: TrackerSettings
 ) -> AsyncIterator[None]:
     """Answer queries while the context is open."""
     recipients, index, _ = buckets
     groups = GroupReader(recipients, index)
     follow = partial(StreamFollower, connection, inbox)
-    endpoint = partial(Endpoint, connection, max_in_flight=max_in_flight, spans=life.spans)
+    byte_limit = ByteLimit(config.max_in_flight_bytes)
+    endpoint = partial(
+        Endpoint, connection, max_in_flight=config.max_in_flight, byte_limit=byte_limit, spans=life.spans
+    )
     async with aclosing(LiveCounts(groups, recipients, index, follow)) as counts:
         status = EmailStatusHandler(recipients, groups, lambda: connection.max_payload)
         analytics = EmailAnalyticsHandler(counts.count)
@@ -158,7 +161,7 @@ async def _answering_queries(
             Discovery(connection, NAME, DESCRIPTION, [status_endpoint, analytics_endpoint]),
         ):
             served = [(status_endpoint, status), (analytics_endpoint, analytics)]
-            life.expose(lambda: _metrics().queries(served, counts, (recipients, index)))
+            life.expose(lambda: _metrics().queries(served, byte_limit, counts, (recipients, index)))
             yield
 
 

@@ -60,16 +60,19 @@ _Transport.wait_closed  It waits without limit for a silent server to read the r
 
 from __future__ import annotations
 
+import array
 import asyncio
+import fcntl
 import re
 import ssl
+import termios
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import unquote
 
 import nats.errors
-from nats.aio.client import DEFAULT_BUFFER_SIZE, PING_PROTO, Client
+from nats.aio.client import PING_PROTO, Client
 from nats.aio.transport import TcpTransport
 from nats.protocol import parser
 
@@ -85,6 +88,7 @@ Order = Literal["INFO first", "TLS first"]
 Server = tuple[str, int]
 
 CLOSE_TIMEOUT_SECONDS: Final = 2
+READ_AHEAD_BYTES: Final = 1_048_576  # with twice as many, asyncio stops reading until they are parsed
 INFO_SECONDS: Final = 1.0  # of silence, after which a client with a tls:// URL begins the handshake
 WHITESPACE: Final = " \t\n\r\v\f"
 CRLF: Final = b"\r\n"
@@ -107,6 +111,11 @@ class ReconnectingClient(Client):
         self.addresses: dict[Server, ServerAddresses] = {}
         self.orders: dict[Server, Order] = {}
 
+    @property
+    def unread_bytes(self) -> int:
+        """How many bytes of the current connection wait in the socket."""
+        return self._transport.unread_bytes if isinstance(self._transport, _Transport) else 0
+
     @staticmethod
     def _parse_server_uri(connect_url: str) -> ParseResult:
         """Decode user and password, as the NATS clients in other languages do."""
@@ -125,7 +134,7 @@ class ReconnectingClient(Client):
         host, port = s.uri.hostname or "", s.uri.port or 0
         addresses = self.addresses.setdefault((host, port), ServerAddresses(host, port))
         self._transport = _Transport(addresses)
-        await self._transport.connect(s.uri, DEFAULT_BUFFER_SIZE, self.options["connect_timeout"])
+        await self._transport.connect(s.uri, READ_AHEAD_BYTES, self.options["connect_timeout"])
 
     async def _process_connect_init(self) -> None:
         """Raise every error of a handshake as one after which nats-py tries again."""
@@ -296,6 +305,14 @@ class _Transport(TcpTransport):
         """Write, unless the socket is closed."""
         if self._io_writer and not self._io_writer.transport.is_closing():
             super().writelines(payload)
+
+    @property
+    def unread_bytes(self) -> int:
+        if not self._bare_io_writer or self._bare_io_writer.transport.is_closing():
+            return 0
+        count = array.array("i", [0])
+        fcntl.ioctl(self._bare_io_writer.get_extra_info("socket"), termios.FIONREAD, count)
+        return count[0]
 
     async def wait_closed(self) -> None:
         try:

@@ -39,6 +39,7 @@ RECONNECT_WAIT_SECONDS: Final = 1
 CONNECT_TIMEOUT_SECONDS: Final = 5
 FLUSH_TIMEOUT_SECONDS: Final = 5
 ERROR_LOG_SECONDS: Final = 10
+FEW_BYTES: Final = 16_384  # a socket that is not read takes only some 60,000
 DISCOVERY: Final = "$SRV."  # only `nats micro` needs these subjects, so their denial is not logged as an error
 SCHEMES: Final = ("nats://", "tls://")
 
@@ -132,6 +133,11 @@ class Connection:
         nats-py's own callbacks wait behind a queue that drops messages when it is full, and are awaited one by one.
         """
         return await self._client.subscribe(subject, queue=queue, future=_Dispatch(on_message))  # type: ignore[arg-type]
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether many bytes wait to be read; the server closes a connection that is too far behind."""
+        return self._client.unread_bytes > FEW_BYTES
 
     def jetstream(self) -> JetStreamContext:
         """Return nats-py's JetStream client, for creating buckets and streams."""
