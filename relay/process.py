@@ -21,7 +21,7 @@ from relay.smtp.pool import Pool, PoolLimits
 from shared import contract
 from shared.kv import setup
 from shared.kv.bucket import Bucket
-from shared.nats.endpoint import Endpoint
+from shared.nats.endpoint import ByteLimit, Endpoint
 from shared.nats.inbox import Inbox
 from shared.nats.micro import Discovery
 from shared.service.tasks import Tasks
@@ -55,16 +55,18 @@ def prepare(config: RelaySettings, *, create_buckets: bool) -> Serve:
         if create_buckets:
             await setup.create_missing(connection, contract.BUCKETS)
         async with _sending(life, connection, config) if config.email_enabled else nullcontext(DISABLED) as steps:
+            byte_limit = ByteLimit(config.max_in_flight_bytes)
             handler = SendEmailHandler(options, steps, life.spans)
             endpoint = Endpoint(
                 connection,
                 contract.SEND_EMAIL_SUBJECT,
                 handler,
                 max_in_flight=config.max_in_flight,
+                byte_limit=byte_limit,
                 spans=life.spans,
             )
             async with endpoint, Discovery(connection, NAME, DESCRIPTION, [endpoint]):
-                life.expose(lambda: _metrics().requests(endpoint, handler))
+                life.expose(lambda: _metrics().requests(endpoint, handler, byte_limit))
                 life.serving()
                 log.info("relay.serving", extra={"email_enabled": config.email_enabled, "smtp_host": config.smtp_host})
                 await life.stopping.wait()

@@ -26,7 +26,7 @@ from shared.suppression_list import EntryCorrupt
 from shared.telemetry.spans import NO_SPANS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Mapping
 
     from relay.idempotency import KeyState, Repeat
     from relay.submission import Policy
@@ -105,6 +105,13 @@ class Options(NamedTuple):
     send_retry_seconds: float
 
 
+class Email(msgspec.Struct):
+    """A submission without its bodies, and the message that was made of it, until it is delivered."""
+
+    accepted: Submission
+    message: bytes
+
+
 class SendEmailHandler:
     """Checks a request, takes its idempotency key, looks up the suppression list, delivers, records, answers."""
 
@@ -122,6 +129,7 @@ class SendEmailHandler:
             request = _read(data)
         except decoding.Malformed as error:
             return self._refuse(error_string(error), error=str(error))
+        del data  # while the request waits, only its message is in memory
         new_group_id = "" if request.group_id else str(uuid4())
         match submission.accept(request, self._options.policy, email_id=str(uuid4()), new_group_id=new_group_id):
             case Refused(reason):
@@ -131,24 +139,34 @@ class SendEmailHandler:
                 self.results["filtered"] += 1
                 return _NOTHING_SENT
             case Submission() as accepted:
-                return await self._send_once(accepted, request, headers, deadline)
+                if self._steps.records.is_full:
+                    return self._refuse(contract.SERVICE_BUSY, logging.ERROR, error="too many records are kept")
+                email = self._email(accepted)
+                taking_key = self._steps.idempotency_store.begin(
+                    request, headers, email_id=accepted.email_id, group_id=accepted.group_id
+                )
+                del request, headers, accepted
+                return await self._send_once(email, taking_key, deadline)
 
-    async def _send_once(
-        self, accepted: Submission, request: SendEmailRequest, headers: Mapping[str, str] | None, deadline: float
-    ) -> bytes:
-        if self._steps.records.is_full:
-            return self._refuse(contract.SERVICE_BUSY, logging.ERROR, error="too many records are kept")
+    def _email(self, accepted: Submission) -> Email:
+        message = mime.build(
+            accepted,
+            configuration_set=self._options.configuration_set,
+            now=datetime.now(UTC),
+            traceparent=self._spans.traceparent(),
+        )
+        return Email(replace(accepted, text="", html=""), message)
+
+    async def _send_once(self, email: Email, taking_key: Awaitable[HeldKey | Repeat | None], deadline: float) -> bytes:
         try:
-            key = await self._steps.idempotency_store.begin(
-                request, headers, email_id=accepted.email_id, group_id=accepted.group_id
-            )
+            key = await taking_key
         except idempotency.Malformed as error:
             return self._refuse(error_string(error))
         except StoreError as error:
             return self._refuse(error_string(error), logging.ERROR, error=str(error))
         if isinstance(key, idempotency.Repeat):
-            return await self._answer_repeat(key, accepted, deadline)
-        return await self._send(accepted, key, deadline)
+            return await self._answer_repeat(key, email.accepted, deadline)
+        return await self._send(email, key, deadline)
 
     async def _answer_repeat(self, repeat: Repeat, accepted: Submission, deadline: float) -> bytes:
         if repeat.error:
@@ -160,16 +178,17 @@ class SendEmailHandler:
         self.results["repeated"] += 1
         return _encode(contract.SendEmailResponse(email_id=repeat.email_id, group_id=repeat.group_id))
 
-    async def _send(self, accepted: Submission, key: HeldKey | None, deadline: float) -> bytes:
-        message = None
+    async def _send(self, email: Email, key: HeldKey | None, deadline: float) -> bytes:
+        accepted = email.accepted
+        was_tried = False
         try:
             suppression = await self._find_suppression(accepted)
             if suppression is None:
-                message = self._message(accepted)
-                await self._deliver(accepted, message, deadline)
+                was_tried = True
+                await self._deliver(email, deadline)
         except BaseException as error:
             if key:
-                await key.settle(_state_after(error, was_tried=message is not None), deadline=deadline)
+                await key.settle(_state_after(error, was_tried=was_tried), deadline=deadline)
             if not isinstance(error, DeliveryError | StoreError | EntryCorrupt):
                 raise
             if isinstance(error, HeldBack):
@@ -194,17 +213,12 @@ class SendEmailHandler:
         suppression_list = self._steps.suppression_list
         return await suppression_list.find(accepted.recipient.address.lower()) if suppression_list else None
 
-    def _message(self, accepted: Submission) -> bytes:
-        return mime.build(
-            accepted,
-            configuration_set=self._options.configuration_set,
-            now=datetime.now(UTC),
-            traceparent=self._spans.traceparent(),
-        )
-
-    async def _deliver(self, accepted: Submission, message: bytes, deadline: float) -> None:
-        envelope = Envelope(accepted.sender.address, accepted.recipient.address)
-        await self._steps.deliver(envelope, message, deadline=deadline)
+    async def _deliver(self, email: Email, deadline: float) -> None:
+        envelope = Envelope(email.accepted.sender.address, email.accepted.recipient.address)
+        try:
+            await self._steps.deliver(envelope, email.message, deadline=deadline)
+        finally:
+            email.message = b""
 
     async def _store(self, accepted: Submission, key: HeldKey | None, deadline: float) -> None:
         """Store the record, or keep it, before the key: a repeat is answered once the key says that it was sent."""

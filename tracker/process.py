@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from shared import contract
 from shared.kv import setup as kv_setup
 from shared.kv.bucket import Bucket
-from shared.nats.endpoint import Endpoint
+from shared.nats.endpoint import ByteLimit, Endpoint
 from shared.nats.inbox import Inbox
 from shared.nats.micro import Discovery
 from shared.service.tasks import Tasks
@@ -148,7 +148,10 @@ async def _answering_queries(
     recipients, index, _ = buckets
     groups = GroupReader(recipients, index)
     follow = partial(StreamFollower, connection, inbox)
-    endpoint = partial(Endpoint, connection, max_in_flight=config.max_in_flight, spans=life.spans)
+    byte_limit = ByteLimit(config.max_in_flight_bytes)
+    endpoint = partial(
+        Endpoint, connection, max_in_flight=config.max_in_flight, byte_limit=byte_limit, spans=life.spans
+    )
     async with aclosing(LiveCounts(groups, recipients, index, follow)) as counts:
         by_both_ids = config.status_by_both_ids
         status = EmailStatusHandler(recipients, groups, connection.payload_limit, by_both_ids=by_both_ids)
@@ -159,7 +162,7 @@ async def _answering_queries(
             Discovery(connection, NAME, DESCRIPTION, [status_endpoint, analytics_endpoint]),
         ):
             served = [(status_endpoint, status), (analytics_endpoint, analytics)]
-            life.expose(lambda: _metrics().queries(served, counts, (recipients, index)))
+            life.expose(lambda: _metrics().queries(served, byte_limit, counts, (recipients, index)))
             yield
 
 

@@ -16,7 +16,7 @@ from shared.commands import command
 from shared.errors import RequestRefused, RequestUnanswered, ServiceUnreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
 
     from relay.commands.mailing.rows import Row
     from shared.commands.caller import Caller
@@ -47,7 +47,7 @@ class Mailer:
         self._unanswered = 0
         self.stopped = ""  # the reason why not all rows were sent
 
-    async def send(self, rows: Sequence[Row]) -> None:
+    async def send(self, rows: Iterable[Row]) -> None:
         """Send all rows. When cancelled, wait for the outstanding answers; a second cancellation abandons them."""
         waiting = iter(rows)
         work = asyncio.gather(*(self._work(waiting) for _ in range(self._concurrency)))

@@ -56,6 +56,20 @@ async def test_each_row_is_sent_once_into_one_group_and_the_second_run_sends_not
     assert (second.exit_code, f"group_id     {summary['group_id']}" in second.stdout) == (0, True)
 
 
+async def test_a_later_run_continues_the_group_that_the_first_run_chose(
+    nats_server: NatsServer, folder: Folder
+) -> None:
+    folder.people.write_text("to,name,group_id\na@b.org,A,own\nc@d.org,C,\n")
+    async with service(nats_server) as relay:
+        await folder.send_all()
+        with folder.people.open("a") as people:
+            people.write("e@f.org,E,\n")
+        assert (await folder.send_all()).exit_code == 0
+    groups = {request["to"]: request["group_id"] for request in relay.requests}
+    assert groups["a@b.org"] == "own"
+    assert groups["c@d.org"] == groups["e@f.org"] != "own"
+
+
 async def test_an_invalid_row_is_reported_with_its_line_and_nothing_is_sent(
     nats_server: NatsServer, folder: Folder
 ) -> None:
