@@ -31,6 +31,15 @@ EMAIL_OPENED_SUBJECT: Final = "lfx.email-service.email_opened"
 EMAIL_LINK_CLICKED_SUBJECT: Final = "lfx.email-service.email_link_clicked"
 EMAIL_FAILED_SUBJECT: Final = "lfx.email-service.email_failed"
 
+PUSH_EVENT_SUBJECTS: Final = (
+    EMAIL_DELIVERED_SUBJECT,
+    EMAIL_OPENED_SUBJECT,
+    EMAIL_LINK_CLICKED_SUBJECT,
+    EMAIL_FAILED_SUBJECT,
+)
+PUSH_EVENTS_STREAM: Final = "email-events"
+"""The JetStream stream that holds the push events of a tracker with PUSH_EVENTS_DURABLE=true for 7 days."""
+
 EMAIL_RECIPIENTS_BUCKET: Final = "email-recipients"
 EMAIL_GROUP_INDEX_BUCKET: Final = "email-group-index"
 EMAIL_IDEMPOTENCY_BUCKET: Final = "email-idempotency"

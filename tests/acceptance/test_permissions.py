@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from relay.cli import main as relay_main
-from shared import contract
+from shared import contract, push_stream
 from shared.kv import setup
 from shared.nats import connection as nats_connection
 from shared.service.settings import ProcessSettings
@@ -21,7 +21,7 @@ from tests.acceptance import caller as callers
 from tests.acceptance import mails, permissions, restricted_services, services
 from tests.acceptance.caller import Caller, Pushes
 from tests.acceptance.event_cases import at
-from tests.acceptance.permissions import ADMIN, CALLER, RELAY, TRACKER, covers
+from tests.acceptance.permissions import ADMIN, CALLER, CONSUMER, RELAY, TRACKER, covers
 from tests.stack import console, ses_events
 from tests.tracker.commands import operators
 from tests.tracker.commands.operators import Operator
@@ -33,12 +33,15 @@ if TYPE_CHECKING:
     from tests.stack.smtp_server import SmtpServer
 
 USERS: Final = permissions.users()
-ON: Final = {"SUPPRESSION_ENABLED": "true"}
+ON: Final = {"SUPPRESSION_ENABLED": "true", "PUSH_EVENTS_DURABLE": "true"}
 PUSHED: Final = (callers.EMAIL_DELIVERED, callers.EMAIL_OPENED, callers.EMAIL_LINK_CLICKED, callers.EMAIL_FAILED)
 ALLOWED_TO_NONE: Final = (
     *(f"$JS.API.STREAM.{verb}.KV_{name}" for verb in ("DELETE", "PURGE", "UPDATE") for name in contract.BUCKETS),
     "$JS.API.STREAM.CREATE.X",
-    "$JS.API.STREAM.NAMES",
+    "$JS.API.STREAM.LIST",
+    *(f"$JS.API.STREAM.{verb}.{contract.PUSH_EVENTS_STREAM}" for verb in ("CREATE", "DELETE", "PURGE", "UPDATE")),
+    f"$JS.API.STREAM.MSG.DELETE.{contract.PUSH_EVENTS_STREAM}",
+    f"$JS.API.CONSUMER.DELETE.{contract.PUSH_EVENTS_STREAM}.invites",
     "$KV.another.x",
 )
 SUBSCRIBED_BY_NONE: Final = (">", "_INBOX.>", "_INBOX.*.>", "$KV.>", "$JS.>", "lfx.email-service.*")
@@ -186,7 +189,7 @@ async def test_a_reply_subject_or_a_consumer_gives_no_user_the_permissions_of_a_
 
 async def test_each_user_is_refused_the_permissions_of_the_others() -> None:
     async with permissions.server(USERS.values()) as nats, permissions.connected(nats.url, ADMIN) as admin:
-        await restricted_services.make_buckets(admin)
+        await restricted_services.make_store(admin)
         earlier: set[str] = set()
         for name, user in USERS.items():
             subjects = {concrete(one) for other in USERS.values() for one in other.publish} | set(ALLOWED_TO_NONE)
@@ -198,7 +201,9 @@ async def test_each_user_is_refused_the_permissions_of_the_others() -> None:
             assert refused == {one.lower() for one in may_not}
             assert len(may_not) > 30
             written = {str(one.config.name) for one in await admin.jetstream().streams_info() if one.state.last_seq}
-            assert written <= {f"KV_{one.split('.')[1]}" for one in user.publish if one.startswith("$KV.")} | earlier
+            allowed = {f"KV_{one.split('.')[1]}" for one in user.publish if one.startswith("$KV.")}
+            allowed |= {contract.PUSH_EVENTS_STREAM} if set(PUSHED) <= set(user.publish) else set()
+            assert written <= allowed | earlier
             earlier = written
 
 
@@ -224,13 +229,14 @@ def concrete(pattern: str) -> str:
 
 
 @pytest.mark.parametrize("name", [RELAY, TRACKER])
-async def test_buckets_can_be_created_with_the_permissions_that_the_page_lists_for_it(name: str) -> None:
-    user = USERS[name].with_more(*permissions.to_create_buckets())
+async def test_buckets_and_stream_can_be_created_with_the_permissions_that_the_page_lists_for_it(name: str) -> None:
+    user = USERS[name].with_more(*permissions.to_create_missing())
     async with permissions.server([user]) as nats, permissions.connected(nats.url, ADMIN) as admin:
         settings = ProcessSettings(nats_url=permissions.url(nats.url, name), nats_inbox_prefix=f"_INBOX.{name}")
         async with nats_connection.opened(settings, "tests") as connection:
             await setup.create_missing(connection, contract.BUCKETS)
-        assert len(await admin.jetstream().streams_info()) == len(contract.BUCKETS)
+            await push_stream.create_missing(connection)
+        assert len(await admin.jetstream().streams_info()) == len(contract.BUCKETS) + 1
         assert "Violation" not in nats.log
 
 
