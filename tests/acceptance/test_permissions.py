@@ -21,7 +21,7 @@ from tests.acceptance import caller as callers
 from tests.acceptance import mails, permissions, restricted_services, services
 from tests.acceptance.caller import Caller, Pushes
 from tests.acceptance.event_cases import at
-from tests.acceptance.permissions import ADMIN, CALLER, CONSUMER, RELAY, TRACKER, covers
+from tests.acceptance.permissions import ADMIN, CALLER, RELAY, TRACKER, covers
 from tests.stack import console, ses_events
 from tests.tracker.commands import operators
 from tests.tracker.commands.operators import Operator
