@@ -17,11 +17,12 @@ from shared import contract, push_stream
 from shared.kv import setup
 from shared.nats import connection as nats_connection
 from shared.service.settings import ProcessSettings
+from tests import samples
 from tests.acceptance import caller as callers
 from tests.acceptance import mails, permissions, restricted_services, services
 from tests.acceptance.caller import Caller, Pushes
 from tests.acceptance.event_cases import at
-from tests.acceptance.permissions import ADMIN, CALLER, RELAY, TRACKER, covers
+from tests.acceptance.permissions import ADMIN, CALLER, CONSUMER, RELAY, TRACKER, covers
 from tests.stack import console, ses_events
 from tests.tracker.commands import operators
 from tests.tracker.commands.operators import Operator
@@ -52,6 +53,7 @@ async def test_each_feature_works_with_the_users_of_the_page_and_uses_each_of_th
         restricted_services.running(USERS.values(), eventing=True, **ON) as running,
         permissions.connected(running.links[CALLER].url, CALLER) as client,
         console.running(services.TRACKER, "watch", "--count", "4", env=running.environment(CALLER)) as watching,
+        samples.python(samples.of_page("python")[0], running.environment(CONSUMER, DATABASE=":memory:")) as consumer,
     ):
         asking, pushes = Caller(client), Pushes()
         for subject in PUSHED:
@@ -65,6 +67,7 @@ async def test_each_feature_works_with_the_users_of_the_page_and_uses_each_of_th
             running.sqs.send(ses_events.notification(event))
         assert {push.subject for push in await pushes.wait_for(4, 20)} == set(PUSHED)
         assert await watching.wait(20) == 0
+        assert set(await samples.lines(consumer, 2)) == {f"email_delivered {ada}\n", f"email_failed {bob}\n"}
         await running.sqs.wait_until_empty()
         counts = {"delivered": 1, "opened": 1, "unique_opened": 1, "failed": 1}
         assert await asking.analytics(group_id="g") == {"group_id": "g", "total_sent": 2, **counts}
@@ -136,10 +139,12 @@ async def check_passes(running: RestrictedServices) -> None:
 async def commands_work(running: RestrictedServices, tracking_id: str) -> None:
     """Run each command as the user that the page names for it."""
     asking, changing = Operator("", **running.environment(CALLER)), Operator("", **running.environment(TRACKER, **ON))
+    reading = Operator("", **running.environment(CONSUMER))
     saved = ses_events.notification(ses_events.bounce(tracking_id, at(5), to="eve@example.com"))
     for operator, words, text in (
         (asking, ("status", "--group-id", "g"), ""),
         (asking, ("analytics", "g"), ""),
+        (reading, ("watch", "--since", "1h", "--count", "4"), ""),
         (changing, ("suppressions", "add", "joe@example.com"), ""),
         (changing, ("suppressions", "list"), ""),
         (changing, ("replay", "-", "--dry-run"), saved),
