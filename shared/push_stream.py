@@ -30,8 +30,8 @@ DUPLICATE_WINDOW_SECONDS: Final = 600
 MAX_BYTES: Final = 1 << 30
 """The size at which the stream refuses events, so that they wait in SQS and the records keep their space.
 
-With the usual policy (`old`) a full stream would delete events that a consumer has not read yet, and nobody would see
-it. So the policy is `new`.
+With the usual policy (`old`) a full stream would delete events that a consumer has not read yet, without an
+error. So the policy is `new`.
 """
 REQUESTS: Final = (
     contract.SEND_EMAIL_SUBJECT,
@@ -182,7 +182,7 @@ def covers(pattern: str, subject: str) -> bool:
 
 
 async def create_missing(connection: Connection) -> None:
-    """Create the stream if it does not exist. A failure is only logged: `require` says later what is missing."""
+    """Create the stream if it does not exist. A failure is only logged: `require` reports later a missing stream."""
     import nats.js.errors  # noqa: PLC0415 - needed only where the stream is created
     from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig  # noqa: PLC0415
 

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""The samples of the docs do what they say, against the real servers; those in Go are formatted and complete."""
+"""The samples of the docs work against the real servers; those in Go are formatted."""
 
 from __future__ import annotations
 
