@@ -247,7 +247,13 @@ async def test_buckets_and_stream_can_be_created_with_the_permissions_that_the_p
 
 @pytest.mark.parametrize(
     ("command", "name"),
-    [("status", CALLER), ("analytics", CALLER), ("replay", TRACKER), ("suppressions list", TRACKER)],
+    [
+        ("status", CALLER),
+        ("analytics", CALLER),
+        ("watch", CONSUMER),
+        ("replay", TRACKER),
+        ("suppressions list", TRACKER),
+    ],
 )
 def test_a_user_has_the_permissions_that_the_page_on_commands_lists(command: str, name: str) -> None:
     listed = operators.subjects_of(command)
