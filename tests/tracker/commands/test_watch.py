@@ -4,10 +4,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import nats as nats_py
@@ -20,7 +21,6 @@ from shared.nats import connection as nats_connection
 from shared.service.settings import ProcessSettings
 from tests.stack import console, nats_server
 from tests.stack.ports import free_port
-from tests.stack.waiting import until
 from tests.tracker.commands.operators import Operator
 from tests.tracker.examples import EMAIL, GROUP, event, record
 from tracker.cli import main
@@ -175,14 +175,10 @@ async def test_since_begins_with_the_stored_events_and_goes_on_live_with_none_tw
 async def test_since_leaves_out_earlier_events_and_kinds_that_are_not_selected(
     nats: NatsServer, client: Client, js: JetStreamContext
 ) -> None:
-    await publish(client, "opened", open_count=1)
-    stored = await js.get_msg(contract.PUSH_EVENTS_STREAM, 1)
-    assert stored.time
-    at = (
-        stored.time.replace(microsecond=stored.time.microsecond // 1000 * 1000) + timedelta(milliseconds=1)
-    ).isoformat()
-    await until(lambda: datetime.now(UTC) > datetime.fromisoformat(at))
-    await publish(client, "opened", open_count=2)
+    await js.publish(contract.EMAIL_OPENED_SUBJECT, b'{"open_count":1}')
+    await asyncio.sleep(0.002)  # the clock of the server is read to the microsecond
+    at = datetime.now(UTC).isoformat()
+    await js.publish(contract.EMAIL_OPENED_SUBJECT, b'{"open_count":2}')
     await publish(client, "failed", reason="bounce")
     arguments = ("--since", at, "--kind", "failed", "--kind", "delivered", "--count", "1", "--json")
     async with watching(nats.url, *arguments) as process:
