@@ -28,10 +28,7 @@ class BucketMissing(SetupIncomplete):
 class StreamMissing(SetupIncomplete):
     """The stream of push events does not exist."""
 
-    advice = (
-        "install the tracker's chart with natsStream.enabled=true, or for a local server run serve --create-missing "
-        "once; or set PUSH_EVENTS_DURABLE=false"
-    )
+    advice = "install the tracker's chart with natsStream.enabled=true, or on a local server run serve --create-missing"
 
 
 class StreamUnfit(SetupIncomplete):

@@ -98,16 +98,26 @@ class PushStream:
             StreamUnfit: it cannot hold the push events.
             StoreUnavailable: JetStream does not answer, or the NATS user may not ask.
         """
-        info = await self.described()
-        if info.error and info.error.err_code == jetstream.NO_STREAM:
-            raise StreamMissing(f"stream {NAME} does not exist{await self._overlap()}")
-        if info.error:
-            raise StoreUnavailable(f"stream {NAME}: {info.error.description} ({info.error.err_code})")
+        info = await self.existing()
         if why := unfit(info.config):
             raise StreamUnfit(f"stream {NAME} {why}{await self._overlap()}")
         return info
 
-    async def described(self) -> PushStreamInfo:
+    async def existing(self) -> PushStreamInfo:
+        """Ask the same, of a stream that need not be able to hold all push events.
+
+        Raises:
+            StreamMissing: it does not exist.
+            StoreUnavailable: JetStream does not answer, or the NATS user may not ask.
+        """
+        info = await self._ask()
+        if info.error and info.error.err_code == jetstream.NO_STREAM:
+            raise StreamMissing(f"stream {NAME} does not exist{await self._overlap()}")
+        if info.error:
+            raise StoreUnavailable(f"stream {NAME}: {info.error.description} ({info.error.err_code})")
+        return info
+
+    async def _ask(self) -> PushStreamInfo:
         """Return the answer of JetStream, which may be an error."""
         try:
             reply = await self._inbox.request(INFO_SUBJECT)

@@ -69,7 +69,7 @@ class StoredEvents:
         """Yield the events without end; call `on_start` when the consumer exists.
 
         Raises:
-            SetupIncomplete: at the start the stream is missing or does not have the subjects.
+            StreamMissing: at the start the stream is missing.
             NotPermitted: the NATS user may not read the stream.
             StoreUnavailable: at the start JetStream does not answer.
         """
@@ -96,7 +96,7 @@ class StoredEvents:
 
     async def _consumer(self) -> _Consumer:
         """Create a consumer that begins after the last event that was read."""
-        info = await PushStream(self._inbox).info()
+        info = await PushStream(self._inbox).existing()
         if info.created != self._created:
             self._created, self._last = info.created, 0
         query = jetstream.encode({"stream_name": NAME, "config": self._config()})

@@ -219,6 +219,15 @@ def test_since_in_the_future_is_wrong_usage() -> None:
     assert (result.exit_code, "is in the future" in result.output) == (2, True), result.output
 
 
+async def test_since_reads_also_a_stream_with_other_subjects(nats: NatsServer, client: Client) -> None:
+    js = client.jetstream()
+    await js.add_stream(name=contract.PUSH_EVENTS_STREAM, subjects=["lfx.email-service.>"])
+    await js.publish(contract.GET_EMAIL_STATUS_SUBJECT, b"{}")
+    await js.publish(contract.EMAIL_FAILED_SUBJECT, b"{}")
+    result = await Operator(nats.url).run("watch", "--since", "2h", "--count", "1", "--json")
+    assert (result.exit_code, json.loads(result.stdout)) == (0, {"kind": "failed"})
+
+
 async def test_since_without_a_stream_ends_with_1_and_the_way_to_get_one(nats: NatsServer) -> None:
     result = await Operator(nats.url).run("watch", "--since", "2h")
     assert (result.exit_code, result.stdout) == (1, "")
