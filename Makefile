@@ -83,10 +83,10 @@ format: $(STAMP) ## Format the code and apply the lint rules that can be applied
 	@$(BIN)/ruff check --fix .
 
 run-relay: .env $(STAMP) ## Run the relay with the variables of .env
-	@set -a; . ./.env; set +a; exec $(BIN)/lfx-email-relay serve --create-buckets
+	@set -a; . ./.env; set +a; exec $(BIN)/lfx-email-relay serve --create-missing
 
 run-tracker: .env $(STAMP) ## Run the tracker with the variables of .env, its probes on TRACKER_PORT (8081)
-	@set -a; . ./.env; set +a; PORT=$${TRACKER_PORT:-8081} exec $(BIN)/lfx-email-tracker serve --create-buckets
+	@set -a; . ./.env; set +a; PORT=$${TRACKER_PORT:-8081} exec $(BIN)/lfx-email-tracker serve --create-missing
 
 check-relay: .env $(STAMP) ## Try each dependency of the relay with the variables of .env
 	@set -a; . ./.env; set +a; exec $(BIN)/lfx-email-relay check

@@ -15,10 +15,26 @@ class StoreUnavailable(StoreError):
     advice = ""
 
 
-class BucketMissing(StoreUnavailable):
+class SetupIncomplete(StoreUnavailable):
+    """A bucket or stream does not exist, or cannot be used with its configuration. An operator has to act."""
+
+
+class BucketMissing(SetupIncomplete):
     """The bucket does not exist. Until it is created, requests fail as if the store did not answer."""
 
-    advice = "install the relay's chart, or for a local server run serve --create-buckets once"
+    advice = "install the relay's chart, or for a local server run serve --create-missing once"
+
+
+class StreamMissing(SetupIncomplete):
+    """The stream of push events does not exist."""
+
+    advice = "install the tracker's chart with natsStream.enabled=true, or on a local server run serve --create-missing"
+
+
+class StreamUnfit(SetupIncomplete):
+    """The stream of push events exists, and its configuration makes it unusable."""
+
+    advice = "change the stream with `nats stream edit`, or with natsStream in the values of the tracker's chart"
 
 
 class NotPermitted(StoreUnavailable):

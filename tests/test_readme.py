@@ -83,8 +83,8 @@ async def services() -> AsyncIterator[tuple[str, SmtpServer]]:
     async with nats_server.running() as nats, smtp_server.running() as smtp:
         env = {"NATS_URL": nats.url, "EMAIL_ENABLED": "true", "SMTP_HOST": smtp.host, "SMTP_PORT": str(smtp.port)}
         async with (
-            console.running("lfx-email-relay", "serve", "--create-buckets", env=env) as relay,
-            console.running("lfx-email-tracker", "serve", "--create-buckets", env=env) as tracker,
+            console.running("lfx-email-relay", "serve", "--create-missing", env=env) as relay,
+            console.running("lfx-email-tracker", "serve", "--create-missing", env=env) as tracker,
         ):
             await relay.wait_until_ready()
             await tracker.wait_until_ready()

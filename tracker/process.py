@@ -10,12 +10,13 @@ from contextlib import aclosing, asynccontextmanager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from shared import contract
+from shared import contract, push_stream
 from shared.kv import setup as kv_setup
 from shared.kv.bucket import Bucket
 from shared.nats.endpoint import ByteLimit, Endpoint
 from shared.nats.inbox import Inbox
 from shared.nats.micro import Discovery
+from shared.push_stream import PushStream
 from shared.service.tasks import Tasks
 from tracker import settings
 from tracker.events import aws_environment
@@ -51,7 +52,7 @@ class _Buckets(NamedTuple):
     suppressions: Bucket
 
 
-def prepare(config: TrackerSettings, environ: MutableMapping[str, str], *, create_buckets: bool) -> Serve:
+def prepare(config: TrackerSettings, environ: MutableMapping[str, str], *, create_missing: bool) -> Serve:
     """Return the function that answers queries and, if eventing is on, applies events, until the process stops.
 
     The variables of `environ` that boto3 reads itself are corrected first.
@@ -63,9 +64,12 @@ def prepare(config: TrackerSettings, environ: MutableMapping[str, str], *, creat
     aws_environment.correct(environ)
 
     async def serve(life: Life, connection: Connection) -> None:
-        if create_buckets:
+        if create_missing:
             await kv_setup.create_missing(connection, contract.BUCKETS)
+            await push_stream.create_missing(connection)
         async with Inbox(connection) as inbox:
+            if config.push_events_durable:
+                await kv_setup.require(connection, PushStream(inbox))
             buckets = _buckets(life, connection, inbox)
             with _in_background(kv_setup.report_unusable(inbox, connection, _optional(config))):
                 async with (

@@ -23,6 +23,7 @@ class TrackerSettings(ProcessSettings, frozen=True, kw_only=True):
     engagement_record_wait_seconds: Seconds = 60.0
     sqs_receivers: Count = 2
     status_by_both_ids: bool = False
+    push_events_durable: bool = False
 
 
 def check(settings: TrackerSettings) -> None:

@@ -79,6 +79,27 @@ class StreamState(msgspec.Struct, frozen=True):
     num_subjects: int = 0
 
 
+class Replica(msgspec.Struct, frozen=True):
+    """A server that follows the leader of a stream."""
+
+    name: str = ""
+    current: bool = True
+    offline: bool = False
+
+
+class Cluster(msgspec.Struct, frozen=True):
+    """The servers that hold a stream; without a name they are not clustered."""
+
+    leader: str = ""
+    name: str = ""
+    replicas: tuple[Replica, ...] = ()
+
+    @property
+    def behind(self) -> list[str]:
+        """The names of the servers that do not have all that the leader has."""
+        return [one.name for one in self.replicas if one.offline or not one.current]
+
+
 class StreamInfo(msgspec.Struct, frozen=True):
     """The leader's description of a stream; `created` differs if a bucket was deleted and made again."""
 
