@@ -30,6 +30,16 @@ EMAIL_DELIVERED_SUBJECT: Final = "lfx.email-service.email_delivered"
 EMAIL_OPENED_SUBJECT: Final = "lfx.email-service.email_opened"
 EMAIL_LINK_CLICKED_SUBJECT: Final = "lfx.email-service.email_link_clicked"
 EMAIL_FAILED_SUBJECT: Final = "lfx.email-service.email_failed"
+PUSH_EVENT_SUBJECTS: Final = (
+    EMAIL_DELIVERED_SUBJECT,
+    EMAIL_OPENED_SUBJECT,
+    EMAIL_LINK_CLICKED_SUBJECT,
+    EMAIL_FAILED_SUBJECT,
+)
+PUSH_EVENTS_STREAM: Final = "email-events"
+"""The JetStream stream of the push events, if the tracker has PUSH_EVENTS_DURABLE=true."""
+MESSAGE_ID_HEADER: Final = "Nats-Msg-Id"
+"""The header of a push event that is the same each time this event is published: `<email_id>/<kind>/<event_id>`."""
 
 EMAIL_RECIPIENTS_BUCKET: Final = "email-recipients"
 EMAIL_GROUP_INDEX_BUCKET: Final = "email-group-index"

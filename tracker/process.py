@@ -19,7 +19,8 @@ from shared.nats.micro import Discovery
 from shared.service.tasks import Tasks
 from tracker import settings
 from tracker.events import aws_environment
-from tracker.events.push_events import PushEvents
+from tracker.events.durable_push_events import DurablePushEvents
+from tracker.events.push_events import PushEvents, publish_nothing
 from tracker.events.receiver import Receiver
 from tracker.events.record_updater import RecordUpdater, suppress_nobody
 from tracker.events.settlement import VISIBILITY_SECONDS, Settlement
@@ -49,6 +50,7 @@ class _Buckets(NamedTuple):
     recipients: Bucket
     group_index: Bucket
     suppressions: Bucket
+    inbox: Inbox
 
 
 def prepare(config: TrackerSettings, environ: MutableMapping[str, str], *, create_buckets: bool) -> Serve:
@@ -84,6 +86,7 @@ def _buckets(life: Life, connection: Connection, inbox: Inbox) -> _Buckets:
         recipients=Bucket(inbox, connection, contract.EMAIL_RECIPIENTS_BUCKET, life.spans),
         group_index=Bucket(inbox, connection, contract.EMAIL_GROUP_INDEX_BUCKET, life.spans),
         suppressions=Bucket(inbox, connection, contract.EMAIL_SUPPRESSIONS_BUCKET, life.spans),
+        inbox=inbox,
     )
 
 
@@ -117,16 +120,30 @@ async def _applying_events(
     await kv_setup.require(connection, buckets.recipients, buckets.group_index)
     from tracker.events.sqs import Queue  # noqa: PLC0415 - boto3 takes 135 ms and 19 MB
 
-    updater = RecordUpdater(buckets.recipients, PushEvents(connection), _suppress(life, buckets, config))
+    updater = _updater(life, connection, buckets, config)
     queue = Queue(config.ses_engagement_sqs_queue_url, environ, visibility_seconds=VISIBILITY_SECONDS)
     outage = StoreOutage()
     connection.on_disconnect(outage.suspect)
     wait_seconds = config.engagement_record_wait_seconds
     settlement = Settlement(queue, updater, outage, record_wait_seconds=wait_seconds, spans=life.spans)
-    async with Receiver(queue, settlement, outage, long_polls=config.sqs_receivers) as receiver:
-        life.expose(lambda: _metrics().receives(queue, receiver))
-        life.expose(lambda: _metrics().events(settlement, updater))
-        yield receiver
+    try:
+        async with Receiver(queue, settlement, outage, long_polls=config.sqs_receivers) as receiver:
+            life.expose(lambda: _metrics().receives(queue, receiver))
+            life.expose(lambda: _metrics().events(settlement, updater))
+            yield receiver
+    finally:
+        await updater.finish()  # also after a stop that was cut off while records were written
+
+
+def _updater(life: Life, connection: Connection, buckets: _Buckets, config: TrackerSettings) -> RecordUpdater:
+    suppress = _suppress(life, buckets, config)
+    if config.push_events_durable:
+        durable = DurablePushEvents(buckets.inbox)
+        life.expose(lambda: _metrics().push_events(durable.outcomes))
+        return RecordUpdater(buckets.recipients, publish_nothing, suppress, durable)
+    pushes = PushEvents(connection)
+    life.expose(lambda: _metrics().push_events(pushes.outcomes))
+    return RecordUpdater(buckets.recipients, pushes, suppress)
 
 
 def _suppress(life: Life, buckets: _Buckets, config: TrackerSettings) -> Suppress:
@@ -145,7 +162,7 @@ async def _answering_queries(
     life: Life, connection: Connection, inbox: Inbox, buckets: _Buckets, max_in_flight: int
 ) -> AsyncIterator[None]:
     """Answer queries while the context is open."""
-    recipients, index, _ = buckets
+    recipients, index = buckets.recipients, buckets.group_index
     groups = GroupReader(recipients, index)
     follow = partial(StreamFollower, connection, inbox)
     endpoint = partial(Endpoint, connection, max_in_flight=max_in_flight, spans=life.spans)

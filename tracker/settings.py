@@ -22,6 +22,7 @@ class TrackerSettings(ProcessSettings, frozen=True, kw_only=True):
     ses_engagement_sqs_queue_url: str = ""
     engagement_record_wait_seconds: Seconds = 60.0
     sqs_receivers: Count = 2
+    push_events_durable: bool = False
 
 
 def check(settings: TrackerSettings) -> None:

@@ -60,6 +60,9 @@ class Verdicts:
         self._change.notify()
         return await self._applied(email_id, events)
 
+    async def finish(self) -> None:
+        """Do nothing."""
+
     def settle(self) -> None:
         """Settle everything from now on."""
         self._verdicts = [Verdict.SETTLED]
@@ -81,6 +84,10 @@ class Watched(Verdicts):
         super().__init__()
         self._updater = updater
 
+    async def finish(self) -> None:
+        """Let the other updater finish."""
+        await self._updater.finish()
+
     async def _applied(self, email_id: str, events: Sequence[EngagementEvent]) -> Applied:
         return await self._updater.apply(email_id, events)
 
@@ -98,6 +105,9 @@ class Slow:
         self.begun.set()
         await self.may_end.wait()
         return Applied(verdict=self._verdict)
+
+    async def finish(self) -> None:
+        """Do nothing."""
 
 
 @asynccontextmanager
