@@ -43,7 +43,8 @@ def main(names: tuple[str, ...], duration: float, restarts: int, seed: int | Non
         errors = ", ".join(f"{count} x {error}" for error, count in result.errors.items())
         click.echo(
             f"  {result.acknowledged} {COUNTED.get(name, 'emails acknowledged')}, "
-            f"{result.restarts} restarts of processes, {result.unanswered} requests without an answer, {time.monotonic() - started:.0f} s"
+            f"{result.restarts} restarts of processes, "
+            f"{result.unanswered} requests without an answer, {time.monotonic() - started:.0f} s"
         )
         click.echo(f"  other answers: {errors or 'none'}")
         for problem in result.problems:
