@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NAME: Final = "lfx-email-tracker"
+# Shares of SHUTDOWN_TIMEOUT_SECONDS; after 0.7 of it the stop is cut off. Writes that have begun get their answer.
+WRITES_SHARE: Final = 0.35  # after which no record is written
+LAST_SHARE: Final = 0.1  # for answers to writes when the stop is cut off, and then for reading what was written
 DESCRIPTION: Final = "Applies the events of Amazon SES to the records, answers status and analytics queries"
 
 
@@ -126,13 +129,16 @@ async def _applying_events(
     connection.on_disconnect(outage.suspect)
     wait_seconds = config.engagement_record_wait_seconds
     settlement = Settlement(queue, updater, outage, record_wait_seconds=wait_seconds, spans=life.spans)
+    last_seconds = config.shutdown_timeout_seconds * LAST_SHARE
+    long_polls = config.sqs_receivers
     try:
-        async with Receiver(queue, settlement, outage, long_polls=config.sqs_receivers) as receiver:
+        async with Receiver(queue, settlement, outage, long_polls=long_polls, grace_seconds=last_seconds) as receiver:
             life.expose(lambda: _metrics().receives(queue, receiver))
             life.expose(lambda: _metrics().events(settlement, updater))
             yield receiver
+            asyncio.get_running_loop().call_later(config.shutdown_timeout_seconds * WRITES_SHARE, updater.end_writes)
     finally:
-        await updater.finish()  # also after a stop that was cut off while records were written
+        await updater.close(last_seconds)
 
 
 def _updater(life: Life, connection: Connection, buckets: _Buckets, config: TrackerSettings) -> RecordUpdater:

@@ -66,9 +66,9 @@ class RecordUpdate:
         self.steps = steps
         return changed, None
 
-    def write(self) -> Write | None:
+    def write(self, *, is_cut_off: bool) -> Write | None:
         """Return the write of the latest change; None if there was none."""
-        return Write(self.write_id, self.revision, self.steps) if self.steps else None
+        return Write(self.write_id, self.revision, self.steps, is_cut_off) if self.steps else None
 
     def duplicates(self) -> list[EngagementEvent]:
         """Return the events that neither this nor an earlier try has added."""

@@ -8,6 +8,7 @@ import asyncio
 import enum
 import logging
 from collections import Counter, deque
+from contextlib import suppress as suppress_error
 from datetime import UTC, datetime
 from itertools import count
 from typing import TYPE_CHECKING, Final, Protocol
@@ -17,7 +18,7 @@ import msgspec
 
 from shared.errors import KeyMissing, RevisionConflict, StoreError, StoreUnavailable, ValueTooLarge
 from shared.telemetry.histogram import AGES_SECONDS, Histogram
-from tracker.errors import RecordCorrupt, RecordFull
+from tracker.errors import RecordCorrupt, RecordFull, Stopping
 from tracker.events import records
 from tracker.events.record_update import RecordUpdate
 from tracker.events.unanswered_writes import Step, UnansweredWrites
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from shared.contract import EmailRecipientRecord
-    from shared.kv.bucket import Bucket
+    from shared.kv.bucket import Bucket, Entry
     from tracker.events.ses_event import EngagementEvent
 
     Publish = Callable[[EngagementEvent, EmailRecipientRecord], Awaitable[None]]
@@ -109,6 +110,7 @@ class RecordUpdater:
         self._numbers = count(1)
         self._unanswered = UnansweredWrites()
         self._unpublished: deque[Step] = deque()
+        self._may_write = True
         self.outcomes: Counter[tuple[str, str]] = Counter()
         self.lags = Histogram(AGES_SECONDS)
 
@@ -131,27 +133,42 @@ class RecordUpdater:
             applied = msgspec.structs.replace(applied, verdict=await self._confirm.publish(update.all_steps()))
         return applied
 
-    async def finish(self) -> None:
+    def end_writes(self) -> None:
+        """Begin no further write: only those that are under way get their answer before the process ends."""
+        self._may_write = False
+
+    async def finish(self, seconds: float = FINISH_SECONDS) -> None:
         """Publish the events that are known to be new, also those of unanswered writes that were stored.
 
-        It ends after FINISH_SECONDS: a write that is stored later is not announced.
+        It looks at the records until each write is decided, or the time is over.
         """
-        try:
-            async with asyncio.timeout(FINISH_SECONDS):
+        with suppress_error(TimeoutError):
+            async with asyncio.timeout(seconds):
                 await self._publish_new()
                 while self._unanswered:
                     await self._look_at_unanswered()
                     if self._unanswered:
                         await asyncio.sleep(LOOK_AGAIN_SECONDS)
-        except TimeoutError:
-            log.warning(
-                "event.unannounced", extra={"emails": len(self._unanswered), "error": "no answer of KV in time"}
-            )
+
+    async def close(self, seconds: float) -> None:
+        """Finish, and publish also the events of writes that were cut off: most likely they are stored.
+
+        If one is not, another tracker gets the event and publishes it with the same id.
+        """
+        try:
+            await self.finish(seconds)
+        finally:
+            self._note_new(self._unanswered.cut_off())
+            await self._publish_new()
+            if self._unanswered:
+                log.warning("event.unannounced", extra={"emails": len(self._unanswered), "error": "KV did not answer"})
 
     async def _update(self, update: RecordUpdate) -> Applied:
         email_id, events = update.email_id, update.events
         try:
             await self._write(update)
+        except Stopping:
+            return Applied(verdict=Verdict.CONTESTED)
         except KeyMissing:
             self._unanswered.forget(email_id)
             return Applied(verdict=Verdict.UNMATCHED)
@@ -174,14 +191,18 @@ class RecordUpdater:
     async def _write(self, update: RecordUpdate) -> None:
         """Write the record, and remember a write whose outcome is unknown: without an answer, or cancelled."""
         update.max_bytes = await self._recipients.max_value_bytes()
+
+        def read(entry: Entry) -> None:
+            update.read(entry)
+            if not self._may_write:
+                raise Stopping
+
         try:
-            await self._recipients.rewrite(
-                update.email_id, update.change, on_read=update.read, write_id=update.write_id
-            )
-        except (KeyMissing, RevisionConflict, ValueTooLarge, RecordCorrupt, RecordFull):
+            await self._recipients.rewrite(update.email_id, update.change, on_read=read, write_id=update.write_id)
+        except (KeyMissing, RevisionConflict, ValueTooLarge, RecordCorrupt, RecordFull, Stopping):
             raise  # nothing was written
-        except BaseException:
-            write = update.write()
+        except BaseException as error:
+            write = update.write(is_cut_off=isinstance(error, asyncio.CancelledError))
             if write and not self._confirm:  # `confirm` publishes it anyway at the next try
                 self._unanswered.add(update.email_id, write)
             raise

@@ -40,11 +40,15 @@ def key_of(event: EngagementEvent) -> tuple[str, str, str]:
 
 
 class Write(NamedTuple):
-    """A write, by its id: it replaces the revision `previous` and adds the events of `steps`."""
+    """A write, by its id: it replaces the revision `previous` and adds the events of `steps`.
+
+    `is_cut_off` if its answer was still on the way when the process had to stop, and the record was not read since.
+    """
 
     write_id: str
     previous: int
     steps: Sequence[Step]
+    is_cut_off: bool = False
 
 
 class UnansweredWrites:
@@ -91,12 +95,20 @@ class UnansweredWrites:
             if write.write_id == entry.write_id:
                 stored.update((step.key, step) for step in write.steps)
             elif entry.revision <= write.previous:
-                undecided.append(write)
+                undecided.append(write._replace(is_cut_off=False))
             elif entry.previous != write.previous:
                 known = (step for step in write.steps if engagement.apply(record, step.event) is record)
                 stored.update((step.key, step) for step in known)
         self._keep(email_id, undecided)
         return list(stored.values())
+
+    def cut_off(self) -> list[Step]:
+        """Return the events of the writes that were cut off, and forget these."""
+        found: list[Step] = []
+        for email_id, writes in list(self._writes.items()):
+            found += (step for write in writes if write.is_cut_off for step in write.steps)
+            self._keep(email_id, (write for write in writes if not write.is_cut_off))
+        return found
 
     def _keep(self, email_id: str, writes: Iterable[Write]) -> None:
         if left := list(writes):

@@ -209,13 +209,48 @@ async def test_a_cancelled_write_that_another_tracker_has_replaced_is_not_publis
     assert await trackers.counts() == [1]
 
 
+async def test_a_write_that_a_stop_cuts_off_is_published_if_kv_is_too_slow_to_show_it(trackers: Trackers) -> None:
+    trackers.proxy.delay_reply(WRITE, 1, 3 * SHORT_SECONDS)
+    trackers.proxy.lose_reply("$JS.API.STREAM.MSG.GET.", 10)
+    applying = asyncio.create_task(trackers.first.apply(EMAIL, [A]))
+    await until(trackers.opens, lambda count: count == 1)
+    applying.cancel()
+    await asyncio.wait({applying})
+    await trackers.first.close(0.05)
+    assert await trackers.counts() == [1]
+
+
+async def test_a_write_that_a_stop_cuts_off_is_not_published_if_kv_shows_that_it_is_not_stored(
+    trackers: Trackers,
+) -> None:
+    trackers.proxy.lose_request(WRITE, 1)
+    applying = asyncio.create_task(trackers.first.apply(EMAIL, [A]))
+    await until(lambda: any(one.startswith(WRITE) for one in trackers.proxy.published))
+    applying.cancel()
+    await asyncio.wait({applying})
+    await trackers.first.close(SHORT_SECONDS)
+    assert await trackers.counts() == []
+    assert (await trackers.second.apply(EMAIL, [A])).new == 1
+    assert await trackers.counts() == [1]
+
+
+async def test_after_the_end_of_writes_an_event_waits_for_the_next_tracker(trackers: Trackers) -> None:
+    trackers.proxy.lose_reply(WRITE, 1)
+    assert (await trackers.first.apply(EMAIL, [A])).verdict is Verdict.AGAIN
+    trackers.first.end_writes()
+    assert (await trackers.first.apply(EMAIL, [B])).verdict is Verdict.CONTESTED
+    assert await trackers.counts() == [1], "what was written is known by the read"
+    assert (await trackers.second.apply(EMAIL, [B])).new == 1
+
+
 async def test_a_stop_without_kv_ends_in_time(trackers: Trackers, caplog: pytest.LogCaptureFixture) -> None:
     trackers.proxy.lose_reply(WRITE, 1)
     assert (await trackers.first.apply(EMAIL, [A])).verdict is Verdict.AGAIN
     await trackers.proxy.stop()
     async with asyncio.timeout(5):
-        await trackers.first.finish()
+        await trackers.first.close(0.1)
     assert any(one.message == "event.unannounced" for one in caplog.records)
+    assert await trackers.counts() == []
 
 
 async def test_a_stopping_receiver_publishes_what_was_stored_before_it_releases_the_message(
