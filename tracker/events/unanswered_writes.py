@@ -50,6 +50,10 @@ class Write(NamedTuple):
     steps: Sequence[Step]
     is_cut_off: bool = False
 
+    def number(self) -> int:
+        """Return the number of the write, by the order in which a tracker begins."""
+        return int(self.write_id.rpartition("-")[2])
+
 
 class UnansweredWrites:
     """The writes by email; the oldest email is forgotten beyond MAX_EMAILS."""
@@ -57,6 +61,7 @@ class UnansweredWrites:
     def __init__(self) -> None:
         """Begin without writes."""
         self._writes: dict[str, list[Write]] = {}
+        self._replaced: dict[str, int] = {}
 
     def __len__(self) -> int:
         """Return how many emails have such writes."""
@@ -69,6 +74,8 @@ class UnansweredWrites:
 
     def add(self, email_id: str, write: Write) -> None:
         """Remember a write that may have been stored, or may still be."""
+        if write.previous <= self._replaced.get(email_id, -1):
+            return
         self._writes.setdefault(email_id, []).append(write)
         if len(self._writes) > MAX_EMAILS:
             self.forget(next(iter(self._writes)))
@@ -78,7 +85,11 @@ class UnansweredWrites:
         self._writes.pop(email_id, None)
 
     def replaced(self, email_id: str, revision: int) -> None:
-        """Forget the writes that replace a revision which another write has replaced."""
+        """Note that a write has replaced a revision: other writes that would replace it are not stored."""
+        self._replaced.pop(email_id, None)  # so that the oldest comes first
+        self._replaced[email_id] = revision
+        if len(self._replaced) > MAX_EMAILS:
+            del self._replaced[next(iter(self._replaced))]
         if email_id in self._writes:
             self._keep(email_id, (write for write in self._writes[email_id] if write.previous > revision))
 
@@ -103,11 +114,15 @@ class UnansweredWrites:
         return list(stored.values())
 
     def cut_off(self) -> list[Step]:
-        """Return the events of the writes that were cut off, and forget these."""
+        """Return the events of the first write of each email that was cut off, and forget these writes.
+
+        Writes of one email that are under way at the same time replace the same revision: the first one is stored.
+        """
         found: list[Step] = []
         for email_id, writes in list(self._writes.items()):
-            found += (step for write in writes if write.is_cut_off for step in write.steps)
-            self._keep(email_id, (write for write in writes if not write.is_cut_off))
+            first = min((write for write in writes if write.is_cut_off), key=Write.number, default=None)
+            found += first.steps if first else ()
+            self._keep(email_id, [write for write in writes if not write.is_cut_off])
         return found
 
     def _keep(self, email_id: str, writes: Iterable[Write]) -> None:

@@ -272,6 +272,23 @@ def test_the_writes_of_the_oldest_email_are_forgotten_beyond_a_limit(monkeypatch
     assert writes.email_ids == ["e2", "e3"]
 
 
+def test_of_the_writes_of_an_email_that_were_cut_off_the_first_counts_as_stored() -> None:
+    writes = UnansweredWrites()
+    for number, one in ((10, B), (9, A)):
+        writes.add(EMAIL, Write(f"w-{number}", 5, [Step(one, record(open_count=1))], is_cut_off=True))
+    assert [step.event for step in writes.cut_off()] == [A]
+    assert not writes
+
+
+def test_a_write_on_a_revision_that_another_batch_has_replaced_is_not_remembered() -> None:
+    writes = UnansweredWrites()
+    writes.replaced(EMAIL, 5)
+    writes.add(EMAIL, Write("w-1", 5, [Step(A, record(open_count=1))]))
+    assert not writes
+    writes.add(EMAIL, Write("w-2", 6, [Step(A, record(open_count=1))]))
+    assert writes.email_ids == [EMAIL]
+
+
 def test_after_several_other_writes_an_event_that_the_record_has_counts_as_stored() -> None:
     step = Step(A, record(opened=True, open_count=1))
     for stored, expected in ((record(), []), (engagement.apply(record(), A), [step])):
