@@ -62,6 +62,7 @@ class DurablePushEvents:
 
     async def publish(self, steps: Sequence[Step]) -> Verdict:
         """Publish all at once; return UNPUBLISHED if the stream has not stored each, STUCK if it never can."""
+        steps = [step for step in steps if step.event.kind in push_events.SUBJECTS]
         outcomes = await asyncio.gather(*map(self._publish, steps))
         if "failed" in outcomes:
             self._left.update((step.key, step) for step in steps)

@@ -16,6 +16,7 @@ import nats.errors
 from msgspec import UNSET
 
 from shared import contract
+from shared.nats.inbox import HEADER_ROOM_BYTES
 
 if TYPE_CHECKING:
     from shared.nats.connection import Connection
@@ -46,13 +47,19 @@ class PushEvents:
         self.outcomes: Counter[str] = Counter(published=0, failed=0)
 
     async def __call__(self, event: EngagementEvent, record: contract.EmailRecipientRecord) -> None:
-        """Publish the event; `record` is the email's as the event left it."""
+        """Publish the event if its kind has a subject; `record` is the email's as the event left it."""
+        if event.kind not in SUBJECTS:
+            return
+        data = payload(event, record)
         try:
-            await self._connection.publish(SUBJECTS[event.kind], payload(event, record), headers=headers(event))
-            self.outcomes["published"] += 1
+            if len(data) + HEADER_ROOM_BYTES > self._connection.max_payload:
+                raise nats.errors.MaxPayloadError  # nats-py does not count the headers; the server would disconnect
+            await self._connection.publish(SUBJECTS[event.kind], data, headers=headers(event))
         except nats.errors.Error as error:
             self.outcomes["failed"] += 1
             log.warning("event.unannounced", extra={"email_id": event.email_id, "error": repr(error)})
+        else:
+            self.outcomes["published"] += 1
 
 
 async def publish_nothing(_event: EngagementEvent, _record: contract.EmailRecipientRecord) -> None:

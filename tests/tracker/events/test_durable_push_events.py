@@ -202,6 +202,17 @@ async def test_an_event_without_an_acknowledgement_is_published_again(durable: D
     assert await durable.ids() == [f"{EMAIL}/open/a"]
 
 
+async def test_a_stream_without_a_leader_is_waited_for(durable: Durable) -> None:
+    await durable.create_stream()
+    durable.proxy.lose_request(SERVICE, 1)
+    durable.proxy.lose_request("$JS.API.STREAM.INFO.email-events", 2)
+    for _ in range(3):
+        assert await durable.apply(A) is Verdict.UNPUBLISHED
+    assert durable.plain == []
+    assert await durable.apply(A) is Verdict.SETTLED
+    assert await durable.ids() == [f"{EMAIL}/open/a"]
+
+
 @pytest.mark.parametrize(
     "answer",
     [
