@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 Outcome = Literal["published", "duplicate", "failed", "too_large"]
 
 OUTCOMES: Final = ("published", "duplicate", "failed")
-MAX_LEFT: Final = 10_000  # more than the messages that are held
+MAX_LEFT: Final = 4000  # more than the messages that are held
 
 
 class DurablePushEvents:

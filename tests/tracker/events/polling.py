@@ -112,13 +112,18 @@ class Slow:
 
 @asynccontextmanager
 async def polling(
-    sqs: SqsEndpoint, updater: Updater, *, long_polls: int = 2, record_wait_seconds: float = 60
+    sqs: SqsEndpoint,
+    updater: Updater,
+    *,
+    long_polls: int = 2,
+    record_wait_seconds: float = 60,
+    grace_seconds: float = 0.0,
 ) -> AsyncIterator[Polling]:
     """Receive from the queue on the server and settle the messages."""
     queue = Queue(sqs.queue_url, os.environ, visibility_seconds=VISIBILITY_SECONDS)
     outage = StoreOutage()
     settlement = Settlement(queue, updater, outage, record_wait_seconds=record_wait_seconds)
-    async with Receiver(queue, settlement, outage, long_polls=long_polls) as receiver:
+    async with Receiver(queue, settlement, outage, long_polls=long_polls, grace_seconds=grace_seconds) as receiver:
         yield Polling(receiver, settlement, outage)
 
 
