@@ -15,6 +15,7 @@ class StoreOutage:
         """Begin without an outage."""
         self.is_over = asyncio.Event()
         self.is_over.set()
+        self.reports = 0  # how often KV or the stream did not answer; during an outage, each held message adds some
         self._is_suspected = False
         self._is_kv_away = False
         self._is_stream_away = False
@@ -26,6 +27,7 @@ class StoreOutage:
 
     def begin(self) -> None:
         """Note that KV did not answer."""
+        self.reports += 1
         self.is_over.clear()
         self._is_kv_away = self._is_suspected = True
 
@@ -38,6 +40,7 @@ class StoreOutage:
 
     def begin_of_stream(self) -> None:
         """Note that the stream has not stored a push event."""
+        self.reports += 1
         self._is_stream_away = True
         self.is_over.clear()
 
