@@ -51,6 +51,12 @@ def events(settlement: Settlement, updater: RecordUpdater) -> bytes:
     return text(_outcomes(settlement, updater))
 
 
+def push_events(outcomes: Counter[str]) -> bytes:
+    """Return the metric of the push events, by the counter of their publisher."""
+    counts = {(outcome,): count for outcome, count in outcomes.items()}
+    return text([counter("email_tracker_push_events", "Push events by outcome.", ("outcome",), counts)])
+
+
 def suppressions(suppressor: Suppressor) -> bytes:
     """Return the metrics of the suppression list, which is written only with SUPPRESSION_ENABLED=true."""
     added = {(reason,): count for reason, count in suppressor.added.items()}

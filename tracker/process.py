@@ -20,7 +20,8 @@ from shared.push_stream import PushStream
 from shared.service.tasks import Tasks
 from tracker import settings
 from tracker.events import aws_environment
-from tracker.events.push_events import PushEvents
+from tracker.events.durable_push_events import DurablePushEvents
+from tracker.events.push_events import PushEvents, publish_nothing
 from tracker.events.receiver import Receiver
 from tracker.events.record_updater import RecordUpdater, suppress_nobody
 from tracker.events.settlement import VISIBILITY_SECONDS, Settlement
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NAME: Final = "lfx-email-tracker"
+# Shares of SHUTDOWN_TIMEOUT_SECONDS; after 0.7 of it the stop is cut off. Writes that have begun get their answer.
+WRITES_SHARE: Final = 0.35  # after which no record is written
+LAST_SHARE: Final = 0.1  # for answers to writes when the stop is cut off, and then for reading what was written
 DESCRIPTION: Final = "Applies the events of Amazon SES to the records, answers status and analytics queries"
 
 
@@ -50,6 +54,7 @@ class _Buckets(NamedTuple):
     recipients: Bucket
     group_index: Bucket
     suppressions: Bucket
+    inbox: Inbox
 
 
 def prepare(config: TrackerSettings, environ: MutableMapping[str, str], *, create_missing: bool) -> Serve:
@@ -88,6 +93,7 @@ def _buckets(life: Life, connection: Connection, inbox: Inbox) -> _Buckets:
         recipients=Bucket(inbox, connection, contract.EMAIL_RECIPIENTS_BUCKET, life.spans),
         group_index=Bucket(inbox, connection, contract.EMAIL_GROUP_INDEX_BUCKET, life.spans),
         suppressions=Bucket(inbox, connection, contract.EMAIL_SUPPRESSIONS_BUCKET, life.spans),
+        inbox=inbox,
     )
 
 
@@ -121,16 +127,33 @@ async def _applying_events(
     await kv_setup.require(connection, buckets.recipients, buckets.group_index)
     from tracker.events.sqs import Queue  # noqa: PLC0415 - boto3 takes 135 ms and 19 MB
 
-    updater = RecordUpdater(buckets.recipients, PushEvents(connection), _suppress(life, buckets, config))
+    updater = _updater(life, connection, buckets, config)
     queue = Queue(config.ses_engagement_sqs_queue_url, environ, visibility_seconds=VISIBILITY_SECONDS)
     outage = StoreOutage()
     connection.on_disconnect(outage.suspect)
     wait_seconds = config.engagement_record_wait_seconds
     settlement = Settlement(queue, updater, outage, record_wait_seconds=wait_seconds, spans=life.spans)
-    async with Receiver(queue, settlement, outage, long_polls=config.sqs_receivers) as receiver:
-        life.expose(lambda: _metrics().receives(queue, receiver))
-        life.expose(lambda: _metrics().events(settlement, updater))
-        yield receiver
+    last_seconds = config.shutdown_timeout_seconds * LAST_SHARE
+    long_polls = config.sqs_receivers
+    try:
+        async with Receiver(queue, settlement, outage, long_polls=long_polls, grace_seconds=last_seconds) as receiver:
+            life.expose(lambda: _metrics().receives(queue, receiver))
+            life.expose(lambda: _metrics().events(settlement, updater))
+            yield receiver
+            asyncio.get_running_loop().call_later(config.shutdown_timeout_seconds * WRITES_SHARE, updater.end_writes)
+    finally:
+        await updater.close(last_seconds)
+
+
+def _updater(life: Life, connection: Connection, buckets: _Buckets, config: TrackerSettings) -> RecordUpdater:
+    suppress = _suppress(life, buckets, config)
+    if config.push_events_durable:
+        durable = DurablePushEvents(buckets.inbox)
+        life.expose(lambda: _metrics().push_events(durable.outcomes))
+        return RecordUpdater(buckets.recipients, publish_nothing, suppress, durable)
+    pushes = PushEvents(connection)
+    life.expose(lambda: _metrics().push_events(pushes.outcomes))
+    return RecordUpdater(buckets.recipients, pushes, suppress)
 
 
 def _suppress(life: Life, buckets: _Buckets, config: TrackerSettings) -> Suppress:
@@ -149,7 +172,7 @@ async def _answering_queries(
     life: Life, connection: Connection, inbox: Inbox, buckets: _Buckets, config: TrackerSettings
 ) -> AsyncIterator[None]:
     """Answer queries while the context is open."""
-    recipients, index, _ = buckets
+    recipients, index = buckets.recipients, buckets.group_index
     groups = GroupReader(recipients, index)
     follow = partial(StreamFollower, connection, inbox)
     byte_limit = ByteLimit(config.max_in_flight_bytes)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 STATUS: Final = "Status"
 EXPECTED_REVISION: Final = "Nats-Expected-Last-Subject-Sequence"
+EXPECTED_STREAM: Final = "Nats-Expected-Stream"
 SEQUENCE: Final = "Nats-Sequence"
 SUBJECT: Final = "Nats-Subject"
 NUM_PENDING: Final = "Nats-Num-Pending"
@@ -26,6 +27,7 @@ LAST_SEQUENCE: Final = "Nats-Last-Sequence"  # of the message before, in the ans
 UP_TO_SEQUENCE: Final = "Nats-UpTo-Sequence"
 LAST_CONSUMER: Final = "Nats-Last-Consumer"
 OPERATION: Final = "KV-Operation"
+WRITE_ID: Final = "Lfx-Write-Id"  # ours: by it a writer recognises its write whose acknowledgement was lost
 MARKER_REASON: Final = "Nats-Marker-Reason"  # a key that expired leaves an empty message with this header
 
 NO_RESULTS: Final = "404"
@@ -39,6 +41,8 @@ NO_MESSAGE: Final = 10037
 NO_STREAM: Final = 10059
 
 LONGEST_NUMBER: Final = 20  # digits of the largest sequence
+
+_CRLF: Final = b"\r\n"
 
 Answer = TypeVar("Answer", bound=msgspec.Struct)
 
@@ -114,10 +118,21 @@ class StreamInfo(msgspec.Struct, frozen=True):
         return self.state.messages if self.config.max_msgs_per_subject == 1 else self.state.num_subjects
 
 
-class PublishAck(msgspec.Struct, frozen=True):
-    """The answer to a write."""
+class RawStreamInfo(msgspec.Struct, frozen=True):
+    """The same, undecoded: to see whether anything has changed."""
 
+    config: msgspec.Raw = msgspec.Raw()
+    state: msgspec.Raw = msgspec.Raw()
+    created: str = ""
+    error: ApiError | None = None
+
+
+class PublishAck(msgspec.Struct, frozen=True):
+    """The answer to a write; `duplicate` if the stream had a message with the same Nats-Msg-Id already."""
+
+    stream: str = ""
     seq: int = 0
+    duplicate: bool = False
     error: ApiError | None = None
 
 
@@ -163,6 +178,7 @@ def _reader(kind: type[Answer], is_whole: Callable[[Answer], object]) -> Callabl
 decode_ack = _reader(PublishAck, lambda ack: ack.error or ack.seq > 0)
 decode_message = _reader(MessageResponse, lambda reply: reply.error or (reply.message and reply.message.seq > 0))
 decode_info = _reader(StreamInfo, lambda info: info.error or info.created)
+decode_state = _reader(RawStreamInfo, lambda info: info.error or info.created)
 decode_consumer = _reader(ConsumerResponse, lambda consumer: consumer.error or consumer.name)
 encode = msgspec.json.encode
 
@@ -191,3 +207,16 @@ def is_deleted(headers: Mapping[str, str]) -> bool:
 def was_deleted(message: StoredMessage) -> bool:
     """Return the same for a message that was read through the leader, whose headers come as one block."""
     return OPERATION.encode() in message.hdrs or MARKER_REASON.encode() in message.hdrs
+
+
+def origin(headers: Mapping[str, str]) -> tuple[int, str]:
+    """Return the revision that a stored write replaced (0 if it named none), and its own id (or an empty text)."""
+    previous = headers.get(EXPECTED_REVISION, "")
+    is_number = previous.isascii() and previous.isdecimal() and len(previous) <= LONGEST_NUMBER
+    return int(previous) if is_number else 0, headers.get(WRITE_ID, "")
+
+
+def origin_of(message: StoredMessage) -> tuple[int, str]:
+    """Return the same for a message that was read through the leader."""
+    fields = (line.partition(b":") for line in message.hdrs.split(_CRLF))
+    return origin({name.decode(errors="replace"): value.strip().decode(errors="replace") for name, _, value in fields})

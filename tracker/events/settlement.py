@@ -46,6 +46,8 @@ class Updater(Protocol):
 
     async def apply(self, email_id: str, events: Sequence[EngagementEvent]) -> Applied: ...  # noqa: D102
 
+    async def finish(self) -> None: ...  # noqa: D102
+
 
 class _Received(NamedTuple):
     message: Message
@@ -106,10 +108,16 @@ class Settlement:
                 raise result
 
     async def stop(self) -> None:
-        """Release the messages that are held. From now on, messages are released instead of held."""
+        """Release the messages that are held. From now on, messages are released instead of held.
+
+        The updater finishes before: another tracker that gets them would make it harder to see what was written.
+        """
         self._is_stopping = True
+        held = list(self._held.values())
         self._holding.cancel()
-        await self._queue.change_visibility(list(self._held.values()), 0)
+        await self._holding.wait()
+        await self._updater.finish()
+        await self._queue.change_visibility(held, 0)
 
     def _report_ignored(self, message: Message, ignored: Ignored) -> None:
         self.outcomes["none", "ignored" if ignored.is_expected else "malformed"] += 1
@@ -140,19 +148,26 @@ class Settlement:
     async def _apply(self, received: list[_Received]) -> tuple[list[Message], list[_Received]]:
         """Apply the events of one email; return the messages to delete, and those that have to wait."""
         verdict = await self._verdict(received)
-        if verdict is Verdict.AGAIN:
-            self._outage.begin()
-        else:
-            self._outage.end()
+        self._note_outages(verdict)
         match verdict:
             case Verdict.SETTLED:
                 return [one.message for one in received], []
             case Verdict.STUCK:
                 return [], []
-            case Verdict.AGAIN | Verdict.CONTESTED:
+            case Verdict.AGAIN | Verdict.UNPUBLISHED | Verdict.CONTESTED:
                 return [], received
             case Verdict.UNMATCHED:
                 return self._split_by_age(received)
+
+    def _note_outages(self, verdict: Verdict) -> None:
+        if verdict is Verdict.AGAIN:
+            self._outage.begin()
+        else:
+            self._outage.end()
+        if verdict is Verdict.UNPUBLISHED:
+            self._outage.begin_of_stream()
+        elif verdict is Verdict.SETTLED:  # the stream, if there is one, has stored its push events
+            self._outage.end_of_stream()
 
     async def _verdict(self, received: Sequence[_Received]) -> Verdict:
         email_id, events = received[0].event.email_id, [one.event for one in received]
@@ -204,6 +219,7 @@ class Settlement:
         self._failing.discard(waiting[0].event.email_id)
         if not self._held:  # only a holder notices that KV is back; without one, the next receive has to
             self._outage.end()
+            self._outage.end_of_stream()
 
     async def _try_again(self, waiting: list[_Received]) -> None:
         """Try again until each message is settled or stuck, and extend its visibility meanwhile."""
