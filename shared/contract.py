@@ -54,6 +54,7 @@ INVALID_TO: Final = "invalid to address"
 INVALID_FROM: Final = "invalid from address"
 INVALID_REPLY_TO: Final = "invalid reply_to address"
 INVALID_SUBJECT: Final = "invalid subject"
+"""Only older versions reply this, as INVALID_DISPLAY_NAME: line breaks and control characters are cleaned."""
 INVALID_DISPLAY_NAME: Final = "invalid from_display_name"
 TO_TOO_LONG: Final = "to address too long"
 FROM_TOO_LONG: Final = "from address too long"
@@ -86,7 +87,11 @@ Timestamp = Annotated[datetime, msgspec.Meta(tz=True)]
 class SendEmailRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One rendered email to send; `to`, `subject`, `html` and `text` are required.
 
-    `null` and an empty string mean the same as an absent field.
+    `null` and an empty string mean the same as an absent field. Line breaks and control characters in `subject` and
+    `from_display_name` are cleaned. `list_unsubscribe_url` is an alias of `unsubscribe_url`, which counts before it;
+    with the alias, one-click unsubscription needs `list_unsubscribe_post`:
+
+        SendEmailRequest(..., list_unsubscribe_url="https://lfx.dev/unsubscribe/4711", list_unsubscribe_post=True)
     """
 
     to: str | None = None
@@ -98,6 +103,8 @@ class SendEmailRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     from_display_name: str | None = None
     reply_to: str | None = None
     unsubscribe_url: str | None = None
+    list_unsubscribe_url: str | None = None
+    list_unsubscribe_post: bool | None = None
     tags: dict[str, str] | None = None
     idempotency_key: str | None = None
 

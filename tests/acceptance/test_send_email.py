@@ -66,9 +66,9 @@ def refused() -> Iterable[Any]:
             yield pytest.param({field: mailbox}, f"invalid {name} address", id=f"{field}-{what}")
         for what, mailbox in TOO_LONG.items():
             yield pytest.param({field: mailbox}, f"{name} address too long", id=f"{field}-too-long-{what}")
-    for field in ("subject", "from_display_name", "group_id"):
-        for what, value in (("cr", "a\rb"), ("ends-in-lf", "a\n"), ("nul", "a\0b")):
-            yield pytest.param({field: value}, f"invalid {field}", id=f"{field}-{what}")
+    for what, value in (("cr", "a\rb"), ("ends-in-lf", "a\n"), ("nul", "a\0b")):
+        yield pytest.param({"group_id": value}, "invalid group_id", id=f"group_id-{what}")
+    yield pytest.param({"subject": "\r\n \0"}, REQUIRED, id="subject-of-line-breaks")
     for field, limit, error in (
         ("subject", 998, "subject too long"),
         ("from_display_name", 256, "from_display_name too long"),
@@ -147,9 +147,9 @@ async def test_the_reply_is_the_first_error_in_the_order_of_the_checks(caller: C
         "group_id": ("a\nb", "invalid group_id"),
         "to": ("nobody", "invalid to address"),
         "from": ("ada@example.com", "from address domain not allowed"),
-        "from_display_name": ("a\nb", "invalid from_display_name"),
+        "from_display_name": ("x" * 257, "from_display_name too long"),
         "reply_to": ("ada@example.com", "reply_to address domain not allowed"),
-        "subject": ("a\nb", "invalid subject"),
+        "subject": ("x" * 999, "subject too long"),
     }
     request = EMAIL | {field: value for field, (value, _) in faults.items()}
     errors = []
@@ -194,6 +194,19 @@ async def test_request_within_the_limits_is_sent(
     assert list(reply) == ["email_id", "group_id"]
     [mail] = smtp_server.mails[before:]
     assert mails.email_id(mail) == reply["email_id"]
+
+
+async def test_line_breaks_in_subject_and_name_are_cleaned_in_mail_and_record(
+    caller: Caller, smtp_server: SmtpServer, buckets: Buckets
+) -> None:
+    typed = {"subject": "Welcome\r\nBcc: x@evil.example\0", "from_display_name": "Ada\nLovelace"}
+    email_id = (await caller.ask(SEND_EMAIL, EMAIL | typed))["email_id"]
+    mail = smtp_server.mails[-1]
+    assert mail.recipients == (EMAIL["to"],)
+    assert mails.content(mail).subject == "Welcome Bcc: x@evil.example"
+    assert b"\r\nFrom: Ada Lovelace <" in b"\r\n" + mail.content
+    [record] = await buckets.records([email_id])
+    assert record["subject"] == "Welcome Bcc: x@evil.example"
 
 
 async def test_ids_are_uuids_and_the_group_is_the_callers_own_or_a_new_uuid(caller: Caller) -> None:
