@@ -11,15 +11,15 @@ from __future__ import annotations
 import re
 from typing import Final
 
-_BREAKS: Final = r"\t\r\n\x85\u2028\u2029"  # some readers also break lines at NEL, LS and PS (Unicode, UAX 14)
+_BREAKS: Final = r"\t\r\n"
 _BREAK = re.compile(f"[{_BREAKS}]+")
-_DROPPED: Final = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f"  # the other controls: C0, DEL and C1
+_DROPPED: Final = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f"  # the other control characters: C0, DEL and C1
 _CONTROL = re.compile(f"[{_DROPPED}]+")
 _UNCLEAN = re.compile(f"[{_BREAKS}{_DROPPED}]")
 
 
 def one_line(text: str) -> str:
-    """Return the text without control characters; a text without them is unchanged.
+    """Return the text without control characters; a text without them is unchanged, also with U+2028 or U+2029.
 
     A run of line breaks, tabs and the blanks around them becomes one blank, and nothing at the ends of the text.
     """

@@ -15,7 +15,7 @@ docs/contract.md explains each field, limit and error. Only msgspec may be impor
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -44,6 +44,8 @@ BUCKETS: Final = (
 BUCKET_TTL_SECONDS: Final = {EMAIL_IDEMPOTENCY_BUCKET: 86_400}
 """The time after which a key expires; in the other buckets keys do not expire."""
 
+Outcome = Literal["not_sent", "unknown"]
+"""What became of the email of a failed request: it was not sent, or it may have been."""
 SUPPRESSION_REASONS: Final = ("bounce", "complaint", "manual")
 IDEMPOTENCY_KEY_HEADER: Final = "Idempotency-Key"
 
@@ -123,12 +125,22 @@ class ErrorResponse(msgspec.Struct, frozen=True):
     """A failure, on any of the three subjects; `error` is one of the error strings above.
 
     `total` (emails in the group) comes with RESPONSE_TOO_LARGE, `reason` (why the address gets no mail) with
-    RECIPIENT_SUPPRESSED.
+    RECIPIENT_SUPPRESSED. The other fields come from `send_email` only:
+
+    - `outcome`, one of `Outcome`, with DELIVERY_FAILED, and with INTERNAL_ERROR after the checks. With `unknown` nobody
+      can tell whether the email was sent: repeating the request may send it twice.
+    - `permanent` with DELIVERY_FAILED: the same request will fail again.
+    - `smtp_code`, the mail server's last reply code, with DELIVERY_FAILED where the server answered.
+
+        {"error": "email delivery failed", "outcome": "not_sent", "permanent": true, "smtp_code": 550}
     """
 
     error: str
     total: int | UnsetType = UNSET
     reason: str | UnsetType = UNSET
+    outcome: str | UnsetType = UNSET
+    permanent: bool | UnsetType = UNSET
+    smtp_code: int | UnsetType = UNSET
 
 
 class GetEmailStatusRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from tests.acceptance import mails, services
-from tests.acceptance.caller import EMAIL, SEND_EMAIL, email
+from tests.acceptance.caller import EMAIL, SEND_EMAIL, delivery_failed, email
 from tests.stack import scripted_smtp, smtp_scripts
 from tests.stack import smtp_server as smtp_servers
 from tests.stack.waiting import until
@@ -30,7 +30,6 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures(
 
 INVALID_PAYLOAD = "invalid request payload"
 REQUIRED = "to, subject, html, and text are required"
-FAILED = "email delivery failed"
 FILTERED = {"email_id": "", "group_id": ""}
 FIELDS = ("to", "subject", "html", "text", "group_id", "from", "from_display_name", "reply_to")
 HOME = "lfx.linuxfoundation.org"  # the default allows `from` and `reply_to` here
@@ -249,7 +248,9 @@ async def test_a_refused_recipient_fails_the_delivery_and_has_no_record(
 ) -> None:
     smtp_server.refuse("nobody@example.com", "550 5.1.1 <nobody@example.com>: no such user")
     before = await buckets.writes()
-    assert await caller.send(to="nobody@example.com", group_id="nobody") == {"error": FAILED}
+    assert await caller.send(to="nobody@example.com", group_id="nobody") == delivery_failed(
+        permanent=True, smtp_code=550
+    )
     assert await caller.send(to="ada@example.com")  # the connection is still good
     assert await buckets.email_ids("nobody") == []
     assert [last - first for first, last in zip(before, await buckets.writes(), strict=True)] == [1, 1]
@@ -346,7 +347,7 @@ async def test_a_mail_with_an_unknown_outcome_is_not_sent_again() -> None:
         scripted_smtp.running(smtp_scripts.first(1, "dot", smtp_scripts.STORE_THEN_CLOSE)) as smtp,
         services.relay(platform.nats, smtp) as relay,
     ):
-        assert await platform.caller.send() == {"error": FAILED}
+        assert await platform.caller.send() == delivery_failed("unknown")
         logged = await relay.wait_for_log("email.uncertain")
         assert [logged["email_id"]] == [mails.email_id(mail) for mail in smtp.mails]
         sent = await platform.caller.sent()
@@ -371,7 +372,7 @@ async def test_a_request_fails_at_its_deadline_and_later_ones_are_sent() -> None
         services.relay(platform.nats, smtp, SEND_RETRY_SECONDS="0.5"),
     ):
         await smtp.stop()
-        assert await platform.caller.send() == {"error": FAILED}
+        assert await platform.caller.send() == delivery_failed()
         await smtp.start()
         email_id = await platform.caller.sent()
         assert [mails.email_id(mail) for mail in smtp.mails] == [email_id]

@@ -193,12 +193,12 @@ def test_a_field_at_its_limit_is_accepted_unchanged(changes: dict[str, Any], fie
     assert getattr(accepted(**changes), field) == taken
 
 
-@pytest.mark.parametrize("subject", ["\n", "\0", " \r\n\t ", "\u2028\x85\x7f"])
+@pytest.mark.parametrize("subject", ["\n", "\0", " \r\n\t ", "\x1c\x85\x7f"])
 def test_a_subject_of_which_cleaning_leaves_nothing_is_missing(subject: str) -> None:
     assert accept(subject=subject, to="no address") == Refused("to, subject, html, and text are required")
 
 
-@pytest.mark.parametrize("name", ["\n", "\0", " \r\n\t ", "\u2028\x85\x7f"])
+@pytest.mark.parametrize("name", ["\n", "\0", " \r\n\t ", "\x1c\x85\x7f"])
 def test_a_display_name_of_which_cleaning_leaves_nothing_is_absent(name: str) -> None:
     assert accept(from_display_name=name) == accept()
 

@@ -115,7 +115,7 @@ FAULTS: Final[dict[str, Steps]] = {
         Mails(), Store(), Keys(Repeat(email_id="e", group_id="g", sent_at=AT, error=contract.OUTCOME_UNKNOWN))
     ),
 }
-NOW_WITH_MORE_FIELDS: Final[set[str]] = set()
+NOW_WITH_MORE_FIELDS: Final = {"rejected", "deferred", "account refused", "uncertain", "suppression list unreadable"}
 
 
 class StoppedClock:
