@@ -48,6 +48,11 @@ class Dialogue(asyncio.Protocol):
         """Whether the next command can be sent: the connection is open, and no unexpected data came."""
         return self._lost is None and not self._transport.is_closing()
 
+    @property
+    def is_writing(self) -> bool:
+        """Whether a part of the last command or message is not sent yet."""
+        return self._transport.get_write_buffer_size() > 0
+
     async def command(self, line: bytes) -> Reply:
         """Send a command, or a message with its final dot, and return the reply.
 

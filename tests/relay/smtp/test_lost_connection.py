@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from relay.errors import ConnectionStale, Deferred, DeliveryError, Uncertain
+from relay.errors import ConnectionStale, Deferred, DeliveryError, Rejected, Uncertain
 from relay.settings import RelaySettings
 from relay.smtp.connection import Connector
 from tests.relay.inputs import ENVELOPE, MAIL, connector, mail
@@ -182,9 +182,16 @@ async def test_the_time_limit_is_for_the_whole_transaction(smtp: ScriptedSmtp) -
 
 
 @pytest.mark.parametrize(
-    ("answer", "seconds", "kind"), [(b"421 4.3.2 shutting down\r\n", 5.0, Deferred), (b"", 1.0, Uncertain)]
+    ("answer", "seconds", "kind"),
+    [
+        (b"421 4.3.2 shutting down\r\n", 5.0, Deferred),
+        (b"452 4.3.1 no space\r\n", 5.0, Deferred),
+        (b"552 5.3.4 too large\r\n", 5.0, Rejected),
+        (b"250 2.0.0 Ok\r\n", 5.0, Uncertain),
+        (b"", 1.0, Uncertain),
+    ],
 )
-async def test_a_server_that_stops_reading_gets_no_more_data(
+async def test_a_server_that_does_not_read_all_of_the_message_gets_no_more_data(
     answer: bytes, seconds: float, kind: type[DeliveryError]
 ) -> None:
     abandoned, read = asyncio.Event(), asyncio.get_running_loop().create_future()
@@ -208,6 +215,7 @@ async def test_a_server_that_stops_reading_gets_no_more_data(
         try:
             with pytest.raises(kind):
                 await connection.send(ENVELOPE, content)
+            assert not connection.is_usable
         finally:
             abandoned.set()
         async with asyncio.timeout(5):
