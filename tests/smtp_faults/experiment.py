@@ -92,5 +92,5 @@ def _broken_promises(replies: list[dict[str, Any]], stored: Mapping[int, int], r
             yield f"mail {number}: {reply}"
         if (kind == "sent") != (f"mail {number}" in recorded):
             yield f"mail {number} has a wrong record: {reply}"
-        if kind.endswith("permanent") != (reply.get("smtp_code") in {550, 554} and kind.startswith("not_sent")):
-            yield f"mail {number} has another permanence: {reply}"
+        if kind.endswith("permanent") and reply.get("smtp_code") not in {550, 554}:
+            yield f"mail {number} was not refused permanently: {reply}"
