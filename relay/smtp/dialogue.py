@@ -37,6 +37,7 @@ class Dialogue(asyncio.Protocol):
         self._transport = transport
         self._buffer = b""
         self._lines: list[str] = []
+        self._code = b""
         self._reply_bytes = 0
         self._awaited: asyncio.Future[Reply] | None = None
         self._lost: str | None = None
@@ -110,6 +111,10 @@ class Dialogue(asyncio.Protocol):
         if len(code) < CODE_DIGITS or not code.isdigit() or line[3:4] not in {b" ", b"-", b"\r", b""}:
             self._lose(f"not an SMTP reply: {line[:80]!r}")
             return
+        if self._lines and code != self._code:  # RFC 5321, 4.2.1: two replies, the first of which is cut off
+            self._lose(f"a reply of two codes: {self._code.decode()} and {code.decode()}")
+            return
+        self._code = code
         self._lines.append(line[4:].strip().decode("utf-8", "replace"))
         if line[3:4] == b"-":
             return

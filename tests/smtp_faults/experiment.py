@@ -24,7 +24,7 @@ CONNECTIONS: Final = 16
 RETRY_SECONDS: Final = 1.0
 PATIENCE_SECONDS: Final = STALL_SECONDS * 0.8
 CIRCUIT_OPEN_SECONDS: Final = 0.05  # 5 s would fail most requests without an attempt
-DISTURBANCE_SECONDS: Final = 0.7
+DISTURBANCE_SECONDS: Final = 1.0
 RATE: Final = 0.05
 
 
@@ -52,7 +52,8 @@ async def run(seed: int, count: int, *, rate: float = RATE) -> Result:
             ) as relay:
                 disturbing = asyncio.create_task(chance.disturb(smtp, DISTURBANCE_SECONDS))
                 replies = await _send_all(relay, count)
-                disturbing.cancel()
+                if not disturbing.cancel():
+                    disturbing.result()  # it failed
                 await asyncio.wait([disturbing])
             await until(lambda: smtp.open_sessions == 0)  # a server that was late may still accept a mail
             stored = misbehaviour.stored(smtp)

@@ -13,5 +13,5 @@ EMAILS = 400
 async def test_each_reply_is_true_while_the_mail_server_misbehaves() -> None:
     result = await experiment.run(SEED, EMAILS)
     assert result.problems == []
-    assert result.replies["sent"] > EMAILS / 4
-    assert {"not_sent", "not_sent, permanent", "unknown"} <= set(result.replies)
+    assert result.replies["sent"] > EMAILS / 10
+    assert {"not_sent", "unknown"} <= set(result.replies)

@@ -71,7 +71,9 @@ class Dialogue:
 
     def reset(self) -> None:
         """Close with RST."""
-        self._writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        ours = self._writer.get_extra_info("socket")
+        if ours is not None and ours.fileno() >= 0:  # not closed yet
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.abort()
 
     def abort(self) -> None:

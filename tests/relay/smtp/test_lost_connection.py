@@ -46,6 +46,14 @@ if TYPE_CHECKING:
     from tests.stack.smtp_scripts import Action, Stage
 
 
+UNCLEAR: list[Action] = [
+    Reply("354 go on"),
+    Reply("150 hm"),
+    Store(Garbage(b"250-half a reply\r\n421 4.3.2 shutting down\r\n")),  # RFC 5321, 4.2.1: all lines have one code
+    Store(Garbage(b"250-half a reply\r\n554 5.0.0 no\r\n")),
+]
+
+
 @ON_UVLOOP
 @pytest.mark.parametrize("stage", BEFORE_THE_DOT)
 @pytest.mark.parametrize("action", LOSSES, ids=repr)
@@ -62,7 +70,7 @@ async def test_a_loss_before_the_dot_is_deferred_or_stale(smtp: ScriptedSmtp, st
 
 
 @ON_UVLOOP
-@pytest.mark.parametrize("action", [*LOSSES, *map(Store, LOSSES), Reply("354 go on"), Reply("150 hm")], ids=repr)
+@pytest.mark.parametrize("action", [*LOSSES, *map(Store, LOSSES), *UNCLEAR], ids=repr)
 async def test_a_dot_without_a_reply_is_uncertain(smtp: ScriptedSmtp, action: Action) -> None:
     smtp.script = always("dot", action)
     fresh = await connector(smtp, smtp_timeout_seconds=patience(action)).connect()
