@@ -22,6 +22,7 @@ from relay.errors import DeliveryError, HeldBack, Uncertain
 from relay.submission import Filtered, Refused, Submission
 from shared import contract, decoding, redaction
 from shared.errors import StoreError
+from shared.service.log import request_failed
 from shared.suppression_list import EntryCorrupt
 from shared.telemetry.spans import NO_SPANS
 
@@ -217,8 +218,8 @@ class SendEmailHandler:
         """
         try:
             await self._steps.records.write(_record(accepted, datetime.now(UTC)), deadline=deadline)
-        except Exception:
-            log.exception("request.failed", extra={"subject": contract.SEND_EMAIL_SUBJECT, **_names(accepted)})
+        except Exception as error:  # noqa: BLE001 - logged
+            request_failed(log, error, {"subject": contract.SEND_EMAIL_SUBJECT, **_names(accepted)})
         finally:
             if key:
                 await key.settle("sent", deadline=deadline)
@@ -239,8 +240,7 @@ class SendEmailHandler:
     def _end_early(self, accepted: Submission, error: BaseException, outcome: Outcome) -> bytes:
         """Answer a request that ended by an unexpected error, or because the time to stop was over."""
         if not isinstance(error, asyncio.CancelledError):
-            fields = {"subject": contract.SEND_EMAIL_SUBJECT, **_names(accepted)}
-            log.error("request.failed", extra=fields, exc_info=error)
+            request_failed(log, error, {"subject": contract.SEND_EMAIL_SUBJECT, **_names(accepted)})
         return self._error(contract.ErrorResponse(contract.INTERNAL_ERROR, outcome=outcome))
 
     def _refuse(
