@@ -70,7 +70,7 @@ def of_replies(answers: Sequence[Answer]) -> Iterable[Check]:
     )
     refused = next(answer for answer in answers if answer.mail is mails.REFUSED)
     yield Check(
-        f'the reply for the refused one is "{contract.DELIVERY_FAILED}", and nothing was sent',
+        f'the reply for the refused one is "{contract.DELIVERY_FAILED}", not sent',
         (contract.DELIVERY_FAILED, "not_sent"),
         (refused.decoded.get("error"), refused.decoded.get("outcome")),
     )
