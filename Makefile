@@ -26,7 +26,7 @@ NAMESPACE ?= lfx
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-postfix bench bench-compare chaos faults check format run-relay run-tracker \
+.PHONY: help setup demo test test-postfix bench bench-compare chaos faults smtp-faults check format run-relay run-tracker \
 	check-relay check-tracker docker-build helm-install-local chart-docs version image lock clean
 
 help: ## List the targets
@@ -69,6 +69,9 @@ chaos: $(STAMP) ## Kill NATS nodes and processes under load, and look for losses
 
 faults: $(STAMP) ## Lose, delay and change single NATS messages under load (DURATION=60, SEED=1, ARGS="--logs DIRECTORY")
 	@$(BIN)/python -m tests.faults $(if $(DURATION),--duration $(DURATION)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+smtp-faults: $(STAMP) ## Send over a mail server that refuses, cuts and stalls at random, and check each reply (SEED=1, ARGS="--count 10000")
+	@$(BIN)/python -m tests.smtp_faults $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 check: $(STAMP) ## Formatting, lint, types, import rules, Dockerfiles, licence headers
 	@$(BIN)/ruff format --check .

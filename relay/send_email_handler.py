@@ -22,6 +22,7 @@ from relay.errors import DeliveryError, HeldBack, Uncertain
 from relay.submission import Filtered, Refused, Submission
 from shared import contract, decoding, redaction
 from shared.errors import StoreError
+from shared.service.log import request_failed
 from shared.suppression_list import EntryCorrupt
 from shared.telemetry.spans import NO_SPANS
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from relay.idempotency import KeyState, Repeat
     from relay.submission import Policy
-    from shared.contract import EmailRecipientRecord, SendEmailRequest, Suppression
+    from shared.contract import EmailRecipientRecord, Outcome, SendEmailRequest, Suppression
     from shared.telemetry.spans import Spans
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,9 @@ ERROR_STRINGS: Final[dict[type[Exception], str]] = {
 
 _read = decoding.decoder(contract.SendEmailRequest)
 _encode = msgspec.json.Encoder().encode
+UNEXPECTED: Final = (Exception, asyncio.CancelledError)
+"""Errors, or the end of the time to stop, that the reply of an accepted request has to name with its outcome."""
+
 _NOTHING_SENT: Final = _encode(contract.SendEmailResponse(email_id="", group_id=""))
 
 
@@ -163,7 +167,9 @@ class SendEmailHandler:
         except idempotency.Malformed as error:
             return self._refuse(error_string(error))
         except StoreError as error:
-            return self._refuse(error_string(error), logging.ERROR, error=str(error))
+            return self._refuse(error_string(error), logging.ERROR, outcome="not_sent", error=str(error))
+        except UNEXPECTED as error:
+            return self._end_early(email.accepted, error, "not_sent")
         if isinstance(key, idempotency.Repeat):
             return await self._answer_repeat(key, email.accepted, deadline)
         return await self._send(email, key, deadline)
@@ -172,7 +178,10 @@ class SendEmailHandler:
         if repeat.error:
             return self._refuse(repeat.error, email_id=repeat.email_id)
         first = replace(accepted, email_id=repeat.email_id, group_id=repeat.group_id)
-        await self._steps.records.write(_record(first, repeat.sent_at), deadline=deadline, again=True)
+        try:
+            await self._steps.records.write(_record(first, repeat.sent_at), deadline=deadline, again=True)
+        except UNEXPECTED as error:
+            return self._end_early(first, error, "unknown")
         group_id = redaction.identifier(repeat.group_id)
         log.info("email.repeated", extra={"email_id": repeat.email_id, "group_id": group_id})
         self.results["repeated"] += 1
@@ -186,25 +195,19 @@ class SendEmailHandler:
             if suppression is None:
                 was_tried = True
                 await self._deliver(email, deadline)
-        except BaseException as error:
+        except UNEXPECTED as error:
+            outcome = _outcome(error, was_tried=was_tried)
             if key:
-                await key.settle(_state_after(error, was_tried=was_tried), deadline=deadline)
-            if not isinstance(error, DeliveryError | StoreError | EntryCorrupt):
-                raise
-            if isinstance(error, HeldBack):
-                return self._refuse(contract.SERVICE_BUSY, error=error.text)
-            _log_failure(accepted, error)
-            return self._error(error_string(error))
+                await key.settle("unknown" if outcome == "unknown" else None, deadline=deadline)
+            return self._fail(accepted, error, outcome)
         if suppression:
             if key:
                 await key.settle(None, deadline=deadline)
             to = redaction.address(accepted.recipient.address)
             log.info("email.suppressed", extra={"to": to, "reason": suppression.reason})
-            return self._error(contract.RECIPIENT_SUPPRESSED, suppression.reason)
+            return self._error(contract.ErrorResponse(contract.RECIPIENT_SUPPRESSED, reason=suppression.reason))
         log.info(self._steps.deliver.event, extra=_names(accepted))
-        with contextlib.suppress(
-            asyncio.CancelledError
-        ):  # at a stop: the email is sent, and the log names lost records
+        with contextlib.suppress(asyncio.CancelledError):  # at a stop: it is sent, and the log names lost records
             await self._store(accepted, key, deadline)
         self.results["sent"] += 1
         return _encode(contract.SendEmailResponse(email_id=accepted.email_id, group_id=accepted.group_id))
@@ -221,20 +224,46 @@ class SendEmailHandler:
             email.message = b""
 
     async def _store(self, accepted: Submission, key: HeldKey | None, deadline: float) -> None:
-        """Store the record, or keep it, before the key: a repeat is answered once the key says that it was sent."""
+        """Store the record, or keep it, before the key: a repeat is answered once the key says that it was sent.
+
+        An error does not change the reply, since the email is sent.
+        """
         try:
             await self._steps.records.write(_record(accepted, datetime.now(UTC)), deadline=deadline)
+        except Exception as error:  # noqa: BLE001 - logged
+            request_failed(log, error, {"subject": contract.SEND_EMAIL_SUBJECT, **_names(accepted)})
         finally:
             if key:
                 await key.settle("sent", deadline=deadline)
 
-    def _refuse(self, reason: str, level: int = logging.WARNING, **fields: str) -> bytes:
-        log.log(level, "email.refused", extra={"reason": reason, **fields})
-        return self._error(reason)
+    def _fail(self, accepted: Submission, error: BaseException, outcome: Outcome) -> bytes:
+        match error:
+            case HeldBack():
+                return self._refuse(error_string(error), error=error.text)
+            case DeliveryError():
+                _log_failure(accepted, error)
+                return self._error(_delivery_failed(error, outcome))
+            case StoreError() | EntryCorrupt():
+                _log_failure(accepted, error)
+                return self._error(contract.ErrorResponse(error_string(error), outcome=outcome))
+            case _:
+                return self._end_early(accepted, error, outcome)
 
-    def _error(self, error: str, reason: str | UnsetType = UNSET) -> bytes:
-        self.results[error] += 1
-        return _encode(contract.ErrorResponse(error, reason=reason))
+    def _end_early(self, accepted: Submission, error: BaseException, outcome: Outcome) -> bytes:
+        """Answer a request that ended by an unexpected error, or because the time to stop was over."""
+        if not isinstance(error, asyncio.CancelledError):
+            request_failed(log, error, {"subject": contract.SEND_EMAIL_SUBJECT, **_names(accepted)})
+        return self._error(contract.ErrorResponse(contract.INTERNAL_ERROR, outcome=outcome))
+
+    def _refuse(
+        self, reason: str, level: int = logging.WARNING, outcome: Outcome | UnsetType = UNSET, **fields: str
+    ) -> bytes:
+        log.log(level, "email.refused", extra={"reason": reason, **fields})
+        return self._error(contract.ErrorResponse(reason, outcome=outcome))
+
+    def _error(self, reply: contract.ErrorResponse) -> bytes:
+        self.results[reply.error] += 1
+        return _encode(reply)
 
 
 def error_string(error: Exception) -> str:
@@ -242,12 +271,17 @@ def error_string(error: Exception) -> str:
     return next(string for kind, string in ERROR_STRINGS.items() if isinstance(error, kind))
 
 
-def _state_after(error: BaseException, *, was_tried: bool) -> KeyState | None:
-    """Return the state of the key after an error: None frees it, since no email can have been sent."""
+def _outcome(error: BaseException, *, was_tried: bool) -> Outcome:
     if isinstance(error, Uncertain):
         return "unknown"
     is_known = isinstance(error, DeliveryError | StoreError | EntryCorrupt | asyncio.CancelledError)
-    return "unknown" if was_tried and not is_known else None
+    return "unknown" if was_tried and not is_known else "not_sent"
+
+
+def _delivery_failed(error: DeliveryError, outcome: Outcome) -> contract.ErrorResponse:
+    return contract.ErrorResponse(
+        error_string(error), outcome=outcome, permanent=error.is_permanent, smtp_code=error.code or UNSET
+    )
 
 
 def _record(accepted: Submission, sent_at: datetime) -> EmailRecipientRecord:

@@ -15,7 +15,7 @@ docs/contract.md explains each field, limit and error. Only msgspec may be impor
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -54,6 +54,8 @@ BUCKETS: Final = (
 BUCKET_TTL_SECONDS: Final = {EMAIL_IDEMPOTENCY_BUCKET: 86_400}
 """The time after which a key expires; in the other buckets keys do not expire."""
 
+Outcome = Literal["not_sent", "unknown"]
+"""What became of the email of a failed request: it was not sent, or it may have been."""
 SUPPRESSION_REASONS: Final = ("bounce", "complaint", "manual")
 IDEMPOTENCY_KEY_HEADER: Final = "Idempotency-Key"
 
@@ -64,6 +66,7 @@ INVALID_TO: Final = "invalid to address"
 INVALID_FROM: Final = "invalid from address"
 INVALID_REPLY_TO: Final = "invalid reply_to address"
 INVALID_SUBJECT: Final = "invalid subject"
+"""Only older versions reply this, as INVALID_DISPLAY_NAME: line breaks and control characters are cleaned."""
 INVALID_DISPLAY_NAME: Final = "invalid from_display_name"
 TO_TOO_LONG: Final = "to address too long"
 FROM_TOO_LONG: Final = "from address too long"
@@ -96,7 +99,11 @@ Timestamp = Annotated[datetime, msgspec.Meta(tz=True)]
 class SendEmailRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One rendered email to send; `to`, `subject`, `html` and `text` are required.
 
-    `null` and an empty string mean the same as an absent field.
+    `null` and an empty string mean the same as an absent field. Line breaks and control characters in `subject` and
+    `from_display_name` are cleaned. `list_unsubscribe_url` is an alias of `unsubscribe_url`, which counts before it;
+    with the alias, one-click unsubscription needs `list_unsubscribe_post`:
+
+        SendEmailRequest(..., list_unsubscribe_url="https://lfx.dev/unsubscribe/4711", list_unsubscribe_post=True)
     """
 
     to: str | None = None
@@ -108,6 +115,8 @@ class SendEmailRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     from_display_name: str | None = None
     reply_to: str | None = None
     unsubscribe_url: str | None = None
+    list_unsubscribe_url: str | None = None
+    list_unsubscribe_post: bool | None = None
     tags: dict[str, str] | None = None
     idempotency_key: str | None = None
 
@@ -126,12 +135,22 @@ class ErrorResponse(msgspec.Struct, frozen=True):
     """A failure, on any of the three subjects; `error` is one of the error strings above.
 
     `total` (emails in the group) comes with RESPONSE_TOO_LARGE, `reason` (why the address gets no mail) with
-    RECIPIENT_SUPPRESSED.
+    RECIPIENT_SUPPRESSED. The other fields come from `send_email` only:
+
+    - `outcome`, one of `Outcome`, with DELIVERY_FAILED, and with INTERNAL_ERROR after the checks. With `unknown` nobody
+      can tell whether the email was sent: repeating the request may send it twice.
+    - `permanent` with DELIVERY_FAILED: the same request will fail again.
+    - `smtp_code`, the mail server's last reply code, with DELIVERY_FAILED where the server answered.
+
+        {"error": "email delivery failed", "outcome": "not_sent", "permanent": true, "smtp_code": 550}
     """
 
     error: str
     total: int | UnsetType = UNSET
     reason: str | UnsetType = UNSET
+    outcome: str | UnsetType = UNSET
+    permanent: bool | UnsetType = UNSET
+    smtp_code: int | UnsetType = UNSET
 
 
 class GetEmailStatusRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

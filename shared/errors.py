@@ -73,14 +73,15 @@ class ServiceError(Exception):
 
 
 class RequestRefused(ServiceError):
-    """The reply is an ErrorResponse of the contract, with `reason` and `total` if the reply has them."""
+    """The reply is an ErrorResponse of the contract, with `reason`, `total` and `outcome` if the reply has them."""
 
-    def __init__(self, error: str, *, reason: str = "", total: int = 0) -> None:
-        """Keep the fields of the reply."""
+    def __init__(self, error: str, *, reason: str = "", total: int = 0, outcome: str = "") -> None:
+        """Keep the fields of the reply; `reason` is shown behind the error."""
         super().__init__(f"{error} ({reason})" if reason else error)
         self.error = error
         self.reason = reason
         self.total = total
+        self.outcome = outcome
 
 
 class ServiceUnreachable(ServiceError):

@@ -55,8 +55,8 @@ NUMBERS: Final = (
         "docs/contract.md",
         f"at most {addresses.MAX_ADDRESS_BYTES} bytes, its local part at most {addresses.MAX_LOCAL_PART_BYTES}",
     ),
-    ("docs/contract.md", f"{submission.MAX_SUBJECT_BYTES} bytes; no CR, LF or NUL | The subject"),
-    ("docs/contract.md", f"{submission.MAX_DISPLAY_NAME_BYTES} bytes; no CR, LF or NUL | The name"),
+    ("docs/contract.md", f"{submission.MAX_SUBJECT_BYTES} bytes | The subject"),
+    ("docs/contract.md", f"{submission.MAX_DISPLAY_NAME_BYTES} bytes | The name"),
     ("docs/contract.md", f"{group_index.MAX_GROUP_ID_BYTES} bytes; no CR, LF or NUL | Groups"),
     (
         "docs/contract.md",

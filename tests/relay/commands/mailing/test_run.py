@@ -197,6 +197,25 @@ async def test_refused_and_failed_rows_are_sent_again_only_with_their_options(
         assert relay.recipients[4:] == ["p3@example.com"]
 
 
+async def test_a_failed_row_is_refused_if_it_was_not_sent_and_failed_if_nobody_knows(
+    nats_server: NatsServer, folder: Folder
+) -> None:
+    folder.write(3)
+    refused = {"outcome": "not_sent", "permanent": True, "smtp_code": 550}
+    failed: dict[str, dict[str, object]] = {
+        "p1@example.com": {"error": contract.DELIVERY_FAILED, **refused},
+        "p2@example.com": {"error": contract.INTERNAL_ERROR, "outcome": "not_sent"},
+        "p3@example.com": {"error": contract.DELIVERY_FAILED, "outcome": "unknown", "permanent": False},
+    }
+    async with service(nats_server, lambda request: failed[request["to"]]):
+        result = await folder.send_all()
+    assert folder.statuses() == {"p1@example.com": "refused", "p2@example.com": "refused", "p3@example.com": "failed"}
+    assert "email delivery failed (not sent, SMTP 550, permanent)" in folder.result.read_text()
+    assert "internal error (not sent)" in folder.result.read_text()
+    assert "email delivery failed (may have been sent)" in folder.result.read_text()
+    assert "1 have an unknown outcome" in result.stderr
+
+
 async def test_a_row_without_an_answer_is_sent_again_only_with_its_option(
     nats_server: NatsServer, folder: Folder
 ) -> None:
