@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 COUNT: Final = 120
 REFUSED, LOST = "refused@example.com", "lost@example.com"
-DEFERRED: Final = 60 if "outcome" in contract.ErrorResponse.__struct_fields__ else 0  # else it would be unknown
+DEFERRED: Final = 60
 BUSY: Final = {"MAX_IN_FLIGHT": "24", "SEND_RETRY_SECONDS": "0.3"}
 
 
