@@ -26,6 +26,7 @@ LAST_SEQUENCE: Final = "Nats-Last-Sequence"  # of the message before, in the ans
 UP_TO_SEQUENCE: Final = "Nats-UpTo-Sequence"
 LAST_CONSUMER: Final = "Nats-Last-Consumer"
 OPERATION: Final = "KV-Operation"
+ROLLUP: Final = "Nats-Rollup"  # with the value `sub`, a message replaces all earlier ones of its subject (ADR-9)
 MARKER_REASON: Final = "Nats-Marker-Reason"  # a key that expired leaves an empty message with this header
 
 NO_RESULTS: Final = "404"

@@ -14,6 +14,7 @@ import nats.errors
 from msgspec import UNSET
 
 from shared import contract
+from tracker.events import engagement
 
 if TYPE_CHECKING:
     from shared.nats.connection import Connection
@@ -58,6 +59,7 @@ async def publish_nothing(_event: EngagementEvent, _record: contract.EmailRecipi
 
 def _push(event: EngagementEvent, record: contract.EmailRecipientRecord) -> msgspec.Struct | None:
     """Return the push event; None for a delay, which has no subject."""
+    event = engagement.permitted(event, record.to)
     email_id, group_id, tags = record.email_id, record.group_id, record.tags
     match event.kind:
         case "delivery":
