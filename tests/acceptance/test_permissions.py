@@ -139,8 +139,10 @@ async def commands_work(running: RestrictedServices, tracking_id: str) -> None:
         (asking, ("analytics", "g"), ""),
         (changing, ("suppressions", "add", "joe@example.com"), ""),
         (changing, ("suppressions", "list"), ""),
+        (changing, ("status", "--to", "ada@example.com"), ""),
         (changing, ("replay", "-", "--dry-run"), saved),
         (changing, ("replay", "-"), saved),
+        (changing, ("erase", "--to", "ada@example.com", "--yes", "--with-suppression"), ""),
     ):
         result = await operator.run(*words, text=text)
         assert (result.exit_code, "violation" in result.stderr.lower()) == (0, False), (words, result.output)
@@ -236,7 +238,13 @@ async def test_buckets_can_be_created_with_the_permissions_that_the_page_lists_f
 
 @pytest.mark.parametrize(
     ("command", "name"),
-    [("status", CALLER), ("analytics", CALLER), ("replay", TRACKER), ("suppressions list", TRACKER)],
+    [
+        ("status", CALLER),
+        ("analytics", CALLER),
+        ("erase", TRACKER),
+        ("replay", TRACKER),
+        ("suppressions list", TRACKER),
+    ],
 )
 def test_a_user_has_the_permissions_that_the_page_on_commands_lists(command: str, name: str) -> None:
     listed = operators.subjects_of(command)

@@ -118,9 +118,11 @@ async def _erase_records(report: Report, caller: Caller, inbox: Inbox, bucket: B
     async def erase_one(stored: Stored) -> None:
         async with slots:
             try:
-                report.erased += await erasures.erase(stored.key)
+                had_data = await erasures.erase(stored.key)
             except (decoding.Malformed, RevisionConflict, ValueTooLarge):
                 report.failed.append(stored.key)
+                return
+        report.erased += had_data
 
     if not report.dry_run:
         await erasures.note(report.address, datetime.now(UTC))
@@ -129,7 +131,9 @@ async def _erase_records(report: Report, caller: Caller, inbox: Inbox, bucket: B
         async for page in progress.pages(scan, lambda: f"{search.found:,} found"):
             selected = search.select_with_data(page)
             if not report.dry_run:
-                await asyncio.gather(*map(erase_one, selected))
+                for outcome in await asyncio.gather(*map(erase_one, selected), return_exceptions=True):
+                    if outcome is not None:
+                        raise outcome
     report.found = search.found
     report.failed += search.unreadable
 
