@@ -92,6 +92,9 @@ INVALID_LIMIT: Final = "invalid limit"
 NOT_FOUND: Final = "not found"
 RESPONSE_TOO_LARGE: Final = "response too large"
 
+ERASED: Final = "erased"
+"""The value of `to` and `subject` in a record whose personal data were erased. No address has this form."""
+
 Timestamp = Annotated[datetime, msgspec.Meta(tz=True)]
 """A time in RFC 3339, which must have a time zone; the service writes UTC with `Z`."""
 
@@ -231,8 +234,9 @@ class EmailRecipientRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The record of one sent email and of the events that SES reported for it.
 
     It is the reply to a status query, and the value under the key `email_id` in the bucket `email-recipients`. `to` and
-    `subject` are as the caller gave them. `delivered_at` and `failed_at` are the earliest times, `last_opened_at` and
-    `last_clicked_at` the latest. `click_event_ids` is present only in records that the Go service has written to.
+    `subject` are as the caller gave them, or ERASED where personal data was erased. `delivered_at` and `failed_at` are
+    the earliest times, `last_opened_at` and `last_clicked_at` the latest. `click_event_ids` is present only in records
+    that the Go service has written to.
 
     `failure` is the earliest failure. `complained_at` is the earliest complaint, such as `2026-01-02T03:04:05Z`, also
     after a bounce. `delay` is the latest delay, such as `{"type": "MailboxFull", "at": "2026-01-02T03:04:05Z"}`; it

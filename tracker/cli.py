@@ -23,11 +23,15 @@ COMMANDS: Final = {
         "Show how many emails of GROUP_ID were sent, delivered, opened and failed.",
     ),
     "check": ("tracker.commands.check:check", "Show the configuration, and try each server and bucket that it names."),
+    "erase": ("tracker.commands.erase:erase", "Erase the personal data in all records of emails to an address."),
     "replay": (
         "tracker.commands.replay.command:replay",
         "Apply saved SQS messages, such as those of a dead-letter queue, like live ones.",
     ),
-    "status": ("tracker.commands.status:status", "Show the record of an email, or of each email of a group."),
+    "status": (
+        "tracker.commands.status:status",
+        "Show the record of an email, of each email of a group, or of each email to an address.",
+    ),
     "suppressions": (
         "tracker.commands.suppressions.command:suppressions",
         "Manage the suppression list: the addresses that get no mail.",

@@ -183,6 +183,15 @@ class Bucket:
         """
         return await self._write(key, value, revision)
 
+    async def supersede(self, key: str, value: bytes, revision: int) -> int:
+        """Write like `update`, and remove the old values of the key that a bucket with a history keeps.
+
+        Raises:
+            RevisionConflict, ValueTooLarge: see `update`.
+        """
+        keeps_old = (await self._config()).max_msgs_per_subject != 1
+        return await self._write(key, value, revision, {jetstream.ROLLUP: "sub"} if keeps_old else None)
+
     async def delete(self, key: str, revision: int) -> None:
         """Delete a key whose last revision is still `revision`; a deletion marker stays in the stream.
 

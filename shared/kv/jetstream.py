@@ -28,6 +28,7 @@ UP_TO_SEQUENCE: Final = "Nats-UpTo-Sequence"
 LAST_CONSUMER: Final = "Nats-Last-Consumer"
 OPERATION: Final = "KV-Operation"
 WRITE_ID: Final = "Lfx-Write-Id"  # ours: by it a writer recognises its write whose acknowledgement was lost
+ROLLUP: Final = "Nats-Rollup"  # with the value `sub`, a message replaces all earlier ones of its subject (ADR-9)
 MARKER_REASON: Final = "Nats-Marker-Reason"  # a key that expired leaves an empty message with this header
 
 NO_RESULTS: Final = "404"

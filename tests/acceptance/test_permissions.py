@@ -147,8 +147,10 @@ async def commands_work(running: RestrictedServices, tracking_id: str) -> None:
         (reading, ("watch", "--since", "1h", "--count", "4"), ""),
         (changing, ("suppressions", "add", "joe@example.com"), ""),
         (changing, ("suppressions", "list"), ""),
+        (changing, ("status", "--to", "ada@example.com"), ""),
         (changing, ("replay", "-", "--dry-run"), saved),
         (changing, ("replay", "-"), saved),
+        (changing, ("erase", "--to", "ada@example.com", "--yes", "--with-suppression"), ""),
     ):
         result = await operator.run(*words, text=text)
         assert (result.exit_code, "violation" in result.stderr.lower()) == (0, False), (words, result.output)
@@ -251,6 +253,7 @@ async def test_buckets_and_stream_can_be_created_with_the_permissions_that_the_p
         ("status", CALLER),
         ("analytics", CALLER),
         ("watch", CONSUMER),
+        ("erase", TRACKER),
         ("replay", TRACKER),
         ("suppressions list", TRACKER),
     ],

@@ -17,6 +17,7 @@ from msgspec import UNSET
 
 from shared import contract
 from shared.nats.inbox import HEADER_ROOM_BYTES
+from tracker.events import engagement
 
 if TYPE_CHECKING:
     from shared.nats.connection import Connection
@@ -87,6 +88,7 @@ def _part(text: str) -> str:
 
 
 def _push(event: EngagementEvent, record: contract.EmailRecipientRecord) -> msgspec.Struct:
+    event = engagement.permitted(event, record.to)
     email_id, group_id, tags = record.email_id, record.group_id, record.tags
     match event.kind:
         case "delivery":
