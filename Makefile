@@ -26,7 +26,7 @@ NAMESPACE ?= lfx
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-postfix bench bench-compare chaos faults check format run-relay run-tracker \
+.PHONY: help setup demo test test-postfix bench bench-compare chaos faults smtp-faults check format run-relay run-tracker \
 	check-relay check-tracker docker-build helm-install-local chart-docs version image lock clean
 
 help: ## List the targets
@@ -70,6 +70,9 @@ chaos: $(STAMP) ## Kill NATS nodes and processes under load, and look for losses
 faults: $(STAMP) ## Lose, delay and change single NATS messages under load (DURATION=60, SEED=1, ARGS="--logs DIRECTORY")
 	@$(BIN)/python -m tests.faults $(if $(DURATION),--duration $(DURATION)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
+smtp-faults: $(STAMP) ## Send over a mail server that refuses, cuts and stalls at random, and check each reply (SEED=1, ARGS="--count 10000")
+	@$(BIN)/python -m tests.smtp_faults $(if $(SEED),--seed $(SEED)) $(ARGS)
+
 check: $(STAMP) ## Formatting, lint, types, import rules, Dockerfiles, licence headers
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
@@ -83,10 +86,10 @@ format: $(STAMP) ## Format the code and apply the lint rules that can be applied
 	@$(BIN)/ruff check --fix .
 
 run-relay: .env $(STAMP) ## Run the relay with the variables of .env
-	@set -a; . ./.env; set +a; exec $(BIN)/lfx-email-relay serve --create-buckets
+	@set -a; . ./.env; set +a; exec $(BIN)/lfx-email-relay serve --create-missing
 
 run-tracker: .env $(STAMP) ## Run the tracker with the variables of .env, its probes on TRACKER_PORT (8081)
-	@set -a; . ./.env; set +a; PORT=$${TRACKER_PORT:-8081} exec $(BIN)/lfx-email-tracker serve --create-buckets
+	@set -a; . ./.env; set +a; PORT=$${TRACKER_PORT:-8081} exec $(BIN)/lfx-email-tracker serve --create-missing
 
 check-relay: .env $(STAMP) ## Try each dependency of the relay with the variables of .env
 	@set -a; . ./.env; set +a; exec $(BIN)/lfx-email-relay check

@@ -32,9 +32,13 @@ def main() -> None:
 
 @main.command()
 @click.option(
-    "--create-buckets", is_flag=True, help="Create the KV buckets that are missing (for a local NATS server)."
+    "--create-missing",
+    "--create-buckets",  # its name before there was a stream
+    "create_missing",
+    is_flag=True,
+    help="Create the KV buckets and the stream of push events that are missing (for a local NATS server).",
 )
-def serve(*, create_buckets: bool) -> None:
+def serve(*, create_missing: bool) -> None:
     """Serve in the foreground until SIGTERM or Ctrl-C. Configured by environment variables."""
     from relay import process  # noqa: PLC0415 - --help needs none of these four
     from relay.settings import RelaySettings  # noqa: PLC0415
@@ -43,7 +47,7 @@ def serve(*, create_buckets: bool) -> None:
 
     try:
         config = settings.load(os.environ, RelaySettings)
-        served = process.prepare(config, create_buckets=create_buckets)
+        served = process.prepare(config, create_missing=create_missing)
     except settings.SettingsError as error:
         sys.exit(lifecycle.refuse(error))
     sys.exit(lifecycle.run(process.NAME, config, served, os.environ))

@@ -11,9 +11,11 @@ class DeliveryError(Exception):
     """The mail server is not known to have accepted the email.
 
     `code` is the SMTP reply code, 0 if there was no reply. `outcome` names the kind in metrics, spans and logs.
+    `is_permanent` means that the same email will be refused again.
     """
 
     outcome: ClassVar[str]
+    is_permanent: ClassVar[bool] = False
 
     def __init__(self, text: str, code: int = 0) -> None:
         """Keep the text of the reply, or our own if there was no reply."""
@@ -42,6 +44,7 @@ class Rejected(DeliveryError):
     """Refused permanently: a reply 5yz (RFC 5321, 4.2.1). Is not tried again."""
 
     outcome = "rejected"
+    is_permanent = True
 
 
 class AccountRefused(DeliveryError):

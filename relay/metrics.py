@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from relay.smtp.delivery import Delivery
     from relay.smtp.pool import Pool
     from shared.kv.bucket import Bucket
-    from shared.nats.endpoint import Endpoint
+    from shared.nats.endpoint import ByteLimit, Endpoint
 
 
-def requests(endpoint: Endpoint, handler: SendEmailHandler) -> bytes:
+def requests(endpoint: Endpoint, handler: SendEmailHandler, byte_limit: ByteLimit) -> bytes:
     """Return the text about requests and replies."""
-    return text(_requests(endpoint, handler))
+    return text(_requests(endpoint, handler, byte_limit))
 
 
 def sending(
@@ -40,7 +40,7 @@ def sending(
     return text([*_smtp(delivery, pool), *_records(records, buckets), *_idempotency_keys(idempotency_store)])
 
 
-def _requests(endpoint: Endpoint, handler: SendEmailHandler) -> Iterator[Metric]:
+def _requests(endpoint: Endpoint, handler: SendEmailHandler, byte_limit: ByteLimit) -> Iterator[Metric]:
     results = {(result,): count for result, count in handler.results.items()}
     for result, more in ((contract.SERVICE_BUSY, endpoint.busy), (contract.INTERNAL_ERROR, endpoint.failed)):
         results[result,] = results.get((result,), 0) + more
@@ -52,6 +52,12 @@ def _requests(endpoint: Endpoint, handler: SendEmailHandler) -> Iterator[Metric]
     )
     yield histogram("email_relay_request_seconds", "Time from request to reply.", (), {(): endpoint.seconds})
     yield gauge("email_relay_in_flight_requests", "Requests that are not answered yet.", (), {(): endpoint.in_flight})
+    yield gauge(
+        "email_relay_in_flight_bytes",
+        "Bytes of the requests that are not answered yet.",
+        (),
+        {(): byte_limit.in_flight},
+    )
 
 
 def _smtp(delivery: Delivery, pool: Pool[SmtpConnection]) -> Iterator[Metric]:

@@ -57,7 +57,8 @@ def build(submission: Submission, *, configuration_set: str, now: datetime, trac
         headers.append(_address_header("Reply-To", submission.reply_to))
     if submission.unsubscribe_url:
         headers.append(f"List-Unsubscribe: <{submission.unsubscribe_url}>")
-        headers.append("List-Unsubscribe-Post: List-Unsubscribe=One-Click")  # RFC 8058, 3.1
+        if submission.one_click:
+            headers.append("List-Unsubscribe-Post: List-Unsubscribe=One-Click")  # RFC 8058, 3.1
     if configuration_set:
         headers.append(f"X-SES-CONFIGURATION-SET: {configuration_set}")
         headers.append(

@@ -17,11 +17,11 @@ from relay.send_email_handler import Options, SendEmailHandler, Steps
 from relay.smtp.connection import Connector
 from relay.smtp.delivery import Delivery, DisabledDelivery
 from relay.smtp.pool import Pool, PoolLimits
-from shared import contract
+from shared import contract, push_stream
 from shared.index_writer import IndexWriter
 from shared.kv import setup
 from shared.kv.bucket import Bucket
-from shared.nats.endpoint import Endpoint
+from shared.nats.endpoint import ByteLimit, Endpoint
 from shared.nats.inbox import Inbox
 from shared.nats.micro import Discovery
 from shared.service.tasks import Tasks
@@ -43,7 +43,7 @@ ATTEMPTS_TO_CONNECT: Final = 3  # at least, in the time of a request
 DISABLED: Final = Steps(DisabledDelivery(), DisabledRecordWriter(), DisabledIdempotencyStore())
 
 
-def prepare(config: RelaySettings, *, create_buckets: bool) -> Serve:
+def prepare(config: RelaySettings, *, create_missing: bool) -> Serve:
     """Check the settings, and return the coroutine function that serves `send_email` until the process stops.
 
     Raises:
@@ -52,19 +52,22 @@ def prepare(config: RelaySettings, *, create_buckets: bool) -> Serve:
     options = Options(settings.policy(config), config.ses_configuration_set, config.send_retry_seconds)
 
     async def serve(life: Life, connection: Connection) -> None:
-        if create_buckets:
+        if create_missing:
             await setup.create_missing(connection, contract.BUCKETS)
+            await push_stream.create_missing(connection)
         async with _sending(life, connection, config) if config.email_enabled else nullcontext(DISABLED) as steps:
+            byte_limit = ByteLimit(config.max_in_flight_bytes)
             handler = SendEmailHandler(options, steps, life.spans)
             endpoint = Endpoint(
                 connection,
                 contract.SEND_EMAIL_SUBJECT,
                 handler,
                 max_in_flight=config.max_in_flight,
+                byte_limit=byte_limit,
                 spans=life.spans,
             )
             async with endpoint, Discovery(connection, NAME, DESCRIPTION, [endpoint]):
-                life.expose(lambda: _metrics().requests(endpoint, handler))
+                life.expose(lambda: _metrics().requests(endpoint, handler, byte_limit))
                 life.serving()
                 log.info("relay.serving", extra={"email_enabled": config.email_enabled, "smtp_host": config.smtp_host})
                 await life.stopping.wait()

@@ -22,15 +22,16 @@ from relay.errors import DeliveryError, HeldBack, Uncertain
 from relay.submission import Filtered, Refused, Submission
 from shared import contract, decoding, redaction
 from shared.errors import StoreError
+from shared.service.log import request_failed
 from shared.suppression_list import EntryCorrupt
 from shared.telemetry.spans import NO_SPANS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Mapping
 
     from relay.idempotency import KeyState, Repeat
     from relay.submission import Policy
-    from shared.contract import EmailRecipientRecord, SendEmailRequest, Suppression
+    from shared.contract import EmailRecipientRecord, Outcome, SendEmailRequest, Suppression
     from shared.telemetry.spans import Spans
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,9 @@ ERROR_STRINGS: Final[dict[type[Exception], str]] = {
 
 _read = decoding.decoder(contract.SendEmailRequest)
 _encode = msgspec.json.Encoder().encode
+UNEXPECTED: Final = (Exception, asyncio.CancelledError)
+"""Errors, or the end of the time to stop, that the reply of an accepted request has to name with its outcome."""
+
 _NOTHING_SENT: Final = _encode(contract.SendEmailResponse(email_id="", group_id=""))
 
 
@@ -105,6 +109,13 @@ class Options(NamedTuple):
     send_retry_seconds: float
 
 
+class Email(msgspec.Struct):
+    """A submission without its bodies, and the message that was made of it, until it is delivered."""
+
+    accepted: Submission
+    message: bytes
+
+
 class SendEmailHandler:
     """Checks a request, takes its idempotency key, looks up the suppression list, delivers, records, answers."""
 
@@ -122,6 +133,7 @@ class SendEmailHandler:
             request = _read(data)
         except decoding.Malformed as error:
             return self._refuse(error_string(error), error=str(error))
+        del data  # while the request waits, only its message is in memory
         new_group_id = "" if request.group_id else str(uuid4())
         match submission.accept(request, self._options.policy, email_id=str(uuid4()), new_group_id=new_group_id):
             case Refused(reason):
@@ -131,61 +143,71 @@ class SendEmailHandler:
                 self.results["filtered"] += 1
                 return _NOTHING_SENT
             case Submission() as accepted:
-                return await self._send_once(accepted, request, headers, deadline)
+                if self._steps.records.is_full:
+                    return self._refuse(contract.SERVICE_BUSY, logging.ERROR, error="too many records are kept")
+                email = self._email(accepted)
+                taking_key = self._steps.idempotency_store.begin(
+                    request, headers, email_id=accepted.email_id, group_id=accepted.group_id
+                )
+                del request, headers, accepted
+                return await self._send_once(email, taking_key, deadline)
 
-    async def _send_once(
-        self, accepted: Submission, request: SendEmailRequest, headers: Mapping[str, str] | None, deadline: float
-    ) -> bytes:
-        if self._steps.records.is_full:
-            return self._refuse(contract.SERVICE_BUSY, logging.ERROR, error="too many records are kept")
+    def _email(self, accepted: Submission) -> Email:
+        message = mime.build(
+            accepted,
+            configuration_set=self._options.configuration_set,
+            now=datetime.now(UTC),
+            traceparent=self._spans.traceparent(),
+        )
+        return Email(replace(accepted, text="", html=""), message)
+
+    async def _send_once(self, email: Email, taking_key: Awaitable[HeldKey | Repeat | None], deadline: float) -> bytes:
         try:
-            key = await self._steps.idempotency_store.begin(
-                request, headers, email_id=accepted.email_id, group_id=accepted.group_id
-            )
+            key = await taking_key
         except idempotency.Malformed as error:
             return self._refuse(error_string(error))
         except StoreError as error:
-            return self._refuse(error_string(error), logging.ERROR, error=str(error))
+            return self._refuse(error_string(error), logging.ERROR, outcome="not_sent", error=str(error))
+        except UNEXPECTED as error:
+            return self._end_early(email.accepted, error, "not_sent")
         if isinstance(key, idempotency.Repeat):
-            return await self._answer_repeat(key, accepted, deadline)
-        return await self._send(accepted, key, deadline)
+            return await self._answer_repeat(key, email.accepted, deadline)
+        return await self._send(email, key, deadline)
 
     async def _answer_repeat(self, repeat: Repeat, accepted: Submission, deadline: float) -> bytes:
         if repeat.error:
             return self._refuse(repeat.error, email_id=repeat.email_id)
         first = replace(accepted, email_id=repeat.email_id, group_id=repeat.group_id)
-        await self._steps.records.write(_record(first, repeat.sent_at), deadline=deadline, again=True)
+        try:
+            await self._steps.records.write(_record(first, repeat.sent_at), deadline=deadline, again=True)
+        except UNEXPECTED as error:
+            return self._end_early(first, error, "unknown")
         group_id = redaction.identifier(repeat.group_id)
         log.info("email.repeated", extra={"email_id": repeat.email_id, "group_id": group_id})
         self.results["repeated"] += 1
         return _encode(contract.SendEmailResponse(email_id=repeat.email_id, group_id=repeat.group_id))
 
-    async def _send(self, accepted: Submission, key: HeldKey | None, deadline: float) -> bytes:
-        message = None
+    async def _send(self, email: Email, key: HeldKey | None, deadline: float) -> bytes:
+        accepted = email.accepted
+        was_tried = False
         try:
             suppression = await self._find_suppression(accepted)
             if suppression is None:
-                message = self._message(accepted)
-                await self._deliver(accepted, message, deadline)
-        except BaseException as error:
+                was_tried = True
+                await self._deliver(email, deadline)
+        except UNEXPECTED as error:
+            outcome = _outcome(error, was_tried=was_tried)
             if key:
-                await key.settle(_state_after(error, was_tried=message is not None), deadline=deadline)
-            if not isinstance(error, DeliveryError | StoreError | EntryCorrupt):
-                raise
-            if isinstance(error, HeldBack):
-                return self._refuse(contract.SERVICE_BUSY, error=error.text)
-            _log_failure(accepted, error)
-            return self._error(error_string(error))
+                await key.settle("unknown" if outcome == "unknown" else None, deadline=deadline)
+            return self._fail(accepted, error, outcome)
         if suppression:
             if key:
                 await key.settle(None, deadline=deadline)
             to = redaction.address(accepted.recipient.address)
             log.info("email.suppressed", extra={"to": to, "reason": suppression.reason})
-            return self._error(contract.RECIPIENT_SUPPRESSED, suppression.reason)
+            return self._error(contract.ErrorResponse(contract.RECIPIENT_SUPPRESSED, reason=suppression.reason))
         log.info(self._steps.deliver.event, extra=_names(accepted))
-        with contextlib.suppress(
-            asyncio.CancelledError
-        ):  # at a stop: the email is sent, and the log names lost records
+        with contextlib.suppress(asyncio.CancelledError):  # at a stop: it is sent, and the log names lost records
             await self._store(accepted, key, deadline)
         self.results["sent"] += 1
         return _encode(contract.SendEmailResponse(email_id=accepted.email_id, group_id=accepted.group_id))
@@ -194,33 +216,54 @@ class SendEmailHandler:
         suppression_list = self._steps.suppression_list
         return await suppression_list.find(accepted.recipient.address.lower()) if suppression_list else None
 
-    def _message(self, accepted: Submission) -> bytes:
-        return mime.build(
-            accepted,
-            configuration_set=self._options.configuration_set,
-            now=datetime.now(UTC),
-            traceparent=self._spans.traceparent(),
-        )
-
-    async def _deliver(self, accepted: Submission, message: bytes, deadline: float) -> None:
-        envelope = Envelope(accepted.sender.address, accepted.recipient.address)
-        await self._steps.deliver(envelope, message, deadline=deadline)
+    async def _deliver(self, email: Email, deadline: float) -> None:
+        envelope = Envelope(email.accepted.sender.address, email.accepted.recipient.address)
+        try:
+            await self._steps.deliver(envelope, email.message, deadline=deadline)
+        finally:
+            email.message = b""
 
     async def _store(self, accepted: Submission, key: HeldKey | None, deadline: float) -> None:
-        """Store the record, or keep it, before the key: a repeat is answered once the key says that it was sent."""
+        """Store the record, or keep it, before the key: a repeat is answered once the key says that it was sent.
+
+        An error does not change the reply, since the email is sent.
+        """
         try:
             await self._steps.records.write(_record(accepted, datetime.now(UTC)), deadline=deadline)
+        except Exception as error:  # noqa: BLE001 - logged
+            request_failed(log, error, {"subject": contract.SEND_EMAIL_SUBJECT, **_names(accepted)})
         finally:
             if key:
                 await key.settle("sent", deadline=deadline)
 
-    def _refuse(self, reason: str, level: int = logging.WARNING, **fields: str) -> bytes:
-        log.log(level, "email.refused", extra={"reason": reason, **fields})
-        return self._error(reason)
+    def _fail(self, accepted: Submission, error: BaseException, outcome: Outcome) -> bytes:
+        match error:
+            case HeldBack():
+                return self._refuse(error_string(error), error=error.text)
+            case DeliveryError():
+                _log_failure(accepted, error)
+                return self._error(_delivery_failed(error, outcome))
+            case StoreError() | EntryCorrupt():
+                _log_failure(accepted, error)
+                return self._error(contract.ErrorResponse(error_string(error), outcome=outcome))
+            case _:
+                return self._end_early(accepted, error, outcome)
 
-    def _error(self, error: str, reason: str | UnsetType = UNSET) -> bytes:
-        self.results[error] += 1
-        return _encode(contract.ErrorResponse(error, reason=reason))
+    def _end_early(self, accepted: Submission, error: BaseException, outcome: Outcome) -> bytes:
+        """Answer a request that ended by an unexpected error, or because the time to stop was over."""
+        if not isinstance(error, asyncio.CancelledError):
+            request_failed(log, error, {"subject": contract.SEND_EMAIL_SUBJECT, **_names(accepted)})
+        return self._error(contract.ErrorResponse(contract.INTERNAL_ERROR, outcome=outcome))
+
+    def _refuse(
+        self, reason: str, level: int = logging.WARNING, outcome: Outcome | UnsetType = UNSET, **fields: str
+    ) -> bytes:
+        log.log(level, "email.refused", extra={"reason": reason, **fields})
+        return self._error(contract.ErrorResponse(reason, outcome=outcome))
+
+    def _error(self, reply: contract.ErrorResponse) -> bytes:
+        self.results[reply.error] += 1
+        return _encode(reply)
 
 
 def error_string(error: Exception) -> str:
@@ -228,12 +271,17 @@ def error_string(error: Exception) -> str:
     return next(string for kind, string in ERROR_STRINGS.items() if isinstance(error, kind))
 
 
-def _state_after(error: BaseException, *, was_tried: bool) -> KeyState | None:
-    """Return the state of the key after an error: None frees it, since no email can have been sent."""
+def _outcome(error: BaseException, *, was_tried: bool) -> Outcome:
     if isinstance(error, Uncertain):
         return "unknown"
     is_known = isinstance(error, DeliveryError | StoreError | EntryCorrupt | asyncio.CancelledError)
-    return "unknown" if was_tried and not is_known else None
+    return "unknown" if was_tried and not is_known else "not_sent"
+
+
+def _delivery_failed(error: DeliveryError, outcome: Outcome) -> contract.ErrorResponse:
+    return contract.ErrorResponse(
+        error_string(error), outcome=outcome, permanent=error.is_permanent, smtp_code=error.code or UNSET
+    )
 
 
 def _record(accepted: Submission, sent_at: datetime) -> EmailRecipientRecord:

@@ -102,7 +102,7 @@ def _sender(settings: RelaySettings) -> addresses.Mailbox:
 
 def _display_name(settings: RelaySettings) -> str:
     name = settings.default_smtp_from_display_name
-    if len(name.encode()) > MAX_DISPLAY_NAME_BYTES or {"\r", "\n"} & set(name):  # the same rule as for a request
+    if len(name.encode()) > MAX_DISPLAY_NAME_BYTES or {"\r", "\n"} & set(name):
         raise SettingsError(
             f"DEFAULT_SMTP_FROM_DISPLAY_NAME: must be one line of at most {MAX_DISPLAY_NAME_BYTES} bytes of UTF-8"
         )

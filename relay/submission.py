@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from relay import unsubscribe_url
+from relay import header_text, unsubscribe_url
 from shared import addresses, contract, group_index
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ MAX_DISPLAY_NAME_BYTES: Final = 256
 MAX_TAGS: Final = 10
 RESERVED_TAG: Final = "email_id"  # the tracker finds the record by this tag where SES leaves out the headers
 
-_LINE_BREAKS = re.compile(r"[\r\n\0]")
 _TAG = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
@@ -36,7 +35,10 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Submission(msgspec.Struct, frozen=True, kw_only=True):
-    """One email that may be sent. `to` is the recipient as the caller wrote it."""
+    """One email that may be sent. `to` is the recipient as the caller wrote it; `subject` is one line.
+
+    With `one_click`, a mail program may unsubscribe with a POST to `unsubscribe_url` (RFC 8058).
+    """
 
     email_id: str
     group_id: str
@@ -48,6 +50,7 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     html: str
     unsubscribe_url: str = ""
+    one_click: bool = True
     tags: Mapping[str, str] | None = None
 
 
@@ -71,7 +74,8 @@ def accept(
     request: contract.SendEmailRequest, policy: Policy, *, email_id: str, new_group_id: str
 ) -> Submission | Refused | Filtered:
     """Check a request; `email_id` becomes its id, and `new_group_id` its group if it does not name one."""
-    to, subject, html, text = request.to, request.subject, request.html, request.text
+    to, html, text = request.to, request.html, request.text
+    subject = header_text.one_line(request.subject or "")
     if not (to and subject and html and text):
         return Refused(contract.REQUIRED_FIELDS_MISSING)
     try:
@@ -86,10 +90,11 @@ def accept(
             recipient=recipient,
             reply_to=_reply_to(request.reply_to, policy),
             to=to,
-            subject=_line(subject, MAX_SUBJECT_BYTES, contract.INVALID_SUBJECT, contract.SUBJECT_TOO_LONG),
+            subject=_limited(subject, MAX_SUBJECT_BYTES, contract.SUBJECT_TOO_LONG),
             text=text,
             html=html,
-            unsubscribe_url=_unsubscribe_url(request.unsubscribe_url),
+            unsubscribe_url=_unsubscribe_url(request.unsubscribe_url or request.list_unsubscribe_url),
+            one_click=not _is_without_one_click(request),
             tags=_tags(request.tags),
         )
     except _Refusal as refusal:
@@ -107,14 +112,9 @@ def _sender(request: contract.SendEmailRequest, policy: Policy) -> Mailbox:
     if request.from_:
         sender = _mailbox(request.from_, contract.INVALID_FROM, contract.FROM_TOO_LONG)
         _require(addresses.is_listed(sender, policy.from_domains), contract.FROM_NOT_ALLOWED)
-    given = _line(
-        request.from_display_name or "",
-        MAX_DISPLAY_NAME_BYTES,
-        contract.INVALID_DISPLAY_NAME,
-        contract.DISPLAY_NAME_TOO_LONG,
-    )
-    name = given.strip() or sender.name or policy.display_name
-    return addresses.Mailbox(sender.local_part, sender.domain, name)
+    given = header_text.one_line(request.from_display_name or "")
+    name = _limited(given, MAX_DISPLAY_NAME_BYTES, contract.DISPLAY_NAME_TOO_LONG).strip()
+    return addresses.Mailbox(sender.local_part, sender.domain, name or sender.name or policy.display_name)
 
 
 def _reply_to(given: str | None, policy: Policy) -> Mailbox | None:
@@ -134,6 +134,12 @@ def _unsubscribe_url(given: str | None) -> str:
         raise _Refusal(contract.INVALID_UNSUBSCRIBE_URL) from None
 
 
+def _is_without_one_click(request: contract.SendEmailRequest) -> bool:
+    """Return whether the alias names the URL, which allows a POST only with `list_unsubscribe_post`."""
+    is_alias = bool(request.list_unsubscribe_url) and not request.unsubscribe_url
+    return is_alias and not request.list_unsubscribe_post
+
+
 def _tags(given: dict[str, str] | None) -> Mapping[str, str] | None:
     if not given:
         return None
@@ -151,8 +157,7 @@ def _mailbox(given: str, invalid: str, too_long: str) -> Mailbox:
         raise _Refusal(invalid) from None
 
 
-def _line(given: str, max_bytes: int, invalid: str, too_long: str) -> str:
-    _require(not _LINE_BREAKS.search(given), invalid)
+def _limited(given: str, max_bytes: int, too_long: str) -> str:
     _require(len(given.encode()) <= max_bytes, too_long)
     return given
 

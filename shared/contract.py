@@ -15,7 +15,7 @@ docs/contract.md explains each field, limit and error. Only msgspec may be impor
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -30,6 +30,16 @@ EMAIL_DELIVERED_SUBJECT: Final = "lfx.email-service.email_delivered"
 EMAIL_OPENED_SUBJECT: Final = "lfx.email-service.email_opened"
 EMAIL_LINK_CLICKED_SUBJECT: Final = "lfx.email-service.email_link_clicked"
 EMAIL_FAILED_SUBJECT: Final = "lfx.email-service.email_failed"
+PUSH_EVENT_SUBJECTS: Final = (
+    EMAIL_DELIVERED_SUBJECT,
+    EMAIL_OPENED_SUBJECT,
+    EMAIL_LINK_CLICKED_SUBJECT,
+    EMAIL_FAILED_SUBJECT,
+)
+PUSH_EVENTS_STREAM: Final = "email-events"
+"""The JetStream stream of the push events, if the tracker has PUSH_EVENTS_DURABLE=true."""
+MESSAGE_ID_HEADER: Final = "Nats-Msg-Id"
+"""The header of a push event that is the same each time this event is published: `<email_id>/<kind>/<event_id>`."""
 
 EMAIL_RECIPIENTS_BUCKET: Final = "email-recipients"
 EMAIL_GROUP_INDEX_BUCKET: Final = "email-group-index"
@@ -44,6 +54,8 @@ BUCKETS: Final = (
 BUCKET_TTL_SECONDS: Final = {EMAIL_IDEMPOTENCY_BUCKET: 86_400}
 """The time after which a key expires; in the other buckets keys do not expire."""
 
+Outcome = Literal["not_sent", "unknown"]
+"""What became of the email of a failed request: it was not sent, or it may have been."""
 SUPPRESSION_REASONS: Final = ("bounce", "complaint", "manual")
 IDEMPOTENCY_KEY_HEADER: Final = "Idempotency-Key"
 
@@ -54,6 +66,7 @@ INVALID_TO: Final = "invalid to address"
 INVALID_FROM: Final = "invalid from address"
 INVALID_REPLY_TO: Final = "invalid reply_to address"
 INVALID_SUBJECT: Final = "invalid subject"
+"""Only older versions reply this, as INVALID_DISPLAY_NAME: line breaks and control characters are cleaned."""
 INVALID_DISPLAY_NAME: Final = "invalid from_display_name"
 TO_TOO_LONG: Final = "to address too long"
 FROM_TOO_LONG: Final = "from address too long"
@@ -79,6 +92,9 @@ INVALID_LIMIT: Final = "invalid limit"
 NOT_FOUND: Final = "not found"
 RESPONSE_TOO_LARGE: Final = "response too large"
 
+ERASED: Final = "erased"
+"""The value of `to` and `subject` in a record whose personal data were erased. No address has this form."""
+
 Timestamp = Annotated[datetime, msgspec.Meta(tz=True)]
 """A time in RFC 3339, which must have a time zone; the service writes UTC with `Z`."""
 
@@ -86,7 +102,11 @@ Timestamp = Annotated[datetime, msgspec.Meta(tz=True)]
 class SendEmailRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One rendered email to send; `to`, `subject`, `html` and `text` are required.
 
-    `null` and an empty string mean the same as an absent field.
+    `null` and an empty string mean the same as an absent field. Line breaks and control characters in `subject` and
+    `from_display_name` are cleaned. `list_unsubscribe_url` is an alias of `unsubscribe_url`, which counts before it;
+    with the alias, one-click unsubscription needs `list_unsubscribe_post`:
+
+        SendEmailRequest(..., list_unsubscribe_url="https://lfx.dev/unsubscribe/4711", list_unsubscribe_post=True)
     """
 
     to: str | None = None
@@ -98,6 +118,8 @@ class SendEmailRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     from_display_name: str | None = None
     reply_to: str | None = None
     unsubscribe_url: str | None = None
+    list_unsubscribe_url: str | None = None
+    list_unsubscribe_post: bool | None = None
     tags: dict[str, str] | None = None
     idempotency_key: str | None = None
 
@@ -116,12 +138,22 @@ class ErrorResponse(msgspec.Struct, frozen=True):
     """A failure, on any of the three subjects; `error` is one of the error strings above.
 
     `total` (emails in the group) comes with RESPONSE_TOO_LARGE, `reason` (why the address gets no mail) with
-    RECIPIENT_SUPPRESSED.
+    RECIPIENT_SUPPRESSED. The other fields come from `send_email` only:
+
+    - `outcome`, one of `Outcome`, with DELIVERY_FAILED, and with INTERNAL_ERROR after the checks. With `unknown` nobody
+      can tell whether the email was sent: repeating the request may send it twice.
+    - `permanent` with DELIVERY_FAILED: the same request will fail again.
+    - `smtp_code`, the mail server's last reply code, with DELIVERY_FAILED where the server answered.
+
+        {"error": "email delivery failed", "outcome": "not_sent", "permanent": true, "smtp_code": 550}
     """
 
     error: str
     total: int | UnsetType = UNSET
     reason: str | UnsetType = UNSET
+    outcome: str | UnsetType = UNSET
+    permanent: bool | UnsetType = UNSET
+    smtp_code: int | UnsetType = UNSET
 
 
 class GetEmailStatusRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -202,8 +234,9 @@ class EmailRecipientRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The record of one sent email and of the events that SES reported for it.
 
     It is the reply to a status query, and the value under the key `email_id` in the bucket `email-recipients`. `to` and
-    `subject` are as the caller gave them. `delivered_at` and `failed_at` are the earliest times, `last_opened_at` and
-    `last_clicked_at` the latest. `click_event_ids` is present only in records that the Go service has written to.
+    `subject` are as the caller gave them, or ERASED where personal data was erased. `delivered_at` and `failed_at` are
+    the earliest times, `last_opened_at` and `last_clicked_at` the latest. `click_event_ids` is present only in records
+    that the Go service has written to.
 
     `failure` is the earliest failure. `complained_at` is the earliest complaint, such as `2026-01-02T03:04:05Z`, also
     after a bounce. `delay` is the latest delay, such as `{"type": "MailboxFull", "at": "2026-01-02T03:04:05Z"}`; it

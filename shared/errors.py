@@ -15,10 +15,26 @@ class StoreUnavailable(StoreError):
     advice = ""
 
 
-class BucketMissing(StoreUnavailable):
+class SetupIncomplete(StoreUnavailable):
+    """A bucket or stream does not exist, or cannot be used with its configuration. An operator has to act."""
+
+
+class BucketMissing(SetupIncomplete):
     """The bucket does not exist. Until it is created, requests fail as if the store did not answer."""
 
-    advice = "install the relay's chart, or for a local server run serve --create-buckets once"
+    advice = "install the relay's chart, or for a local server run serve --create-missing once"
+
+
+class StreamMissing(SetupIncomplete):
+    """The stream of push events does not exist."""
+
+    advice = "install the tracker's chart with natsStream.enabled=true, or on a local server run serve --create-missing"
+
+
+class StreamUnfit(SetupIncomplete):
+    """The stream of push events exists, and its configuration makes it unusable."""
+
+    advice = "change the stream with `nats stream edit`, or with natsStream in the values of the tracker's chart"
 
 
 class NotPermitted(StoreUnavailable):
@@ -57,14 +73,15 @@ class ServiceError(Exception):
 
 
 class RequestRefused(ServiceError):
-    """The reply is an ErrorResponse of the contract, with `reason` and `total` if the reply has them."""
+    """The reply is an ErrorResponse of the contract, with `reason`, `total` and `outcome` if the reply has them."""
 
-    def __init__(self, error: str, *, reason: str = "", total: int = 0) -> None:
-        """Keep the fields of the reply."""
+    def __init__(self, error: str, *, reason: str = "", total: int = 0, outcome: str = "") -> None:
+        """Keep the fields of the reply; `reason` is shown behind the error."""
         super().__init__(f"{error} ({reason})" if reason else error)
         self.error = error
         self.reason = reason
         self.total = total
+        self.outcome = outcome
 
 
 class ServiceUnreachable(ServiceError):

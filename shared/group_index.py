@@ -45,8 +45,11 @@ def is_legal_key(key: str) -> bool:
 
 
 def is_email_id(email_id: str) -> bool:
-    """Return whether a record can have this id: a legal key of at most 255 characters."""
-    return len(email_id) <= MAX_EMAIL_ID_LENGTH and is_legal_key(email_id)
+    """Return whether a record can have this id: a legal key of at most 255 characters.
+
+    Keys that begin with `=` are other values in the bucket of the records, such as those of `shared.erasure`.
+    """
+    return len(email_id) <= MAX_EMAIL_ID_LENGTH and is_legal_key(email_id) and email_id[0] != "="
 
 
 def email_id_of(given: str) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from shared.errors import StoreUnavailable
 from shared.nats import connection
-from shared.service import log, signals
+from shared.service import log, memory, signals
 from shared.service.probes import Probes
 from shared.service.settings import SettingsError
 from shared.telemetry.spans import NO_SPANS
@@ -72,6 +72,7 @@ class Life:
 
 def run(name: str, settings: ProcessSettings, serve: Serve, environ: Mapping[str, str]) -> int:
     """Run a process and return its exit status; OpenTelemetry's variables come from `environ`."""
+    memory.keep_freed_blocks()
     writer = log.configure(settings.log_level, add_source=settings.log_add_source)
     life = Life()
     life.expose(lambda: _process_metrics(life, name, writer.lost))

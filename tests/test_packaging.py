@@ -88,7 +88,7 @@ def test_the_wheel_holds_the_three_typed_packages_and_nothing_else(wheel: Path) 
 def test_the_console_script_prints_its_version_and_its_commands(installed: Installed) -> None:
     assert run(installed.script, "--version") == f"{installed.script.name}, version {__version__}\n"
     assert re.search(r"^  serve +\w+", run(installed.script, "--help"), re.MULTILINE)
-    assert "--create-buckets" in run(installed.script, "serve", "--help")
+    assert "--create-missing" in run(installed.script, "serve", "--help")
     assert "--json" in run(installed.script, "check", "--help")
 
 
@@ -111,7 +111,7 @@ async def test_the_relay_sends_with_its_own_extra_alone(environments: Mapping[st
     async with nats_server.running() as nats, smtp_server.running() as smtp, caller.connected(nats.url) as asking:
         environment = {"NATS_URL": nats.url, "EMAIL_ENABLED": "true", "SMTP_PORT": str(smtp.port)}
         script = str(environments["relay"].script)
-        async with console.running(script, "serve", "--create-buckets", env=environment) as relay:
+        async with console.running(script, "serve", "--create-missing", env=environment) as relay:
             await relay.wait_until_ready()
             email_id = await asking.sent()
             assert (await buckets.Buckets(asking.client).record(email_id) or {})["email_id"] == email_id

@@ -55,8 +55,8 @@ NUMBERS: Final = (
         "docs/contract.md",
         f"at most {addresses.MAX_ADDRESS_BYTES} bytes, its local part at most {addresses.MAX_LOCAL_PART_BYTES}",
     ),
-    ("docs/contract.md", f"{submission.MAX_SUBJECT_BYTES} bytes; no CR, LF or NUL | The subject"),
-    ("docs/contract.md", f"{submission.MAX_DISPLAY_NAME_BYTES} bytes; no CR, LF or NUL | The name"),
+    ("docs/contract.md", f"{submission.MAX_SUBJECT_BYTES} bytes | The subject"),
+    ("docs/contract.md", f"{submission.MAX_DISPLAY_NAME_BYTES} bytes | The name"),
     ("docs/contract.md", f"{group_index.MAX_GROUP_ID_BYTES} bytes; no CR, LF or NUL | Groups"),
     (
         "docs/contract.md",
@@ -83,8 +83,8 @@ async def services() -> AsyncIterator[tuple[str, SmtpServer]]:
     async with nats_server.running() as nats, smtp_server.running() as smtp:
         env = {"NATS_URL": nats.url, "EMAIL_ENABLED": "true", "SMTP_HOST": smtp.host, "SMTP_PORT": str(smtp.port)}
         async with (
-            console.running("lfx-email-relay", "serve", "--create-buckets", env=env) as relay,
-            console.running("lfx-email-tracker", "serve", "--create-buckets", env=env) as tracker,
+            console.running("lfx-email-relay", "serve", "--create-missing", env=env) as relay,
+            console.running("lfx-email-tracker", "serve", "--create-missing", env=env) as tracker,
         ):
             await relay.wait_until_ready()
             await tracker.wait_until_ready()

@@ -23,11 +23,15 @@ COMMANDS: Final = {
         "Show how many emails of GROUP_ID were sent, delivered, opened and failed.",
     ),
     "check": ("tracker.commands.check:check", "Show the configuration, and try each server and bucket that it names."),
+    "erase": ("tracker.commands.erase:erase", "Erase the personal data in all records of emails to an address."),
     "replay": (
         "tracker.commands.replay.command:replay",
         "Apply saved SQS messages, such as those of a dead-letter queue, like live ones.",
     ),
-    "status": ("tracker.commands.status:status", "Show the record of an email, or of each email of a group."),
+    "status": (
+        "tracker.commands.status:status",
+        "Show the record of an email, of each email of a group, or of each email to an address.",
+    ),
     "suppressions": (
         "tracker.commands.suppressions.command:suppressions",
         "Manage the suppression list: the addresses that get no mail.",
@@ -45,9 +49,13 @@ def main() -> None:
 
 @main.command()
 @click.option(
-    "--create-buckets", is_flag=True, help="Create the KV buckets that are missing (for a local NATS server)."
+    "--create-missing",
+    "--create-buckets",  # its name before there was a stream
+    "create_missing",
+    is_flag=True,
+    help="Create the KV buckets and the stream of push events that are missing (for a local NATS server).",
 )
-def serve(*, create_buckets: bool) -> None:
+def serve(*, create_missing: bool) -> None:
     """Serve in the foreground until SIGTERM or Ctrl-C. Configured by environment variables."""
     from shared import lifecycle  # noqa: PLC0415 - --help needs none of these four
     from shared.service import settings  # noqa: PLC0415
@@ -56,7 +64,7 @@ def serve(*, create_buckets: bool) -> None:
 
     try:
         config = settings.load(os.environ, TrackerSettings)
-        served = process.prepare(config, os.environ, create_buckets=create_buckets)
+        served = process.prepare(config, os.environ, create_missing=create_missing)
     except settings.SettingsError as error:
         sys.exit(lifecycle.refuse(error))
     sys.exit(lifecycle.run(process.NAME, config, served, os.environ))

@@ -19,3 +19,7 @@ class RecordFull(Exception):
 
 class IndexCorrupt(Exception):
     """No segment of a group's index can be read."""
+
+
+class Stopping(Exception):
+    """The process stops so soon that it begins no further write."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
     from shared.kv.bucket import Bucket
-    from shared.nats.endpoint import Endpoint
+    from shared.nats.endpoint import ByteLimit, Endpoint
     from tracker.events.rebuilder import Rebuilder
     from tracker.events.receiver import Receiver
     from tracker.events.record_updater import RecordUpdater
@@ -33,9 +33,13 @@ class Answering(Protocol):
     results: Counter[str]
 
 
-def queries(served: Sequence[tuple[Endpoint, Answering]], counts: LiveCounts, buckets: Sequence[Bucket]) -> bytes:
+def queries(
+    served: Sequence[tuple[Endpoint, Answering]], byte_limit: ByteLimit, counts: LiveCounts, buckets: Sequence[Bucket]
+) -> bytes:
     """Return the metrics of the queries, by the last word of their subject."""
-    return text([*_queries(served), *_store(counts, buckets)])
+    in_flight = {(): byte_limit.in_flight}
+    in_flight_bytes = gauge("email_tracker_in_flight_bytes", "Bytes of the queries in progress.", (), in_flight)
+    return text([*_queries(served), in_flight_bytes, *_store(counts, buckets)])
 
 
 def receives(queue: Queue, receiver: Receiver) -> bytes:
@@ -46,6 +50,12 @@ def receives(queue: Queue, receiver: Receiver) -> bytes:
 def events(settlement: Settlement, updater: RecordUpdater) -> bytes:
     """Return the metrics of the events and their outcomes."""
     return text(_outcomes(settlement, updater))
+
+
+def push_events(outcomes: Counter[str]) -> bytes:
+    """Return the metric of the push events, by the counter of their publisher."""
+    counts = {(outcome,): count for outcome, count in outcomes.items()}
+    return text([counter("email_tracker_push_events", "Push events by outcome.", ("outcome",), counts)])
 
 
 def rebuilds(rebuilder: Rebuilder) -> bytes:

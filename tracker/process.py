@@ -10,17 +10,20 @@ from contextlib import aclosing, asynccontextmanager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from shared import contract
+from shared import contract, push_stream
 from shared.kv import setup as kv_setup
 from shared.kv.bucket import Bucket
-from shared.nats.endpoint import Endpoint
+from shared.nats.endpoint import ByteLimit, Endpoint
 from shared.nats.inbox import Inbox
 from shared.nats.micro import Discovery
+from shared.push_stream import PushStream
 from shared.service.tasks import Tasks
 from tracker import settings
 from tracker.events import aws_environment
-from tracker.events.push_events import PushEvents
+from tracker.events.durable_push_events import DurablePushEvents
+from tracker.events.push_events import PushEvents, publish_nothing
 from tracker.events.rebuilder import Rebuilder
+from tracker.events.rebuilding import Rebuilding
 from tracker.events.receiver import Receiver
 from tracker.events.record_updater import RecordUpdater, suppress_nobody
 from tracker.events.settlement import VISIBILITY_SECONDS, Settlement
@@ -43,6 +46,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NAME: Final = "lfx-email-tracker"
+# Shares of SHUTDOWN_TIMEOUT_SECONDS; after 0.7 of it the stop is cut off. Writes that have begun get their answer.
+WRITES_SHARE: Final = 0.35  # after which no record is written
+LAST_SHARE: Final = 0.1  # for answers to writes when the stop is cut off, and then for reading what was written
 DESCRIPTION: Final = "Applies the events of Amazon SES to the records, answers status and analytics queries"
 
 
@@ -50,9 +56,10 @@ class _Buckets(NamedTuple):
     recipients: Bucket
     group_index: Bucket
     suppressions: Bucket
+    inbox: Inbox
 
 
-def prepare(config: TrackerSettings, environ: MutableMapping[str, str], *, create_buckets: bool) -> Serve:
+def prepare(config: TrackerSettings, environ: MutableMapping[str, str], *, create_missing: bool) -> Serve:
     """Return the function that answers queries and, if eventing is on, applies events, until the process stops.
 
     The variables of `environ` that boto3 reads itself are corrected first.
@@ -64,9 +71,12 @@ def prepare(config: TrackerSettings, environ: MutableMapping[str, str], *, creat
     aws_environment.correct(environ)
 
     async def serve(life: Life, connection: Connection) -> None:
-        if create_buckets:
+        if create_missing:
             await kv_setup.create_missing(connection, contract.BUCKETS)
+            await push_stream.create_missing(connection)
         async with Inbox(connection) as inbox:
+            if config.push_events_durable:
+                await kv_setup.require(connection, PushStream(inbox))
             buckets = _buckets(life, connection, inbox)
             with _in_background(kv_setup.report_unusable(inbox, connection, _optional(config))):
                 async with (
@@ -85,6 +95,7 @@ def _buckets(life: Life, connection: Connection, inbox: Inbox) -> _Buckets:
         recipients=Bucket(inbox, connection, contract.EMAIL_RECIPIENTS_BUCKET, life.spans),
         group_index=Bucket(inbox, connection, contract.EMAIL_GROUP_INDEX_BUCKET, life.spans),
         suppressions=Bucket(inbox, connection, contract.EMAIL_SUPPRESSIONS_BUCKET, life.spans),
+        inbox=inbox,
     )
 
 
@@ -118,21 +129,44 @@ async def _applying_events(
     await kv_setup.require(connection, buckets.recipients, buckets.group_index)
     from tracker.events.sqs import Queue  # noqa: PLC0415 - boto3 takes 135 ms and 19 MB
 
-    rebuilder = Rebuilder(buckets.recipients, buckets.group_index) if config.engagement_rebuild_records else None
-    suppress = _suppress(life, buckets, config)
-    updater = RecordUpdater(buckets.recipients, PushEvents(connection), suppress, rebuilder)
+    rebuilder = _rebuilder(life, buckets) if config.engagement_rebuild_records else None
+    updater = _updater(life, connection, buckets, config, rebuilder)
     queue = Queue(config.ses_engagement_sqs_queue_url, environ, visibility_seconds=VISIBILITY_SECONDS)
     outage = StoreOutage()
     connection.on_disconnect(outage.suspect)
     wait_seconds = config.engagement_record_wait_seconds
-    rebuild = updater.rebuild if rebuilder else None
+    rebuild = Rebuilding(rebuilder, updater).rebuild if rebuilder else None
     settlement = Settlement(queue, updater, outage, record_wait_seconds=wait_seconds, rebuild=rebuild, spans=life.spans)
-    async with Receiver(queue, settlement, outage, long_polls=config.sqs_receivers) as receiver:
-        life.expose(lambda: _metrics().receives(queue, receiver))
-        life.expose(lambda: _metrics().events(settlement, updater))
-        if rebuilder:
-            life.expose(lambda: _metrics().rebuilds(rebuilder))
-        yield receiver
+    last_seconds = config.shutdown_timeout_seconds * LAST_SHARE
+    long_polls = config.sqs_receivers
+    try:
+        async with Receiver(queue, settlement, outage, long_polls=long_polls, grace_seconds=last_seconds) as receiver:
+            life.expose(lambda: _metrics().receives(queue, receiver))
+            life.expose(lambda: _metrics().events(settlement, updater))
+            yield receiver
+            asyncio.get_running_loop().call_later(config.shutdown_timeout_seconds * WRITES_SHARE, updater.end_writes)
+    finally:
+        await updater.close(last_seconds)
+
+
+def _rebuilder(life: Life, buckets: _Buckets) -> Rebuilder:
+    rebuilder = Rebuilder(buckets.recipients, buckets.group_index)
+    life.expose(lambda: _metrics().rebuilds(rebuilder))
+    return rebuilder
+
+
+def _updater(
+    life: Life, connection: Connection, buckets: _Buckets, config: TrackerSettings, rebuilder: Rebuilder | None
+) -> RecordUpdater:
+    group = rebuilder.group if rebuilder else None
+    suppress = _suppress(life, buckets, config)
+    if config.push_events_durable:
+        durable = DurablePushEvents(buckets.inbox)
+        life.expose(lambda: _metrics().push_events(durable.outcomes))
+        return RecordUpdater(buckets.recipients, publish_nothing, suppress, durable, group)
+    pushes = PushEvents(connection)
+    life.expose(lambda: _metrics().push_events(pushes.outcomes))
+    return RecordUpdater(buckets.recipients, pushes, suppress, group=group)
 
 
 def _suppress(life: Life, buckets: _Buckets, config: TrackerSettings) -> Suppress:
@@ -151,10 +185,13 @@ async def _answering_queries(
     life: Life, connection: Connection, inbox: Inbox, buckets: _Buckets, config: TrackerSettings
 ) -> AsyncIterator[None]:
     """Answer queries while the context is open."""
-    recipients, index, _ = buckets
+    recipients, index = buckets.recipients, buckets.group_index
     groups = GroupReader(recipients, index)
     follow = partial(StreamFollower, connection, inbox)
-    endpoint = partial(Endpoint, connection, max_in_flight=config.max_in_flight, spans=life.spans)
+    byte_limit = ByteLimit(config.max_in_flight_bytes)
+    endpoint = partial(
+        Endpoint, connection, max_in_flight=config.max_in_flight, byte_limit=byte_limit, spans=life.spans
+    )
     async with aclosing(LiveCounts(groups, recipients, index, follow)) as counts:
         by_both_ids = config.status_by_both_ids
         status = EmailStatusHandler(recipients, groups, connection.payload_limit, by_both_ids=by_both_ids)
@@ -165,7 +202,7 @@ async def _answering_queries(
             Discovery(connection, NAME, DESCRIPTION, [status_endpoint, analytics_endpoint]),
         ):
             served = [(status_endpoint, status), (analytics_endpoint, analytics)]
-            life.expose(lambda: _metrics().queries(served, counts, (recipients, index)))
+            life.expose(lambda: _metrics().queries(served, byte_limit, counts, (recipients, index)))
             yield
 
 

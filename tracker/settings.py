@@ -24,6 +24,7 @@ class TrackerSettings(ProcessSettings, frozen=True, kw_only=True):
     engagement_rebuild_records: bool = False
     sqs_receivers: Count = 2
     status_by_both_ids: bool = False
+    push_events_durable: bool = False
 
 
 def check(settings: TrackerSettings) -> None:

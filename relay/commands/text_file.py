@@ -10,7 +10,10 @@ from __future__ import annotations
 import codecs
 import io
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MARK: Final = "\ufeff"
 _WIDE: Final = (
@@ -19,6 +22,7 @@ _WIDE: Final = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+LONGEST_MARK: Final = 4
 _NOT_TEXT: Final = re.compile("[\0\ufffe]")
 _ESCAPED_BYTE: Final = re.compile("[\udc80-\udcff]")
 _LINE_END: Final = re.compile("\r\n?|\n")
@@ -34,17 +38,33 @@ def decode(content: bytes) -> str:
     Raises:
         Undecodable: it is not UTF-8, nor UTF-16 or UTF-32 that begins with a byte order mark.
     """
-    encoding = next((name for mark, name in _WIDE if content.startswith(mark)), "utf-8")
+    return "".join(lines(io.BufferedReader(io.BytesIO(content))))
+
+
+def lines(file: io.BufferedReader) -> Iterator[str]:
+    """Return the lines of a file with their line ends, as `csv` reads them, without byte order marks. Close the file.
+
+    Raises:
+        Undecodable: as `decode`, when that line is read.
+    """
+    start = file.peek(LONGEST_MARK)
+    encoding = next((name for mark, name in _WIDE if start.startswith(mark)), "utf-8")
+    errors = "surrogateescape" if encoding == "utf-8" else "strict"
     try:
-        text = content.decode(encoding, errors="surrogateescape" if encoding == "utf-8" else "strict")
+        with io.TextIOWrapper(file, encoding, errors, newline="") as text:
+            for number, line in enumerate(text, 1):
+                _check(line, number)
+                yield without_marks(line)
     except UnicodeDecodeError as error:
         raise Undecodable(f"not {encoding.upper()}, although it begins so: {error.reason}") from error
-    if wrong := _NOT_TEXT.search(text):
-        raise Undecodable(f"line {_line(text, wrong.start())}: not text: save the file as UTF-8")
-    if wrong := _ESCAPED_BYTE.search(text):
+
+
+def _check(line: str, number: int) -> None:
+    if _NOT_TEXT.search(line):
+        raise Undecodable(f"line {number}: not text: save the file as UTF-8")
+    if wrong := _ESCAPED_BYTE.search(line):
         byte = wrong[0].encode(errors="surrogateescape").hex()
-        raise Undecodable(f"line {_line(text, wrong.start())}: byte 0x{byte} is not UTF-8")
-    return without_marks(text)
+        raise Undecodable(f"line {number}: byte 0x{byte} is not UTF-8")
 
 
 def without_marks(text: str) -> str:
@@ -55,12 +75,3 @@ def without_marks(text: str) -> str:
 def with_plain_line_ends(text: str) -> str:
     """Return a text whose lines end with LF."""
     return _LINE_END.sub("\n", text)
-
-
-def lines(text: str) -> io.StringIO:
-    """Return the lines of a text with their line ends, as `csv` reads them."""
-    return io.StringIO(text, newline="")
-
-
-def _line(text: str, at: int) -> int:
-    return sum(1 for _ in _LINE_END.finditer(text, 0, at)) + 1

@@ -112,6 +112,7 @@ class IdempotencyStore:
             group_id=group_id,
             started_at=datetime.now(UTC),
         )
+        del request, headers  # they may be large, and KV slow
         return await self._take(idempotency.store_key(key), started)
 
     async def _take(self, name: str, started: StoredKey) -> HeldKey | Repeat:

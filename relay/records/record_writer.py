@@ -1,6 +1,9 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Writes the record of a sent email, then adds it to the group index. Keeps and retries what KV cannot store."""
+"""Writes the record of a sent email, then adds it to the group index. Keeps and retries what KV cannot store.
+
+A record that is written late is erased at once if its recipient's records were erased meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import msgspec
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
 from shared import redaction
+from shared.erasure import Erasures
 from shared.errors import KeyTaken, StoreError, StoreUnavailable, ValueTooLarge
 
 if TYPE_CHECKING:
@@ -41,6 +45,7 @@ class RecordWriter:
     def __init__(self, recipients: Bucket, index: IndexWriter) -> None:
         """Write records to `recipients` and their ids to `index`."""
         self._recipients = recipients
+        self._erasures = Erasures(recipients)
         self._index = index
         self._kept: dict[str, _Kept] = {}
         self._any_kept = asyncio.Event()
@@ -95,6 +100,8 @@ class RecordWriter:
     async def _store(self, record: EmailRecipientRecord, *, again: bool) -> None:
         try:
             is_new = await self._create(record)
+            if again:
+                await self._erasures.erase_if_noted(record)
             await self._index.append(record.group_id, record.email_id, again=again or not is_new)
         except ValueTooLarge as error:  # now and at every later try
             self.lost += 1

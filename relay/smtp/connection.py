@@ -93,7 +93,8 @@ class SmtpConnection(Dialogue):
 
     async def _step(self, line: bytes, expected: int = 2) -> None:
         reply = await self.command(line)
-        if reply.code // 100 == expected:
+        is_early = self.is_writing  # before the final dot
+        if reply.code // 100 == expected and not is_early:
             return
         text = redaction.text(reply.text)
         if reply.code // 100 not in REFUSALS:
@@ -101,6 +102,8 @@ class SmtpConnection(Dialogue):
         if reply.code == SERVICE_CLOSING or line is RESET or (line[:4] == b"MAIL" and _TIMED_OUT.search(text)):
             self.abort()
             raise self._broken(text, reply.code)
+        if is_early:  # or the server could accept the message after all
+            self.abort()
         self.is_proven = True
         self.refusals += not _THROTTLED.search(text)
         raise _refusal(reply, text)
@@ -214,7 +217,7 @@ def _failure(error: BaseException) -> DeliveryError | None:
         case aiosmtplib.SMTPAuthenticationError() if error.code // 100 == PERMANENT:
             return AccountRefused(f"AUTH: {redaction.text(error.message)}", error.code)
         case aiosmtplib.SMTPResponseException():
-            return Deferred(redaction.text(error.message), error.code)
+            return Deferred(redaction.text(error.message), max(error.code, 0))  # -1: not an SMTP reply
         case TimeoutError() if not error.errno:  # of asyncio; the kernel's has a number
             return Deferred("the server did not reply in time while the relay connected")
         case aiosmtplib.SMTPConnectError() if error.__cause__:  # its own text names no port

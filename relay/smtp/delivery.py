@@ -91,8 +91,9 @@ class Delivery:
 
     async def _lease(self, sending: _Sending) -> SmtpConnection:
         self._check_circuit()
-        if _now() >= sending.deadline:  # the idempotency key or the suppression list took too long
-            raise Deferred("the request's time was over before an attempt could begin")
+        if _now() >= sending.deadline:  # the key, the suppression list or the pause took too long
+            text = "the request's time was over before an attempt could begin"
+            raise _last_refusal(sending.failure) or Deferred(text)
         if not self._limiter and (connection := self._pool.take(sending.refused_on)):
             return connection
         is_held_back = self._limiter is not None
@@ -102,19 +103,22 @@ class Delivery:
                     await self._limiter.acquire()
                     self._check_circuit()
                     is_held_back = False
-                return await self._pool.acquire(sending.refused_on)
+                connection = await self._pool.acquire(sending.refused_on)
+            if _now() >= sending.deadline:  # on a busy machine
+                self._pool.release(connection)
+                raise TimeoutError
         except TimeoutError:
             raise self._without_connection(sending, is_held_back=is_held_back) from None
         except AccountRefused as error:
             self._open_circuit(error)
             raise
+        return connection
 
     def _without_connection(self, sending: _Sending, *, is_held_back: bool) -> Deferred:
         if is_held_back:
             return HeldBack("held back by SES_MAX_SEND_RATE for longer than the request's time")
-        failure = self._pool.failure or sending.failure
-        if isinstance(failure, Deferred):  # the server's reply explains more
-            return Deferred(failure.text, failure.code)
+        if failure := _last_refusal(self._pool.failure or sending.failure):
+            return failure
         if self._pool.state().leased:
             return Deferred("no SMTP connection came free within the request's time")
         return Deferred("the server did not accept a connection within the request's time")
@@ -157,6 +161,11 @@ class DisabledDelivery:
 
     async def __call__(self, envelope: Envelope, message: bytes, *, deadline: float) -> None:
         """Do nothing."""
+
+
+def _last_refusal(failure: Exception | None) -> Deferred | None:
+    """Return the failure that explains more than a time-out, as a new error: a shared traceback would grow."""
+    return Deferred(failure.text, failure.code) if isinstance(failure, Deferred) else None
 
 
 def _retrying(deadline: float) -> AsyncRetrying:

@@ -37,6 +37,7 @@ class Dialogue(asyncio.Protocol):
         self._transport = transport
         self._buffer = b""
         self._lines: list[str] = []
+        self._code = b""
         self._reply_bytes = 0
         self._awaited: asyncio.Future[Reply] | None = None
         self._lost: str | None = None
@@ -47,6 +48,11 @@ class Dialogue(asyncio.Protocol):
     def is_usable(self) -> bool:
         """Whether the next command can be sent: the connection is open, and no unexpected data came."""
         return self._lost is None and not self._transport.is_closing()
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether a part of the last command or message is not sent yet."""
+        return self._transport.get_write_buffer_size() > 0
 
     async def command(self, line: bytes) -> Reply:
         """Send a command, or a message with its final dot, and return the reply.
@@ -105,6 +111,10 @@ class Dialogue(asyncio.Protocol):
         if len(code) < CODE_DIGITS or not code.isdigit() or line[3:4] not in {b" ", b"-", b"\r", b""}:
             self._lose(f"not an SMTP reply: {line[:80]!r}")
             return
+        if self._lines and code != self._code:  # RFC 5321, 4.2.1: two replies, the first of which is cut off
+            self._lose(f"a reply of two codes: {self._code.decode()} and {code.decode()}")
+            return
+        self._code = code
         self._lines.append(line[4:].strip().decode("utf-8", "replace"))
         if line[3:4] == b"-":
             return

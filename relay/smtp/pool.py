@@ -107,7 +107,7 @@ class Pool(Generic[C]):
         self._being_opened = 0
         self._stalled = 0
         self._resume: asyncio.TimerHandle | None = None
-        self._resume_due = 0.0
+        self._resume_at = 0.0
         self._closing = Tasks()
         self._being_closed = 0
         self._sweep: asyncio.TimerHandle | None = None
@@ -242,12 +242,12 @@ class Pool(Generic[C]):
             self._retire(self._parked.pop(0).connection)
 
     def _open_later(self) -> None:
-        due = self._pace.resumes_at
-        if self._resume and self._resume_due <= due:  # uvloop's handle of a time that has come has no `when()`
+        if self._resume and self._resume_at <= self._pace.resumes_at:
             return
         if self._resume:  # of a longer pause that is over
             self._resume.cancel()
-        self._resume, self._resume_due = asyncio.get_running_loop().call_at(due, self._resume_opening), due
+        self._resume_at = self._pace.resumes_at
+        self._resume = asyncio.get_running_loop().call_at(self._resume_at, self._resume_opening)
 
     def _resume_opening(self) -> None:
         self._resume = None

@@ -92,7 +92,18 @@ def _answer(subject: str, data: bytes, reply_type: type[T]) -> T:
         decoded = _decode(data)
         if isinstance(decoded, dict) and "error" in decoded:
             failed = msgspec.convert(decoded, contract.ErrorResponse)
-            raise RequestRefused(failed.error, reason=failed.reason or "", total=failed.total or 0)
+            raise RequestRefused(
+                failed.error, reason=_reason(failed), total=failed.total or 0, outcome=failed.outcome or ""
+            )
         return msgspec.convert(decoded, reply_type)
     except (decoding.Malformed, msgspec.ValidationError) as error:
         raise RequestUnanswered(f"{subject}: the answer cannot be decoded: {error}") from error
+
+
+def _reason(failed: contract.ErrorResponse) -> str:
+    """Return what the reply says about an error: its reason, or what became of the email."""
+    if failed.reason:
+        return failed.reason
+    outcome = {"not_sent": "not sent", "unknown": "may have been sent"}.get(failed.outcome or "")
+    code = f"SMTP {failed.smtp_code}" if failed.smtp_code else ""
+    return ", ".join(filter(None, (outcome, code, "permanent" if failed.permanent else "")))

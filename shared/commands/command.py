@@ -20,7 +20,7 @@ import msgspec
 
 from shared import redaction
 from shared.commands import caller, formatting, output
-from shared.errors import BucketMissing, RequestRefused, ServiceError, StoreError
+from shared.errors import RequestRefused, ServiceError, SetupIncomplete, StoreError
 from shared.nats import connection
 from shared.service import settings, signals
 from shared.service.settings import SettingsError
@@ -91,7 +91,7 @@ class Command(output.GuardedHelp):
             raise WrongUsage(str(error)) from error
         except RequestRefused as error:
             raise Failed(str(error)) from error
-        except BucketMissing as error:
+        except SetupIncomplete as error:
             raise Failed(f"{error}: {error.advice}") from error
         except (ServiceError, StoreError) as error:
             raise Unreachable(str(error)) from error

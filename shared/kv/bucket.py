@@ -46,10 +46,16 @@ T = TypeVar("T")
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """A value and the stream sequence of its write."""
+    """A value and the stream sequence of its write.
+
+    A read of a single key also has the `write_id` that its writer gave to the write, and `previous`, the revision that
+    the write replaced, if it depended on one.
+    """
 
     value: bytes
     revision: int
+    previous: int = 0
+    write_id: str = ""
 
 
 class Bucket:
@@ -130,7 +136,7 @@ class Bucket:
 
     def _entry(self, reply: Msg) -> Entry:
         try:
-            return Entry(reply.data, batch_get.sequence(reply))
+            return Entry(reply.data, batch_get.sequence(reply), *jetstream.origin(reply.headers or {}))
         except StoreUnavailable as error:
             raise self._unanswered(error) from error
 
@@ -148,7 +154,7 @@ class Bucket:
             raise self._refused(reply.error or jetstream.ApiError())
         if jetstream.was_deleted(reply.message):
             raise KeyMissing(key, reply.message.seq)
-        return Entry(reply.message.data, reply.message.seq)
+        return Entry(reply.message.data, reply.message.seq, *jetstream.origin_of(reply.message))
 
     async def create(self, key: str, value: bytes) -> int:
         """Write a key that holds no value; return its revision.
@@ -181,6 +187,15 @@ class Bucket:
         """
         return await self._write(key, value, revision)
 
+    async def supersede(self, key: str, value: bytes, revision: int) -> int:
+        """Write like `update`, and remove the old values of the key that a bucket with a history keeps.
+
+        Raises:
+            RevisionConflict, ValueTooLarge: see `update`.
+        """
+        keeps_old = (await self._config()).max_msgs_per_subject != 1
+        return await self._write(key, value, revision, {jetstream.ROLLUP: "sub"} if keeps_old else None)
+
     async def delete(self, key: str, revision: int) -> None:
         """Delete a key whose last revision is still `revision`; a deletion marker stays in the stream.
 
@@ -189,29 +204,41 @@ class Bucket:
         """
         await self._write(key, b"", revision, {jetstream.OPERATION: "DEL"})
 
-    async def rewrite(self, key: str, change: Callable[[bytes], tuple[bytes | None, T]]) -> T:
+    async def rewrite(
+        self,
+        key: str,
+        change: Callable[[bytes], tuple[bytes | None, T]],
+        *,
+        on_read: Callable[[Entry], None] | None = None,
+        write_id: str = "",
+    ) -> T:
         """Read, change and write a value, again after each conflict; return the result of the last `change`.
 
-        `change` returns the new value, or None to leave the old one, and a result of its own.
+        `change` returns the new value, or None to leave the old one, and a result of its own. `on_read` is called with
+        each entry before `change`. The new value is stored with `write_id`, which later reads return.
 
         Raises:
             KeyMissing: there is no value.
             RevisionConflict: there were conflicts for CONFLICT_PATIENCE_SECONDS.
             ValueTooLarge: the value that `change` returned is over the limit.
         """
+        more = {jetstream.WRITE_ID: write_id} if write_id else None
+
+        async def attempt_on(entry: Entry) -> T:
+            if on_read:
+                on_read(entry)
+            value, result = change(entry.value)
+            if value is not None:
+                await self._write(key, value, entry.revision, more)
+            return result
+
         try:
-            return await self._change(key, await self.get(key), change)
+            return await attempt_on(await self.get(key))
         except RevisionConflict:
             async for attempt in while_conflicting():
                 with attempt:
-                    return await self._change(key, await self.get_from_leader(key), change)
+                    return await attempt_on(await self.get_from_leader(key))
         raise AssertionError("unreachable: AsyncRetrying returns or raises")
-
-    async def _change(self, key: str, entry: Entry, change: Callable[[bytes], tuple[bytes | None, T]]) -> T:
-        value, result = change(entry.value)
-        if value is not None:
-            await self._write(key, value, entry.revision)
-        return result
 
     async def _write(self, key: str, value: bytes, revision: int, more: dict[str, str] | None = None) -> int:
         headers = {jetstream.EXPECTED_REVISION: str(revision), **(more or {})}

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 STATUS: Final = "Status"
 EXPECTED_REVISION: Final = "Nats-Expected-Last-Subject-Sequence"
+EXPECTED_STREAM: Final = "Nats-Expected-Stream"
 SEQUENCE: Final = "Nats-Sequence"
 SUBJECT: Final = "Nats-Subject"
 NUM_PENDING: Final = "Nats-Num-Pending"
@@ -26,6 +27,8 @@ LAST_SEQUENCE: Final = "Nats-Last-Sequence"  # of the message before, in the ans
 UP_TO_SEQUENCE: Final = "Nats-UpTo-Sequence"
 LAST_CONSUMER: Final = "Nats-Last-Consumer"
 OPERATION: Final = "KV-Operation"
+WRITE_ID: Final = "Lfx-Write-Id"  # ours: by it a writer recognises its write whose acknowledgement was lost
+ROLLUP: Final = "Nats-Rollup"  # with the value `sub`, a message replaces all earlier ones of its subject (ADR-9)
 MARKER_REASON: Final = "Nats-Marker-Reason"  # a key that expired leaves an empty message with this header
 
 NO_RESULTS: Final = "404"
@@ -39,6 +42,8 @@ NO_MESSAGE: Final = 10037
 NO_STREAM: Final = 10059
 
 LONGEST_NUMBER: Final = 20  # digits of the largest sequence
+
+_CRLF: Final = b"\r\n"
 
 Answer = TypeVar("Answer", bound=msgspec.Struct)
 
@@ -80,6 +85,27 @@ class StreamState(msgspec.Struct, frozen=True):
     num_subjects: int = 0
 
 
+class Replica(msgspec.Struct, frozen=True):
+    """A server that follows the leader of a stream."""
+
+    name: str = ""
+    current: bool = True
+    offline: bool = False
+
+
+class Cluster(msgspec.Struct, frozen=True):
+    """The servers that hold a stream; without a name they are not clustered."""
+
+    leader: str = ""
+    name: str = ""
+    replicas: tuple[Replica, ...] = ()
+
+    @property
+    def behind(self) -> list[str]:
+        """The names of the servers that do not have all that the leader has."""
+        return [one.name for one in self.replicas if one.offline or not one.current]
+
+
 class StreamInfo(msgspec.Struct, frozen=True):
     """The leader's description of a stream; `created` differs if a bucket was deleted and made again."""
 
@@ -94,10 +120,21 @@ class StreamInfo(msgspec.Struct, frozen=True):
         return self.state.messages if self.config.max_msgs_per_subject == 1 else self.state.num_subjects
 
 
-class PublishAck(msgspec.Struct, frozen=True):
-    """The answer to a write."""
+class RawStreamInfo(msgspec.Struct, frozen=True):
+    """The same, undecoded: to see whether anything has changed."""
 
+    config: msgspec.Raw = msgspec.Raw()
+    state: msgspec.Raw = msgspec.Raw()
+    created: str = ""
+    error: ApiError | None = None
+
+
+class PublishAck(msgspec.Struct, frozen=True):
+    """The answer to a write; `duplicate` if the stream had a message with the same Nats-Msg-Id already."""
+
+    stream: str = ""
     seq: int = 0
+    duplicate: bool = False
     error: ApiError | None = None
 
 
@@ -143,6 +180,7 @@ def _reader(kind: type[Answer], is_whole: Callable[[Answer], object]) -> Callabl
 decode_ack = _reader(PublishAck, lambda ack: ack.error or ack.seq > 0)
 decode_message = _reader(MessageResponse, lambda reply: reply.error or (reply.message and reply.message.seq > 0))
 decode_info = _reader(StreamInfo, lambda info: info.error or info.created)
+decode_state = _reader(RawStreamInfo, lambda info: info.error or info.created)
 decode_consumer = _reader(ConsumerResponse, lambda consumer: consumer.error or consumer.name)
 encode = msgspec.json.encode
 
@@ -171,3 +209,16 @@ def is_deleted(headers: Mapping[str, str]) -> bool:
 def was_deleted(message: StoredMessage) -> bool:
     """Return the same for a message that was read through the leader, whose headers come as one block."""
     return OPERATION.encode() in message.hdrs or MARKER_REASON.encode() in message.hdrs
+
+
+def origin(headers: Mapping[str, str]) -> tuple[int, str]:
+    """Return the revision that a stored write replaced (0 if it named none), and its own id (or an empty text)."""
+    previous = headers.get(EXPECTED_REVISION, "")
+    is_number = previous.isascii() and previous.isdecimal() and len(previous) <= LONGEST_NUMBER
+    return int(previous) if is_number else 0, headers.get(WRITE_ID, "")
+
+
+def origin_of(message: StoredMessage) -> tuple[int, str]:
+    """Return the same for a message that was read through the leader."""
+    fields = (line.partition(b":") for line in message.hdrs.split(_CRLF))
+    return origin({name.decode(errors="replace"): value.strip().decode(errors="replace") for name, _, value in fields})

@@ -89,6 +89,11 @@ class BucketScan:
         if self._subscription and self._connection.connected:
             await self._subscription.unsubscribe()
 
+    @property
+    def reached(self) -> tuple[int, int]:
+        """How many values were read, and how many there are, by the server's last count."""
+        return self._received, self._received + self._left
+
     async def pages(self) -> AsyncIterator[list[Stored]]:
         """Yield the values, up to 500 at a time; a page is fetched when it is needed.
 

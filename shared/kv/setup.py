@@ -1,15 +1,18 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Waits for buckets, reports missing ones, and creates them on a local server; otherwise the relay's chart does."""
+"""Waits for buckets, reports missing ones, and creates them on a local server; otherwise the relay's chart does.
+
+`shared.push_stream` does the same for the stream of push events.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from shared import contract
-from shared.errors import BucketMissing, NotPermitted, StoreUnavailable
+from shared.errors import NotPermitted, SetupIncomplete, StoreUnavailable
 from shared.kv.bucket import Bucket
 
 if TYPE_CHECKING:
@@ -24,8 +27,15 @@ JETSTREAM_PATIENCE_SECONDS: Final = 15.0  # an election, or the restart of a nod
 PAUSE_SECONDS: Final = 0.2
 
 
+class Described(Protocol):
+    """A bucket or a stream."""
+
+    async def info(self) -> object:
+        """Ask JetStream for it; raise SetupIncomplete if it cannot be used."""
+
+
 class JetStreamSilent(StoreUnavailable):
-    """JetStream has not answered for a while, so the buckets count as missing."""
+    """JetStream has not answered for a while, so buckets and streams count as missing."""
 
     advice = "enable JetStream on the NATS server and for this account, and check that its cluster has a leader"
 
@@ -40,11 +50,11 @@ async def report_unusable(inbox: Inbox, connection: Connection, names: Sequence[
             log.warning("bucket.unusable", extra=extra | ({"advice": error.advice} if error.advice else {}))
 
 
-async def require(connection: Connection, *buckets: Bucket) -> None:
-    """Return when the buckets exist; time without a NATS connection does not count.
+async def require(connection: Connection, *needed: Described) -> None:
+    """Return when all that is needed exists; time without a NATS connection does not count.
 
     Raises:
-        BucketMissing: JetStream has answered that one does not exist.
+        SetupIncomplete: JetStream has answered that one does not exist, or cannot be used.
         NotPermitted: the NATS user may not ask.
         JetStreamSilent: JetStream did not answer for JETSTREAM_PATIENCE_SECONDS.
     """
@@ -52,9 +62,9 @@ async def require(connection: Connection, *buckets: Bucket) -> None:
     deadline = now() + JETSTREAM_PATIENCE_SECONDS
     while True:
         try:
-            for bucket in buckets:
-                await bucket.info()
-        except (BucketMissing, NotPermitted):
+            for one in needed:
+                await one.info()
+        except (SetupIncomplete, NotPermitted):
             raise
         except StoreUnavailable as error:
             if not connection.connected:

@@ -73,7 +73,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from urllib.parse import unquote
 
 import nats.errors
-from nats.aio.client import DEFAULT_BUFFER_SIZE, PING_PROTO, Client
+from nats.aio.client import PING_PROTO, Client
 from nats.protocol import parser
 
 from shared.nats.transport import Transport
@@ -98,6 +98,7 @@ class Tls(NamedTuple):
     is_first: bool
 
 
+READ_AHEAD_BYTES: Final = 1_048_576  # with twice as many, asyncio stops reading until they are parsed
 INFO_SECONDS: Final = 1.0  # of silence, after which a client with a tls:// URL begins the handshake
 WHITESPACE: Final = " \t\n\r\v\f"
 CRLF: Final = b"\r\n"
@@ -147,6 +148,11 @@ class ReconnectingClient(Client):
             self._own_max_payload = 0
         self._max_payload = min(max_payload, self._own_max_payload or max_payload)
 
+    @property
+    def unread_bytes(self) -> int:
+        """How many bytes of the current connection wait in the socket."""
+        return self._transport.unread_bytes if isinstance(self._transport, Transport) else 0
+
     @staticmethod
     def _parse_server_uri(connect_url: str) -> ParseResult:
         """Decode user and password, as the NATS clients in other languages do."""
@@ -165,7 +171,7 @@ class ReconnectingClient(Client):
         host, port = s.uri.hostname or "", s.uri.port or 0
         addresses = self.addresses.setdefault((host, port), ServerAddresses(host, port))
         self._transport = Transport(addresses)
-        await self._transport.connect(s.uri, DEFAULT_BUFFER_SIZE, self.options["connect_timeout"])
+        await self._transport.connect(s.uri, READ_AHEAD_BYTES, self.options["connect_timeout"])
 
     async def _process_connect_init(self) -> None:
         """Raise every error of a handshake as one after which nats-py tries again."""

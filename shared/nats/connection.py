@@ -45,6 +45,7 @@ CONNECT_TIMEOUT_SECONDS: Final = 5
 FLUSH_TIMEOUT_SECONDS: Final = 5
 ERROR_LOG_SECONDS: Final = 10
 DENIED_LINES: Final = 5  # in ERROR_LOG_SECONDS
+FEW_BYTES: Final = 16_384  # a socket that is not read takes only some 60,000
 SCHEMES: Final = ("nats://", "tls://")
 
 
@@ -185,6 +186,11 @@ class Connection:
     def stop_retries(self) -> None:
         """Do not subscribe again: the connection is about to be closed."""
         self._denied.close()
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether many bytes wait to be read; the server closes a connection that is too far behind."""
+        return self._client.unread_bytes > FEW_BYTES
 
     def jetstream(self) -> JetStreamContext:
         """Return nats-py's JetStream client, for creating buckets and streams."""

@@ -1,11 +1,12 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Serves the requests on one subject: a task and exactly one reply each, a limit on requests in flight, a drain."""
+"""Serves the requests on one subject: a task and exactly one reply each, limits on requests in flight, a drain."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from typing import TYPE_CHECKING, Final, Self
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     Headers = Mapping[str, str] | None
     Handler = Callable[[bytes, Headers], Awaitable[bytes]]
-    """A coroutine from request bytes and headers to reply bytes."""
+    """A coroutine from request bytes and headers to reply bytes; it drops the request bytes once they are decoded."""
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,24 @@ FAILED: Final = msgspec.json.encode(contract.ErrorResponse(contract.INTERNAL_ERR
 TOO_LARGE: Final = msgspec.json.encode(contract.ErrorResponse(contract.RESPONSE_TOO_LARGE))
 CONFIRMED_BYTES: Final = 1024  # larger replies are replaced if the server did not accept them
 RESERVED: Final = ("$", f"{contract.SEND_EMAIL_SUBJECT.rpartition('.')[0]}.")  # no inbox begins like this
+LARGE_BYTES: Final = 65_536  # of a request that takes more than about a millisecond
+READ_FIRST_SECONDS: Final = 1.0
+
+
+class ByteLimit:
+    """A limit on the bytes of the requests in flight, which the endpoints of a process share.
+
+    A request that is larger than the limit is served when no other is.
+    """
+
+    def __init__(self, limit: int) -> None:
+        """Allow `limit` bytes."""
+        self._limit = limit
+        self.in_flight = 0
+
+    def allows(self, size: int) -> bool:
+        """Return whether a request of this size may be served now."""
+        return not self.in_flight or self.in_flight + size <= self._limit
 
 
 def is_inbox(reply: str) -> bool:
@@ -53,13 +72,14 @@ def is_inbox(reply: str) -> bool:
 class Endpoint:
     """Answers requests as long as its context is open; on leaving, it first answers those that it has received."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - its dependencies, and two limits
         self,
         connection: Connection,
         subject: str,
         handler: Handler,
         *,
         max_in_flight: int,
+        byte_limit: ByteLimit | None = None,
         spans: Spans = NO_SPANS,
     ) -> None:
         """Serve requests on `subject` with `handler`; the replicas share them as a queue group."""
@@ -67,6 +87,8 @@ class Endpoint:
         self.subject = subject
         self._handler = handler
         self._max_in_flight = max_in_flight
+        self._bytes = byte_limit or ByteLimit(sys.maxsize)
+        self._turn = asyncio.Lock()
         self._spans = spans
         self._attributes = {"messaging.system": "nats", "messaging.destination.name": subject}
         self._in_flight = Tasks()
@@ -110,52 +132,77 @@ class Endpoint:
         await self._refusals.wait()
 
     def _receive(self, msg: Msg) -> None:
+        size = _size(msg)
         if not is_inbox(msg.reply):
             self._ignore(msg)
-        elif len(self._in_flight) < self._max_in_flight:
-            self._in_flight.start(self._serve(msg))
+        elif self._allows(size):
+            self._bytes.in_flight += size
+            serving = self._in_flight.start(self._serve(msg.reply, msg.data, msg.headers))
+            serving.add_done_callback(lambda _: self._release(size))
         else:
-            self._refuse(msg)
+            self._refuse(msg.reply)
 
-    def _refuse(self, msg: Msg) -> None:
+    def _allows(self, size: int) -> bool:
+        return len(self._in_flight) < self._max_in_flight and self._bytes.allows(size)
+
+    def _release(self, size: int) -> None:
+        self._bytes.in_flight -= size
+
+    def _refuse(self, reply: str) -> None:
         self.busy += 1
         fields = self._refusal_lines.allows()
         if fields is not None:
-            log.warning("request.busy", extra={"subject": self.subject, "in_flight": len(self._in_flight), **fields})
-        self._refusals.start(self._reply(msg, BUSY))
+            in_flight = {"in_flight": len(self._in_flight), "in_flight_bytes": self._bytes.in_flight}
+            log.warning("request.busy", extra={"subject": self.subject, **in_flight, **fields})
+        self._refusals.start(self._reply(reply, BUSY))
 
     def _ignore(self, msg: Msg) -> None:
         fields = self._ignored_lines.allows()
         if fields is not None:
             log.warning("request.ignored", extra={"subject": self.subject, "reply": msg.reply, **fields})
 
-    async def _serve(self, msg: Msg) -> None:
+    async def _serve(self, reply_to: str, data: bytes, headers: Headers) -> None:
         reply = FAILED
         began = time.monotonic()
         try:
-            with self._spans.start(self.subject, "server", self._attributes, headers=msg.headers or {}) as span:
-                reply = await self._handler(msg.data, msg.headers)
+            if len(data) > LARGE_BYTES:
+                await self._take_turn(began)
+            with self._spans.start(self.subject, "server", self._attributes, headers=headers or {}) as span:
+                handling = self._handler(data, headers)
+                del data, headers  # only the handler refers to them, until it has decoded them
+                reply = await handling
                 if reply.startswith(ERROR):
                     span.fail(_error_in(reply))
         except Exception:
             self.failed += 1
             log.exception("request.failed", extra={"subject": self.subject})
         finally:  # also if the task is cancelled because the time to stop is over
-            await self._reply(msg, reply)
+            await self._reply(reply_to, reply)
             self.seconds.observe(time.monotonic() - began)
 
-    async def _reply(self, msg: Msg, reply: bytes) -> None:
+    async def _take_turn(self, began: float) -> None:
+        """Return in a turn of the event loop in which no other large request begins.
+
+        Each takes milliseconds. If many bytes wait, they are read first: most of them will be refused, and the server
+        closes a connection that is read too slowly.
+        """
+        async with self._turn:
+            await asyncio.sleep(0)
+            while self._connection.is_behind and time.monotonic() < began + READ_FIRST_SECONDS:  # noqa: ASYNC110 - nothing reports that
+                await asyncio.sleep(0)
+
+    async def _reply(self, reply_to: str, reply: bytes) -> None:
         if len(reply) > await self._connection.payload_limit(len(reply)):
             reply = self._too_large(reply)
         if reply.startswith(ERROR):
             self.errors += 1
             self._last_error = reply
-        if not msg.reply:
+        if not reply_to:
             return
         try:
-            await self._connection.publish(msg.reply, reply)
+            await self._connection.publish(reply_to, reply)
             if len(reply) > CONFIRMED_BYTES and not await self._is_accepted(reply):
-                await self._connection.publish(msg.reply, self._too_large(reply))
+                await self._connection.publish(reply_to, self._too_large(reply))
         except nats.errors.Error as error:
             log.error("reply.undeliverable", extra={"subject": self.subject, "error": repr(error)})
 
@@ -166,6 +213,11 @@ class Endpoint:
     def _too_large(self, reply: bytes) -> bytes:
         log.error("reply.too_large", extra={"subject": self.subject, "bytes": len(reply)})
         return TOO_LARGE
+
+
+def _size(msg: Msg) -> int:
+    headers = msg.headers
+    return len(msg.data) + (sum(len(name) + len(value) for name, value in headers.items()) if headers else 0)
 
 
 def _error_in(reply: bytes) -> str:

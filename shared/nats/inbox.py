@@ -74,11 +74,14 @@ class Inbox:
         await self._exchange(subject, payload, headers, take)
         return replies[0]
 
-    async def collect(self, subject: str, payload: bytes, is_last: Callable[[Msg], bool]) -> list[Msg]:
+    async def collect(
+        self, subject: str, payload: bytes, is_last: Callable[[Msg], bool], headers: dict[str, str] | None = None
+    ) -> list[Msg]:
         """Send a request and return its replies, up to the first one for which `is_last` is true.
 
         Raises:
             StoreUnavailable: no connection, no responders, no permission, or not all replies in time.
+            ValueTooLarge: the payload exceeds the server's max_payload.
         """
         replies: list[Msg] = []
 
@@ -86,7 +89,7 @@ class Inbox:
             replies.append(msg)
             return is_last(msg)
 
-        await self._exchange(subject, payload, None, take)
+        await self._exchange(subject, payload, headers, take)
         return replies
 
     async def _exchange(

@@ -4,7 +4,10 @@
 
 from __future__ import annotations
 
+import array
 import asyncio
+import fcntl
+import termios
 from typing import TYPE_CHECKING, Final
 
 from nats.aio.transport import TcpTransport
@@ -54,6 +57,15 @@ class Transport(TcpTransport):
         """Write, unless the socket is closed."""
         if self._io_writer and not self._io_writer.transport.is_closing():
             super().writelines(payload)
+
+    @property
+    def unread_bytes(self) -> int:
+        """How many bytes wait in the socket."""
+        if not self._bare_io_writer or self._bare_io_writer.transport.is_closing():
+            return 0
+        count = array.array("i", [0])
+        fcntl.ioctl(self._bare_io_writer.get_extra_info("socket"), termios.FIONREAD, count)
+        return count[0]
 
     async def wait_closed(self) -> None:
         """Wait until it is closed; after CLOSE_TIMEOUT_SECONDS close it without sending the rest."""

@@ -253,3 +253,8 @@ def _encodable(value: Any) -> Any:
     except Exception:  # noqa: BLE001
         return ascii(value)
     return value
+
+
+def request_failed(log: logging.Logger, error: BaseException, fields: dict[str, object]) -> None:
+    """Log an unexpected error of a request, with its stack trace."""
+    log.error("request.failed", extra=fields, exc_info=error)

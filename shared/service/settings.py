@@ -59,6 +59,7 @@ class ProcessSettings(NatsSettings, frozen=True, kw_only=True):
     log_level: Literal["debug", "info", "warn", "error"] = "info"
     log_add_source: bool = False
     max_in_flight: Count = 1024
+    max_in_flight_bytes: Count = 25_000_000
     suppression_enabled: bool = False
     shutdown_timeout_seconds: Seconds = 25.0
 

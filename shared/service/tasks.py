@@ -40,8 +40,8 @@ class Tasks:
             task.add_done_callback(lambda _: at_end())
         return task
 
-    async def wait(self, timeout_seconds: float | None = None) -> None:
-        """Wait until the tasks that run now have ended, or for the timeout; if cancelled meanwhile, cancel them."""
+    async def wait(self, timeout_seconds: float | None = None, *, grace_seconds: float = 0.0) -> None:
+        """Wait until the tasks that run now have ended, or for the timeout; if cancelled meanwhile, `end` them."""
         running = set(self._running)
         if not running:
             return
@@ -49,10 +49,19 @@ class Tasks:
             await asyncio.wait(running, timeout=timeout_seconds)
         except asyncio.CancelledError:
             await asyncio.sleep(0)  # a task that was just started enters its `finally`, such as one that sends a reply
-            running |= self._running
+            await self.end(grace_seconds)
+            raise
+
+    async def end(self, grace_seconds: float) -> None:
+        """Wait until the tasks that run now have ended; cancel those that take longer than `grace_seconds`."""
+        running = set(self._running)
+        if not running:
+            return
+        try:
+            await asyncio.wait(running, timeout=grace_seconds)
+        finally:
             self.cancel()
             await asyncio.wait(running)
-            raise
 
     def cancel(self) -> None:
         """Cancel the running tasks."""

@@ -39,6 +39,11 @@ def email(**changes: object) -> dict[str, object]:
     return EMAIL | {name.rstrip("_"): value for name, value in changes.items()}
 
 
+def delivery_failed(outcome: str = "not_sent", *, permanent: bool = False, **more: object) -> dict[str, object]:
+    """Return the reply to a request whose email was not accepted, or may not have been."""
+    return {"error": "email delivery failed", "outcome": outcome, "permanent": permanent, **more}
+
+
 class Push(NamedTuple):
     """A push event as received."""
 

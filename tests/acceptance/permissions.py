@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "security.md"
 ADMIN: Final = "admin"
-CALLER, RELAY, TRACKER = NAMES = "caller", "relay", "tracker"
+CALLER, RELAY, TRACKER, CONSUMER = NAMES = "caller", "relay", "tracker", "consumer"
 _LISTS: Final = re.compile(r"(publish|subscribe): \[(.*?)\]", re.DOTALL)
 
 
@@ -71,10 +71,11 @@ def users() -> dict[str, User]:
     return {user.name: user for user in entries}
 
 
-def to_create_buckets() -> list[str]:
-    """Return the further subjects that the page lists for a process that creates the buckets."""
+def to_create_missing() -> list[str]:
+    """Return the further subjects that the page lists for a process that creates the buckets and the stream."""
     templates = re.findall(r"`(\$JS[^`]*)<bucket>`", PAGE.read_text())
-    return [template + bucket for template in templates for bucket in contract.BUCKETS]
+    of_stream = re.findall(rf"`(\$JS\.API\.STREAM\.\w+\.{contract.PUSH_EVENTS_STREAM})`", PAGE.read_text())
+    return [*of_stream, *(template + bucket for template in templates for bucket in contract.BUCKETS)]
 
 
 def covers(pattern: str, subject: str) -> bool:

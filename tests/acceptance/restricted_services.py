@@ -8,9 +8,9 @@ import json
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from nats.js.api import KeyValueConfig
+from nats.js.api import DiscardPolicy, KeyValueConfig
 
-from shared import contract
+from shared import contract, push_stream
 from tests.acceptance import permissions, services
 from tests.acceptance.permissions import ADMIN, NAMES, RELAY, TRACKER
 from tests.stack import nats_proxy, probe
@@ -63,7 +63,7 @@ async def running(users: Iterable[User], *, eventing: bool, **variables: str) ->
         sqs_endpoints.running() as sqs,
         AsyncExitStack() as stack,
     ):
-        await make_buckets(admin)
+        await make_store(admin)
         links = {name: await stack.enter_async_context(nats_proxy.running(nats.url)) for name in NAMES}
         async with (
             services.relay(links[RELAY], smtp, **variables) as relay,
@@ -72,8 +72,16 @@ async def running(users: Iterable[User], *, eventing: bool, **variables: str) ->
             yield RestrictedServices(nats, admin, links, smtp, sqs, relay, tracker)
 
 
-async def make_buckets(admin: Client) -> None:
-    """Create the buckets as the relay's chart does."""
+async def make_store(admin: Client) -> None:
+    """Create the buckets and the stream of push events as the charts do."""
     for name in contract.BUCKETS:
         config = KeyValueConfig(name, history=1, direct=True, ttl=contract.BUCKET_TTL_SECONDS.get(name))
         await admin.jetstream().create_key_value(config)
+    await admin.jetstream().add_stream(
+        name=contract.PUSH_EVENTS_STREAM,
+        subjects=list(contract.PUSH_EVENT_SUBJECTS),
+        discard=DiscardPolicy.NEW,
+        max_bytes=push_stream.MAX_BYTES,
+        max_age=push_stream.MAX_AGE_SECONDS,
+        duplicate_window=push_stream.DUPLICATE_WINDOW_SECONDS,
+    )

@@ -17,7 +17,7 @@ import pytest
 import pytest_asyncio
 
 from tests.acceptance import mails, services
-from tests.acceptance.caller import EMAIL, SEND_EMAIL
+from tests.acceptance.caller import EMAIL, SEND_EMAIL, delivery_failed
 from tests.acceptance.mails import Content
 from tests.stack import smtp_server as smtp_servers
 from tests.stack.certificates import Certificates
@@ -315,16 +315,16 @@ async def test_mail_uses_implicit_tls_on_the_tls_wrapper_port(certificates: Cert
 
 
 @pytest.mark.parametrize(
-    "variables",
+    ("variables", "code"),
     [
-        pytest.param({"SMTP_PASSWORD": "wrong"}, id="wrong-password"),
-        pytest.param({"SSL_CERT_FILE": ""}, id="unknown-authority"),
+        pytest.param({"SMTP_PASSWORD": "wrong"}, {"smtp_code": 535}, id="wrong-password"),
+        pytest.param({"SSL_CERT_FILE": ""}, {}, id="unknown-authority"),
     ],
 )
 async def test_an_untrusted_certificate_or_a_refused_login_fails_the_delivery(
-    certificates: Certificates, variables: dict[str, str]
+    certificates: Certificates, variables: dict[str, str], code: dict[str, Any]
 ) -> None:
     async with production(certificates, server={"require_starttls": True}, **variables) as (platform, smtp):
-        assert await platform.caller.send(group_id="g") == {"error": "email delivery failed"}
+        assert await platform.caller.send(group_id="g") == delivery_failed(**code)
         assert smtp.mails == []
         assert await platform.buckets.writes() == [0, 0]

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from relay.cli import main as relay_main
 from shared.commands.check import nats_check
 from tests.acceptance import services
+from tests.acceptance.caller import delivery_failed
 from tests.stack import console, nats_server, scripted_smtp, ses_events, sqs_endpoint
 from tests.stack.smtp_scripts import Reply, always
 from tests.stack.waiting import until
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from tests.stack.scripted_smtp import ScriptedSmtp
     from tests.stack.sqs_endpoint import SqsEndpoint
 
-FAILED: Final = {"error": "email delivery failed"}
 THROTTLED: Final = Reply("454 Throttling failure: Maximum sending rate exceeded.")
 QUICK: Final = {"SEND_RETRY_SECONDS": "0.5"}
 ACCOUNT: Final = {"SMTP_USERNAME": "AKIDEXAMPLE", "SMTP_PASSWORD": "right"}
@@ -67,12 +67,12 @@ async def test_a_broken_mail_server_is_named_by_the_relay(platform: Platform, sm
         assert await failures(relay_main, given) == {}
 
         smtp.script = always("dot", THROTTLED)
-        assert await platform.caller.send() == FAILED
+        assert await platform.caller.send() == delivery_failed(smtp_code=454)
         assert "Maximum sending rate exceeded" in (await relay.wait_for_log("email.failed"))["error"]
         assert await metric(relay, "email_relay_smtp_throttles_total") >= 1
 
         await smtp.stop()
-        assert await platform.caller.send() == FAILED
+        assert await platform.caller.send() == delivery_failed()
         line = await relay.wait_for_log("email.failed", count=2)
         assert (line["kind"], line["code"]) == ("deferred", 0)
         assert str(smtp.port) in line["error"]
@@ -81,7 +81,7 @@ async def test_a_broken_mail_server_is_named_by_the_relay(platform: Platform, sm
 
         smtp.script = always("auth", Reply("535 Authentication Credentials Invalid"))
         await smtp.start()
-        assert await platform.caller.send() == FAILED
+        assert await platform.caller.send() == delivery_failed(smtp_code=535)
         assert (await relay.wait_for_log("smtp.barred"))["code"] == 535
         assert await metric(relay, "email_relay_smtp_bars_total") == 1
         assert "check SMTP_USERNAME and SMTP_PASSWORD" in (await failures(relay_main, given))["SMTP login"]

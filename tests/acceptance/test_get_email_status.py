@@ -329,7 +329,7 @@ async def test_a_tracker_without_events_starts_without_buckets_and_uses_them_whe
     async with services.platform() as platform:
         await platform.buckets.delete()
         async with services.tracker(platform.nats) as tracker:
-            assert "create-buckets" in (await tracker.wait_for_log("bucket.unusable", count=2))["advice"]
+            assert "create-missing" in (await tracker.wait_for_log("bucket.unusable", count=2))["advice"]
             assert await platform.caller.status(email_id="one") == INTERNAL
             await platform.buckets.create()
             assert await platform.caller.status(email_id="one") == NOT_FOUND

@@ -14,7 +14,7 @@ import pytest_asyncio
 from nats.js.api import KeyValueConfig
 
 from tests.acceptance import services
-from tests.acceptance.caller import SEND_EMAIL, email
+from tests.acceptance.caller import SEND_EMAIL, delivery_failed, email
 from tests.stack import scripted_smtp
 from tests.stack import smtp_server as smtp_servers
 from tests.stack.smtp_scripts import STORE_THEN_CLOSE, Reply, Silence, Store, first
@@ -124,7 +124,7 @@ async def test_a_malformed_key_is_refused_after_all_other_checks(caller: Caller)
 @pytest.mark.usefixtures("relay")
 async def test_without_the_bucket_a_request_with_a_key_sends_nothing(caller: Caller, smtp_server: SmtpServer) -> None:
     sent = len(smtp_server.mails)
-    assert await caller.send(idempotency_key="k") == {"error": "internal error"}
+    assert await caller.send(idempotency_key="k") == {"error": "internal error", "outcome": "not_sent"}
     assert len(smtp_server.mails) == sent
     assert "email_id" in await caller.send(idempotency_key="")
 
@@ -142,7 +142,7 @@ async def relay_with(script: Script) -> AsyncIterator[tuple[Platform, scripted_s
 
 async def test_a_definite_failure_releases_the_key_at_once() -> None:
     async with relay_with(first(1, "rcpt", Reply("550 5.1.1 no such user"))) as (platform, smtp):
-        assert await platform.caller.send(idempotency_key="k") == {"error": "email delivery failed"}
+        assert await platform.caller.send(idempotency_key="k") == delivery_failed(permanent=True, smtp_code=550)
         ids = await platform.caller.send(idempotency_key="k", subject="Hello again")
         assert await platform.caller.send(idempotency_key="k", subject="Hello again") == ids
         assert len(smtp.mails) == 1
@@ -150,7 +150,7 @@ async def test_a_definite_failure_releases_the_key_at_once() -> None:
 
 async def test_a_mail_with_an_unknown_outcome_is_not_sent_again_under_its_key() -> None:
     async with relay_with(first(1, "dot", STORE_THEN_CLOSE)) as (platform, smtp):
-        assert await platform.caller.send(idempotency_key="k") == {"error": "email delivery failed"}
+        assert await platform.caller.send(idempotency_key="k") == delivery_failed("unknown")
         for _ in range(3):
             assert await platform.caller.send(idempotency_key="k") == {"error": "delivery outcome unknown"}
         assert await platform.caller.send(idempotency_key="k", subject="x") == {"error": "idempotency key reused"}

@@ -237,9 +237,9 @@ async def test_services_that_start_at_once_create_their_buckets() -> None:
         relay = {"NATS_URL": platform.nats.url, "EMAIL_ENABLED": "true", "SMTP_PORT": str(smtp.port)}
         tracker = services.tracker_environment(platform.nats, sqs, NATS_URL=platform.nats.url)
         async with (
-            console.running(services.RELAY, "serve", "--create-buckets", env=relay) as first,
-            console.running(services.RELAY, "serve", "--create-buckets", env=relay) as second,
-            console.running(services.TRACKER, "serve", "--create-buckets", env=tracker) as third,
+            console.running(services.RELAY, "serve", "--create-missing", env=relay) as first,
+            console.running(services.RELAY, "serve", "--create-missing", env=relay) as second,
+            console.running(services.TRACKER, "serve", "--create-missing", env=tracker) as third,
         ):
             await asyncio.gather(*(process.wait_until_ready() for process in (first, second, third)))
             email_id = await platform.caller.sent(group_id="g")

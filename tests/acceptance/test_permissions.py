@@ -13,15 +13,16 @@ import pytest
 from click.testing import CliRunner
 
 from relay.cli import main as relay_main
-from shared import contract
+from shared import contract, push_stream
 from shared.kv import setup
 from shared.nats import connection as nats_connection
 from shared.service.settings import ProcessSettings
+from tests import samples
 from tests.acceptance import caller as callers
 from tests.acceptance import mails, permissions, restricted_services, services
 from tests.acceptance.caller import Caller, Pushes
 from tests.acceptance.event_cases import at
-from tests.acceptance.permissions import ADMIN, CALLER, RELAY, TRACKER, covers
+from tests.acceptance.permissions import ADMIN, CALLER, CONSUMER, RELAY, TRACKER, covers
 from tests.stack import console, ses_events
 from tests.tracker.commands import operators
 from tests.tracker.commands.operators import Operator
@@ -33,12 +34,15 @@ if TYPE_CHECKING:
     from tests.stack.smtp_server import SmtpServer
 
 USERS: Final = permissions.users()
-ON: Final = {"SUPPRESSION_ENABLED": "true"}
+ON: Final = {"SUPPRESSION_ENABLED": "true", "PUSH_EVENTS_DURABLE": "true"}
 PUSHED: Final = (callers.EMAIL_DELIVERED, callers.EMAIL_OPENED, callers.EMAIL_LINK_CLICKED, callers.EMAIL_FAILED)
 ALLOWED_TO_NONE: Final = (
     *(f"$JS.API.STREAM.{verb}.KV_{name}" for verb in ("DELETE", "PURGE", "UPDATE") for name in contract.BUCKETS),
     "$JS.API.STREAM.CREATE.X",
-    "$JS.API.STREAM.NAMES",
+    "$JS.API.STREAM.LIST",
+    *(f"$JS.API.STREAM.{verb}.{contract.PUSH_EVENTS_STREAM}" for verb in ("CREATE", "DELETE", "PURGE", "UPDATE")),
+    f"$JS.API.STREAM.MSG.DELETE.{contract.PUSH_EVENTS_STREAM}",
+    f"$JS.API.CONSUMER.DELETE.{contract.PUSH_EVENTS_STREAM}.invites",
     "$KV.another.x",
 )
 SUBSCRIBED_BY_NONE: Final = (">", "_INBOX.>", "_INBOX.*.>", "$KV.>", "$JS.>", "lfx.email-service.*")
@@ -49,6 +53,7 @@ async def test_each_feature_works_with_the_users_of_the_page_and_uses_each_of_th
         restricted_services.running(USERS.values(), eventing=True, **ON) as running,
         permissions.connected(running.links[CALLER].url, CALLER) as client,
         console.running(services.TRACKER, "watch", "--count", "4", env=running.environment(CALLER)) as watching,
+        samples.python(samples.of_page("python")[0], running.environment(CONSUMER, DATABASE=":memory:")) as consumer,
     ):
         asking, pushes = Caller(client), Pushes()
         for subject in PUSHED:
@@ -62,6 +67,7 @@ async def test_each_feature_works_with_the_users_of_the_page_and_uses_each_of_th
             running.sqs.send(ses_events.notification(event))
         assert {push.subject for push in await pushes.wait_for(4, 20)} == set(PUSHED)
         assert await watching.wait(20) == 0
+        assert set(await samples.lines(consumer, 2)) == {f"email_delivered {ada}\n", f"email_failed {bob}\n"}
         await running.sqs.wait_until_empty()
         counts = {"delivered": 1, "opened": 1, "unique_opened": 1, "failed": 1}
         assert await asking.analytics(group_id="g") == {"group_id": "g", "total_sent": 2, **counts}
@@ -133,14 +139,18 @@ async def check_passes(running: RestrictedServices) -> None:
 async def commands_work(running: RestrictedServices, tracking_id: str) -> None:
     """Run each command as the user that the page names for it."""
     asking, changing = Operator("", **running.environment(CALLER)), Operator("", **running.environment(TRACKER, **ON))
+    reading = Operator("", **running.environment(CONSUMER))
     saved = ses_events.notification(ses_events.bounce(tracking_id, at(5), to="eve@example.com"))
     for operator, words, text in (
         (asking, ("status", "--group-id", "g"), ""),
         (asking, ("analytics", "g"), ""),
+        (reading, ("watch", "--since", "1h", "--count", "4"), ""),
         (changing, ("suppressions", "add", "joe@example.com"), ""),
         (changing, ("suppressions", "list"), ""),
+        (changing, ("status", "--to", "ada@example.com"), ""),
         (changing, ("replay", "-", "--dry-run"), saved),
         (changing, ("replay", "-"), saved),
+        (changing, ("erase", "--to", "ada@example.com", "--yes", "--with-suppression"), ""),
     ):
         result = await operator.run(*words, text=text)
         assert (result.exit_code, "violation" in result.stderr.lower()) == (0, False), (words, result.output)
@@ -186,7 +196,7 @@ async def test_a_reply_subject_or_a_consumer_gives_no_user_the_permissions_of_a_
 
 async def test_each_user_is_refused_the_permissions_of_the_others() -> None:
     async with permissions.server(USERS.values()) as nats, permissions.connected(nats.url, ADMIN) as admin:
-        await restricted_services.make_buckets(admin)
+        await restricted_services.make_store(admin)
         earlier: set[str] = set()
         for name, user in USERS.items():
             subjects = {concrete(one) for other in USERS.values() for one in other.publish} | set(ALLOWED_TO_NONE)
@@ -198,7 +208,9 @@ async def test_each_user_is_refused_the_permissions_of_the_others() -> None:
             assert refused == {one.lower() for one in may_not}
             assert len(may_not) > 30
             written = {str(one.config.name) for one in await admin.jetstream().streams_info() if one.state.last_seq}
-            assert written <= {f"KV_{one.split('.')[1]}" for one in user.publish if one.startswith("$KV.")} | earlier
+            allowed = {f"KV_{one.split('.')[1]}" for one in user.publish if one.startswith("$KV.")}
+            allowed |= {contract.PUSH_EVENTS_STREAM} if set(PUSHED) <= set(user.publish) else set()
+            assert written <= allowed | earlier
             earlier = written
 
 
@@ -224,19 +236,27 @@ def concrete(pattern: str) -> str:
 
 
 @pytest.mark.parametrize("name", [RELAY, TRACKER])
-async def test_buckets_can_be_created_with_the_permissions_that_the_page_lists_for_it(name: str) -> None:
-    user = USERS[name].with_more(*permissions.to_create_buckets())
+async def test_buckets_and_stream_can_be_created_with_the_permissions_that_the_page_lists_for_it(name: str) -> None:
+    user = USERS[name].with_more(*permissions.to_create_missing())
     async with permissions.server([user]) as nats, permissions.connected(nats.url, ADMIN) as admin:
         settings = ProcessSettings(nats_url=permissions.url(nats.url, name), nats_inbox_prefix=f"_INBOX.{name}")
         async with nats_connection.opened(settings, "tests") as connection:
             await setup.create_missing(connection, contract.BUCKETS)
-        assert len(await admin.jetstream().streams_info()) == len(contract.BUCKETS)
+            await push_stream.create_missing(connection)
+        assert len(await admin.jetstream().streams_info()) == len(contract.BUCKETS) + 1
         assert "Violation" not in nats.log
 
 
 @pytest.mark.parametrize(
     ("command", "name"),
-    [("status", CALLER), ("analytics", CALLER), ("replay", TRACKER), ("suppressions list", TRACKER)],
+    [
+        ("status", CALLER),
+        ("analytics", CALLER),
+        ("watch", CONSUMER),
+        ("erase", TRACKER),
+        ("replay", TRACKER),
+        ("suppressions list", TRACKER),
+    ],
 )
 def test_a_user_has_the_permissions_that_the_page_on_commands_lists(command: str, name: str) -> None:
     listed = operators.subjects_of(command)

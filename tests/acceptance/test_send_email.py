@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from tests.acceptance import mails, services
-from tests.acceptance.caller import EMAIL, SEND_EMAIL, email
+from tests.acceptance.caller import EMAIL, SEND_EMAIL, delivery_failed, email
 from tests.stack import scripted_smtp, smtp_scripts
 from tests.stack import smtp_server as smtp_servers
 from tests.stack.waiting import until
@@ -30,7 +30,6 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures(
 
 INVALID_PAYLOAD = "invalid request payload"
 REQUIRED = "to, subject, html, and text are required"
-FAILED = "email delivery failed"
 FILTERED = {"email_id": "", "group_id": ""}
 FIELDS = ("to", "subject", "html", "text", "group_id", "from", "from_display_name", "reply_to")
 HOME = "lfx.linuxfoundation.org"  # the default allows `from` and `reply_to` here
@@ -66,9 +65,9 @@ def refused() -> Iterable[Any]:
             yield pytest.param({field: mailbox}, f"invalid {name} address", id=f"{field}-{what}")
         for what, mailbox in TOO_LONG.items():
             yield pytest.param({field: mailbox}, f"{name} address too long", id=f"{field}-too-long-{what}")
-    for field in ("subject", "from_display_name", "group_id"):
-        for what, value in (("cr", "a\rb"), ("ends-in-lf", "a\n"), ("nul", "a\0b")):
-            yield pytest.param({field: value}, f"invalid {field}", id=f"{field}-{what}")
+    for what, value in (("cr", "a\rb"), ("ends-in-lf", "a\n"), ("nul", "a\0b")):
+        yield pytest.param({"group_id": value}, "invalid group_id", id=f"group_id-{what}")
+    yield pytest.param({"subject": "\r\n \0"}, REQUIRED, id="subject-of-line-breaks")
     for field, limit, error in (
         ("subject", 998, "subject too long"),
         ("from_display_name", 256, "from_display_name too long"),
@@ -147,9 +146,9 @@ async def test_the_reply_is_the_first_error_in_the_order_of_the_checks(caller: C
         "group_id": ("a\nb", "invalid group_id"),
         "to": ("nobody", "invalid to address"),
         "from": ("ada@example.com", "from address domain not allowed"),
-        "from_display_name": ("a\nb", "invalid from_display_name"),
+        "from_display_name": ("x" * 257, "from_display_name too long"),
         "reply_to": ("ada@example.com", "reply_to address domain not allowed"),
-        "subject": ("a\nb", "invalid subject"),
+        "subject": ("x" * 999, "subject too long"),
     }
     request = EMAIL | {field: value for field, (value, _) in faults.items()}
     errors = []
@@ -196,6 +195,19 @@ async def test_request_within_the_limits_is_sent(
     assert mails.email_id(mail) == reply["email_id"]
 
 
+async def test_line_breaks_in_subject_and_name_are_cleaned_in_mail_and_record(
+    caller: Caller, smtp_server: SmtpServer, buckets: Buckets
+) -> None:
+    typed = {"subject": "Welcome\r\nBcc: x@evil.example\0", "from_display_name": "Ada\nLovelace"}
+    email_id = (await caller.ask(SEND_EMAIL, EMAIL | typed))["email_id"]
+    mail = smtp_server.mails[-1]
+    assert mail.recipients == (EMAIL["to"],)
+    assert mails.content(mail).subject == "Welcome Bcc: x@evil.example"
+    assert b"\r\nFrom: Ada Lovelace <" in b"\r\n" + mail.content
+    [record] = await buckets.records([email_id])
+    assert record["subject"] == "Welcome Bcc: x@evil.example"
+
+
 async def test_ids_are_uuids_and_the_group_is_the_callers_own_or_a_new_uuid(caller: Caller) -> None:
     named, first, second = await caller.send(group_id="batch/1"), await caller.send(), await caller.send()
     assert named["group_id"] == "batch/1"
@@ -236,7 +248,9 @@ async def test_a_refused_recipient_fails_the_delivery_and_has_no_record(
 ) -> None:
     smtp_server.refuse("nobody@example.com", "550 5.1.1 <nobody@example.com>: no such user")
     before = await buckets.writes()
-    assert await caller.send(to="nobody@example.com", group_id="nobody") == {"error": FAILED}
+    assert await caller.send(to="nobody@example.com", group_id="nobody") == delivery_failed(
+        permanent=True, smtp_code=550
+    )
     assert await caller.send(to="ada@example.com")  # the connection is still good
     assert await buckets.email_ids("nobody") == []
     assert [last - first for first, last in zip(before, await buckets.writes(), strict=True)] == [1, 1]
@@ -333,7 +347,7 @@ async def test_a_mail_with_an_unknown_outcome_is_not_sent_again() -> None:
         scripted_smtp.running(smtp_scripts.first(1, "dot", smtp_scripts.STORE_THEN_CLOSE)) as smtp,
         services.relay(platform.nats, smtp) as relay,
     ):
-        assert await platform.caller.send() == {"error": FAILED}
+        assert await platform.caller.send() == delivery_failed("unknown")
         logged = await relay.wait_for_log("email.uncertain")
         assert [logged["email_id"]] == [mails.email_id(mail) for mail in smtp.mails]
         sent = await platform.caller.sent()
@@ -358,7 +372,7 @@ async def test_a_request_fails_at_its_deadline_and_later_ones_are_sent() -> None
         services.relay(platform.nats, smtp, SEND_RETRY_SECONDS="0.5"),
     ):
         await smtp.stop()
-        assert await platform.caller.send() == {"error": FAILED}
+        assert await platform.caller.send() == delivery_failed()
         await smtp.start()
         email_id = await platform.caller.sent()
         assert [mails.email_id(mail) for mail in smtp.mails] == [email_id]

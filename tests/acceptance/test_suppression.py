@@ -108,7 +108,7 @@ async def test_the_recipient_of_a_forwarded_mail_is_suppressed_whichever_address
 async def test_without_the_list_nothing_is_sent() -> None:
     async with both_services(**ON) as running:
         await running.platform.caller.client.jetstream().delete_key_value(LIST)
-        assert await running.platform.caller.send() == {"error": "internal error"}
+        assert await running.platform.caller.send() == {"error": "internal error", "outcome": "not_sent"}
         assert running.smtp.mails == []
 
 
@@ -125,7 +125,7 @@ async def test_a_lookup_during_a_nats_outage_sends_nothing_and_is_answered_after
 
         await until(lookups)
         link.drop_link()
-        assert await asking == {"error": "internal error"}
+        assert await asking == {"error": "internal error", "outcome": "not_sent"}
         assert [mail.recipients for mail in running.smtp.mails] == [("ada@example.com",)]
         await caller.sent(to="bob@example.com")
 

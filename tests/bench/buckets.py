@@ -1,9 +1,10 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""The two KV buckets: create them, fill them as the relay does, and read them to check that nothing is missing."""
+"""The KV buckets: create them, fill them as the relay does, and read them; and the stream of push events."""
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,7 +15,7 @@ from tests.bench import mails
 from tests.bench.caller import Request
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 
     from nats.aio.msg import Msg
 
@@ -32,6 +33,21 @@ async def create(caller: Caller) -> None:
     jetstream = caller.client.jetstream()
     for name in contract.BUCKETS:
         await jetstream.create_key_value(KeyValueConfig(name, history=1, direct=True))
+
+
+@asynccontextmanager
+async def push_events_stream(caller: Caller) -> AsyncIterator[Callable[[], Awaitable[int]]]:
+    """Have the stream of push events during the block; yield a function that returns how many messages it holds."""
+    jetstream, name = caller.client.jetstream(), contract.PUSH_EVENTS_STREAM
+    await jetstream.add_stream(name=name, subjects=list(contract.PUSH_EVENT_SUBJECTS), duplicate_window=600)
+
+    async def count() -> int:
+        return (await jetstream.stream_info(name)).state.messages
+
+    try:
+        yield count
+    finally:
+        await jetstream.delete_stream(name)
 
 
 async def fill_group(caller: Caller, group_id: str, count: int) -> list[str]:

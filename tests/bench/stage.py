@@ -70,9 +70,9 @@ class Stage:
             to_sink["SSL_CERT_FILE"] = str(self.certificates.ca_file)
         return self.service(RELAY, **to_sink, **settings)
 
-    def tracker(self, feed: Feed | None = None) -> AbstractAsyncContextManager[Program]:
+    def tracker(self, feed: Feed | None = None, **settings: str) -> AbstractAsyncContextManager[Program]:
         """Run a tracker, with eventing if there is a queue."""
-        return self.service(TRACKER, **(eventing(feed) if feed else {}))
+        return self.service(TRACKER, **(eventing(feed) if feed else {}), **settings)
 
     def helper(self, module: str, *arguments: str) -> AbstractAsyncContextManager[Program]:
         """Run a module of the benchmark beside the service."""

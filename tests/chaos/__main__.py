@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""`python -m tests.chaos [EXPERIMENT ...]`: all three if none is named."""
+"""`python -m tests.chaos [EXPERIMENT ...]`: all of them if none is named."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tests.chaos import experiment
+from tests.chaos import experiment, push_events
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from tests.chaos.experiment import Result
 
-EXPERIMENTS = ("with-keys", "without-keys", "roll-out")
+EXPERIMENTS = ("with-keys", "without-keys", "roll-out", "push-events")
+COUNTED = {"push-events": "push events in the stream"}
+PUSH_EVENTS, KILLS = 10_000, 100
 
 
 @click.command()
@@ -40,7 +42,8 @@ def main(names: tuple[str, ...], duration: float, restarts: int, seed: int | Non
         result = asyncio.run(_run(name, seed, duration, restarts, verbose=verbose))
         errors = ", ".join(f"{count} x {error}" for error, count in result.errors.items())
         click.echo(
-            f"  {result.acknowledged} emails acknowledged, {result.restarts} restarts of processes, "
+            f"  {result.acknowledged} {COUNTED.get(name, 'emails acknowledged')}, "
+            f"{result.restarts} restarts of processes, "
             f"{result.unanswered} requests without an answer, {time.monotonic() - started:.0f} s"
         )
         click.echo(f"  other answers: {errors or 'none'}")
@@ -61,6 +64,8 @@ def _run(name: str, seed: int, duration: float, restarts: int, *, verbose: bool)
             return experiment.with_keys(seed, duration, report)
         case "without-keys":
             return experiment.without_keys(seed, duration, report)
+        case "push-events":
+            return push_events.run(seed, PUSH_EVENTS, KILLS, report)
         case _:
             return experiment.roll_out(restarts, report)
 

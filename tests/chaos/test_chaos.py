@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.chaos import experiment
+from tests.chaos import experiment, push_events
 from tests.system import callers
 
 if TYPE_CHECKING:
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 SEED = 4
 SECONDS = 8.0
 RESTARTS = 3
+EVENTS = 300
+KILLS = 5
 
 
 async def test_acknowledged_emails_survive_kills_of_nodes_relays_and_trackers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,3 +30,15 @@ async def test_no_caller_sees_an_error_while_processes_are_replaced() -> None:
     result = await experiment.roll_out(RESTARTS, print)
     assert result.problems == []
     assert result.restarts >= RESTARTS
+
+
+async def test_each_push_event_is_in_the_stream_once_though_trackers_are_killed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`make chaos ARGS=push-events` does it with 10,000 events and a cluster."""
+    monkeypatch.setattr(push_events, "PAUSE_SECONDS", (0.2, 0.6))
+    monkeypatch.setattr(push_events, "AWAY_SECONDS", 0.7)
+    result = await push_events.run(SEED, EVENTS, KILLS, print, nodes=1)
+    assert result.problems == []
+    assert result.acknowledged == EVENTS
+    assert result.restarts > 1

@@ -37,6 +37,22 @@ SCHEMAS: Final[dict[tuple[str, str], dict[str, Any]]] = {
             preventDelete={"const": True},
         )
     ),
+    # the same: StreamSpec
+    ("jetstream.nats.io/v1beta2", "Stream"): _resource(
+        _closed(
+            "name subjects retention discard maxAge maxBytes duplicateWindow storage replicas preventDelete",
+            name={"type": "string", "pattern": "^[^.*>]*$"},
+            subjects={"type": "array", "minItems": 1, "items": _TEXT},
+            retention={"enum": ["limits", "interest", "workqueue"]},
+            discard={"enum": ["old", "new"]},
+            maxAge=_DURATION,
+            maxBytes=_COUNT,
+            duplicateWindow=_DURATION,
+            storage={"enum": ["file", "memory"]},
+            replicas={"type": "integer", "minimum": 1, "maximum": 5},
+            preventDelete={"const": True},
+        )
+    ),
     # keda.sh/docs: "ScaledObject specification", "AWS SQS Queue", "AWS (IRSA) Pod Identity Webhook"
     ("keda.sh/v1alpha1", "ScaledObject"): _resource(
         _closed(

@@ -99,6 +99,10 @@ CASES: Final[dict[str, dict[str, dict[str, Any]]]] = {
         "local": chart.read(chart.path("tracker") / "values.local.example.yaml"),
         "metrics": _METRICS,
         "policy": {**_POLICY, "app": {**_POLICY["app"], **_EVENTING["app"]}},
+        "push_events": {
+            "app": {**_EVENTING["app"], "pushEvents": {"durable": True}},
+            "natsStream": {"enabled": True, "maxBytes": 10_737_418_240},
+        },
         "secrets": {**_SECRETS, **_EVENTING},
         "telemetry": _TELEMETRY,
     },

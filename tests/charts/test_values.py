@@ -150,6 +150,9 @@ def test_the_schema_has_each_value_and_no_other(process: str) -> None:
         ("tracker", {"app": {"email": {"enabled": True}}}),
         ("tracker", {"app": {"ses": {"queue": "https://…"}}}),
         ("tracker", {"nats": {"url": ""}}),
+        ("tracker", {"natsStream": {"maxBytes": 0}}),
+        ("tracker", {"natsStream": {"maxAge": ""}}),
+        ("tracker", {"natsStream": {"subjects": ["lfx.>"]}}),
     ],
 )
 def test_a_value_that_no_template_uses_is_refused(process: str, given: dict[str, Any]) -> None:

@@ -70,9 +70,9 @@ def of_replies(answers: Sequence[Answer]) -> Iterable[Check]:
     )
     refused = next(answer for answer in answers if answer.mail is mails.REFUSED)
     yield Check(
-        f'the reply for the refused one is "{contract.DELIVERY_FAILED}"',
-        {"error": contract.DELIVERY_FAILED},
-        refused.decoded,
+        f'the reply for the refused one is "{contract.DELIVERY_FAILED}", not sent',
+        (contract.DELIVERY_FAILED, "not_sent"),
+        (refused.decoded.get("error"), refused.decoded.get("outcome")),
     )
 
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, TextIO
 
@@ -92,7 +93,10 @@ class Screen:
     def exchange(self, sent: str, about: str, reply: bytes) -> None:
         """Print a request and its reply."""
         self._print(Text.assemble(INDENT, ("→ ", "quiet"), (sent, "name"), GAP, about))
-        self._print(Text.assemble(INDENT, ("← ", "quiet"), _json(reply.decode())))
+        mark = "← "
+        for line in textwrap.wrap(reply.decode().replace(",", ", "), WIDTH - len(INDENT) - len(mark)):
+            self._print(Text.assemble(INDENT, (mark, "quiet"), _json(line.replace(", ", ","))))
+            mark = "  "
 
     def wire(self, lines: Iterable[str]) -> None:
         """Print lines of a mail as received."""

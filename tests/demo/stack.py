@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tests.stack.sqs_endpoint import SqsEndpoint
 
 RELAY, TRACKER = "lfx-email-relay", "lfx-email-tracker"
-SERVE = ("serve", "--create-buckets")
+SERVE = ("serve", "--create-missing")
 USERNAME = "demo-user"
 PASSWORD = "demo-password"  # noqa: S105 - of a server that lives for seconds
 CONFIGURATION_SET = "lfx-engagement"

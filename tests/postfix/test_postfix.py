@@ -48,7 +48,7 @@ async def relay(port: int) -> AsyncIterator[Client]:
     """Run a relay that sends through a port, and connect to its NATS server."""
     async with nats_server.running() as server:
         environment = {"NATS_URL": server.url, "EMAIL_ENABLED": "true", "SMTP_PORT": str(port)}
-        async with console.running("lfx-email-relay", "serve", "--create-buckets", env=environment) as process:
+        async with console.running("lfx-email-relay", "serve", "--create-missing", env=environment) as process:
             await process.wait_until_ready()
             client = await nats.connect(server.url)
             try:

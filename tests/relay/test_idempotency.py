@@ -109,6 +109,8 @@ def test_the_fingerprint_of_a_request_is_the_same_in_every_version() -> None:
         {"from_display_name": "A"},
         {"reply_to": "a@example.com"},
         {"unsubscribe_url": "https://lfx.dev"},
+        {"list_unsubscribe_url": "https://lfx.dev"},
+        {"list_unsubscribe_post": True},
         {"tags": {"a": "b"}},
     ],
     ids=lambda changes: next(iter(changes)),
@@ -120,7 +122,11 @@ def test_a_change_of_any_field_changes_the_fingerprint(changes: dict[str, object
 def test_every_field_of_a_request_except_the_key_counts() -> None:
     fields = set(SendEmailRequest.__struct_encode_fields__) - {"idempotency_key"}
     tried = {"to", "subject", "html", "text", "group_id", "from", "from_display_name", "reply_to"}
-    assert fields == tried | {"unsubscribe_url", "tags"}
+    assert fields == tried | {"unsubscribe_url", "list_unsubscribe_url", "list_unsubscribe_post", "tags"}
+
+
+def test_the_content_is_compared_as_given_although_a_subject_is_cleaned() -> None:
+    assert idempotency.fingerprint(request(subject="Hi\n")) != idempotency.fingerprint(request())
 
 
 @pytest.mark.parametrize(

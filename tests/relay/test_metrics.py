@@ -24,7 +24,7 @@ from shared.index_writer import IndexWriter
 from shared.kv.bucket import Bucket
 from shared.nats.client import ReconnectingClient
 from shared.nats.connection import Connection
-from shared.nats.endpoint import Endpoint
+from shared.nats.endpoint import ByteLimit, Endpoint
 from shared.nats.inbox import Inbox
 from tests.relay.steps import OPTIONS
 
@@ -69,12 +69,14 @@ async def bucket(unopened: Connection) -> Bucket:
 async def test_replies_of_the_endpoint_are_counted_with_those_of_the_handler(unopened: Connection) -> None:
     handler = SendEmailHandler(OPTIONS, Steps(DisabledDelivery(), DisabledRecordWriter(), DisabledIdempotencyStore()))
     endpoint = Endpoint(unopened, contract.SEND_EMAIL_SUBJECT, handler, max_in_flight=1)
+    byte_limit = ByteLimit(100)
     await handler(b"no JSON")
-    endpoint.busy, endpoint.failed = 3, 2
-    samples = read(metrics.requests(endpoint, handler))
+    endpoint.busy, endpoint.failed, byte_limit.in_flight = 3, 2, 6
+    samples = read(metrics.requests(endpoint, handler, byte_limit))
     assert samples["email_relay_requests_total", contract.INVALID_REQUEST_PAYLOAD] == 1
     assert samples["email_relay_requests_total", contract.SERVICE_BUSY] == 3
     assert samples["email_relay_requests_total", contract.INTERNAL_ERROR] == 2
+    assert samples["email_relay_in_flight_bytes",] == 6
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from tests.relay.messages import (
     EMAIL_ID,
     FAMILY,
     SUBMISSION,
+    URL,
     bodies_of,
     build,
     mailboxes_of,
@@ -236,3 +237,9 @@ def test_text_whose_line_ends_are_all_crlf_is_quoted_without_encoding_them(text:
     assert b"=0D" not in message
     assert b"=0A" not in message
     assert bodies_of(message)[0] == ("text/plain", (text + "x" * 40).encode())
+
+
+def test_without_one_click_only_the_url_is_sent() -> None:
+    message = email.message_from_bytes(build(unsubscribe_url=URL, one_click=False))
+    assert message["List-Unsubscribe"] == f"<{URL}>"
+    assert "List-Unsubscribe-Post" not in message

@@ -86,7 +86,12 @@ async def test_a_mail_that_is_not_accepted_leaves_no_record(
 ) -> None:
     store = Store()
     reply = await answer(Mails(kind("no such user", 550)), store, REQUEST)
-    assert reply == {"error": "email delivery failed"}
+    assert reply == {
+        "error": "email delivery failed",
+        "outcome": "unknown" if kind is errors.Uncertain else "not_sent",
+        "permanent": kind is errors.Rejected,
+        "smtp_code": 550,
+    }
     assert not store.records
     [line] = caplog.records
     assert line.message == ("email.uncertain" if kind is errors.Uncertain else "email.failed")
@@ -117,18 +122,69 @@ class BrokenList:
         raise RuntimeError
 
 
-async def test_an_unexpected_error_before_the_delivery_frees_the_key() -> None:
+NOT_SENT = {"error": "internal error", "outcome": "not_sent"}
+UNKNOWN = {"error": "internal error", "outcome": "unknown"}
+
+
+async def test_an_unexpected_error_before_the_delivery_frees_the_key(caplog: pytest.LogCaptureFixture) -> None:
     mails, keys = Mails(), Keys()
-    with pytest.raises(RuntimeError):
-        await answer(mails, Store(), REQUEST, keys, BrokenList())
+    assert await answer(mails, Store(), REQUEST, keys, BrokenList()) == NOT_SENT
     assert (mails.sent, keys.settled) == ([], [None])
+    [line] = caplog.records
+    assert (line.message, line.__dict__["subject"]) == ("request.failed", contract.SEND_EMAIL_SUBJECT)
+    assert line.exc_info
 
 
 async def test_an_unexpected_error_of_the_delivery_makes_the_outcome_of_the_key_unknown() -> None:
     keys = Keys()
-    with pytest.raises(RuntimeError):
-        await answer(Mails(RuntimeError()), Store(), REQUEST, keys)
+    assert await answer(Mails(RuntimeError()), Store(), REQUEST, keys) == UNKNOWN
     assert keys.settled == ["unknown"]
+
+
+class BrokenKeys(Keys):
+    """Fails unexpectedly, or is interrupted."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self._error = error
+
+    async def begin(self, *_: object, **__: object) -> Keys:
+        """Fail."""
+        raise self._error
+
+
+@pytest.mark.parametrize("error", [RuntimeError(), asyncio.CancelledError()], ids=repr)
+async def test_an_error_while_the_key_is_taken_is_answered_not_sent(error: BaseException) -> None:
+    mails = Mails()
+    assert await answer(mails, Store(), REQUEST, BrokenKeys(error)) == NOT_SENT
+    assert not mails.sent
+
+
+class BrokenStore(Store):
+    """Fails unexpectedly."""
+
+    async def write(self, *_: object, **__: object) -> None:
+        """Fail."""
+        raise RuntimeError
+
+
+async def test_a_sent_mail_is_answered_with_its_ids_if_its_record_fails_unexpectedly(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    keys = Keys()
+    assert (await answer(Mails(), BrokenStore(), REQUEST, keys))["group_id"] == "g"
+    assert keys.settled == ["sent"]
+    assert [line.message for line in caplog.records] == ["request.failed"]
+
+
+async def test_a_repeat_whose_record_fails_unexpectedly_does_not_call_the_mail_unsent() -> None:
+    repeat = Repeat(email_id="e", group_id="g", sent_at=AT)
+    assert await answer(Mails(), BrokenStore(), REQUEST, Keys(repeat)) == UNKNOWN
+
+
+async def test_without_a_reply_of_the_server_there_is_no_code() -> None:
+    reply = await answer(Mails(errors.Deferred("cannot connect")), Store(), REQUEST)
+    assert reply == {"error": "email delivery failed", "outcome": "not_sent", "permanent": False}
 
 
 @pytest.mark.parametrize(
@@ -221,7 +277,7 @@ class KeysUnavailable(Keys):
 
 async def test_without_the_bucket_of_the_keys_nothing_is_sent(caplog: pytest.LogCaptureFixture) -> None:
     mails = Mails()
-    assert await answer(mails, Store(), REQUEST, KeysUnavailable()) == {"error": "internal error"}
+    assert await answer(mails, Store(), REQUEST, KeysUnavailable()) == NOT_SENT
     assert not mails.sent
     [line] = caplog.records
     assert (line.levelno, line.message, line.__dict__["error"]) == (logging.ERROR, "email.refused", "no responders")

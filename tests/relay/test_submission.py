@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from relay import submission
+from relay import header_text, submission
 from relay.submission import Filtered, Policy, Refused, Submission
 from shared import contract
 from shared.addresses import Mailbox
@@ -89,7 +89,7 @@ def test_every_field_is_accepted_unchanged() -> None:
 @pytest.mark.parametrize("name", ["to", "subject", "html", "text"])
 @pytest.mark.parametrize("value", [None, ""])
 def test_a_missing_required_field_is_reported_before_any_other_error(name: str, value: str | None) -> None:
-    others = {"to": "no address", "subject": "\n", "group_id": "\n", "from_": "x", "reply_to": "x"}
+    others = {"to": "no address", "subject": "x" * 999, "group_id": "\n", "from_": "x", "reply_to": "x"}
     assert accept(**{**others, name: value}) == Refused("to, subject, html, and text are required")
 
 
@@ -124,8 +124,6 @@ def test_an_optional_field_that_is_null_or_empty_counts_as_absent(value: str | N
         ({"from_": '"a@lfx.linuxfoundation.org"@evil.example'}, "from address domain not allowed"),
         ({"from_": "a@evil.example (@lfx.linuxfoundation.org)"}, "from address domain not allowed"),
         # from_display_name
-        ({"from_display_name": "a\nBcc: x@evil.example"}, "invalid from_display_name"),
-        ({"from_display_name": "\0"}, "invalid from_display_name"),
         ({"from_display_name": "x" * 257}, "from_display_name too long"),
         ({"from_display_name": "é" * 128 + "x"}, "from_display_name too long"),
         # reply_to
@@ -137,13 +135,17 @@ def test_an_optional_field_that_is_null_or_empty_counts_as_absent(value: str | N
         ({"reply_to": "a@linuxfoundation.org.evil.example"}, "reply_to address domain not allowed"),
         ({"reply_to": "a@org"}, "reply_to address domain not allowed"),
         # subject
-        ({"subject": "a\r\nBcc: x@evil.example"}, "invalid subject"),
-        ({"subject": "a\0"}, "invalid subject"),
         ({"subject": "x" * 999}, "subject too long"),
         ({"subject": "é" * 499 + "x"}, "subject too long"),
+        ({"subject": "a\n" + "x" * 997}, "subject too long"),
         # unsubscribe_url
         ({"unsubscribe_url": "http://lfx.dev/u"}, "invalid unsubscribe_url"),
         ({"unsubscribe_url": "https://lfx.dev/u>\r\nBcc: x@evil.example"}, "invalid unsubscribe_url"),
+        ({"unsubscribe_url": "x", "list_unsubscribe_url": "https://lfx.dev/u"}, "invalid unsubscribe_url"),
+        ({"list_unsubscribe_url": "http://lfx.dev/u"}, "invalid unsubscribe_url"),
+        ({"list_unsubscribe_url": "mailto:u@lfx.dev", "list_unsubscribe_post": False}, "invalid unsubscribe_url"),
+        ({"list_unsubscribe_url": "<https://lfx.dev/u>"}, "invalid unsubscribe_url"),
+        ({"list_unsubscribe_url": "https://lfx.dev/u\r\nBcc: x@evil.example"}, "invalid unsubscribe_url"),
         # tags
         ({"tags": {str(number): "x" for number in range(11)}}, "invalid tags"),
         ({"tags": {"": "x"}}, "invalid tags"),
@@ -174,7 +176,7 @@ def test_a_wrong_field_is_refused_with_its_error_string(changes: dict[str, Any],
         ({"subject": "é" * 499}, "subject", "é" * 499),
         ({"subject": "😀" * 249 + "ab"}, "subject", "😀" * 249 + "ab"),
         ({"subject": " "}, "subject", " "),
-        ({"subject": "\t\x0b\x1b\x85\u2028"}, "subject", "\t\x0b\x1b\x85\u2028"),
+        ({"subject": "\0" * 2000 + "x" * 998}, "subject", "x" * 998),
         ({"to": f"{'x' * 496} <a@example.com>"}, "recipient", Mailbox("a", "example.com", "x" * 496)),
         ({"to": f"{'l' * 64}@example.com"}, "recipient", Mailbox("l" * 64, "example.com")),
         ({"to": f"ab@{'d.' * 125}d"}, "recipient", Mailbox("ab", f"{'d.' * 125}d")),
@@ -191,6 +193,57 @@ def test_a_field_at_its_limit_is_accepted_unchanged(changes: dict[str, Any], fie
     assert getattr(accepted(**changes), field) == taken
 
 
+@pytest.mark.parametrize("subject", ["\n", "\0", " \r\n\t ", "\x1c\x85\x7f"])
+def test_a_subject_of_which_cleaning_leaves_nothing_is_missing(subject: str) -> None:
+    assert accept(subject=subject, to="no address") == Refused("to, subject, html, and text are required")
+
+
+@pytest.mark.parametrize("name", ["\n", "\0", " \r\n\t ", "\x1c\x85\x7f"])
+def test_a_display_name_of_which_cleaning_leaves_nothing_is_absent(name: str) -> None:
+    assert accept(from_display_name=name) == accept()
+
+
+def test_line_breaks_and_controls_in_subject_and_display_name_are_cleaned() -> None:
+    taken = accepted(subject="Invitation:\r\n\tBcc: x@evil.example\0\n", from_display_name="Ada\r\nLovelace\x1b")
+    assert taken.subject == "Invitation: Bcc: x@evil.example"
+    assert taken.sender.name == "Ada Lovelace"
+
+
+def test_the_limits_are_those_of_the_cleaned_text() -> None:
+    taken = accepted(subject="x" * 499 + "\r\n" * 9999 + "y" * 498, from_display_name="\n" * 9999 + "é" * 128)
+    assert len(taken.subject) == 998
+    assert taken.sender.name == "é" * 128
+
+
+@pytest.mark.parametrize("value", [None, ""])
+@pytest.mark.parametrize("post", [None, False, True])
+def test_the_alias_of_the_unsubscribe_url_needs_a_url(value: str | None, post: bool | None) -> None:  # noqa: FBT001 - as in JSON
+    assert accept(list_unsubscribe_url=value, list_unsubscribe_post=post) == accept()
+
+
+URL = "https://lfx.dev/u"
+
+
+@pytest.mark.parametrize(
+    ("changes", "sent"),
+    [
+        ({"unsubscribe_url": URL}, (URL, True)),
+        ({"unsubscribe_url": URL, "list_unsubscribe_post": False}, (URL, True)),
+        ({"unsubscribe_url": URL, "list_unsubscribe_url": "http://other", "list_unsubscribe_post": False}, (URL, True)),
+        ({"list_unsubscribe_url": URL, "list_unsubscribe_post": True}, (URL, True)),
+        ({"unsubscribe_url": "", "list_unsubscribe_url": URL, "list_unsubscribe_post": True}, (URL, True)),
+        ({"list_unsubscribe_url": URL, "list_unsubscribe_post": False}, (URL, False)),
+        ({"list_unsubscribe_url": f"{URL}/é", "list_unsubscribe_post": None}, (f"{URL}/%C3%A9", False)),
+        ({"list_unsubscribe_url": URL}, (URL, False)),
+    ],
+)
+def test_one_click_needs_the_url_by_its_own_name_or_the_alias_with_post(
+    changes: dict[str, Any], sent: tuple[str, bool]
+) -> None:
+    taken = accepted(**changes)
+    assert (taken.unsubscribe_url, taken.one_click) == sent
+
+
 @pytest.mark.parametrize("name", ["x" * 256, "é" * 128, "😀" * 64])
 def test_a_display_name_at_its_limit_is_accepted_unchanged(name: str) -> None:
     assert accepted(from_display_name=name).sender.name == name
@@ -200,9 +253,9 @@ WRONG = {
     "group_id": ("\n", "invalid group_id"),
     "to": ("nobody", "invalid to address"),
     "from_": ("nobody", "invalid from address"),
-    "from_display_name": ("\n", "invalid from_display_name"),
+    "from_display_name": ("x" * 257, "from_display_name too long"),
     "reply_to": ("nobody", "invalid reply_to address"),
-    "subject": ("\n", "invalid subject"),
+    "subject": ("x" * 999, "subject too long"),
     "unsubscribe_url": ("http://lfx.dev", "invalid unsubscribe_url"),
     "tags": ({"": ""}, "invalid tags"),
 }
@@ -308,7 +361,8 @@ def test_any_request_is_refused_or_accepted_unchanged(changes: dict[str, str]) -
     answer = accept(**changes)
     if isinstance(answer, Submission):
         request = msgspec.structs.replace(REQUEST, **changes)
-        assert (answer.to, answer.subject, answer.text) == (request.to, request.subject, request.text)
+        assert (answer.to, answer.text) == (request.to, request.text)
+        assert answer.subject == header_text.one_line(request.subject or "")
         assert answer.group_id == (request.group_id or NEW_GROUP_ID)
     else:
         assert isinstance(answer, Refused)

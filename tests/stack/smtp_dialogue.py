@@ -71,7 +71,9 @@ class Dialogue:
 
     def reset(self) -> None:
         """Close with RST."""
-        self._writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        ours = self._writer.get_extra_info("socket")
+        if ours is not None and ours.fileno() >= 0:  # not closed yet
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.abort()
 
     def abort(self) -> None:
@@ -117,7 +119,8 @@ class Dialogue:
                 step.effect()
                 step = step._replace(effect=None)
             action = action.then
-        await self._act(action or Reply(step.reply, close=step.stage == "quit"), step)
+        if action or step.reply:
+            await self._act(action or Reply(step.reply, close=step.stage == "quit"), step)
 
     async def _act(self, action: Action, step: Step) -> None:
         match action:
@@ -156,6 +159,8 @@ class Dialogue:
         lines: list[bytes] = []
         while (line := await self._reader.readuntil(b"\r\n")) != b".\r\n":
             lines.append(line.removeprefix(b"."))
+            if len(lines) == 1:
+                await self._answer(Step("body", ""), "")
         number = f"{self._number}-{self._session.accepted + 1}"
         await self._answer(Step("dot", f"250 2.0.0 Ok {number}", lambda: self._store(b"".join(lines))), ".")
         self._session.forget_transaction()

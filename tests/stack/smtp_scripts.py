@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 Stage = Literal[
-    "greeting", "ehlo", "starttls", "auth", "mail", "rcpt", "data", "dot", "rset", "noop", "quit", "unknown"
+    "greeting", "ehlo", "starttls", "auth", "mail", "rcpt", "data", "body", "dot", "rset", "noop", "quit", "unknown"
 ]
+"""`body`: the first line of the content has arrived, and the final dot has not; the correct action is none."""
 
 
 class Moment(msgspec.Struct, frozen=True, kw_only=True):

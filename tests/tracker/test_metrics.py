@@ -13,7 +13,7 @@ from shared import contract
 from shared.kv.bucket import Bucket
 from shared.nats.client import ReconnectingClient
 from shared.nats.connection import Connection
-from shared.nats.endpoint import Endpoint
+from shared.nats.endpoint import ByteLimit, Endpoint
 from shared.nats.inbox import Inbox
 from shared.suppression_list import SuppressionList
 from tracker import metrics
@@ -48,13 +48,16 @@ async def test_queries_are_counted_by_subject_and_result(unopened: Connection, b
     counts = LiveCounts(groups, bucket, bucket, partial(StreamFollower, unopened, Inbox(unopened)))
     handler = EmailStatusHandler(bucket, groups, unopened.payload_limit)
     endpoint = Endpoint(unopened, contract.GET_EMAIL_STATUS_SUBJECT, handler, max_in_flight=1)
+    byte_limit = ByteLimit(100)
     await handler(b"{}")
     endpoint.busy, endpoint.failed, counts.hits, bucket.conflicts = 3, 2, 5, 4
-    samples = read(metrics.queries([(endpoint, handler)], counts, [bucket]))
+    byte_limit.in_flight = 6
+    samples = read(metrics.queries([(endpoint, handler)], byte_limit, counts, [bucket]))
     query = "email_tracker_queries_total", "get_email_status"
     assert samples[*query, contract.EMAIL_OR_GROUP_REQUIRED] == 1
     assert samples[*query, contract.SERVICE_BUSY] == 3
     assert samples[*query, contract.INTERNAL_ERROR] == 2
+    assert samples["email_tracker_in_flight_bytes",] == 6
     assert samples["email_tracker_counts_cache_total", "hit"] == 5
     assert samples["email_tracker_counts_cache_total", "miss"] == 0
     assert samples["email_tracker_kv_conflicts_total", bucket.name] == 4

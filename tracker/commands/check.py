@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import os
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -16,9 +16,15 @@ from shared.commands.check.bucket_check import BucketUse
 from shared.commands.check.checks import Finding, Plan
 from shared.service.settings import SettingsError
 from tracker import settings as tracker_settings
-from tracker.commands import sqs_check
+from tracker.commands import sqs_check, stream_check
 from tracker.events import aws_environment
 from tracker.settings import TrackerSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from shared.commands.check.checks import Check
+    from shared.nats.inbox import Inbox
 
 NAME: Final = "lfx-email-tracker"
 LIBRARY_VARIABLES: Final = (
@@ -59,7 +65,7 @@ def check(*, as_json: bool) -> None:
 def plan(settings: TrackerSettings) -> Plan:
     """Return the finding about the settings, and the checks to run with them."""
     aws_environment.correct(os.environ)
-    nats = nats_check.check(settings, f"{NAME} check", bucket_uses(settings))
+    nats = nats_check.check(settings, f"{NAME} check", bucket_uses(settings), stream_checks(settings))
     return Plan([settings_finding(settings)], [nats, sqs_check.check(settings, os.environ)])
 
 
@@ -82,6 +88,11 @@ def bucket_uses(settings: TrackerSettings) -> list[BucketUse]:
         without = "bounces and complaints are not applied; SQS delivers them again"
         uses.append(BucketUse(bucket=contract.EMAIL_SUPPRESSIONS_BUCKET, writes=True, without=without))
     return uses
+
+
+def stream_checks(settings: TrackerSettings) -> dict[str, Callable[[Inbox], Check]]:
+    """Return the check of the stream of push events, if the tracker uses it."""
+    return {stream_check.ABOUT: stream_check.check} if settings.push_events_durable else {}
 
 
 def settings_finding(settings: TrackerSettings) -> Finding:

@@ -1,6 +1,9 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""The command `lfx-email-tracker status`: asks the running tracker for the record of an email, or those of a group."""
+"""The command `lfx-email-tracker status`: shows the record of an email, or those of a group or of a recipient.
+
+It asks the running tracker, except for those of a recipient.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,13 @@ from shared import contract
 from shared.commands import command, formatting
 from shared.contract import EmailRecipientRecord, GetEmailStatusRequest
 from shared.errors import RequestRefused
+from tracker.commands import sent_to
+from tracker.commands.recipient_search import Address
+from tracker.commands.since import Since
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from datetime import datetime
 
     from shared.commands.caller import Caller
 
@@ -30,25 +37,44 @@ LINE: Final = "{:19}  {:9}  {:>5}  {:>6}  {:36}  {}"
 @click.command(cls=command.Command)
 @click.argument("email_id", required=False)
 @click.option("--group-id", metavar="ID", help="Show all emails of this group, in the order in which they were sent.")
+@click.option(
+    "--to", "address", type=Address(), metavar="ADDRESS", help="Show all emails to this address. Reads all records."
+)
+@click.option(
+    "--since", type=Since(), help="With --to, only emails sent since this time: 2026-01-31T12:00:00Z, or 7d, 12h ago."
+)
 @command.json_option
-def status(email_id: str | None, group_id: str | None, *, as_json: bool) -> None:
-    """Show the record of an email, or of each email of a group.
+def status(
+    email_id: str | None, group_id: str | None, address: str | None, since: datetime | None, *, as_json: bool
+) -> None:
+    """Show the record of an email, of each email of a group, or of each email to an address.
 
-    Asks the running tracker over NATS. A group of any size is fetched in pages; with --json each email is one line.
-    Ends with 1 if the email or group does not exist.
+    Asks the running tracker over NATS; --to reads the bucket of the records instead. A group of any size is fetched in
+    pages; with --json each email is one line. Ends with 1 if there is no such email or group.
 
     \b
     Examples:
       lfx-email-tracker status e57f26e7-4995-4b9e-accc-4b4e135eb122
       lfx-email-tracker status --group-id efba8440-8256-4d52-bab3-55d7072201f4
       lfx-email-tracker status --group-id speakers --json | jq -r 'select(.failed) | .to'
+      lfx-email-tracker status --to ada@example.com --since 7d
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
-    if bool(email_id) == bool(group_id):
-        raise click.UsageError("Give either EMAIL_ID or --group-id.")
-    if email_id:
+    if (bool(email_id), bool(group_id), bool(address)).count(True) != 1:
+        raise click.UsageError("Give one of EMAIL_ID, --group-id and --to.")
+    if since and not address:
+        raise click.UsageError("--since needs --to.")
+    if address:
+        _print_sent_to(address, since, as_json=as_json)
+    elif email_id:
         _print_record(command.run(_ask(email_id)), as_json=as_json)
     elif group_id and (missing := command.run(_print_group(group_id, as_json=as_json))):
         command.say(f"Emails of the group whose record is missing or cannot be read: {missing:,}")
+
+
+def _print_sent_to(address: str, since: datetime | None, *, as_json: bool) -> None:
+    count = command.run(sent_to.show_all(NAME, address, since, _Lines(as_json=as_json)))
+    if not count:
+        raise command.Failed(f"no email to {address} is recorded" + (" since then" if since else ""))
 
 
 async def _ask(email_id: str) -> EmailRecipientRecord:
@@ -60,12 +86,13 @@ async def _ask(email_id: str) -> EmailRecipientRecord:
 async def _print_group(group_id: str, *, as_json: bool) -> int:
     """Print the records of a group page by page; return how many emails have no record."""
     missing = asked_for = 0
+    show = _Lines(as_json=as_json)
     async with command.connected(NAME) as caller:
         async for records, size in _pages(caller, group_id):
-            if not as_json and not asked_for:
-                click.echo(LINE.format(*HEAD))
+            if not asked_for:
+                show.head()
             for record in records:
-                command.print_json(record) if as_json else click.echo(_line(record))
+                show(record)
             asked_for += size
             missing += size - len(records)
     return missing
@@ -94,6 +121,25 @@ async def _pages(caller: Caller, group_id: str) -> AsyncIterator[tuple[list[Emai
             continue
         yield records[:asked_for], asked_for  # without emails that were sent since the count
         offset += asked_for
+
+
+class _Lines:
+    """Prints records, one a line: JSON, or columns below a head."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._has_head = as_json
+
+    def head(self) -> None:
+        """Print the head, once."""
+        if not self._has_head:
+            click.echo(LINE.format(*HEAD))
+            self._has_head = True
+
+    def __call__(self, record: EmailRecipientRecord) -> None:
+        """Print a record."""
+        self.head()
+        command.print_json(record) if self._as_json else click.echo(_line(record))
 
 
 def _print_record(record: EmailRecipientRecord, *, as_json: bool) -> None:

@@ -1,10 +1,12 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""The command `lfx-email-tracker watch`: subscribes to the push subjects and prints the selected events."""
+"""The command `lfx-email-tracker watch`: prints the selected push events, live or from the stream that keeps them."""
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -13,8 +15,14 @@ import msgspec
 from shared import contract, decoding, group_index
 from shared.commands import command, formatting
 from shared.commands.command import Failed
+from shared.errors import NotPermitted
+from shared.nats.inbox import Inbox
+from tracker.commands.since import Since
+from tracker.commands.stored_events import StoredEvents
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
+
     from nats.aio.msg import Msg
 
     from shared.nats.connection import Connection
@@ -53,44 +61,83 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
 )
 @click.option("--group-id", metavar="ID", help="Only emails of this group.")
 @click.option("--email-id", metavar="ID", help="Only this email.")
+@click.option("--since", type=Since(), metavar="TIME", help="Begin with the stored events of this time or age.")
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="End after N events.")
 @command.json_option
-def watch(
-    kinds: tuple[str, ...], group_id: str | None, email_id: str | None, count: int | None, *, as_json: bool
+def watch(  # noqa: PLR0913 - click passes each option
+    kinds: tuple[str, ...],
+    group_id: str | None,
+    email_id: str | None,
+    since: datetime | None,
+    count: int | None,
+    *,
+    as_json: bool,
 ) -> None:
     """Show push events as the tracker publishes them, until Ctrl-C.
 
-    An event that is published while the connection to NATS is lost, or a permission, is not seen: push events are not
-    stored.
+    An event that is published while the connection to NATS is lost, or a permission, is not seen. With --since the
+    events are read from the stream that keeps them (PUSH_EVENTS_DURABLE=true of the tracker): first those since the
+    time, then further ones as they come, each once, also after a lost connection. TIME is an age (30m, 2h, 7d, 1h30m)
+    or a time of RFC 3339.
 
     \b
     Examples:
       lfx-email-tracker watch
       lfx-email-tracker watch --group-id speakers --kind failed
+      lfx-email-tracker watch --since 2h --kind failed
+      lfx-email-tracker watch --since 2026-01-02T03:04:05Z --json
       lfx-email-tracker watch --count 100 --json | jq -r .email_id
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
+    if since and since > datetime.now(UTC):
+        raise click.BadParameter("the time is in the future", param_hint="--since")
     wanted = group_index.email_id_of(email_id) if email_id else None
     selection = Selection(kinds=frozenset(kinds or KINDS.values()), group_id=group_id, email_id=wanted)
-    command.run(_watch(selection, count, as_json=as_json))
+    command.run(_watch(selection, since, count, as_json=as_json))
 
 
-async def _watch(selection: Selection, count: int | None, *, as_json: bool) -> None:
+async def _watch(selection: Selection, since: datetime | None, count: int | None, *, as_json: bool) -> None:
     """Print `count` events, or events without limit.
 
     Raises:
-        Failed: the NATS user may not subscribe.
+        Failed: the NATS user may not subscribe, or not read the stream.
+        SetupIncomplete: there is no stream to read from.
     """
-    async with command.connected(NAME) as caller:
-        waiting = _WaitingEvents()
-        await _subscribe(caller.connection, selection, waiting)
-        command.say("Watching; Ctrl-C ends it.")
-        printed = 0
-        while count is None or printed < count:
-            printed += _print(await waiting.next(), selection, as_json=as_json)
-
-
-async def _subscribe(connection: Connection, selection: Selection, waiting: _WaitingEvents) -> None:
     subjects = [subject for subject, kind in KINDS.items() if kind in selection.kinds]
+    async with command.connected(NAME) as caller:
+        events = _live(caller.connection, subjects) if since is None else _stored(caller.connection, subjects, since)
+        printed = 0
+        async with aclosing(events):
+            async for message in events:
+                printed += _print(message, selection, as_json=as_json)
+                if printed == count:
+                    return
+
+
+def _begin() -> None:
+    command.say("Watching; Ctrl-C ends it.")
+
+
+async def _live(connection: Connection, subjects: Sequence[str]) -> AsyncGenerator[Msg]:
+    """Yield the events that are published from now on."""
+    waiting = _WaitingEvents()
+    await _subscribe(connection, subjects, waiting)
+    _begin()
+    while True:
+        yield await waiting.next()
+
+
+async def _stored(connection: Connection, subjects: Sequence[str], since: datetime) -> AsyncGenerator[Msg]:
+    """Yield the stored events since a time, and those that follow."""
+    async with Inbox(connection) as inbox:
+        stored = StoredEvents(connection, inbox, subjects, since, lambda why: command.say(f"Interrupted: {why}"))
+        try:
+            async for message in stored.read(_begin):
+                yield message
+        except NotPermitted as error:
+            raise Failed(str(error)) from error
+
+
+async def _subscribe(connection: Connection, subjects: Sequence[str], waiting: _WaitingEvents) -> None:
     subscriptions = [await connection.subscribe(subject, waiting.receive) for subject in subjects]
     await connection.flush()
     for denied in filter(None, map(connection.denial_of, subscriptions)):

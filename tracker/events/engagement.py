@@ -1,6 +1,9 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Pure: (record, event) -> record. Idempotent and commutative: any order and any repeats end in the same record."""
+"""Pure: (record, event) -> record. Idempotent and commutative: any order and any repeats end in the same record.
+
+An event brings no personal data back into an erased record.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
+from shared import contract
 from shared.contract import ClickEvent, Delay, EmailRecipientRecord, Failure, OpenEvent
 
 if TYPE_CHECKING:
@@ -24,6 +28,7 @@ NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 def apply(record: EmailRecipientRecord, event: EngagementEvent) -> EmailRecipientRecord:
     """Return the record after the event; the same object if the event changes nothing."""
+    event = permitted(event, record.to)
     match event.kind:
         case "delivery":
             return _delivered(record, event)
@@ -37,6 +42,15 @@ def apply(record: EmailRecipientRecord, event: EngagementEvent) -> EmailRecipien
             return _complained(_failed(record, event), event)
         case "delay":
             return _delayed(record, event)
+
+
+def permitted(event: EngagementEvent, to: str) -> EngagementEvent:
+    """Return the event as the email's record may hold it, whose recipient is `to`: without data if that is erased."""
+    if to != contract.ERASED:
+        return event
+    failure = replace(event.failure, diagnostic=UNSET) if event.failure else None
+    delay = replace(event.delay, diagnostic=UNSET) if event.delay else None
+    return replace(event, link="", failure=failure, delay=delay)
 
 
 def _delivered(record: EmailRecipientRecord, event: EngagementEvent) -> EmailRecipientRecord:

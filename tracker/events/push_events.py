@@ -6,14 +6,18 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import Counter
+from hashlib import sha256
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
 import msgspec
 import nats.errors
 from msgspec import UNSET
 
 from shared import contract
+from shared.nats.inbox import HEADER_ROOM_BYTES
+from tracker.events import engagement
 
 if TYPE_CHECKING:
     from shared.nats.connection import Connection
@@ -30,6 +34,8 @@ SUBJECTS: Final = {
     "reject": contract.EMAIL_FAILED_SUBJECT,
 }
 
+MAX_ID_CHARACTERS: Final = 64  # so that the headers fit into HEADER_ROOM_BYTES
+
 _CREDENTIALS = re.compile(r"//[^/]*@")
 _encode = msgspec.json.Encoder().encode
 
@@ -40,24 +46,49 @@ class PushEvents:
     def __init__(self, connection: Connection) -> None:
         """Publish on `connection`."""
         self._connection = connection
+        self.outcomes: Counter[str] = Counter(published=0, failed=0)
 
     async def __call__(self, event: EngagementEvent, record: contract.EmailRecipientRecord) -> None:
-        """Publish the event, except for a delay; `record` is the email's as the event left it."""
-        push = _push(event, record)
-        if push is None:
+        """Publish the event if its kind has a subject; `record` is the email's as the event left it."""
+        if event.kind not in SUBJECTS:
             return
+        data = payload(event, record)
         try:
-            await self._connection.publish(SUBJECTS[event.kind], _encode(push))
+            if len(data) + HEADER_ROOM_BYTES > self._connection.max_payload:
+                raise nats.errors.MaxPayloadError  # nats-py does not count the headers; the server would disconnect
+            await self._connection.publish(SUBJECTS[event.kind], data, headers=headers(event))
         except nats.errors.Error as error:
+            self.outcomes["failed"] += 1
             log.warning("event.unannounced", extra={"email_id": event.email_id, "error": repr(error)})
+        else:
+            self.outcomes["published"] += 1
 
 
 async def publish_nothing(_event: EngagementEvent, _record: contract.EmailRecipientRecord) -> None:
     """Do nothing, in place of `PushEvents`."""
 
 
-def _push(event: EngagementEvent, record: contract.EmailRecipientRecord) -> msgspec.Struct | None:
-    """Return the push event; None for a delay, which has no subject."""
+def payload(event: EngagementEvent, record: contract.EmailRecipientRecord) -> bytes:
+    """Return the JSON of the push event."""
+    return _encode(_push(event, record))
+
+
+def headers(event: EngagementEvent) -> dict[str, str]:
+    """Return the headers of the push event: an id that is the same whenever and by whichever tracker it is published.
+
+    A stream drops a message whose id it has seen within its duplicate window.
+    """
+    return {contract.MESSAGE_ID_HEADER: f"{_part(event.email_id)}/{event.kind}/{_part(event.event_id)}"}
+
+
+def _part(text: str) -> str:
+    """Return an id as printable ASCII without `/`, at most MAX_ID_CHARACTERS long: UUIDs stay unchanged."""
+    part = quote(text, safe="", errors="surrogatepass")
+    return part if len(part) <= MAX_ID_CHARACTERS else sha256(part.encode()).hexdigest()
+
+
+def _push(event: EngagementEvent, record: contract.EmailRecipientRecord) -> msgspec.Struct:
+    event = engagement.permitted(event, record.to)
     email_id, group_id, tags = record.email_id, record.group_id, record.tags
     match event.kind:
         case "delivery":
@@ -86,7 +117,7 @@ def _push(event: EngagementEvent, record: contract.EmailRecipientRecord) -> msgs
                 tags=tags,
             )
         case "delay":
-            return None
+            raise ValueError("a delay has no push event")
 
 
 def _bare(link: str) -> str:

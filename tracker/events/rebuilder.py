@@ -16,6 +16,7 @@ import msgspec
 
 from shared import decoding, group_index, redaction
 from shared.contract import Timestamp  # noqa: TC001 - msgspec reads the annotation
+from shared.erasure import Erasures
 from shared.errors import KeyMissing
 from shared.index_writer import IndexWriter
 from tracker.events import rebuilt_record, records
@@ -60,6 +61,7 @@ class Rebuilder:
         self._recipients = recipients
         self._index = index
         self._writer = IndexWriter(index)
+        self._erasures = Erasures(recipients)
         self.rebuilt = 0
 
     async def rebuild(self, email_id: str, events: Sequence[EngagementEvent]) -> bool:
@@ -100,10 +102,11 @@ class Rebuilder:
         return record
 
     async def group(self, record: EmailRecipientRecord) -> None:
-        """Put the email of a marked record into its group, and remove the mark.
+        """Put the email of a marked record into its group, and remove the mark. Erase the record of an erased address.
 
         Raises the same errors, without NotRebuilt.
         """
+        await self._erasures.erase_if_noted(record)
         await self._writer.append(record.group_id, record.email_id, again=True)
         await self._recipients.rewrite(record.email_id, lambda value: (records.grouped(value), None))
 

@@ -46,12 +46,18 @@ class Settles(Protocol):
 class Receiver:
     """Receives while its context is open, or until `failed` is set: after three failures in a row, or without polls."""
 
-    def __init__(self, queue: Queue, settlement: Settles, outage: StoreOutage, *, long_polls: int) -> None:
-        """Receive with up to `long_polls` calls at once, and hand the messages to `settlement`."""
+    def __init__(
+        self, queue: Queue, settlement: Settles, outage: StoreOutage, *, long_polls: int, grace_seconds: float = 0.0
+    ) -> None:
+        """Receive with up to `long_polls` calls at once, and hand the messages to `settlement`.
+
+        A stop that is cancelled leaves the batches that are being settled `grace_seconds` more.
+        """
         self._queue = queue
         self._settlement = settlement
         self._outage = outage
         self._long_polls = long_polls
+        self._grace_seconds = grace_seconds
         self.failed = asyncio.Event()
         self._failures = 0
         self._stopping = asyncio.Event()
@@ -84,10 +90,11 @@ class Receiver:
         self._outage.is_over.set()
         try:
             await self._settlement.stop()
-            await self._settling.wait()
+            await self._settling.wait(grace_seconds=self._grace_seconds)
             await self._polling.wait(LAST_POLL_SECONDS)
         finally:
             self._polling.cancel()
+            await self._settling.end(self._grace_seconds)
 
     def _end_polling(self) -> None:
         """Fail if a task ended that should poll, or watch, as long as the context is open."""

@@ -4,25 +4,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import logging
-from collections import Counter
+from collections import Counter, deque
+from contextlib import suppress as suppress_error
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, NamedTuple
+from itertools import count
+from typing import TYPE_CHECKING, Final, Protocol
+from uuid import uuid4
 
 import msgspec
 
 from shared.errors import KeyMissing, RevisionConflict, StoreError, StoreUnavailable, ValueTooLarge
 from shared.telemetry.histogram import AGES_SECONDS, Histogram
-from tracker.errors import RecordCorrupt, RecordFull
-from tracker.events import engagement, records
-from tracker.events.rebuilder import NotRebuilt, Rebuilder
+from tracker.errors import RecordCorrupt, RecordFull, Stopping
+from tracker.events import records
+from tracker.events.record_update import RecordUpdate
+from tracker.events.unanswered_writes import Step, UnansweredWrites
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from shared.contract import EmailRecipientRecord
-    from shared.kv.bucket import Bucket
+    from shared.kv.bucket import Bucket, Entry
     from tracker.events.ses_event import EngagementEvent
 
     Publish = Callable[[EngagementEvent, EmailRecipientRecord], Awaitable[None]]
@@ -32,10 +37,15 @@ if TYPE_CHECKING:
 
     Gets the recipient in the record, or an empty string if there is no record that can be read.
     """
+    Group = Callable[[EmailRecipientRecord], Awaitable[None]]
+    """Puts the email of a rebuilt record into its group, and notes that in the record."""
 
 log = logging.getLogger(__name__)
 
 LOG_EVENTS: Final = {"applied": "event.applied", "duplicate": "event.duplicate"}
+FINISH_SECONDS: Final = 0.5  # how long a stop looks whether unanswered writes were stored
+LOOK_AGAIN_SECONDS: Final = 0.05
+READS_AT_ONCE: Final = 64
 
 
 class Verdict(enum.Enum):
@@ -44,6 +54,7 @@ class Verdict(enum.Enum):
     SETTLED = enum.auto()  # delete
     UNMATCHED = enum.auto()  # the record is missing: wait for it while the events are young
     AGAIN = enum.auto()  # KV could not be read or written: try again without limit
+    UNPUBLISHED = enum.auto()  # the stream has not acknowledged a push event: try again without limit
     CONTESTED = enum.auto()  # others kept changing the record, or the suppression list failed: try again
     STUCK = enum.auto()  # the record cannot be read: leave the messages to the queue and its redrive policy
 
@@ -65,17 +76,14 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
     record: EmailRecipientRecord | None = None
 
 
-class _Step(NamedTuple):
-    event: EngagementEvent
-    record: EmailRecipientRecord
+class Confirms(Protocol):
+    """Publishes the events of messages that are to be deleted, and waits until a stream has stored each."""
 
+    def left_of(self, events: Sequence[EngagementEvent]) -> Sequence[Step] | None:
+        """Return what is left to publish of events that are in their record; None if that is not known of each."""
 
-class _Ungrouped(Exception):
-    """A rebuilt record whose email may not be in its group yet."""
-
-    def __init__(self, record: EmailRecipientRecord) -> None:
-        super().__init__(record.email_id)
-        self.record = record
+    async def publish(self, steps: Sequence[Step]) -> Verdict:
+        """Publish events, new ones and duplicates; return SETTLED if the stream has stored each."""
 
 
 async def suppress_nobody(_events: Sequence[EngagementEvent], _to: str) -> int:
@@ -84,126 +92,169 @@ async def suppress_nobody(_events: Sequence[EngagementEvent], _to: str) -> int:
 
 
 class RecordUpdater:
-    """Writes events into the recipients bucket, adds to the suppression list, publishes push events."""
+    """Writes events into the recipients bucket, adds to the suppression list, publishes push events.
+
+    `publish` gets each new event after the write. If the answer to the write is lost, it gets them when a later read
+    shows that the write was stored, at the latest in `finish`. `confirm` gets all events of a message, also duplicates.
+    """
 
     def __init__(
         self,
         recipients: Bucket,
         publish: Publish,
         suppress: Suppress = suppress_nobody,
-        rebuilder: Rebuilder | None = None,
+        confirm: Confirms | None = None,
+        group: Group | None = None,
     ) -> None:
-        """Write to `recipients`, then call `publish` and `suppress`; make missing records with `rebuilder`."""
+        """Write to `recipients`, then call `publish`, `group`, `suppress` and `confirm`."""
         self._recipients = recipients
-        self._rebuilder = rebuilder
         self._publish = publish
         self._suppress = suppress
+        self._confirm = confirm
+        self._group = group
+        self._name = uuid4().hex[:8]
+        self._numbers = count(1)
+        self._unanswered = UnansweredWrites()
+        self._unpublished: deque[Step] = deque()
+        self._may_write = True
         self.outcomes: Counter[tuple[str, str]] = Counter()
         self.lags = Histogram(AGES_SECONDS)
 
     async def apply(self, email_id: str, events: Sequence[EngagementEvent]) -> Applied:
-        """Apply events of one email, in any order; they are settled when the suppression list is written, too."""
-        applied = await self._update(email_id, events)
+        """Apply events of one email, in any order; return SETTLED when their messages may be deleted."""
+        if self._confirm and (left := self._confirm.left_of(events)) is not None:
+            return Applied(verdict=await self._confirm.publish(left), duplicates=len(events))
+        update = RecordUpdate(email_id, events, f"{self._name}-{next(self._numbers)}", self._unanswered)
+        applied = await self._update(update)
+        await self._publish_new()
         if applied.verdict in {Verdict.AGAIN, Verdict.CONTESTED}:
             return applied  # the caller tries again
+        if self._group and update.record and update.is_ungrouped:
+            try:
+                await self._group(update.record)
+            except StoreError as error:
+                return postponed(email_id, events, error)
         try:
-            suppressed = await self._suppress(events, applied.record.to if applied.record else "")
+            suppressed = await self._suppress(events, update.to if applied.record else "")
         except StoreError as error:
             log.warning("suppression.postponed", extra={"email_id": email_id, "error": str(error)})
             return msgspec.structs.replace(applied, verdict=Verdict.CONTESTED)
-        return msgspec.structs.replace(applied, suppressed=suppressed)
-
-    async def restore(self, email_id: str, events: Sequence[EngagementEvent]) -> Applied:
-        """Apply events of one email, and make what is missing: its record, or its place in the group."""
-        applied = await self.apply(email_id, events)
-        if applied.verdict is Verdict.UNMATCHED:
-            return await self.rebuild(email_id, events)
-        if applied.record:
-            assert self._rebuilder, "given"
-            try:
-                await self._rebuilder.ensure_grouped(applied.record)
-            except StoreError as error:
-                return _postponed(email_id, events, error)
+        applied = msgspec.structs.replace(applied, suppressed=suppressed)
+        if self._confirm and applied.verdict is Verdict.SETTLED:
+            applied = msgspec.structs.replace(applied, verdict=await self._confirm.publish(update.all_steps()))
         return applied
 
-    async def rebuild(self, email_id: str, events: Sequence[EngagementEvent]) -> Applied:
-        """Make the missing record of an email from its events, then apply them.
+    def end_writes(self) -> None:
+        """Begin no further write: only those that are under way get their answer before the process ends."""
+        self._may_write = False
 
-        The verdict is UNMATCHED, with the reason, if the record cannot or must not be made.
+    async def finish(self, seconds: float = FINISH_SECONDS) -> None:
+        """Publish the events that are known to be new, also those of unanswered writes that were stored.
+
+        It looks at the records until each write is decided, or the time is over.
         """
-        assert self._rebuilder, "given"
+        with suppress_error(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._publish_new()
+                while self._unanswered:
+                    await self._look_at_unanswered()
+                    if self._unanswered:
+                        await asyncio.sleep(LOOK_AGAIN_SECONDS)
+
+    async def close(self, seconds: float) -> None:
+        """Finish, and publish also the events of writes that were cut off: most likely they are stored.
+
+        If one is not, another tracker gets the event and publishes it with the same id.
+        """
         try:
-            rebuilt = await self._rebuilder.rebuild(email_id, events)
-        except (StoreUnavailable, RevisionConflict) as error:
-            return _postponed(email_id, events, error)
-        except (NotRebuilt, ValueTooLarge) as error:
-            log.info("record.not_rebuilt", extra={"email_id": email_id, "reason": str(error)})
-            return Applied(verdict=Verdict.UNMATCHED, error=str(error))
-        applied = await self.apply(email_id, events)
-        if applied.verdict is Verdict.UNMATCHED:  # deleted meanwhile
+            await self.finish(seconds)
+        finally:
+            self._note_new(self._unanswered.cut_off())
+            await self._publish_new()
+            if self._unanswered:
+                log.warning("event.unannounced", extra={"emails": len(self._unanswered), "error": "KV did not answer"})
+
+    async def _update(self, update: RecordUpdate) -> Applied:
+        email_id, events = update.email_id, update.events
+        try:
+            await self._write(update)
+        except Stopping:
             return Applied(verdict=Verdict.CONTESTED)
-        return msgspec.structs.replace(applied, rebuilt=rebuilt)
-
-    async def _update(self, email_id: str, events: Sequence[EngagementEvent]) -> Applied:
-        record: EmailRecipientRecord | None = None
-        try:
-            max_bytes = await self._recipients.max_value_bytes()
-
-            def change(value: bytes) -> tuple[bytes | None, list[_Step]]:
-                nonlocal record
-                record = records.decode(value)
-                if self._rebuilder and records.is_ungrouped(value):
-                    raise _Ungrouped(record)
-                steps = _steps(record, events)
-                return records.rewrite(value, steps[-1].record, max_bytes) if steps else None, steps
-
-            try:
-                steps = await self._recipients.rewrite(email_id, change)
-            except _Ungrouped as found:
-                await self._complete(found.record)
-                steps = await self._recipients.rewrite(email_id, change)
         except KeyMissing:
+            self._unanswered.forget(email_id)
             return Applied(verdict=Verdict.UNMATCHED)
         except (StoreUnavailable, RevisionConflict, ValueTooLarge) as error:  # too large: the limit has changed
-            return _postponed(email_id, events, error)
+            return postponed(email_id, events, error)
         except RecordCorrupt as error:
             log.error("record.corrupt", extra={"email_id": email_id, "error": str(error)})
             return Applied(verdict=Verdict.STUCK, error="the record cannot be read")
         except RecordFull:
             log.error("record.full", extra={"email_id": email_id, "events": len(events)})
-            return Applied(verdict=Verdict.SETTLED, error="the record is full", record=record)
-        await self._report(events, steps)
-        duplicates = len(events) - len(steps)
-        return Applied(verdict=Verdict.SETTLED, new=len(steps), duplicates=duplicates, record=record)
+            return Applied(verdict=Verdict.SETTLED, error="the record is full", record=update.record)
+        duplicates = update.duplicates()
+        self._note_new(update.steps)
+        for event in duplicates:
+            self._report(event, "duplicate")
+        new = len(events) - len(duplicates)
+        return Applied(verdict=Verdict.SETTLED, new=new, duplicates=len(duplicates), record=update.record)
 
-    async def _complete(self, record: EmailRecipientRecord) -> None:
-        assert self._rebuilder, "given"
-        await self._rebuilder.group(record)
+    async def _write(self, update: RecordUpdate) -> None:
+        """Write the record, and remember a write whose outcome is unknown: without an answer, or cancelled."""
+        update.max_bytes = await self._recipients.max_value_bytes()
 
-    async def _report(self, events: Sequence[EngagementEvent], steps: Sequence[_Step]) -> None:
-        new = {id(step.event) for step in steps}
-        now = datetime.now(UTC)
-        for event in events:
-            outcome = "applied" if id(event) in new else "duplicate"
-            self.outcomes[event.kind, outcome] += 1
-            self.lags.observe(max(0.0, (now - event.at).total_seconds()))
-            extra = {"email_id": event.email_id, "kind": event.kind, "event_id": event.event_id}
-            log.info(LOG_EVENTS[outcome], extra=extra)
+        def read(entry: Entry) -> None:
+            update.read(entry)
+            if not self._may_write:
+                raise Stopping
+
+        try:
+            await self._recipients.rewrite(update.email_id, update.change, on_read=read, write_id=update.write_id)
+        except (KeyMissing, RevisionConflict, ValueTooLarge, RecordCorrupt, RecordFull, Stopping):
+            raise  # nothing was written
+        except BaseException as error:
+            write = update.write(is_cut_off=isinstance(error, asyncio.CancelledError))
+            if write and not self._confirm:  # `confirm` publishes it anyway at the next try
+                self._unanswered.add(update.email_id, write)
+            raise
+        finally:
+            self._note_new(update.stored)
+        if update.steps:
+            self._unanswered.replaced(update.email_id, update.revision)
+
+    async def _look_at_unanswered(self) -> None:
+        email_ids = self._unanswered.email_ids
+        for start in range(0, len(email_ids), READS_AT_ONCE):
+            await asyncio.gather(*map(self._look_at, email_ids[start : start + READS_AT_ONCE]))
+        await self._publish_new()
+
+    async def _look_at(self, email_id: str) -> None:
+        try:
+            entry = await self._recipients.get_from_leader(email_id)
+            self._note_new(self._unanswered.decide(email_id, entry, records.decode(entry.value)))
+        except (KeyMissing, RecordCorrupt):
+            self._unanswered.forget(email_id)
+        except StoreError:
+            return  # it is read again while there is time
+
+    def _note_new(self, steps: Sequence[Step]) -> None:
+        """Report events that are in their record, and leave them to `_publish_new`, even if this task is cancelled."""
         for step in steps:
+            self._report(step.event, "applied")
+        self._unpublished.extend(steps)
+
+    async def _publish_new(self) -> None:
+        while self._unpublished:
+            step = self._unpublished.popleft()
             await self._publish(step.event, step.record)
 
+    def _report(self, event: EngagementEvent, outcome: str) -> None:
+        self.outcomes[event.kind, outcome] += 1
+        self.lags.observe(max(0.0, (datetime.now(UTC) - event.at).total_seconds()))
+        extra = {"email_id": event.email_id, "kind": event.kind, "event_id": event.event_id}
+        log.info(LOG_EVENTS[outcome], extra=extra)
 
-def _postponed(email_id: str, events: Sequence[EngagementEvent], error: StoreError) -> Applied:
+
+def postponed(email_id: str, events: Sequence[EngagementEvent], error: StoreError) -> Applied:
+    """Report that events have to be tried again after an error of KV."""
     log.warning("event.postponed", extra={"email_id": email_id, "events": len(events), "error": str(error)})
     return Applied(verdict=Verdict.AGAIN if isinstance(error, StoreUnavailable) else Verdict.CONTESTED)
-
-
-def _steps(record: EmailRecipientRecord, events: Sequence[EngagementEvent]) -> list[_Step]:
-    """Return each event that changes the record, with the record after the event."""
-    steps = []
-    for event in events:
-        after = engagement.apply(record, event)
-        if after is not record:
-            steps.append(_Step(event, after))
-            record = after
-    return steps

@@ -52,6 +52,8 @@ class Updater(Protocol):
 
     async def apply(self, email_id: str, events: Sequence[EngagementEvent]) -> Applied: ...  # noqa: D102
 
+    async def finish(self) -> None: ...  # noqa: D102
+
 
 class _Received(NamedTuple):
     message: Message
@@ -73,7 +75,7 @@ class Settlement:
     ) -> None:
         """Apply events with `updater`; wait for a missing record until the message has the given age.
 
-        Then `rebuild` makes it; without `rebuild` the event is skipped.
+        Then `rebuild` makes it and applies the events; without `rebuild` they are skipped.
         """
         self._queue = queue
         self._updater = updater
@@ -117,10 +119,16 @@ class Settlement:
                 raise result
 
     async def stop(self) -> None:
-        """Release the messages that are held. From now on, messages are released instead of held."""
+        """Release the messages that are held. From now on, messages are released instead of held.
+
+        The updater finishes before: another tracker that gets them would make it harder to see what was written.
+        """
         self._is_stopping = True
+        held = list(self._held.values())
         self._holding.cancel()
-        await self._queue.change_visibility(list(self._held.values()), 0)
+        await self._holding.wait()
+        await self._updater.finish()
+        await self._queue.change_visibility(held, 0)
 
     def _report_ignored(self, message: Message, ignored: Ignored) -> None:
         self.outcomes["none", "ignored" if ignored.is_expected else "malformed"] += 1
@@ -161,6 +169,16 @@ class Settlement:
         settled, waiting = _by_verdict(verdict, old)
         return settled, waiting + young
 
+    def _note_outages(self, verdict: Verdict) -> None:
+        if verdict is Verdict.AGAIN:
+            self._outage.begin()
+        else:
+            self._outage.end()
+        if verdict is Verdict.UNPUBLISHED:
+            self._outage.begin_of_stream()
+        elif verdict is Verdict.SETTLED:  # the stream, if there is one, has stored its push events
+            self._outage.end_of_stream()
+
     async def _verdict(self, received: Sequence[_Received], apply: Apply) -> Verdict:
         email_id, events = received[0].event.email_id, [one.event for one in received]
         attributes: Attributes = {
@@ -173,10 +191,7 @@ class Settlement:
             verdict = await self._apply_safely(email_id, events, apply)
             if verdict not in {Verdict.SETTLED, Verdict.UNMATCHED}:
                 span.fail(verdict.name.lower())
-        if verdict is Verdict.AGAIN:
-            self._outage.begin()
-        else:
-            self._outage.end()
+        self._note_outages(verdict)
         return verdict
 
     async def _apply_safely(self, email_id: str, events: Sequence[EngagementEvent], apply: Apply) -> Verdict:
@@ -217,6 +232,7 @@ class Settlement:
         self._failing.discard(waiting[0].event.email_id)
         if not self._held:  # only a holder notices that KV is back; without one, the next receive has to
             self._outage.end()
+            self._outage.end_of_stream()
 
     async def _try_again(self, waiting: list[_Received]) -> None:
         """Try again until each message is settled or stuck, and extend its visibility meanwhile."""
@@ -245,7 +261,7 @@ class Settlement:
 
 
 def _by_verdict(verdict: Verdict, received: list[_Received]) -> tuple[list[Message], list[_Received]]:
-    """Return the messages to delete, and those that have to wait, by the verdict of their events."""
+    """Return the messages to delete, and those that have to wait."""
     match verdict:
         case Verdict.SETTLED:
             return [one.message for one in received], []

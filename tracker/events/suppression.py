@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from shared import contract, redaction, suppression_list
+from tracker.events import engagement
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -54,6 +55,7 @@ def entries_of(event: EngagementEvent, to: str) -> Iterator[Suppression]:
     if not is_reason(event):
         return
     addresses = _addresses(event, to)
+    event = engagement.permitted(event, to)
     if not addresses:
         log.warning("suppression.no_address", extra={"email_id": event.email_id})
     for address in addresses:

@@ -26,6 +26,8 @@ Templates of the tracker only.
 {{ include "lfx-v2-email-tracker.commonEnv" . }}
 - name: SES_EVENTING_ENABLED
   value: {{ .Values.app.ses.eventingEnabled | quote }}
+- name: PUSH_EVENTS_DURABLE
+  value: {{ .Values.app.pushEvents.durable | quote }}
 {{- with include "lfx-v2-email-tracker.engagementSecretName" . }}
 - name: SES_ENGAGEMENT_SQS_QUEUE_URL
   valueFrom:

@@ -16,7 +16,7 @@ from shared.commands import command
 from shared.errors import RequestRefused, RequestUnanswered, ServiceUnreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
 
     from relay.commands.mailing.rows import Row
     from shared.commands.caller import Caller
@@ -30,7 +30,7 @@ RECONNECT_POLL_SECONDS: Final = 0.1
 UNCERTAIN_ERRORS: Final = frozenset(
     {contract.DELIVERY_FAILED, contract.INTERNAL_ERROR, contract.OUTCOME_UNKNOWN, contract.REQUEST_IN_PROGRESS}
 )
-"""Errors after which the email may still have been sent: the mail server's last reply may have been lost."""
+"""Errors after which the email may have been sent, unless the reply has the outcome `not_sent`."""
 
 
 class Mailer:
@@ -47,7 +47,7 @@ class Mailer:
         self._unanswered = 0
         self.stopped = ""  # the reason why not all rows were sent
 
-    async def send(self, rows: Sequence[Row]) -> None:
+    async def send(self, rows: Iterable[Row]) -> None:
         """Send all rows. When cancelled, wait for the outstanding answers; a second cancellation abandons them."""
         waiting = iter(rows)
         work = asyncio.gather(*(self._work(waiting) for _ in range(self._concurrency)))
@@ -150,7 +150,8 @@ async def _outcome_of(caller: Caller, request: contract.SendEmailRequest, timeou
     except RequestRefused as error:
         if error.error == contract.SERVICE_BUSY:
             return RowOutcome("unsent", error=str(error))
-        return RowOutcome("failed" if error.error in UNCERTAIN_ERRORS else "refused", error=str(error))
+        is_uncertain = error.error in UNCERTAIN_ERRORS and error.outcome != "not_sent"
+        return RowOutcome("failed" if is_uncertain else "refused", error=str(error))
     except ServiceUnreachable as error:
         return RowOutcome("unsent", error=str(error))
     except RequestUnanswered as error:

@@ -19,6 +19,7 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+MAX_FOUND: Final = 10_000  # names that are looked up once
 PLACEHOLDER: Final = re.compile(r"\{\{([^{}]{1,200})\}\}|\{([^{}]{1,200})\}")
 
 
@@ -47,6 +48,8 @@ class Columns:
     def find(self, text: str, syntax: Syntax = PLAIN) -> str | None:
         """Return the column that the text between braces names."""
         if (text, syntax) not in self._found:
+            if len(self._found) >= MAX_FOUND:  # braces in the cells of many rows
+                self._found.clear()
             self._found[text, syntax] = self._by_key.get(key(text)) or self._by_key.get(key(syntax.decode(text)))
         return self._found[text, syntax]
 

@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import csv
 import fcntl
+import io
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, Literal, Self, TextIO
+from typing import TYPE_CHECKING, BinaryIO, Final, Literal, Self, TextIO
 
 import msgspec
+
+from relay.commands.mailing.storage import Values
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,9 +53,9 @@ class ResultLine(msgspec.Struct, frozen=True):
     outcome: RowOutcome
     digest: str = ""
 
-    def is_of(self, row: Row) -> bool:
-        """Return whether it may be a line of this row: a digest may be missing, or cut off in the last line."""
-        return row.digest.startswith(self.digest)
+    def is_of(self, digest: str) -> bool:
+        """Return whether it may be a line of the row with this digest: its own may be missing, or cut off."""
+        return digest.startswith(self.digest)
 
 
 class ResultFile:
@@ -63,7 +66,7 @@ class ResultFile:
         self.path = path
         self._file: TextIO | None = None
         self._header: tuple[str, ...] = HEADER
-        self.lines: dict[int, ResultLine] = {}
+        self.lines = Values(ResultLine)
 
     def __enter__(self) -> Self:
         """Open or create the file, and read it.
@@ -88,19 +91,36 @@ class ResultFile:
         except OSError as error:
             raise ResultError(f"{self.path}: another run is writing to it ({error.strerror})") from error
         file.seek(0)
-        found = file.buffer.read() if self.path.is_file() else b""  # reading some devices would never end
+        found = file.buffer if self.path.is_file() else io.BytesIO()  # reading some devices would never end
         try:
-            self._header = self._header_of(found)
-            complete = _without_incomplete_line(found, len(self._header))
-            self.lines = dict(self._parsed(complete.decode()))
-        except (ValueError, csv.Error) as error:  # not UTF-8, or a number with more digits than Python converts
+            size, last = self._parse(found)
+        except (ValueError, OverflowError, csv.Error) as error:  # not UTF-8, or a number with too many digits
             raise ResultError(f"{self.path}: not a result file: {error}") from error
-        if complete != found:
-            file.truncate(len(complete))
-        if not complete:
+        if self.path.is_file():
+            file.truncate(size)
+        if not size:
             self._write(HEADER)
-        elif not complete.endswith(b"\n"):
+        elif not last.endswith(b"\n"):
             file.write("\r\n")
+
+    def _parse(self, found: BinaryIO) -> tuple[int, bytes]:
+        """Read all complete lines; return their size, and the last of them."""
+        last = found.readline()
+        self._header = self._header_of(last)
+        if not last.endswith(b"\n") and _HEADER_LINE.startswith(last):
+            return 0, b""
+        size = len(last)
+        for line in found:
+            if not line.endswith(b"\n") and not _is_complete(line, len(self._header)):
+                break
+            self._take(_cells(line.decode().removesuffix("\n")))
+            size += len(line)
+            last = line
+        return size, last
+
+    def _take(self, cells: list[str]) -> None:
+        if len(cells) >= LEAST_CELLS and cells[0].isdecimal():
+            self.lines[int(cells[0])] = _result_line(cells, len(self._header))
 
     def __exit__(self, *_: object) -> None:
         """Close the file."""
@@ -112,11 +132,6 @@ class ResultFile:
     def has_digests(self) -> bool:
         """Whether the file shows which mailing it belongs to."""
         return self._header == HEADER
-
-    @property
-    def group_id(self) -> str:
-        """The group of the rows so far; empty if there are none."""
-        return next((line.outcome.group_id for line in self.lines.values() if line.outcome.group_id), "")
 
     def write(self, row: Row, outcome: RowOutcome) -> None:
         """Append a row with its outcome so far.
@@ -136,21 +151,14 @@ class ResultFile:
             csv.writer(self._file).writerow(cells)
             self._file.flush()
 
-    def _header_of(self, found: bytes) -> tuple[str, ...]:
+    def _header_of(self, first: bytes) -> tuple[str, ...]:
         """Return the columns of a file; an empty or incomplete header will be that of a new file."""
-        first, line_end, _ = found.partition(b"\n")
-        if not line_end and _HEADER_LINE.startswith(found):
+        if _HEADER_LINE.startswith(first):
             return HEADER
-        header = tuple(_cells(first.decode("utf-8-sig")))  # as spreadsheets save it
+        header = tuple(_cells(first.decode("utf-8-sig").removesuffix("\n")))  # as spreadsheets save it
         if header not in {HEADER, OLD_HEADER}:
             raise ResultError(f"{self.path}: not a result file: its first line is not {','.join(HEADER)}")
         return header
-
-    def _parsed(self, text: str) -> Iterator[tuple[int, ResultLine]]:
-        for line in text.split("\n")[1:]:
-            cells = _cells(line)
-            if len(cells) >= LEAST_CELLS and cells[0].isdecimal():
-                yield int(cells[0]), _result_line(cells, len(self._header))
 
 
 @contextmanager
@@ -161,14 +169,6 @@ def _naming(path: Path) -> Iterator[None]:
     except OSError as error:
         error.filename = str(path)
         raise
-
-
-def _without_incomplete_line(found: bytes, columns: int) -> bytes:
-    """Return the content without a last line that a killed run left incomplete."""
-    start = found.rfind(b"\n") + 1
-    if not start:
-        return b"" if _HEADER_LINE.startswith(found) else found
-    return found if _is_complete(found[start:], columns) else found[:start]
 
 
 def _is_complete(line: bytes, columns: int) -> bool:

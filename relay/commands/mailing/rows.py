@@ -1,6 +1,9 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Pure: turns a CSV file and a template into one request for each row, or into a list of problems with line numbers.
+"""Turns a CSV file and a template into one request for each row, or into a list of problems with line numbers.
+
+The rows are stored with their values only. A request is made when its row is checked, and again when it is sent, so
+that memory does not grow with the rows or the bodies.
 
 A column that has the name of a request field replaces the option of that name. Every column fills its placeholder in
 the tags and in the fields of TEMPLATED.
@@ -17,19 +20,19 @@ import msgspec
 
 from relay import idempotency, submission
 from relay.commands.mailing import placeholders, unfilled
+from relay.commands.mailing.storage import FirstLines, Values
 from relay.commands.mailing.template import FIELDS, Template
 from shared import addresses
 from shared.contract import INVALID_IDEMPOTENCY_KEY, SendEmailRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from relay.commands.mailing.unfilled import Finder
 
-    Table = Sequence[tuple[int, list[str]]]  # the line on which each row ends, and its cells
-
 REQUIRED: Final = ("to", "subject")
 DIGEST_CHARACTERS: Final = 16
+MAX_SHOWN_PROBLEMS: Final = 20
 _ANY_DOMAIN = submission.Policy(
     sender=addresses.Mailbox("", "", ""),
     display_name="",
@@ -41,22 +44,26 @@ _ANY_DOMAIN = submission.Policy(
 
 
 class InvalidMailing(Exception):
-    """The file or the template is not valid, so nothing may be sent. Each of `problems` is one line for the user."""
+    """The file or the template is not valid, so nothing may be sent.
 
-    def __init__(self, problems: Sequence[str]) -> None:
-        """Keep the problems."""
-        super().__init__("; ".join(problems))
-        self.problems = problems
+    Each of `problems` is one line for the user. They are the first of `count`.
+    """
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        """Keep the first problems, and count all."""
+        self.problems: list[str] = []
+        self.count = 0
+        for problem in problems:
+            self.count += 1
+            if self.count <= MAX_SHOWN_PROBLEMS:
+                self.problems.append(problem)
+        super().__init__("; ".join(self.problems))
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One email to send; `number` counts the rows from 1, `line` is where the row ends in the file.
-
-    `digest` is that of the request without the group that the run chooses.
-    """
+    """One email to send; `number` counts the rows from 1. `digest` is that of the request of its stored row."""
 
     number: int
-    line: int
     request: SendEmailRequest
     digest: str = ""
 
@@ -72,11 +79,35 @@ class Row(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, request=msgspec.structs.replace(self.request, group_id=group_id))
 
 
-class Mailing(msgspec.Struct, frozen=True):
-    """All rows; `unused` names the columns that are neither a field nor a placeholder."""
+class StoredRow(msgspec.Struct, frozen=True, array_like=True):
+    """The cells of a row, and the line where it ends in the file; the rest is empty until the row was checked.
 
-    rows: list[Row]
+    `digest` is that of the request without the group that the run chooses.
+    """
+
+    line: int
+    cells: list[str]
+    to: str = ""
+    digest: str = ""
+    has_group: bool = False
+
+
+class Mailing(msgspec.Struct, frozen=True):
+    """All rows by their numbers; `unused` names the columns that are neither a field nor a placeholder."""
+
+    stored: Values[StoredRow]
+    header: Sequence[str]
+    template: Template
     unused: list[str]
+
+    def rows(self) -> Iterator[Row]:
+        """Return the rows with their requests, one at a time."""
+        return (self.row(number, stored) for number, stored in self.stored.pairs())
+
+    def row(self, number: int, stored: StoredRow) -> Row:
+        """Return a row with its request."""
+        request = self.template.request(dict(zip(self.header, stored.cells, strict=True)))
+        return Row(number, request, stored.digest)
 
 
 def read(lines: Iterable[str], given: Mapping[str, str], tags: Mapping[str, str]) -> Mailing:
@@ -89,23 +120,30 @@ def read(lines: Iterable[str], given: Mapping[str, str], tags: Mapping[str, str]
     try:
         header = [name.strip() for name in next(reader, [])]
         stripped = ((reader.line_num, [cell.strip() for cell in cells]) for cells in reader)
-        table = [(line, cells) for line, cells in stripped if any(cells)]
+        stored = _stored(StoredRow(line, cells) for line, cells in stripped if any(cells))
     except csv.Error as error:
         raise InvalidMailing([f"line {reader.line_num}: {error}"]) from error
     template = Template(given, tags, header)
-    finder = template.finder(_numeric(header, table))
-    if problems := [*_header_problems(header, given), *template.problems(finder)]:
-        raise InvalidMailing(problems)
-    rows, problems = _rows(header, table, template, finder)
-    if problems:
-        raise InvalidMailing(problems)
-    if not rows:
+    finder = template.finder(unfilled.numeric(dict(zip(header, one.cells, strict=False)) for _, one in stored.pairs()))
+    _refuse([*_header_problems(header, given), *template.problems(finder)])
+    _refuse(_row_problems(stored, header, template, finder))
+    if not stored:
         raise InvalidMailing(["there are no rows below the header"])
-    return Mailing(rows, [name for name in header if name not in FIELDS and name not in template.used])
+    unused = [name for name in header if name not in FIELDS and name not in template.used]
+    return Mailing(stored, header, template, unused)
 
 
-def _numeric(header: Sequence[str], table: Table) -> set[str]:
-    return unfilled.numeric([dict(zip(header, cells, strict=False)) for _, cells in table], header)
+def _stored(rows: Iterable[StoredRow]) -> Values[StoredRow]:
+    stored = Values(StoredRow)
+    for number, row in enumerate(rows, 1):
+        stored[number] = row
+    return stored
+
+
+def _refuse(problems: Iterable[str]) -> None:
+    found = InvalidMailing(problems)
+    if found.count:
+        raise found
 
 
 def _header_problems(header: Sequence[str], given: Mapping[str, str]) -> list[str]:
@@ -128,21 +166,22 @@ def _header_problems(header: Sequence[str], given: Mapping[str, str]) -> list[st
     return problems
 
 
-def _rows(header: Sequence[str], table: Table, template: Template, finder: Finder) -> tuple[list[Row], list[str]]:
-    rows: list[Row] = []
-    problems: list[str] = []
-    keys: dict[str, int] = {}
-    for line, cells in table:
-        if len(cells) != len(header):
-            problems.append(f"line {line}: {len(cells)} cells, but the header has {len(header)}")
+def _row_problems(
+    stored: Values[StoredRow], header: Sequence[str], template: Template, finder: Finder
+) -> Iterator[str]:
+    """Check each row, and complete it in `stored`."""
+    keys = FirstLines()
+    for number, row in stored.pairs():
+        line = row.line
+        if len(row.cells) != len(header):
+            yield f"line {line}: {len(row.cells)} cells, but the header has {len(header)}"
             continue
-        values = dict(zip(header, cells, strict=True))
+        values = dict(zip(header, row.cells, strict=True))
         request = template.request(values)
-        problems += [f"line {line}: {one}" for one in [*_problems(request), *template.cell_problems(finder, values)]]
-        if (key := request.idempotency_key) and (first := keys.setdefault(key, line)) != line:
-            problems.append(f"line {line}: same idempotency_key as line {first}: {key}")
-        rows.append(Row(len(rows) + 1, line, request, _digest(request)))
-    return rows, problems
+        yield from (f"line {line}: {one}" for one in [*_problems(request), *template.cell_problems(finder, values)])
+        if (key := request.idempotency_key) and (first := keys.add(key, line)) != line:
+            yield f"line {line}: same idempotency_key as line {first}: {key}"
+        stored[number] = StoredRow(line, row.cells, request.to or "", _digest(request), bool(request.group_id))
 
 
 def _digest(request: SendEmailRequest) -> str:

@@ -18,18 +18,19 @@ from relay.commands import text_file
 from relay.commands.mailing import rows
 from relay.commands.mailing.mailer import Mailer
 from relay.commands.mailing.results import ResultError, ResultFile
+from relay.commands.mailing.storage import StorageError
 from shared.commands import command, output
 from shared.errors import ServiceUnreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Set as AbstractSet
     from contextlib import AbstractContextManager
 
     from relay.commands.mailing.results import ResultLine, RowOutcome, RowStatus
-    from relay.commands.mailing.rows import Mailing, Row
+    from relay.commands.mailing.rows import Mailing, Row, StoredRow
 
 NAME: Final = "lfx-email-relay send"
-MAX_PROBLEMS: Final = 20
 RETRIED_IF_REFUSED: Final[frozenset[RowStatus]] = frozenset({"refused"})
 RETRIED_IF_UNKNOWN: Final[frozenset[RowStatus]] = frozenset({"failed", "unknown", "sending"})
 IN_PROGRESS: Final[frozenset[RowStatus]] = frozenset({"sending", "unsent"})
@@ -86,36 +87,38 @@ def send_rows(csv_file: Path, fields: Mapping[str, str], tags: Mapping[str, str]
     try:
         mailing = _read(csv_file, fields, tags)
         with ResultFile(path) as results:
-            _check_same_mailing(mailing.rows, results, options)
-            sent_before = _count(mailing.rows, results)["sent"]
-            group_id = fields.get("group_id") or results.group_id or str(uuid.uuid4())
-            remaining = [row.in_group(group_id) for row in mailing.rows if _is_due(row, results, options)]
-            end = _send(remaining, results, options)
-            counts = _count(mailing.rows, results)
-            _conclude(_summary(counts, sent_before, group_id, path), end, as_json=options.as_json)
+            _check_same_mailing(mailing, results, options)
+            before = _count(mailing, results)
+            due = _due(options)
+            group_id = fields.get("group_id") or _group_of(mailing, results) or str(uuid.uuid4())
+            remaining = (row.in_group(group_id) for row in _remaining(mailing, results, due))
+            end = _send(remaining, sum(before[status] for status in due), results, options)
+            counts = _count(mailing, results)
+            _conclude(_summary(counts, before["sent"], group_id, path), end, as_json=options.as_json)
     except ResultError as error:
         raise command.WrongUsage(str(error)) from error
+    except StorageError as error:
+        raise command.Failed(str(error)) from error
 
 
 def _read(csv_file: Path, fields: Mapping[str, str], tags: Mapping[str, str]) -> Mailing:
     try:
-        text = text_file.decode(csv_file.read_bytes())
-        mailing = rows.read(text_file.lines(text), fields, tags)
+        with csv_file.open("rb") as file:
+            mailing = rows.read(text_file.lines(file), fields, tags)
     except OSError as error:
         raise command.WrongUsage(f"{csv_file}: {error.strerror}") from error
     except text_file.Undecodable as error:
         raise command.WrongUsage(f"{csv_file}: nothing was sent\n  {error}") from error
     except rows.InvalidMailing as error:
-        shown = error.problems[:MAX_PROBLEMS]
-        more = len(error.problems) - len(shown)
+        more = error.count - len(error.problems)
         last = [f"and {more} more"] if more else []
-        raise command.WrongUsage("\n  ".join([f"{csv_file}: nothing was sent", *shown, *last])) from error
+        raise command.WrongUsage("\n  ".join([f"{csv_file}: nothing was sent", *error.problems, *last])) from error
     if mailing.unused:
         command.say(f"Columns that are not used: {', '.join(mailing.unused)}")
     return mailing
 
 
-def _check_same_mailing(mailing: Sequence[Row], results: ResultFile, options: Options) -> None:
+def _check_same_mailing(mailing: Mailing, results: ResultFile, options: Options) -> None:
     """Check that the result file is of this mailing.
 
     A row that was not sent, and is sent now, may have other content than before.
@@ -125,39 +128,52 @@ def _check_same_mailing(mailing: Sequence[Row], results: ResultFile, options: Op
     """
     if results.lines and not results.has_digests:
         command.say(f"{results.path} was written by an older version and may be of another mailing. {OTHER_RESULT}")
-    rows_now = {row.number: row for row in mailing}
-    for number, line in results.lines.items():
-        if difference := _difference(rows_now.get(number), line, options):
+    for number, line in results.lines.pairs():
+        if difference := _difference(number, mailing.stored.get(number), line, options):
             raise ResultError(
                 f"{results.path}: nothing was sent: the result file belongs to {difference}. {OTHER_RESULT}"
             )
 
 
-def _difference(row: Row | None, line: ResultLine, options: Options) -> str:
+def _difference(number: int, row: StoredRow | None, line: ResultLine, options: Options) -> str:
     if row is None:
         return f"other rows: there is no row any more for {line.to}"
     if row.to != line.to:
-        return f"other rows: row {row.number} was {line.to}, and is now {row.to}"
+        return f"other rows: row {number} was {line.to}, and is now {row.to}"
     status = line.outcome.status
-    if line.is_of(row) or _may_differ(status, options):
+    if line.is_of(row.digest) or _may_differ(status, options):
         return ""
-    return f"another mailing: row {row.number}, {row.to}, is {status} with another subject, body or option"
+    return f"another mailing: row {number}, {row.to}, is {status} with another subject, body or option"
 
 
 def _may_differ(status: RowStatus, options: Options) -> bool:
     return status == "unsent" or (status in RETRIED_IF_REFUSED and options.retry_refused)
 
 
-def _is_due(row: Row, results: ResultFile, options: Options) -> bool:
-    line = results.lines.get(row.number)
-    if line is None or line.outcome.status == "unsent":
-        return True
-    if line.outcome.status in RETRIED_IF_REFUSED:
-        return options.retry_refused
-    return options.retry_unknown and line.outcome.status in RETRIED_IF_UNKNOWN
+def _due(options: Options) -> set[RowStatus]:
+    """Return the statuses of the rows that this run sends."""
+    due: set[RowStatus] = {"unsent"}
+    if options.retry_refused:
+        due |= RETRIED_IF_REFUSED
+    if options.retry_unknown:
+        due |= RETRIED_IF_UNKNOWN
+    return due
 
 
-def _send(remaining: Sequence[Row], results: ResultFile, options: Options) -> EarlyEnd:
+def _remaining(mailing: Mailing, results: ResultFile, due: AbstractSet[RowStatus]) -> Iterator[Row]:
+    """Return the rows to send, each when the one before is under way."""
+    for number, stored in mailing.stored.pairs():
+        if _status(results.lines.get(number)) in due:
+            yield mailing.row(number, stored)
+
+
+def _group_of(mailing: Mailing, results: ResultFile) -> str:
+    """Return the group that an earlier run chose; empty if there is none."""
+    groups = ((number, line.outcome.group_id) for number, line in results.lines.pairs() if line.outcome.group_id)
+    return next((group_id for number, group_id in groups if not mailing.stored[number].has_group), "")
+
+
+def _send(remaining: Iterable[Row], count: int, results: ResultFile, options: Options) -> EarlyEnd:
     async def work(progress: Any) -> str:
         def record(row: Row, outcome: RowOutcome) -> None:
             results.write(row, outcome)
@@ -169,10 +185,10 @@ def _send(remaining: Sequence[Row], results: ResultFile, options: Options) -> Ea
             await mailer.send(remaining)
             return mailer.stopped
 
-    if not remaining:
+    if not count:
         return EarlyEnd()
     try:
-        with _progress(len(remaining)) as progress:
+        with _progress(count) as progress:
             return EarlyEnd(why=command.run(work(progress)))
     except SystemExit as signalled:
         return EarlyEnd(exit_status=int(str(signalled.code)))
@@ -186,9 +202,15 @@ def _progress(length: int) -> AbstractContextManager[Any]:
     return click.progressbar(length=length, label="Sending", file=sys.stderr)
 
 
-def _count(mailing: Sequence[Row], results: ResultFile) -> Counter[RowStatus]:
-    lines = [results.lines.get(row.number) for row in mailing]
-    return Counter(line.outcome.status if line else "unsent" for line in lines)
+def _count(mailing: Mailing, results: ResultFile) -> Counter[RowStatus]:
+    """Count the rows by their status; each line of the file is of a row."""
+    counts = Counter(line.outcome.status for _, line in results.lines.pairs())
+    counts["unsent"] += len(mailing.stored) - counts.total()
+    return counts
+
+
+def _status(line: ResultLine | None) -> RowStatus:
+    return line.outcome.status if line else "unsent"
 
 
 def _summary(counts: Counter[RowStatus], sent_before: int, group_id: str, path: Path) -> Summary:

@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from relay.commands.mailing.placeholders import HTML, PLACEHOLDER, inner, key, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
     from collections.abc import Set as AbstractSet
 
     from relay.commands.mailing.placeholders import Columns, Syntax
@@ -142,10 +142,15 @@ class Finder:
         return " ".join(text.split())
 
 
-def numeric(rows: Sequence[Mapping[str, str]], names: Iterable[str]) -> set[str]:
+def numeric(rows: Iterable[Mapping[str, str]]) -> set[str]:
     """Return the columns that have values, each of which begins with a digit or a sign and a digit."""
-    values = {name: [value for row in rows if (value := row.get(name))] for name in names}
-    return {name for name, column in values.items() if column and all(map(_NUMBER.match, column))}
+    numbers: set[str] = set()
+    others: set[str] = set()
+    for row in rows:
+        for name, value in row.items():
+            if value and name not in others:
+                (numbers if _NUMBER.match(value) else others).add(name)
+    return numbers - others
 
 
 def _readings(marked: str, *, is_html: bool) -> Iterator[str]:

@@ -65,28 +65,12 @@ class BucketState(jetstream.StreamState, frozen=True):
     bytes: int = 0
 
 
-class Replica(msgspec.Struct, frozen=True):
-    """A server that follows the leader."""
-
-    name: str = ""
-    current: bool = True
-    offline: bool = False
-
-
-class Cluster(msgspec.Struct, frozen=True):
-    """The servers that hold the bucket; without a name they are not clustered."""
-
-    leader: str = ""
-    name: str = ""
-    replicas: tuple[Replica, ...] = ()
-
-
 class BucketInfo(jetstream.StreamInfo, frozen=True):
     """The answer to $JS.API.STREAM.INFO."""
 
     config: BucketConfig = BucketConfig()
     state: BucketState = BucketState()
-    cluster: Cluster | None = None
+    cluster: jetstream.Cluster | None = None
 
 
 _decode = msgspec.json.Decoder(BucketInfo).decode
@@ -167,7 +151,7 @@ def _described(info: BucketInfo) -> str:
 def _advice(use: BucketUse, info: BucketInfo) -> str:
     """Return advice on everything unusual about a bucket that works; empty if nothing is."""
     config = info.config
-    behind = [one.name for one in info.cluster.replicas if one.offline or not one.current] if info.cluster else []
+    behind = info.cluster.behind if info.cluster else []
     advice = (
         (0 < config.max_bytes * NEARLY_FULL <= info.state.bytes, "nearly full: raise its max_bytes"),
         (bool(behind), f"replicas that are not up to date: {', '.join(behind)}: check these servers"),

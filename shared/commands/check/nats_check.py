@@ -20,13 +20,16 @@ from shared.nats.inbox import Inbox
 from shared.service.settings import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from shared.commands.check.bucket_check import BucketUse
     from shared.commands.check.checks import AddFinding
     from shared.nats.connection import Connection
     from shared.nats.permissions import Denial
     from shared.service.settings import NatsSettings
+
+    MoreChecks = Mapping[str, Callable[[Inbox], Check]]
+    """Further checks that need the connection, by what they are about."""
 
 CONNECT_SECONDS: Final = 6.0
 CHECK_SECONDS: Final = 20.0  # up to six requests for each bucket, each within the inbox's own time limit
@@ -35,6 +38,9 @@ SLOW_SECONDS: Final = 0.05
 NEARLY_FULL: Final = 0.9
 ACCOUNT: Final = "JetStream account"
 NO_JETSTREAM_ADVICE: Final = "enable JetStream for this account"
+
+
+_NO_MORE: Final[MoreChecks] = {}
 
 
 class AccountLimits(msgspec.Struct, frozen=True):
@@ -62,21 +68,21 @@ class Account(Tier, frozen=True):
 _decode_account = msgspec.json.Decoder(Account).decode
 
 
-def check(settings: NatsSettings, name: str, uses: Sequence[BucketUse]) -> Check:
-    """Return the check of NATS and of the buckets that the process uses."""
+def check(settings: NatsSettings, name: str, uses: Sequence[BucketUse], more: MoreChecks = _NO_MORE) -> Check:
+    """Return the check of NATS, of the buckets that the process uses, and of what else it uses there."""
 
     async def run(add: AddFinding) -> None:
         try:
             async with connection.opened(settings, name, patience_seconds=CONNECT_SECONDS) as opened:
-                await _with_connection(opened, uses, add)
+                await _with_connection(opened, uses, more, add)
         except (ServiceUnreachable, SettingsError, OSError) as error:
             add(Finding("failed", "NATS", str(error), "check NATS_URL and NATS_CREDS, and that the server runs"))
-            _skip(uses, "not checked without NATS", add)
+            _skip(uses, more, "not checked without NATS", add)
 
     return Check("NATS", CONNECT_SECONDS + CHECK_SECONDS + CONNECT_SECONDS, run)
 
 
-async def _with_connection(opened: Connection, uses: Sequence[BucketUse], add: AddFinding) -> None:
+async def _with_connection(opened: Connection, uses: Sequence[BucketUse], more: MoreChecks, add: AddFinding) -> None:
     denials: list[Denial] = []
     opened.on_error(lambda error: denials.extend(filter(None, [permissions.denial_in(error)])))
     async with Inbox(opened) as inbox:
@@ -84,15 +90,16 @@ async def _with_connection(opened: Connection, uses: Sequence[BucketUse], add: A
         if denials:  # of the subscription to the inbox: nothing else was requested yet
             advice = "set NATS_INBOX_PREFIX to a prefix that this user may subscribe to"
             add(Finding("failed", "NATS inbox", str(denials[0]), advice))
-            _skip(uses, "not checked without an inbox", add)
+            _skip(uses, more, "not checked without an inbox", add)
             return
         account = Check(ACCOUNT, CHECK_SECONDS, lambda add: _account(inbox, add))
-        async for finding in checks.run([account, *(bucket_check.check(use, inbox, opened) for use in uses)]):
+        of_buckets = [bucket_check.check(use, inbox, opened) for use in uses]
+        async for finding in checks.run([account, *of_buckets, *(make(inbox) for make in more.values())]):
             add(finding)
 
 
-def _skip(uses: Sequence[BucketUse], why: str, add: AddFinding) -> None:
-    for about in [ACCOUNT, *(f"bucket {use.bucket}" for use in uses)]:
+def _skip(uses: Sequence[BucketUse], more: MoreChecks, why: str, add: AddFinding) -> None:
+    for about in [ACCOUNT, *(f"bucket {use.bucket}" for use in uses), *more]:
         add(Finding("skipped", about, why))
 
 

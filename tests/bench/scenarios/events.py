@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from tests.bench.sqs_feed import Feed
     from tests.bench.stage import Stage
 
+DURABLE = "durable"
+EVENTS_OF_AN_EMAIL = 3
+
 
 async def run(stage: Stage) -> list[Row]:
     """Events: a full queue with three events for each email."""
@@ -29,7 +32,10 @@ async def run(stage: Stage) -> list[Row]:
     emails, few = stage.options.count(2000), stage.options.count(100)
     async with stage.queue() as feed:
         for _ in range(stage.options.runs):
-            collected.add("tracker", "service", await _apply(stage, feed, stage.tracker(feed), emails))
+            plain = await _apply(stage, feed, stage.tracker(feed), emails)
+            collected.add("tracker", "service", plain)
+            collected.add("tracker", "service", await _apply_durably(stage, feed, emails), case=DURABLE)
+            collected.add("tracker, push events not durable", "limit", plain, case=DURABLE)
             if stage.options.alone:
                 continue
             drain = stage.helper("sqs_drain", feed.queue_url)
@@ -48,6 +54,15 @@ async def _apply(stage: Stage, feed: Feed, tracker: AbstractAsyncContextManager[
         record = msgspec.json.decode(value, type=EmailRecipientRecord)
         if not (record.delivered and record.open_count == 1 and record.click_count == 1):
             raise RuntimeError(f"an event is missing: {value!r}")
+    return sample
+
+
+async def _apply_durably(stage: Stage, feed: Feed, emails: int) -> Sample:
+    """Measure the same with PUSH_EVENTS_DURABLE=true; check that each push event is in the stream."""
+    async with buckets.push_events_stream(stage.caller) as count:
+        sample = await _apply(stage, feed, stage.tracker(feed, PUSH_EVENTS_DURABLE="true"), emails)
+        if (stored := await count()) != EVENTS_OF_AN_EMAIL * emails:
+            raise RuntimeError(f"{stored} push events of {emails} emails are in the stream")
     return sample
 
 

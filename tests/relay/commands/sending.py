@@ -19,14 +19,14 @@ from relay.commands.send import send
 from shared import contract
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from click.testing import Result
     from nats.aio.msg import Msg
 
     from tests.stack.nats_server import NatsServer
 
-    Reply = Callable[[dict[str, Any]], dict[str, str] | None]
+    Reply = Callable[[dict[str, Any]], Mapping[str, object] | None]
 
 SCRIPT: Final = Path(sys.executable).parent / "lfx-email-relay"
 

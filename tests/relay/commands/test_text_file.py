@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import codecs
+import io
 
 import pytest
 
@@ -52,5 +53,6 @@ def test_other_bytes_are_refused_with_their_line(content: bytes, message: str) -
 
 
 def test_only_line_ends_are_line_ends() -> None:
-    assert list(text_file.lines("a\r\nb\u2028c\x0bd\re\n")) == ["a\r\n", "b\u2028c\x0bd\r", "e\n"]
+    content = "a\r\nb\u2028c\x0bd\re\n".encode()
+    assert list(text_file.lines(io.BufferedReader(io.BytesIO(content)))) == ["a\r\n", "b\u2028c\x0bd\r", "e\n"]
     assert text_file.with_plain_line_ends("a\r\nb\rc\n\n\r\n") == "a\nb\nc\n\n\n"

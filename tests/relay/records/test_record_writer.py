@@ -16,6 +16,7 @@ import pytest
 from relay.records import record_writer
 from relay.records.record_writer import RecordWriter
 from shared.contract import EmailRecipientRecord
+from shared.erasure import Erasures
 from shared.errors import KeyMissing, StoreUnavailable
 from shared.index_writer import IndexWriter
 from shared.kv.bucket import Bucket
@@ -104,6 +105,28 @@ async def test_without_buckets_a_write_ends_at_its_deadline_and_is_stored_when_t
     await until(lambda: records.kept == 0, timeout=20)
     assert sorted(await buckets.ids("g")) == sorted(one.email_id for one in ones)
     assert records.stored_late == 200
+
+
+async def test_a_record_that_is_stored_after_its_recipient_was_erased_has_no_personal_data(
+    records: RecordWriter, recipients: Bucket, buckets: Buckets, nats_proxy: NatsProxy
+) -> None:
+    one, other = record(), msgspec.structs.replace(record(), to="b@example.com")
+    await Erasures(recipients).note("a@example.com", datetime.now(UTC))
+    nats_proxy.answer(f"$KV.{buckets.recipients_name}.", 2, proxies.js_error(503, 10077, "maximum bytes exceeded"))
+    await asyncio.gather(*(records.write(each, deadline=soon(5)) for each in (one, other)))
+    assert records.stored_late == 2
+    stored = msgspec.json.decode((await recipients.get(one.email_id)).value)
+    assert (stored["to"], stored["subject"], stored["group_id"]) == ("erased", "erased", "g")
+    assert b"b@example.com" in (await recipients.get(other.email_id)).value
+    assert sorted(await buckets.ids("g")) == sorted([one.email_id, other.email_id])
+
+
+async def test_a_repeat_leaves_a_record_erased_that_exists(records: RecordWriter, recipients: Bucket) -> None:
+    one = record()
+    await records.write(one, deadline=soon(5))
+    assert await Erasures(recipients).erase(one.email_id)
+    await records.write(one, deadline=soon(5), again=True)
+    assert b"a@example.com" not in (await recipients.get(one.email_id)).value
 
 
 async def test_an_unexpected_error_loses_no_record_and_does_not_stop_the_retries(

@@ -5,12 +5,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import traceback
 from typing import TYPE_CHECKING
 
 import pytest
 
-from relay.errors import AccountRefused, HeldBack
+from relay.errors import AccountRefused, Deferred, HeldBack
 from relay.smtp import delivery
 from relay.smtp.pace import AT_ONCE_AT_FIRST
 from tests.relay.inputs import numbers
@@ -18,14 +19,52 @@ from tests.relay.smtp.senders import ACCOUNT, QUOTA, TRANSACTION, Clock, count, 
 from tests.stack import scripted_smtp
 from tests.stack.smtp_scripts import (
     Delay,
+    Reply,
     always,
     first,
 )
 from tests.stack.waiting import until
 
 if TYPE_CHECKING:
+    from tenacity import RetryCallState
+
     from tests.stack.scripted_smtp import ScriptedSmtp
     from tests.stack.smtp_scripts import Stage
+
+
+# The time of a request
+
+
+@pytest.mark.parametrize("rate", [0, 1000])
+async def test_no_attempt_begins_late_although_a_connection_came_free_in_time(smtp: ScriptedSmtp, rate: float) -> None:
+    async with sending(smtp, connections=1, rate=rate) as sender:
+        held = await sender.pool.acquire()
+        waiting = asyncio.create_task(sender.send(1, within=0.3))
+        await until(lambda: sender.pool.state().waiting == 1)
+
+        asyncio.get_running_loop().call_soon(time.sleep, 0.5)  # a busy machine: the mail goes on after its time
+        sender.pool.release(held)
+        with pytest.raises(Deferred, match="within the request's time"):
+            await waiting
+        assert count(smtp, "MAIL") == 0
+        assert sender.pool.state().idle == 1, "the connection is free again"
+
+
+async def test_a_retry_that_comes_too_late_fails_with_the_reply_of_the_server(
+    smtp: ScriptedSmtp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    smtp.script = always("rcpt", Reply("450 4.2.0 try later"))
+    loop = asyncio.get_running_loop()
+
+    def sleep_too_long(_state: RetryCallState) -> float:
+        loop.call_later(0.05, time.sleep, 0.5)
+        return 0.1
+
+    monkeypatch.setattr(delivery, "_backoff", sleep_too_long)
+    async with sending(smtp) as sender:
+        with pytest.raises(Deferred, match="450") as failed:
+            await sender.send(1, within=0.4)
+    assert (failed.value.code, count(smtp, "MAIL")) == (450, 1)
 
 
 # The account

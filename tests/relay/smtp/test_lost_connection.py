@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from relay.errors import ConnectionStale, Deferred, DeliveryError, Uncertain
+from relay.errors import ConnectionStale, Deferred, DeliveryError, Rejected, Uncertain
 from relay.settings import RelaySettings
 from relay.smtp.connection import Connector
 from tests.relay.inputs import ENVELOPE, MAIL, connector, mail
@@ -46,6 +46,14 @@ if TYPE_CHECKING:
     from tests.stack.smtp_scripts import Action, Stage
 
 
+UNCLEAR: list[Action] = [
+    Reply("354 go on"),
+    Reply("150 hm"),
+    Store(Garbage(b"250-half a reply\r\n421 4.3.2 shutting down\r\n")),  # RFC 5321, 4.2.1: all lines have one code
+    Store(Garbage(b"250-half a reply\r\n554 5.0.0 no\r\n")),
+]
+
+
 @ON_UVLOOP
 @pytest.mark.parametrize("stage", BEFORE_THE_DOT)
 @pytest.mark.parametrize("action", LOSSES, ids=repr)
@@ -62,7 +70,7 @@ async def test_a_loss_before_the_dot_is_deferred_or_stale(smtp: ScriptedSmtp, st
 
 
 @ON_UVLOOP
-@pytest.mark.parametrize("action", [*LOSSES, *map(Store, LOSSES), Reply("354 go on"), Reply("150 hm")], ids=repr)
+@pytest.mark.parametrize("action", [*LOSSES, *map(Store, LOSSES), *UNCLEAR], ids=repr)
 async def test_a_dot_without_a_reply_is_uncertain(smtp: ScriptedSmtp, action: Action) -> None:
     smtp.script = always("dot", action)
     fresh = await connector(smtp, smtp_timeout_seconds=patience(action)).connect()
@@ -182,9 +190,16 @@ async def test_the_time_limit_is_for_the_whole_transaction(smtp: ScriptedSmtp) -
 
 
 @pytest.mark.parametrize(
-    ("answer", "seconds", "kind"), [(b"421 4.3.2 shutting down\r\n", 5.0, Deferred), (b"", 1.0, Uncertain)]
+    ("answer", "seconds", "kind"),
+    [
+        (b"421 4.3.2 shutting down\r\n", 5.0, Deferred),
+        (b"452 4.3.1 no space\r\n", 5.0, Deferred),
+        (b"552 5.3.4 too large\r\n", 5.0, Rejected),
+        (b"250 2.0.0 Ok\r\n", 5.0, Uncertain),
+        (b"", 1.0, Uncertain),
+    ],
 )
-async def test_a_server_that_stops_reading_gets_no_more_data(
+async def test_a_server_that_does_not_read_all_of_the_message_gets_no_more_data(
     answer: bytes, seconds: float, kind: type[DeliveryError]
 ) -> None:
     abandoned, read = asyncio.Event(), asyncio.get_running_loop().create_future()
@@ -208,6 +223,7 @@ async def test_a_server_that_stops_reading_gets_no_more_data(
         try:
             with pytest.raises(kind):
                 await connection.send(ENVELOPE, content)
+            assert not connection.is_usable
         finally:
             abandoned.set()
         async with asyncio.timeout(5):

@@ -295,7 +295,7 @@ async def test_idle_connections_are_closed_in_time() -> None:
         assert await pool.acquire() is connections[2]
         pool.release(connections[2])
         await until(lambda: not server.open)
-        assert repr(pool) == "<Pool 0 leased, 0 idle, 0 opening, 0 closing, 0 waiting>"
+        await until(lambda: repr(pool) == "<Pool 0 leased, 0 idle, 0 opening, 0 closing, 0 waiting>")
 
 
 async def test_a_connection_idle_for_too_long_is_not_lent() -> None:

@@ -318,3 +318,21 @@ def test_failures_that_began_together_count_once() -> None:
         found.fail(0, 0.0)
     assert found.generation == 1
     assert found.resumes_at < 0.3
+
+
+async def test_a_pause_that_is_almost_over_fails_nobody(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """For less than half a millisecond, uvloop's `call_at` returns a handle without `when`."""
+    monkeypatch.setattr(pace, "FIRST_PAUSE_SECONDS", 0.0003)
+    server = Server(opens_slowly=True)
+    async with pool_of(server) as pool:
+        users = [task(pool.acquire()) for _ in range(2)]
+        await settle()
+        for opening in list(server.openings):
+            opening.set_exception(RefusedError())
+        server.opens_slowly = False
+        async with asyncio.timeout(5):
+            for user in users:
+                pool.release(await user)
+    assert caplog.messages == []

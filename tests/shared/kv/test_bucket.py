@@ -250,3 +250,13 @@ async def test_a_lost_answer_to_a_write_leaves_its_outcome_unknown(
     with pytest.raises(StoreUnavailable):
         await bucket.update("k", b"2", 1)
     assert (await bucket.get("k")).value == b"1"
+
+
+async def test_a_write_is_recognised_by_its_id_and_by_the_revision_that_it_replaced(bucket: Bucket) -> None:
+    created = await bucket.create("k", b"1")
+    assert (await bucket.get("k")).previous == 0
+    seen: list[buckets.Entry] = []
+    await bucket.rewrite("k", lambda _: (b"2", None), on_read=seen.append, write_id="mine")
+    assert [one.revision for one in seen] == [created]
+    for entry in (await bucket.get("k"), await bucket.get_from_leader("k")):
+        assert (entry.value, entry.previous, entry.write_id) == (b"2", created, "mine")

@@ -132,4 +132,4 @@ async def test_a_bucket_that_cannot_be_used_is_logged_with_advice(
         await report_unusable(inbox, connection, [bucket.name, "absent"])
     (line,) = [vars(record) for record in caplog.records if record.message == "bucket.unusable"]
     assert (line["bucket"], line["levelname"]) == ("absent", "WARNING")
-    assert "create-buckets" in line["advice"]
+    assert "create-missing" in line["advice"]

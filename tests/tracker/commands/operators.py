@@ -13,6 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from click.testing import CliRunner
 
+from shared import contract
+from shared.kv.setup import create_missing
+from shared.nats import connection as nats_connection
+from shared.service.settings import ProcessSettings
 from tests.stack import nats_server
 from tracker.cli import main
 
@@ -46,11 +50,12 @@ def documents(result: Result) -> list[dict[str, Any]]:
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
-def subjects_of(command: str) -> list[str]:
-    """Return the subjects that docs/commands.md lists for a command."""
+def subjects_of(command: str, title: str = "The NATS user") -> list[str]:
+    """Return the subjects that docs/commands.md lists for a command, in the table that begins with this title."""
     section = re.search(rf"^## lfx-email-tracker {command}$(.*?)^## ", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-    table = section[1].partition("| The NATS user may publish to | For |")[2] if section else ""
-    cells = [row.split("|")[1] for row in table.strip().splitlines() if row.startswith("| `")]
+    table = section[1].partition(f"| {title} may publish to | For |")[2] if section else ""
+    rows = table.strip().partition("\n\n")[0].splitlines()
+    cells = [row.split("|")[1] for row in rows if row.startswith("| `")]
     return [subject for cell in cells for subject in re.findall(r"`([^`]+)`", cell)]
 
 
@@ -59,3 +64,9 @@ async def restricted(subjects: list[str]) -> AsyncIterator[tuple[str, str]]:
     """Run a server; return the URL of an admin and that of an operator who may publish to these subjects."""
     async with nats_server.running(_USERS.format(subjects=json.dumps(subjects))) as server:
         yield server.url.replace("//", "//admin:a@"), server.url.replace("//", "//operator:o@")
+
+
+async def create_buckets(url: str) -> None:
+    """Create all buckets as the relay's chart does."""
+    async with nats_connection.opened(ProcessSettings(nats_url=url), "test") as connection:
+        await create_missing(connection, contract.BUCKETS)

@@ -176,7 +176,7 @@ async def test_an_unknown_email_or_group_ends_with_1_and_no_output(
 async def test_neither_or_both_ids_are_wrong_usage(operator: Operator, arguments: tuple[str, ...]) -> None:
     result = await operator.run("status", *arguments)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr.endswith("Error: Give either EMAIL_ID or --group-id.\n")
+    assert result.stderr.endswith("Error: Give one of EMAIL_ID, --group-id and --to.\n")
 
 
 async def test_the_documented_permissions_are_enough() -> None:

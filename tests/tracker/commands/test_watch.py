@@ -4,13 +4,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import nats as nats_py
 import pytest
+from click.testing import CliRunner
 
 from shared import contract
 from shared.contract import Failure
@@ -21,6 +24,7 @@ from tests.stack import console, nats_server
 from tests.stack.ports import free_port
 from tests.tracker.commands.operators import Operator
 from tests.tracker.examples import EMAIL, GROUP, event, record
+from tracker.cli import main
 from tracker.commands import watch
 from tracker.events.push_events import PushEvents
 
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from nats.aio.client import Client
+    from nats.js import JetStreamContext
 
     from tests.stack.console import Console
     from tests.stack.nats_server import NatsServer
@@ -160,3 +165,104 @@ async def test_events_are_shown_again_after_their_permission_was_revoked_and_gra
         await publish(client, "opened")
         assert await process.wait() == 0
         assert (len(process.output.splitlines()), GROUP in process.output) == (1, True)
+
+
+@pytest.fixture
+async def js(client: Client) -> JetStreamContext:
+    """JetStream with the stream of push events."""
+    js = client.jetstream()
+    await js.add_stream(name=contract.PUSH_EVENTS_STREAM, subjects=list(contract.PUSH_EVENT_SUBJECTS))
+    return js
+
+
+async def test_since_begins_with_the_stored_events_and_goes_on_live_with_none_twice_or_left_out(
+    nats: NatsServer, client: Client, js: JetStreamContext
+) -> None:
+    assert js
+    for number in range(1200):
+        await client.publish(contract.EMAIL_OPENED_SUBJECT, json.dumps({"email_id": str(number)}).encode())
+    await client.flush()
+    async with watching(nats.url, "--since", "1h", "--count", "1300", "--json") as process:
+        for number in range(1200, 1300):
+            await client.publish(contract.EMAIL_OPENED_SUBJECT, json.dumps({"email_id": str(number)}).encode())
+        assert (await process.wait(), process.errors) == (0, READY)
+    assert [json.loads(line)["email_id"] for line in process.output.splitlines()] == [str(one) for one in range(1300)]
+
+
+async def test_since_leaves_out_earlier_events_and_kinds_that_are_not_selected(
+    nats: NatsServer, client: Client, js: JetStreamContext
+) -> None:
+    await js.publish(contract.EMAIL_OPENED_SUBJECT, b'{"open_count":1}')
+    await asyncio.sleep(0.002)  # the clock of the server is read to the microsecond
+    at = datetime.now(UTC).isoformat()
+    await js.publish(contract.EMAIL_OPENED_SUBJECT, b'{"open_count":2}')
+    await publish(client, "failed", reason="bounce")
+    arguments = ("--since", at, "--kind", "failed", "--kind", "delivered", "--count", "1", "--json")
+    async with watching(nats.url, *arguments) as process:
+        assert await process.wait() == 0
+        assert json.loads(process.output)["kind"] == "failed"
+    async with watching(nats.url, "--since", at, "--count", "1", "--json") as process:
+        assert await process.wait() == 0
+        assert json.loads(process.output)["open_count"] == 2
+
+
+async def test_since_continues_after_outages_and_a_lost_consumer_with_the_events_that_came_meanwhile(
+    nats: NatsServer, client: Client, js: JetStreamContext
+) -> None:
+    await publish(client, "opened", open_count=1)
+    async with watching(nats.url, "--since", "1d", "--count", "4", "--json") as process:
+        await process.wait_for_lines(1)
+        (consumer,) = await js.consumers_info(contract.PUSH_EVENTS_STREAM)
+        await js.delete_consumer(contract.PUSH_EVENTS_STREAM, consumer.name)
+        await process.wait_for_error("Interrupted: the server has ended the reading (409 Consumer Deleted)")
+        await publish(client, "opened", open_count=2)
+        await process.wait_for_lines(2)
+        await nats.kill()
+        await process.wait_for_error("nats.disconnected")
+        await nats.start()
+        async with await nats_py.connect(nats.url) as again:
+            await publish(again, "opened", open_count=3)
+            await process.wait_for_lines(3, timeout=20)
+            js = again.jetstream()
+            await js.delete_stream(contract.PUSH_EVENTS_STREAM)
+            await js.add_stream(name=contract.PUSH_EVENTS_STREAM, subjects=list(contract.PUSH_EVENT_SUBJECTS))
+            await publish(again, "opened", open_count=4)
+            assert await process.wait(30) == 0
+    assert [json.loads(line)["open_count"] for line in process.output.splitlines()] == [1, 2, 3, 4]
+
+
+def test_since_in_the_future_is_wrong_usage() -> None:
+    result = CliRunner().invoke(main, ["watch", "--since", "9999-01-02T03:04:05Z"])
+    assert (result.exit_code, "is in the future" in result.output) == (2, True), result.output
+
+
+async def test_since_reads_also_a_stream_with_other_subjects(nats: NatsServer, client: Client) -> None:
+    js = client.jetstream()
+    await js.add_stream(name=contract.PUSH_EVENTS_STREAM, subjects=["lfx.email-service.>"])
+    await js.publish(contract.GET_EMAIL_STATUS_SUBJECT, b"{}")
+    await js.publish(contract.EMAIL_FAILED_SUBJECT, b"{}")
+    result = await Operator(nats.url).run("watch", "--since", "2h", "--count", "1", "--json")
+    assert (result.exit_code, json.loads(result.stdout)) == (0, {"kind": "failed"})
+
+
+async def test_since_without_a_stream_ends_with_1_and_the_way_to_get_one(nats: NatsServer) -> None:
+    result = await Operator(nats.url).run("watch", "--since", "2h")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "stream email-events does not exist: install the tracker's chart" in result.stderr
+
+
+@pytest.mark.parametrize("subject", ["INFO.email-events", "CREATE.email-events", "MSG.NEXT.>"])
+async def test_since_names_the_permission_that_is_missing(subject: str) -> None:
+    denied = f"$JS.API.{'STREAM' if subject.startswith('INFO') else 'CONSUMER'}.{subject}"
+    users = f"""authorization {{ users: [
+      {{ user: admin, password: a }}
+      {{ user: operator, password: o, permissions: {{ publish: {{ deny: "{denied}" }} }} }}
+    ] }}"""
+    async with (
+        nats_server.running(users) as server,
+        await nats_py.connect(server.url.replace("//", "//admin:a@")) as client,
+    ):
+        await client.jetstream().add_stream(name="email-events", subjects=list(contract.PUSH_EVENT_SUBJECTS))
+        result = await Operator(server.url.replace("//", "//operator:o@")).run("watch", "--since", "2h")
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert f"the NATS user may not publish to {denied.removesuffix('>')}" in result.stderr

@@ -60,6 +60,9 @@ class Verdicts:
         self._change.notify()
         return await self._applied(email_id, events)
 
+    async def finish(self) -> None:
+        """Do nothing."""
+
     def settle(self) -> None:
         """Settle everything from now on."""
         self._verdicts = [Verdict.SETTLED]
@@ -81,6 +84,10 @@ class Watched(Verdicts):
         super().__init__()
         self._updater = updater
 
+    async def finish(self) -> None:
+        """Let the other updater finish."""
+        await self._updater.finish()
+
     async def _applied(self, email_id: str, events: Sequence[EngagementEvent]) -> Applied:
         return await self._updater.apply(email_id, events)
 
@@ -99,21 +106,25 @@ class Slow:
         await self.may_end.wait()
         return Applied(verdict=self._verdict)
 
+    async def finish(self) -> None:
+        """Do nothing."""
+
 
 @asynccontextmanager
-async def polling(
+async def polling(  # noqa: PLR0913 - the choices of a test
     sqs: SqsEndpoint,
     updater: Updater,
     *,
     long_polls: int = 2,
     record_wait_seconds: float = 60,
     rebuild: Apply | None = None,
+    grace_seconds: float = 0.0,
 ) -> AsyncIterator[Polling]:
     """Receive from the queue on the server and settle the messages."""
     queue = Queue(sqs.queue_url, os.environ, visibility_seconds=VISIBILITY_SECONDS)
     outage = StoreOutage()
     settlement = Settlement(queue, updater, outage, record_wait_seconds=record_wait_seconds, rebuild=rebuild)
-    async with Receiver(queue, settlement, outage, long_polls=long_polls) as receiver:
+    async with Receiver(queue, settlement, outage, long_polls=long_polls, grace_seconds=grace_seconds) as receiver:
         yield Polling(receiver, settlement, outage)
 
 

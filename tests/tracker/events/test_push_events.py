@@ -216,3 +216,24 @@ async def test_an_event_over_the_limit_of_the_server_is_logged(
     assert [one.message for one in caplog.records] == ["event.unannounced"]
     await push_events(event("open"), record())
     assert (await pushed(subscription))[0] == "lfx.email-service.email_opened"
+
+
+@pytest.mark.parametrize(
+    ("happened", "message_id"),
+    [
+        (event("open", 1, "0e1f6c2a-77aa"), f"{EMAIL}/open/0e1f6c2a-77aa"),
+        (event("bounce", 1, "a/b c\r\nX: y"), f"{EMAIL}/bounce/a%2Fb%20c%0D%0AX%3A%20y"),
+        (
+            event("click", 1, "\u00fc" * 20),
+            f"{EMAIL}/click/47dfc3de359eb6313bbb3bacf263ace2c25a064fc369838aab8e6c309acfac36",
+        ),
+    ],
+)
+async def test_each_push_event_has_an_id_that_depends_on_its_event_alone(
+    subscription: Subscription, connection: Connection, happened: EngagementEvent, message_id: str
+) -> None:
+    await PushEvents(connection)(happened, record())
+    await PushEvents(connection)(happened, record(open_count=5, click_count=5))
+    first, second = [await subscription.next_msg(5) for _ in range(2)]
+    assert first.headers == second.headers
+    assert (first.headers or {})["Nats-Msg-Id"] == message_id

@@ -17,6 +17,7 @@ from nats.js.api import KeyValueConfig
 
 from relay.records.record_writer import RecordWriter
 from shared import contract, group_index
+from shared.erasure import Erasures
 from shared.index_writer import IndexWriter
 from shared.kv.bucket import Bucket
 from shared.nats import connection as nats_connection
@@ -24,10 +25,11 @@ from shared.nats.inbox import Inbox
 from shared.service.settings import ProcessSettings
 from tests.stack import ses_events
 from tests.tracker.events.polling import LONG_AGO, Watched, logged, of_email, polling
-from tests.tracker.examples import EMAIL, GROUP, TRACKING_ID, at, record
+from tests.tracker.examples import EMAIL, GROUP, TO, TRACKING_ID, at, record
 from tracker.events import records, ses_event
 from tracker.events.push_events import PushEvents, publish_nothing
 from tracker.events.rebuilder import DELETED, EXPIRED, NO_GROUP, REMOVED, Rebuilder
+from tracker.events.rebuilding import Rebuilding
 from tracker.events.record_updater import RecordUpdater, Verdict
 from tracker.events.ses_event import EngagementEvent
 
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from shared.nats.connection import Connection
     from tests.stack.nats_server import NatsServer
     from tests.stack.sqs_endpoint import SqsEndpoint
+    from tracker.events.record_updater import Publish
 
 KEY = group_index.key_of(GROUP)
 
@@ -70,14 +73,23 @@ async def seal(index: Bucket, before: str) -> None:
     await index.create(group_index.seal_key(KEY, 0), json.dumps({"total_sent": 1, "before": before}).encode())
 
 
+class Tracker(Rebuilding):
+    """The parts of a tracker that rebuilds records."""
+
+    def __init__(self, recipients: Bucket, index: Bucket, publish: Publish = publish_nothing) -> None:
+        rebuilder = Rebuilder(recipients, index)
+        self.updater = RecordUpdater(recipients, publish, group=rebuilder.group)
+        super().__init__(rebuilder, self.updater)
+
+
 @pytest.fixture
-def rebuilding(recipients: Bucket, index: Bucket, connection: Connection) -> RecordUpdater:
-    """The updater of a tracker that rebuilds records."""
-    return RecordUpdater(recipients, PushEvents(connection), rebuilder=Rebuilder(recipients, index))
+def rebuilding(recipients: Bucket, index: Bucket, connection: Connection) -> Tracker:
+    """A tracker that rebuilds records."""
+    return Tracker(recipients, index, PushEvents(connection))
 
 
 async def test_a_missing_record_is_made_listed_and_gets_its_events(
-    recipients: Bucket, index: Bucket, rebuilding: RecordUpdater
+    recipients: Bucket, index: Bucket, rebuilding: Tracker
 ) -> None:
     applied = await rebuilding.rebuild(EMAIL, events())
     assert (applied.verdict, applied.new, applied.rebuilt) == (Verdict.SETTLED, 4, True)
@@ -89,7 +101,7 @@ async def test_a_missing_record_is_made_listed_and_gets_its_events(
 
 
 async def test_a_rebuilt_record_is_the_same_after_each_order_of_its_events(
-    recipients: Bucket, index: Bucket, rebuilding: RecordUpdater
+    recipients: Bucket, index: Bucket, rebuilding: Tracker
 ) -> None:
     values = set()
     for order in itertools.islice(itertools.permutations(range(4)), 0, 24, 5):
@@ -102,7 +114,7 @@ async def test_a_rebuilt_record_is_the_same_after_each_order_of_its_events(
 
 
 async def test_an_existing_record_stays_and_is_not_listed_again(
-    recipients: Bucket, index: Bucket, rebuilding: RecordUpdater
+    recipients: Bucket, index: Bucket, rebuilding: Tracker
 ) -> None:
     await recipients.create(EMAIL, records.encode(record(subject="As sent")))
     await IndexWriter(index).append(GROUP, EMAIL)
@@ -120,10 +132,10 @@ async def test_trackers_that_rebuild_at_once_lose_no_event_and_list_each_email_o
     async def track(url: str) -> None:
         async with nats_connection.opened(ProcessSettings(nats_url=url), "tracker") as opened, Inbox(opened) as inbox:
             own = [Bucket(inbox, opened, bucket.name) for bucket in (recipients, index)]
-            updater = RecordUpdater(own[0], publish_nothing, rebuilder=Rebuilder(*own))
+            tracker = Tracker(own[0], own[1])
 
             async def settle(email_id: str, event: EngagementEvent) -> None:
-                while (await updater.rebuild(email_id, [event])).verdict is not Verdict.SETTLED:
+                while (await tracker.rebuild(email_id, [event])).verdict is not Verdict.SETTLED:
                     await asyncio.sleep(0.01)
 
             work = [(email_id, event) for email_id in email_ids for event in events(email_id)]
@@ -139,7 +151,7 @@ async def test_trackers_that_rebuild_at_once_lose_no_event_and_list_each_email_o
 
 @pytest.mark.parametrize("late_seconds", [0.0, 0.002, 0.005, 0.01, 0.1])
 async def test_beside_a_relay_that_writes_the_same_record_the_email_is_listed_once(
-    nats: NatsServer, recipients: Bucket, index: Bucket, rebuilding: RecordUpdater, late_seconds: float
+    nats: NatsServer, recipients: Bucket, index: Bucket, rebuilding: Tracker, late_seconds: float
 ) -> None:
     email_ids = [str(uuid4()) for _ in range(20)]
     async with nats_connection.opened(ProcessSettings(nats_url=nats.url), "relay") as opened, Inbox(opened) as inbox:
@@ -160,20 +172,20 @@ async def test_beside_a_relay_that_writes_the_same_record_the_email_is_listed_on
 
 
 async def test_after_a_crash_between_record_and_index_the_next_event_lists_the_email(
-    recipients: Bucket, index: Bucket, rebuilding: RecordUpdater
+    recipients: Bucket, index: Bucket, rebuilding: Tracker
 ) -> None:
     await recipients.create(EMAIL, records.encode_ungrouped(record()))
-    assert (await rebuilding.apply(EMAIL, events()[:1])).new == 1
+    assert (await rebuilding.updater.apply(EMAIL, events()[:1])).new == 1
     assert await ids(index) == [EMAIL]
     assert (await recipients.get(EMAIL)).value == records.encode(await held(recipients))
 
 
 async def test_after_a_crash_behind_the_index_the_email_is_not_listed_again(
-    recipients: Bucket, index: Bucket, rebuilding: RecordUpdater
+    recipients: Bucket, index: Bucket, rebuilding: Tracker
 ) -> None:
     await recipients.create(EMAIL, records.encode_ungrouped(record()))
     await IndexWriter(index).append(GROUP, EMAIL)
-    await rebuilding.apply(EMAIL, events())
+    await rebuilding.updater.apply(EMAIL, events())
     assert await ids(index) == [EMAIL]
     assert not records.is_ungrouped((await recipients.get(EMAIL)).value)
 
@@ -187,9 +199,20 @@ async def test_a_tracker_without_the_setting_keeps_the_mark_of_another(
     assert await ids(index) == []
 
 
-async def test_a_record_that_was_deleted_is_not_rebuilt(
-    recipients: Bucket, index: Bucket, rebuilding: RecordUpdater
+async def test_a_rebuilt_record_of_an_erased_person_is_anonymous(
+    recipients: Bucket, index: Bucket, rebuilding: Tracker
 ) -> None:
+    await Erasures(recipients).note(TO, at(100))
+    assert (await rebuilding.rebuild(EMAIL, events())).rebuilt
+    value = (await recipients.get(EMAIL)).value
+    assert TO.encode() not in value
+    assert not records.is_ungrouped(value)
+    found = await held(recipients)
+    assert (found.to, found.delivered, found.open_count, found.click_count) == (contract.ERASED, True, 1, 1)
+    assert await ids(index) == [EMAIL]
+
+
+async def test_a_record_that_was_deleted_is_not_rebuilt(recipients: Bucket, index: Bucket, rebuilding: Tracker) -> None:
     revision = await recipients.create(EMAIL, records.encode(record()))
     await recipients.delete(EMAIL, revision)
     applied = await rebuilding.rebuild(EMAIL, events())
@@ -207,7 +230,7 @@ async def test_a_record_that_was_deleted_is_not_rebuilt(
     ],
 )
 async def test_a_record_that_retention_may_have_removed_is_not_rebuilt(  # noqa: PLR0913 - parts and cases
-    recipients: Bucket, index: Bucket, rebuilding: RecordUpdater, before: str, *, listed: bool, is_rebuilt: bool
+    recipients: Bucket, index: Bucket, rebuilding: Tracker, before: str, *, listed: bool, is_rebuilt: bool
 ) -> None:
     await seal(index, before)
     if listed:
@@ -219,13 +242,13 @@ async def test_a_record_that_retention_may_have_removed_is_not_rebuilt(  # noqa:
     assert (await recipients.info()).state.messages == is_rebuilt
 
 
-async def test_a_seal_that_cannot_be_read_prevents_rebuilding(index: Bucket, rebuilding: RecordUpdater) -> None:
+async def test_a_seal_that_cannot_be_read_prevents_rebuilding(index: Bucket, rebuilding: Tracker) -> None:
     await index.create(group_index.seal_key(KEY, 3), b"{")
     assert (await rebuilding.rebuild(EMAIL, events())).error == REMOVED
 
 
 async def test_an_email_that_retention_is_removing_is_not_listed_again(
-    recipients: Bucket, index: Bucket, rebuilding: RecordUpdater
+    recipients: Bucket, index: Bucket, rebuilding: Tracker
 ) -> None:
     await recipients.create(EMAIL, records.encode(record()))
     await seal(index, "2026-02-01T00:00:00Z")
@@ -239,13 +262,10 @@ async def test_a_record_older_than_the_ttl_of_its_bucket_is_not_rebuilt(
     config = KeyValueConfig(bucket=contract.EMAIL_RECIPIENTS_BUCKET, direct=True, ttl=3600)
     await connection.client.jetstream().create_key_value(config)
     recipients = Bucket(inbox, connection, contract.EMAIL_RECIPIENTS_BUCKET)
-    updater = RecordUpdater(recipients, publish_nothing, rebuilder=Rebuilder(recipients, index))
-    assert (await updater.rebuild(EMAIL, events())).error == EXPIRED
+    assert (await Tracker(recipients, index).rebuild(EMAIL, events())).error == EXPIRED
 
 
-async def test_an_event_that_does_not_name_the_group_makes_no_record(
-    recipients: Bucket, rebuilding: RecordUpdater
-) -> None:
+async def test_an_event_that_does_not_name_the_group_makes_no_record(recipients: Bucket, rebuilding: Tracker) -> None:
     delivery = ses_events.delivery(TRACKING_ID, at(3))
     delivery["mail"] = ses_events.mail(TRACKING_ID, at(3), headers_truncated=True)
     event = ses_event.parse(ses_events.notification(delivery), message_id="m", received_at=at(9))
@@ -256,7 +276,7 @@ async def test_an_event_that_does_not_name_the_group_makes_no_record(
 
 
 async def test_without_batches_the_seals_are_found_one_by_one(
-    index: Bucket, rebuilding: RecordUpdater, monkeypatch: pytest.MonkeyPatch
+    index: Bucket, rebuilding: Tracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def none(*_: object) -> None:
         return None
@@ -270,7 +290,7 @@ async def test_without_batches_the_seals_are_found_one_by_one(
 
 @pytest.mark.usefixtures("hasty")
 async def test_a_live_event_waits_for_the_relay_and_then_makes_its_record_and_is_pushed(
-    sqs: SqsEndpoint, recipients: Bucket, index: Bucket, connection: Connection, rebuilding: RecordUpdater
+    sqs: SqsEndpoint, recipients: Bucket, index: Bucket, connection: Connection, rebuilding: Tracker
 ) -> None:
     heard: list[str] = []
 
@@ -279,7 +299,7 @@ async def test_a_live_event_waits_for_the_relay_and_then_makes_its_record_and_is
 
     await connection.subscribe("lfx.email-service.>", on_message)
     await connection.flush()
-    watched, sent_at = Watched(rebuilding), time.time()
+    watched, sent_at = Watched(rebuilding.updater), time.time()
     async with polling(sqs, watched, record_wait_seconds=1, rebuild=rebuilding.rebuild):
         sqs.send(of_email(), sent_at=sent_at)
         await sqs.wait_until_empty()
@@ -293,11 +313,11 @@ async def test_a_live_event_waits_for_the_relay_and_then_makes_its_record_and_is
 
 @pytest.mark.usefixtures("hasty")
 async def test_a_live_event_whose_record_cannot_be_made_is_skipped(
-    sqs: SqsEndpoint, index: Bucket, rebuilding: RecordUpdater, caplog: pytest.LogCaptureFixture
+    sqs: SqsEndpoint, index: Bucket, rebuilding: Tracker, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "tracker")
     await seal(index, "2026-02-01T00:00:00Z")
-    async with polling(sqs, rebuilding, rebuild=rebuilding.rebuild):
+    async with polling(sqs, rebuilding.updater, rebuild=rebuilding.rebuild):
         sqs.send(of_email(), sent_at=time.time() - LONG_AGO)
         await sqs.wait_until_empty()
     [line] = logged(caplog, "record.not_rebuilt")

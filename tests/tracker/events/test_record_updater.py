@@ -329,7 +329,7 @@ async def test_without_its_server_an_event_is_tried_again_until_the_server_is_ba
     assert (await held(recipients)).open_count == 1
 
 
-async def test_a_write_whose_answer_is_lost_is_a_duplicate_at_the_next_try(
+async def test_a_write_whose_answer_is_lost_is_not_repeated_at_the_next_try(
     recipients: Bucket, nats: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shared.nats.inbox, "TIMEOUT_SECONDS", 0.3)

@@ -45,6 +45,29 @@ async def test_events_being_applied_are_finished(sqs: SqsEndpoint) -> None:
     assert len(sqs.deleted) == 1
 
 
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize(("grace_seconds", "deleted"), [(10, 1), (0, 0)])
+async def test_events_being_applied_have_some_time_after_a_stop_is_cut_off(
+    sqs: SqsEndpoint, grace_seconds: float, deleted: int
+) -> None:
+    updater = Slow(Verdict.SETTLED)
+    stopping = asyncio.Event()
+
+    async def run() -> None:
+        async with polling(sqs, updater, grace_seconds=grace_seconds):
+            await updater.begun.wait()
+            stopping.set()
+
+    sqs.send(of_email())
+    running = asyncio.create_task(run())
+    await stopping.wait()
+    asyncio.get_running_loop().call_later(0.1, running.cancel)
+    asyncio.get_running_loop().call_later(0.3, updater.may_end.set)
+    await asyncio.wait({running})
+    assert running.cancelled()
+    assert len(sqs.deleted) == deleted
+
+
 @pytest.mark.parametrize("verdict", [Verdict.UNMATCHED, Verdict.AGAIN, Verdict.CONTESTED])
 async def test_a_message_that_would_be_held_is_released(sqs: SqsEndpoint, verdict: Verdict) -> None:
     updater = Slow(verdict)

@@ -28,6 +28,7 @@ OF_WRITES = {
     shared_errors.ValueTooLarge,
     tracker_errors.QueueUnavailable,
     tracker_errors.RecordFull,
+    tracker_errors.Stopping,
 }
 OF_CALLERS = shared_errors.ServiceError
 INTERNAL: tuple[type[Exception], ...] = (

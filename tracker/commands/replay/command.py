@@ -26,6 +26,7 @@ from tracker.commands.replay.replayer import Live
 from tracker.commands.replay.report import Options, Report
 from tracker.events.push_events import PushEvents, publish_nothing
 from tracker.events.rebuilder import Rebuilder
+from tracker.events.rebuilding import Rebuilding
 from tracker.events.record_updater import RecordUpdater, suppress_nobody
 from tracker.events.suppression import Suppressor
 
@@ -131,8 +132,8 @@ async def _applier(options: Options, ending: asyncio.Event) -> AsyncIterator[App
         else:
             publish = PushEvents(caller.connection) if options.announce else publish_nothing
             suppress = Suppressor(SuppressionList(suppressions)) if config.suppression_enabled else suppress_nobody
-            updater = RecordUpdater(recipients, publish, suppress, rebuilder)
-            yield Live(updater.restore if rebuilder else updater.apply, ending)
+            updater = RecordUpdater(recipients, publish, suppress, group=rebuilder.group if rebuilder else None)
+            yield Live(Rebuilding(rebuilder, updater).restore if rebuilder else updater.apply, ending)
 
 
 @contextmanager

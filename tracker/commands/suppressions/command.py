@@ -4,10 +4,9 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from contextlib import asynccontextmanager, contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -20,6 +19,7 @@ from shared.kv.bucket import Bucket
 from shared.kv.scan import BucketScan
 from shared.nats.inbox import Inbox
 from shared.suppression_list import EntryCorrupt, SuppressionList
+from tracker.commands.since import Since
 from tracker.commands.suppressions import file as file_format
 from tracker.commands.suppressions import importing
 
@@ -32,7 +32,6 @@ NAME: Final = "lfx-email-tracker suppressions"
 ADDRESS_WIDTH: Final = 32
 STDOUT: Final = Path("-")
 REASONS: Final = click.Choice(contract.SUPPRESSION_REASONS, case_sensitive=False)
-UNITS: Final = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 
 T = TypeVar("T")
 
@@ -49,24 +48,6 @@ class Removed(msgspec.Struct, frozen=True):
 
     address: str
     removed: bool
-
-
-class Since(click.ParamType):  # type: ignore[type-arg] # not generic in older versions of click
-    """A time, or a duration before now: 2026-01-31, 2026-01-31T12:00:00Z, 7d, 24h, 90m."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        """Return the time in UTC."""
-        if isinstance(value, datetime):
-            return value
-        try:
-            if ago := re.fullmatch(r"(\d{1,9})([dhms])", value.strip()):
-                return datetime.now(UTC) - timedelta(seconds=int(ago[1]) * UNITS[ago[2]])
-            at = datetime.fromisoformat(value)
-        except (ValueError, OverflowError):
-            self.fail(f"{value!r} is neither a time such as 2026-01-31T12:00:00Z nor a duration such as 7d", param, ctx)
-        return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 filters = (

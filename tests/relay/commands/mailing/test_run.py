@@ -56,6 +56,20 @@ async def test_each_row_is_sent_once_into_one_group_and_the_second_run_sends_not
     assert (second.exit_code, f"group_id     {summary['group_id']}" in second.stdout) == (0, True)
 
 
+async def test_a_later_run_continues_the_group_that_the_first_run_chose(
+    nats_server: NatsServer, folder: Folder
+) -> None:
+    folder.people.write_text("to,name,group_id\na@b.org,A,own\nc@d.org,C,\n")
+    async with service(nats_server) as relay:
+        await folder.send_all()
+        with folder.people.open("a") as people:
+            people.write("e@f.org,E,\n")
+        assert (await folder.send_all()).exit_code == 0
+    groups = {request["to"]: request["group_id"] for request in relay.requests}
+    assert groups["a@b.org"] == "own"
+    assert groups["c@d.org"] == groups["e@f.org"] != "own"
+
+
 async def test_an_invalid_row_is_reported_with_its_line_and_nothing_is_sent(
     nats_server: NatsServer, folder: Folder
 ) -> None:
@@ -181,6 +195,25 @@ async def test_refused_and_failed_rows_are_sent_again_only_with_their_options(
         assert relay.recipients[3:] == ["p2@example.com"]
         assert (await folder.send_all("--retry-unknown")).exit_code == 0
         assert relay.recipients[4:] == ["p3@example.com"]
+
+
+async def test_a_failed_row_is_refused_if_it_was_not_sent_and_failed_if_nobody_knows(
+    nats_server: NatsServer, folder: Folder
+) -> None:
+    folder.write(3)
+    refused = {"outcome": "not_sent", "permanent": True, "smtp_code": 550}
+    failed: dict[str, dict[str, object]] = {
+        "p1@example.com": {"error": contract.DELIVERY_FAILED, **refused},
+        "p2@example.com": {"error": contract.INTERNAL_ERROR, "outcome": "not_sent"},
+        "p3@example.com": {"error": contract.DELIVERY_FAILED, "outcome": "unknown", "permanent": False},
+    }
+    async with service(nats_server, lambda request: failed[request["to"]]):
+        result = await folder.send_all()
+    assert folder.statuses() == {"p1@example.com": "refused", "p2@example.com": "refused", "p3@example.com": "failed"}
+    assert "email delivery failed (not sent, SMTP 550, permanent)" in folder.result.read_text()
+    assert "internal error (not sent)" in folder.result.read_text()
+    assert "email delivery failed (may have been sent)" in folder.result.read_text()
+    assert "1 have an unknown outcome" in result.stderr
 
 
 async def test_a_row_without_an_answer_is_sent_again_only_with_its_option(

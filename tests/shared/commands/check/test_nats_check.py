@@ -95,7 +95,7 @@ async def test_a_missing_bucket_is_a_failure_unless_it_is_optional(server: NatsS
     uses = (B, BucketUse(bucket="c", optional=True, without="some requests fail"))
     findings = await found(as_user(server.url, "all:s3cret"), *uses)
     assert (findings["bucket b"].status, findings["bucket b"].found) == ("failed", "does not exist")
-    assert "--create-buckets" in findings["bucket b"].advice
+    assert "--create-missing" in findings["bucket b"].advice
     assert (findings["bucket c"].status, findings["bucket c"].found) == (
         "warning",
         "does not exist; some requests fail",
