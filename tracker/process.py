@@ -22,8 +22,6 @@ from tracker import settings
 from tracker.events import aws_environment
 from tracker.events.durable_push_events import DurablePushEvents
 from tracker.events.push_events import PushEvents, publish_nothing
-from tracker.events.rebuilder import Rebuilder
-from tracker.events.rebuilding import Rebuilding
 from tracker.events.receiver import Receiver
 from tracker.events.record_updater import RecordUpdater, suppress_nobody
 from tracker.events.settlement import VISIBILITY_SECONDS, Settlement
@@ -40,7 +38,9 @@ if TYPE_CHECKING:
 
     from shared.lifecycle import Life, Serve
     from shared.nats.connection import Connection
+    from tracker.events.rebuilder import Rebuilder
     from tracker.events.record_updater import Suppress
+    from tracker.events.settlement import Apply
     from tracker.settings import TrackerSettings
 
 log = logging.getLogger(__name__)
@@ -129,13 +129,13 @@ async def _applying_events(
     await kv_setup.require(connection, buckets.recipients, buckets.group_index)
     from tracker.events.sqs import Queue  # noqa: PLC0415 - boto3 takes 135 ms and 19 MB
 
-    rebuilder = _rebuilder(life, buckets) if config.engagement_rebuild_records else None
+    rebuilder = _rebuilder(life, buckets, config)
     updater = _updater(life, connection, buckets, config, rebuilder)
     queue = Queue(config.ses_engagement_sqs_queue_url, environ, visibility_seconds=VISIBILITY_SECONDS)
     outage = StoreOutage()
     connection.on_disconnect(outage.suspect)
     wait_seconds = config.engagement_record_wait_seconds
-    rebuild = Rebuilding(rebuilder, updater).rebuild if rebuilder else None
+    rebuild = _rebuild(rebuilder, updater) if rebuilder else None
     settlement = Settlement(queue, updater, outage, record_wait_seconds=wait_seconds, rebuild=rebuild, spans=life.spans)
     last_seconds = config.shutdown_timeout_seconds * LAST_SHARE
     long_polls = config.sqs_receivers
@@ -149,10 +149,20 @@ async def _applying_events(
         await updater.close(last_seconds)
 
 
-def _rebuilder(life: Life, buckets: _Buckets) -> Rebuilder:
+def _rebuilder(life: Life, buckets: _Buckets, config: TrackerSettings) -> Rebuilder | None:
+    if not config.engagement_rebuild_records:
+        return None
+    from tracker.events.rebuilder import Rebuilder  # noqa: PLC0415 - its imports take 20 ms
+
     rebuilder = Rebuilder(buckets.recipients, buckets.group_index)
     life.expose(lambda: _metrics().rebuilds(rebuilder))
     return rebuilder
+
+
+def _rebuild(rebuilder: Rebuilder, updater: RecordUpdater) -> Apply:
+    from tracker.events.rebuilding import Rebuilding  # noqa: PLC0415 - as above
+
+    return Rebuilding(rebuilder, updater).rebuild
 
 
 def _updater(
