@@ -115,6 +115,14 @@ class MessageResponse(msgspec.Struct, frozen=True):
     error: ApiError | None = None
 
 
+class PurgeResponse(msgspec.Struct, frozen=True):
+    """The answer to a purge; `purged` counts the removed messages."""
+
+    success: bool = False
+    purged: int = 0
+    error: ApiError | None = None
+
+
 class ConsumerResponse(msgspec.Struct, frozen=True):
     """The answer to the creation of a consumer; `num_pending` counts the messages that wait for it."""
 
@@ -142,6 +150,7 @@ def _reader(kind: type[Answer], is_whole: Callable[[Answer], object]) -> Callabl
 decode_ack = _reader(PublishAck, lambda ack: ack.error or ack.seq > 0)
 decode_message = _reader(MessageResponse, lambda reply: reply.error or (reply.message and reply.message.seq > 0))
 decode_info = _reader(StreamInfo, lambda info: info.error or info.created)
+decode_purge = _reader(PurgeResponse, lambda answer: answer.error or answer.success)
 decode_consumer = _reader(ConsumerResponse, lambda consumer: consumer.error or consumer.name)
 encode = msgspec.json.encode
 

@@ -12,22 +12,22 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from itertools import chain
 from typing import TYPE_CHECKING, Final, Protocol
 
-from shared import group_index, redaction
+from shared import group_index
 from shared.errors import StoreUnavailable
 from shared.service.tasks import Tasks
 from tracker.queries import counts
-from tracker.queries.counts import GroupCounts
+from tracker.queries.group_counts import GroupCounts
 from tracker.queries.stream_follower import NotFollowed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from shared.contract import GetEmailEngagementAnalyticsResponse
     from shared.kv.bucket import Bucket
     from tracker.queries.group_reader import GroupReader
+    from tracker.queries.seal import Segment
     from tracker.queries.stream_follower import StreamFollower, Write
 
 log = logging.getLogger(__name__)
@@ -49,13 +49,17 @@ class Follow(Protocol):
 
 
 class _Group:
-    """One group in memory; `changed` has the keys of the index segments to read, None means all of them."""
+    """One group in memory; `changed` has the numbers of the index segments to read, None means all of them.
+
+    `lost`: the record of an email was missing, so the email may have been sealed since its segment was read.
+    """
 
     def __init__(self, group_id: str) -> None:
         self.group_id = group_id
         self.key = group_index.key_of(group_id)
-        self.segments: dict[str, tuple[str, ...]] = {}
-        self.changed: set[str] | None = None
+        self.segments: dict[int, Segment] = {}
+        self.changed: set[int] | None = None
+        self.lost = False
         self.counts = GroupCounts()
         self.queried_at = 0.0
         self.busy = asyncio.Lock()
@@ -69,10 +73,8 @@ class LiveCounts:
         self._reader = reader
         self._recipients = recipients
         self._index = index
-        self._followers = (
-            follow(recipients, self._record_written, values=True),
-            follow(index, self._segment_written, values=False),
-        )
+        self._follow_index = follow(index, self._segment_written, values=False)
+        self._followers = (follow(recipients, self._record_written, values=True), self._follow_index)
         self._groups: OrderedDict[str, _Group] = OrderedDict()  # by key; the last queried one is at the end
         self._by_email: dict[str, _Group] = {}
         self._starting = asyncio.Lock()
@@ -122,6 +124,8 @@ class LiveCounts:
             try:
                 await asyncio.gather(*(follower.caught_up() for follower in self._followers))
                 await self._read_changed(group)
+                while group.lost:
+                    await self._find_lost(group)
             except BaseException:
                 self._evict(group)
                 raise
@@ -179,52 +183,80 @@ class LiveCounts:
         if changed is None:
             segments = await self._reader.segments(group.group_id)
         else:
-            segments = {key: await self._reader.segment(key) for key in changed}
-        if sum(map(len, (group.segments | segments).values())) > MAX_EMAILS:
+            segments = {number: await self._reader.segment(group.key, number) for number in changed}
+        if sum(len(segment.email_ids) for segment in (group.segments | segments).values()) > MAX_EMAILS:
             raise _TooLarge
-        for key, email_ids in segments.items():
-            known = group.segments.get(key, ())
-            if email_ids[: len(known)] != known:
-                raise NotFollowed(f"index segment {redaction.identifier(key)} was rewritten")
-            group.segments[key] = email_ids
-            await self._load(group, email_ids[len(known) :])
+        await self._load(group, segments)
+
+    async def _find_lost(self, group: _Group) -> None:
+        """Read the seals that were written before the records were deleted."""
+        group.lost = False
+        await self._follow_index.caught_up()
+        if group.changed:
+            await self._read_changed(group)
 
     def _check_not_evicted(self, group: _Group) -> None:
         """Raise if the group was evicted while it was being counted: its writes are no longer followed."""
         if self._groups.get(group.key) is not group:
             raise NotFollowed("the group was evicted while it was being counted")
 
-    async def _load(self, group: _Group, email_ids: Sequence[str]) -> None:
+    async def _load(self, group: _Group, segments: Mapping[int, Segment]) -> None:
         self._check_not_evicted(group)
-        new = group.counts.add(email_ids)
-        self._by_email.update(dict.fromkeys(new, group))  # before the read, so that no write is missed
-        await self._read_records(group.counts, new)
+        group.segments.update(segments)
+        change = group.counts.put_segments(segments)
+        for email_id in change.removed:
+            self._forget(group, email_id)
+        self._by_email.update(dict.fromkeys(change.new, group))  # before the read, so that no write is missed
+        if await self._read_records(group.counts, change.new):
+            group.lost = True
 
     async def _count_once(self, group_id: str) -> GetEmailEngagementAnalyticsResponse:
-        """Count a group that is too large for the memory."""
+        """Count a group that is too large for the memory, or while the streams are not followed."""
         group = GroupCounts()
-        await self._read_records(group, group.add(await self._reader.email_ids(group_id)))
+        segments = await self._reader.segments(group_id)
+        missing = await self._read_records(group, group.put_segments(segments).new)
+        while missing:  # they may have been sealed since the segments were read
+            again = await self._reader.segments(group_id)
+            changed = {number: segment for number, segment in again.items() if segment != segments.get(number)}
+            if not changed:
+                break
+            segments = again
+            missing = await self._read_records(group, group.put_segments(changed).new) + [
+                email_id for email_id in missing if email_id in group and not group.is_leaving(email_id)
+            ]
         return group.response(group_id)
 
-    async def _read_records(self, group: GroupCounts, email_ids: Sequence[str]) -> None:
+    async def _read_records(self, group: GroupCounts, email_ids: Sequence[str]) -> list[str]:
+        """Count the records of emails; return the ids of those that are missing and not leaving."""
+        missing = []
         for start in range(0, len(email_ids), RECORDS_AT_ONCE):
-            entries = await self._recipients.get_many(email_ids[start : start + RECORDS_AT_ONCE])
+            wanted = email_ids[start : start + RECORDS_AT_ONCE]
+            entries = await self._recipients.get_many(wanted)
             for email_id, entry in entries.items():
                 group.put(email_id, entry.revision, counts.of_record(entry.value))
+            if len(entries) < len(wanted):
+                missing += [one for one in wanted if one not in entries and not group.is_leaving(one)]
+        return missing
 
     def _record_written(self, write: Write) -> bool:
         """Count a write; return whether the record was known before."""
         group = self._by_email.get(write.key)
-        return group is not None and group.counts.put(write.key, write.revision, counts.of_record(write.value))
+        if group is None:
+            return False
+        if write.value is None:
+            group.lost |= not group.counts.is_leaving(write.key, write.previous)
+            return group.counts.put(write.key, write.revision, None)
+        return group.counts.put(write.key, write.revision, counts.of_record(write.value))
 
     def _segment_written(self, write: Write) -> bool:
-        """Note a changed segment; return whether it was known before."""
+        """Note a changed segment or seal; return whether it is a segment that was known before."""
         group = self._groups.get(group_index.first_key(write.key))
         if group is None:
             return False
+        number = group_index.segment_number(write.key)
         if group.changed is not None:
-            group.changed.add(write.key)
-        return write.key in group.segments
+            group.changed.add(number)
+        return number in group.segments and not group_index.is_seal(write.key)
 
     def _evict_old(self, *, kept: _Group) -> None:
         """Evict the groups that are idle, and the longest unqueried ones until the memory holds MAX_EMAILS."""
@@ -236,9 +268,12 @@ class LiveCounts:
     def _evict(self, group: _Group) -> None:
         if self._groups.get(group.key) is group:
             del self._groups[group.key]
-        for email_id in chain.from_iterable(group.segments.values()):
-            if self._by_email.get(email_id) is group:  # else the group was counted again meanwhile
-                del self._by_email[email_id]
+        for email_id in group.counts:
+            self._forget(group, email_id)
+
+    def _forget(self, group: _Group, email_id: str) -> None:
+        if self._by_email.get(email_id) is group:  # else the group was counted again meanwhile
+            del self._by_email[email_id]
 
     def _restart_idle_timer(self) -> None:
         if self._idle:
