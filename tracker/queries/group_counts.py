@@ -53,10 +53,6 @@ class GroupCounts:
         """Return the number of emails that are not sealed."""
         return len(self._emails)
 
-    def __contains__(self, email_id: object) -> bool:
-        """Return whether an email belongs to the group and is not sealed."""
-        return email_id in self._emails
-
     def __iter__(self) -> Iterator[str]:
         """Iterate over the ids of the emails that are not sealed."""
         return iter(self._emails)
@@ -122,10 +118,10 @@ class GroupCounts:
         self._add(self._counts(email_id), before)
         return known.revision > 0
 
-    def is_leaving(self, email_id: str, revision: int | None = None) -> bool:
-        """Return whether an email is leaving, with the counts of this revision of its record, if one is given."""
+    def is_leaving(self, email_id: str, revision: int | None) -> bool:
+        """Return whether an email is leaving with the counts of this revision of its record."""
         leaving = self._leaving.get(email_id)
-        return leaving is not None and revision in {None, leaving.revision}
+        return leaving is not None and leaving.revision == revision
 
     def _counts(self, email_id: str) -> RecordCounts:
         counts = self._emails[email_id].counts

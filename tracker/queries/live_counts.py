@@ -51,7 +51,7 @@ class Follow(Protocol):
 class _Group:
     """One group in memory; `changed` has the numbers of the index segments to read, None means all of them.
 
-    `lost`: the record of an email was missing, so the email may have been sealed since its segment was read.
+    `lost`: a record is missing, so since its segment was read the email may have been sealed, or counted anew for it.
     """
 
     def __init__(self, group_id: str) -> None:
@@ -207,36 +207,26 @@ class LiveCounts:
         for email_id in change.removed:
             self._forget(group, email_id)
         self._by_email.update(dict.fromkeys(change.new, group))  # before the read, so that no write is missed
-        if await self._read_records(group.counts, change.new):
+        if not await self._read_records(group.counts, change.new):
             group.lost = True
 
     async def _count_once(self, group_id: str) -> GetEmailEngagementAnalyticsResponse:
         """Count a group that is too large for the memory, or while the streams are not followed."""
         group = GroupCounts()
         segments = await self._reader.segments(group_id)
-        missing = await self._read_records(group, group.put_segments(segments).new)
-        while missing:  # they may have been sealed since the segments were read
-            again = await self._reader.segments(group_id)
-            changed = {number: segment for number, segment in again.items() if segment != segments.get(number)}
-            if not changed:
-                break
-            segments = again
-            missing = await self._read_records(group, group.put_segments(changed).new) + [
-                email_id for email_id in missing if email_id in group and not group.is_leaving(email_id)
-            ]
+        while not await self._read_records(group, group.put_segments(segments).new):
+            segments = await self._reader.segments(group_id)
         return group.response(group_id)
 
-    async def _read_records(self, group: GroupCounts, email_ids: Sequence[str]) -> list[str]:
-        """Count the records of emails; return the ids of those that are missing and not leaving."""
-        missing = []
+    async def _read_records(self, group: GroupCounts, email_ids: Sequence[str]) -> bool:
+        """Count the records of emails. Return whether all were there: a missing one may be in a newer seal."""
+        found = 0
         for start in range(0, len(email_ids), RECORDS_AT_ONCE):
-            wanted = email_ids[start : start + RECORDS_AT_ONCE]
-            entries = await self._recipients.get_many(wanted)
+            entries = await self._recipients.get_many(email_ids[start : start + RECORDS_AT_ONCE])
             for email_id, entry in entries.items():
                 group.put(email_id, entry.revision, counts.of_record(entry.value))
-            if len(entries) < len(wanted):
-                missing += [one for one in wanted if one not in entries and not group.is_leaving(one)]
-        return missing
+            found += len(entries)
+        return found == len(email_ids)
 
     def _record_written(self, write: Write) -> bool:
         """Count a write; return whether the record was known before."""
