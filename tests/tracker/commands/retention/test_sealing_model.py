@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from hypothesis.stateful import run_state_machine_as_test as run_machine
 from tenacity import wait_none
 
@@ -145,11 +145,11 @@ class Model(RuleBasedStateMachine):
             return
         self.followers[follower].deliver(count)
 
-    @precondition(lambda self: not any(one.is_running for one in self.others))
     @rule()
     def a_year_passes(self) -> None:
         """Let all emails become old; no relay or tracker takes so long."""
-        self.now += 2 * AGE
+        if not any(one.is_running for one in self.others):
+            self.now += 2 * AGE
 
     @invariant()
     def the_counts_are_the_truth(self) -> None:
@@ -316,7 +316,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         for module in (sealing, kv_bucket):
             patch.setattr(module, "wait_random_exponential", lambda **_: wait_none())
         patch.setattr(live_counts, "IDLE_SECONDS", 3600)
-        patch.setattr(index_writer, "TAIL_SECONDS", 3600)
+        patch.setattr(index_writer, "_now", lambda: 0.0)
         yield
 
 
