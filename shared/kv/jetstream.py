@@ -72,10 +72,11 @@ class StreamConfig(msgspec.Struct, frozen=True):
 
 
 class StreamState(msgspec.Struct, frozen=True):
-    """The sequence of a stream's last message, and how many messages and subjects it has."""
+    """The sequence of a stream's last message, and how many messages, bytes and subjects it has."""
 
     last_seq: int = 0
     messages: int = 0
+    bytes: int = 0
     num_subjects: int = 0
 
 

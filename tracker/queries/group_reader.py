@@ -62,7 +62,10 @@ class GroupReader:
             IndexCorrupt: there is an index, but none of its segments can be read, or a seal cannot.
         """
         self.check(group_id)
-        key = group_index.key_of(group_id)
+        return await self.segments_of(group_index.key_of(group_id))
+
+    async def segments_of(self, key: str) -> dict[int, Segment]:
+        """Return the same for the group with this key."""
         entries = await self._index.get_matching(key, group_index.later_segments(key), group_index.seals(key))
         if entries is None:
             entries = await self._read_one_by_one(key)

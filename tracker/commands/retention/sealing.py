@@ -23,7 +23,7 @@ from tracker.queries import counts, seal
 from tracker.queries.seal import Leaving, Seal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
     from shared.kv.bucket import Entry
@@ -70,15 +70,17 @@ class _Written(NamedTuple):
 
 
 class Sealing:
-    """Removes emails without activity since `before`; `removed` counts those whose removal this run has completed."""
+    """Removes emails without activity since `before`."""
 
-    def __init__(self, recipients: Store, index: Store, before: datetime) -> None:
-        """Work on both buckets."""
+    def __init__(
+        self, recipients: Store, index: Store, before: datetime, on_removed: Callable[[Place, int], None]
+    ) -> None:
+        """Work on both buckets; call `on_removed` for each step that is complete, with the number of its emails."""
         self._recipients = recipients
         self._index = index
         self._before = before
+        self._on_removed = on_removed
         self._deletes = asyncio.Semaphore(DELETES_AT_ONCE)
-        self.removed = 0
 
     def is_due(self, value: bytes) -> bool:
         """Return whether this is the record of an email that has to go."""
@@ -144,7 +146,7 @@ class Sealing:
         await self._remove_ids(place, written.seal)
         written = await self._delete_records(place, written)
         completed = await self._write(place, written.seal.removed(), written.revision)
-        self.removed += len(written.seal.leaving)
+        self._on_removed(place, len(written.seal.leaving))
         return completed
 
     async def _remove_ids(self, place: Place, sealed: Seal) -> None:

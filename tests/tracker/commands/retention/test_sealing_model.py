@@ -179,7 +179,7 @@ class Model(RuleBasedStateMachine):
         self.loop.close()
 
     async def _retention(self) -> None:
-        work = Sealing(self.recipients, self.index, self.now - AGE)
+        work = Sealing(self.recipients, self.index, self.now - AGE, lambda *_: None)
         for number in range(SEGMENTS):
             place = Place(GROUP, number)
             await work.complete(place)
