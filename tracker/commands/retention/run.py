@@ -152,8 +152,10 @@ class Retention:
             try:
                 repeated = _repeated(await self._reader.segments_of(key)) if any(places.values()) else frozenset()
                 for place, email_ids in places.items():
-                    await self._sealing.complete(place)
-                    await self._sealing.remove(place, [one for one in email_ids if one not in repeated])
+                    if due := [one for one in email_ids if one not in repeated]:
+                        await self._sealing.remove(place, due)
+                    else:
+                        await self._sealing.complete(place)
             except KeyMissing:  # deleted meanwhile
                 return
             except IndexCorrupt:
