@@ -53,7 +53,7 @@ class BucketScan:
         """Read `bucket`, up to `page` keys at a time; with `deleted` also the deletion markers."""
         self._connection = connection
         self._inbox = inbox
-        self._bucket = bucket
+        self.bucket = bucket
         self._stream = bucket.stream_name
         self._prefix = bucket.subject_prefix
         self._reply_to = connection.new_inbox()
@@ -110,7 +110,7 @@ class BucketScan:
         """
         while self._left:
             yield await self._next_page()
-        last = (await self._bucket.info()).state.last_seq if written_meanwhile else 0
+        last = (await self.bucket.info()).state.last_seq if written_meanwhile else 0
         while self._reached < last:
             page = await self._next_page()
             if self._is_at_end:

@@ -96,7 +96,7 @@ class Network:
         for request in under_way[:arrived]:
             try:
                 request.act()
-            except Exception:  # noqa: BLE001, S112 - nobody is there to see it
+            except Exception:  # noqa: BLE001, S112 - no client is left to see it
                 continue
         if client.task:
             client.task.cancel()
