@@ -8,20 +8,14 @@ from itertools import chain
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from shared.contract import GetEmailEngagementAnalyticsResponse
-from tracker.queries.counts import NOTHING, RecordCounts
+from tracker.queries.counts import NOTHING
 from tracker.queries.seal import Segment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from tracker.queries.counts import RecordCounts
     from tracker.queries.seal import Leaving
-
-
-class _Email(NamedTuple):
-    """The latest revision of a record that is known, 0 if there is none, and its counts, None if it is missing."""
-
-    revision: int
-    counts: RecordCounts | None
 
 
 class Change(NamedTuple):
@@ -31,7 +25,7 @@ class Change(NamedTuple):
     removed: list[str]
 
 
-_UNREAD: Final = _Email(0, None)
+_UNREAD: Final = (0, None)
 _EMPTY: Final = Segment()
 
 
@@ -44,10 +38,10 @@ class GroupCounts:
     def __init__(self) -> None:
         """Begin without emails."""
         self._segments: dict[int, Segment] = {}
-        self._emails: dict[str, _Email] = {}
+        self._emails: dict[str, tuple[int, RecordCounts | None]] = {}
+        """The latest known revision of each record, or 0, and its counts, or None if it is missing."""
         self._leaving: dict[str, Leaving] = {}
-        self._sealed = 0
-        self._sums = NOTHING
+        self._sealed = self._delivered = self._opened = self._unique_opened = self._failed = 0
 
     def __len__(self) -> int:
         """Return the number of emails that are not sealed."""
@@ -102,7 +96,8 @@ class GroupCounts:
         for email_id in chain(segment.email_ids[known:], segment.seal.leaving):
             if email_id not in self._emails:
                 self._emails[email_id] = _UNREAD
-                self._add(self._counts(email_id), NOTHING)
+                if self._leaving:
+                    self._add(self._counts(email_id), NOTHING)
                 yield email_id
 
     def put(self, email_id: str, revision: int, counts: RecordCounts | None) -> bool:
@@ -110,13 +105,17 @@ class GroupCounts:
 
         Returns whether an earlier revision was counted.
         """
-        known = self._emails[email_id]
-        if revision <= known.revision:
+        known_revision, known = self._emails[email_id]
+        if revision <= known_revision:
             return False
-        before = self._counts(email_id)
-        self._emails[email_id] = _Email(revision, counts)
-        self._add(self._counts(email_id), before)
-        return known.revision > 0
+        self._emails[email_id] = revision, counts
+        if counts is None or known is None:
+            left = self._leaving.get(email_id) if self._leaving else None
+            otherwise = left.counts if left else NOTHING
+            self._add(counts or otherwise, known or otherwise)
+        else:
+            self._add(counts, known)
+        return known_revision > 0
 
     def is_leaving(self, email_id: str, revision: int | None) -> bool:
         """Return whether an email is leaving with the counts of this revision of its record."""
@@ -124,26 +123,28 @@ class GroupCounts:
         return leaving is not None and leaving.revision == revision
 
     def _counts(self, email_id: str) -> RecordCounts:
-        counts = self._emails[email_id].counts
+        counts = self._emails[email_id][1]
         if counts is not None:
             return counts
         leaving = self._leaving.get(email_id)
         return leaving.counts if leaving else NOTHING
 
     def _add(self, counts: RecordCounts, instead_of: RecordCounts) -> None:
-        if counts is not instead_of:
-            pairs = zip(self._sums, counts, instead_of, strict=True)
-            self._sums = RecordCounts(*(total + new - old for total, new, old in pairs))
+        delivered, opened, unique_opened, failed = counts
+        self._delivered += delivered - instead_of[0]
+        self._opened += opened - instead_of[1]
+        self._unique_opened += unique_opened - instead_of[2]
+        self._failed += failed - instead_of[3]
 
     def response(self, group_id: str) -> GetEmailEngagementAnalyticsResponse:
         """Return the counts in the form of the contract."""
         return GetEmailEngagementAnalyticsResponse(
             group_id=group_id,
             total_sent=self._sealed + len(self._emails),
-            delivered=self._sums.delivered,
-            opened=self._sums.opened,
-            unique_opened=self._sums.unique_opened,
-            failed=self._sums.failed,
+            delivered=self._delivered,
+            opened=self._opened,
+            unique_opened=self._unique_opened,
+            failed=self._failed,
         )
 
 
