@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Final, Self
 import msgspec
 import nats.errors
 
-from shared.errors import StoreUnavailable
+from shared.errors import NotPermitted, StoreUnavailable
 from shared.kv import jetstream
+from shared.nats import permissions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -77,6 +78,7 @@ class BucketScan:
             StoreUnavailable: the bucket does not exist, or there was no answer.
         """
         self._connection.on_disconnect(self._lose)
+        self._connection.on_error(self._deny)
         self._subscription = await self._connection.subscribe(self._reply_to, self._receive)
         config = {
             "deliver_policy": "last_per_subject",
@@ -123,19 +125,28 @@ class BucketScan:
         return self._page
 
     async def _ask(self, whole: asyncio.Future[None]) -> None:
-        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
         self._asked_for = min(self._page_size, self._left or self._page_size)
         query = jetstream.encode({"batch": self._asked_for, "no_wait": True})
         if not self._connection.connected:
             raise StoreUnavailable("not connected to NATS")
         try:
             async with asyncio.timeout(PAGE_SECONDS):
-                await self._connection.publish(subject, query, self._reply_to)
+                await self._connection.publish(self._next_subject, query, self._reply_to)
                 await whole
         except TimeoutError:
             raise StoreUnavailable(f"{self._stream}: no more values within {PAGE_SECONDS:g} s") from None
         except nats.errors.Error as error:
             raise StoreUnavailable(str(error)) from error
+
+    @property
+    def _next_subject(self) -> str:
+        return f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
+
+    def _deny(self, error: Exception) -> None:
+        """End with the reason if the server denies a page: it sends no answer then."""
+        denied = permissions.denial_in(error)
+        if denied and denied.is_of("publish", self._next_subject) and self._whole and not self._whole.done():
+            self._whole.set_exception(NotPermitted(str(denied)))
 
     def _receive(self, msg: Msg) -> None:
         try:

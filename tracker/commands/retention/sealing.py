@@ -13,10 +13,10 @@ import asyncio
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from msgspec.structs import replace
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from shared import decoding, group_index
-from shared.errors import KeyMissing, RevisionConflict, StoreUnavailable
+from shared.errors import BucketMissing, KeyMissing, NotPermitted, RevisionConflict, StoreUnavailable
 from tracker.commands.retention import activity
 from tracker.errors import IndexCorrupt
 from tracker.queries import counts, seal
@@ -224,9 +224,15 @@ def _longest(email_ids: Sequence[str]) -> int:
     return max(map(len, email_ids), default=0)
 
 
+def _may_pass(error: BaseException) -> bool:
+    return isinstance(error, RevisionConflict | StoreUnavailable) and not isinstance(
+        error, NotPermitted | BucketMissing
+    )
+
+
 def _while_contested() -> AsyncRetrying:
     return AsyncRetrying(
-        retry=retry_if_exception_type((RevisionConflict, StoreUnavailable)),
+        retry=retry_if_exception(_may_pass),
         wait=wait_random_exponential(multiplier=0.01, max=1),
         stop=stop_after_delay(PATIENCE_SECONDS),
         reraise=True,

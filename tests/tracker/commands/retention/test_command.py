@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -210,6 +211,19 @@ async def test_without_a_bucket_it_fails_and_without_a_server_it_ends_with_3(nat
     missing = await Operator(nats.url).run(*REMOVE)
     assert missing.exit_code == 1
     assert contract.EMAIL_RECIPIENTS_BUCKET in missing.stderr
+
+
+@pytest.mark.parametrize("missing", ["$JS.API.CONSUMER.MSG.NEXT.KV_email-recipients", "$KV.email-recipients"])
+async def test_a_missing_permission_is_named_at_once(missing: str) -> None:
+    subjects = [one for one in operators.subjects_of("retention") if not one.startswith(missing)]
+    async with operators.restricted(subjects) as (admin, url), mails_module.opened(admin) as mails:
+        await mails.send("g", [{"sent_at": OLD, "delivered": True}])
+        started = time.monotonic()
+        result = await Operator(url).run(*(REMOVE if "NEXT" not in missing else REMOVE[:3]))
+        assert result.exit_code == 3
+        assert f"the NATS user may not publish to {missing}." in result.stderr
+        assert time.monotonic() - started < sealing.PATIENCE_SECONDS / 2
+        assert (await mails.counts("g")).delivered == 1
 
 
 async def test_the_subjects_in_the_docs_are_enough() -> None:
