@@ -76,13 +76,13 @@ class GroupReader:
             raise IndexCorrupt(key)
         return {number: segment or Segment() for number, segment in decoded.items()}
 
-    async def segment(self, key: str, number: int) -> Segment:
-        """Return one segment of the group with this key; it has no ids if it is missing or corrupt.
+    async def segment(self, key: str, number: int) -> Segment | None:
+        """Return one segment of the group with this key; None if it is missing or corrupt, and has no seal.
 
         Raises:
             IndexCorrupt: its seal cannot be read.
         """
-        return _segments(await self._read_segment(key, number)).get(number) or Segment()
+        return _segments(await self._read_segment(key, number)).get(number)
 
     async def _read_one_by_one(self, key: str) -> dict[str, Entry]:
         """Read segment after segment, if the server has no batch reads or the group is too large for one."""

@@ -19,6 +19,7 @@ from shared.errors import StoreUnavailable
 from shared.service.tasks import Tasks
 from tracker.queries import counts
 from tracker.queries.group_counts import GroupCounts
+from tracker.queries.seal import Segment
 from tracker.queries.stream_follower import NotFollowed
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from shared.contract import GetEmailEngagementAnalyticsResponse
     from shared.kv.bucket import Bucket
     from tracker.queries.group_reader import GroupReader
-    from tracker.queries.seal import Segment
     from tracker.queries.stream_follower import StreamFollower, Write
 
 log = logging.getLogger(__name__)
@@ -180,13 +180,23 @@ class LiveCounts:
     async def _read_changed(self, group: _Group) -> None:
         """Read the changed segments of the index, and the records of the new emails."""
         changed, group.changed = group.changed, set()
-        if changed is None:
-            segments = await self._reader.segments(group.group_id)
-        else:
-            segments = {number: await self._reader.segment(group.key, number) for number in changed}
+        segments = await self._read_segments(group, changed) if changed is not None else None
+        if segments is None:
+            nothing = dict.fromkeys(group.segments, Segment())
+            segments = nothing | await self._reader.segments(group.group_id)
         if sum(len(segment.email_ids) for segment in (group.segments | segments).values()) > MAX_EMAILS:
             raise _TooLarge
         await self._load(group, segments)
+
+    async def _read_segments(self, group: _Group, numbers: set[int]) -> dict[int, Segment] | None:
+        """Return these segments; None if one of them cannot be read, or was deleted, perhaps with the whole group."""
+        segments = {}
+        for number in numbers:
+            segment = await self._reader.segment(group.key, number)
+            if segment is None:
+                return None
+            segments[number] = segment
+        return segments
 
     async def _find_lost(self, group: _Group) -> None:
         """Read the seals that were written before the records were deleted."""

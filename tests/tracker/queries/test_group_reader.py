@@ -70,7 +70,7 @@ async def test_segments_are_returned_by_their_numbers(reader: GroupReader, index
     await put_index(index, "g", ["a"], ["b"])
     assert await reader.segments("g") == {0: Segment(("a",)), 1: Segment(("b",))}
     assert await reader.segment("g", 1) == Segment(("b",))
-    assert await reader.segment("g", 2) == Segment()
+    assert await reader.segment("g", 2) is None
 
 
 async def test_an_id_that_is_listed_twice_is_one_email(reader: GroupReader, index: Bucket) -> None:
@@ -95,7 +95,7 @@ async def test_a_corrupt_segment_costs_its_own_ids_only(
 ) -> None:
     await put_index(index, "g", ["a"], value, ["c"])
     assert await reader.email_ids("g") == ["a", "c"]
-    assert await reader.segment("g", 1) == Segment()
+    assert await reader.segment("g", 1) is None
     assert {(one.message, vars(one)["key"]) for one in caplog.records} == {("group_index.corrupt", "=.1.g")}
 
 
