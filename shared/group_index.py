@@ -3,7 +3,8 @@
 """Pure: the keys and values of the group index, which lists the email ids of each group in one or more segments.
 
 The first segment is the value of the group's own key, in the layout of the Go service. Further segments have the keys
-`=.<n>.<key of the group>`: one wildcard matches them all, and no group id maps to such a key.
+`=.<n>.<key of the group>`: one wildcard matches them all, and no group id maps to such a key. The same holds for
+`=seal.<n>.<key of the group>`, the seal of segment n: the counts of emails that `retention` removed from it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ FIRST_SEGMENT_IDS: Final = 10_000
 LATER_SEGMENT_IDS: Final = 500
 FIRST: Final = 0
 
+_SEAL: Final = "=seal."
+_NUMBERED: Final = ("=.", _SEAL)  # no group id has such a key: an escaped one has no dot
 _LEGAL_KEY = re.compile(r"[-/_=.a-zA-Z0-9]+")
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _UNESCAPED = re.compile(rb"[^-/_a-zA-Z0-9]")
@@ -72,14 +75,29 @@ def later_segments(key: str) -> str:
     return f"=.*.{key}"
 
 
-def first_key(segment_key: str) -> str:
-    """Return the group's own key, which is the key of its first segment."""
-    return segment_key.split(".", 2)[2] if segment_key.startswith("=.") else segment_key
+def seal_key(key: str, segment: int) -> str:
+    """Return the key of the seal of a group's segment."""
+    return f"{_SEAL}{segment}.{key}"
 
 
-def segment_number(segment_key: str) -> int:
-    """Return the number of the segment with this key."""
-    return int(segment_key.split(".", 2)[1]) if segment_key.startswith("=.") else FIRST
+def seals(key: str) -> str:
+    """Return the subject filter that matches every seal of a group."""
+    return f"{_SEAL}*.{key}"
+
+
+def is_seal(key: str) -> bool:
+    """Return whether this is the key of a seal."""
+    return key.startswith(_SEAL)
+
+
+def first_key(key: str) -> str:
+    """Return the group's own key, from the key of a segment or of a seal."""
+    return key.split(".", 2)[2] if key.startswith(_NUMBERED) else key
+
+
+def segment_number(key: str) -> int:
+    """Return the number of a segment, from its key or from the key of its seal."""
+    return int(key.split(".", 2)[1]) if key.startswith(_NUMBERED) else FIRST
 
 
 def capacity(segment: int) -> int:

@@ -32,12 +32,16 @@ _ANY_ID: Final = str(UUID(int=0))  # all ids have the same length
 
 
 class _Tail(NamedTuple):
-    """The last segment of a group when it was last read or written; revision 0 if it does not exist."""
+    """The last segment of a group when it was last read or written.
+
+    If it does not exist, the revision is that of its deletion marker, or 0.
+    """
 
     segment: int = group_index.FIRST
     revision: int = 0
     value: bytes = b""
     ids: int = 0
+    exists: bool = False
 
 
 class _Waiting(NamedTuple):
@@ -177,7 +181,7 @@ class IndexWriter:
             revision = await self._bucket.update(key, value, tail.revision)
         except ValueTooLarge as error:  # the limit was lowered since it was read; the next try reads it again
             raise RevisionConflict(key) from error
-        self._set_tail(group, _Tail(tail.segment, revision, value, tail.ids + len(email_ids)))
+        self._set_tail(group, _Tail(tail.segment, revision, value, tail.ids + len(email_ids), exists=True))
         group.fresh_until = _now() + TAIL_SECONDS
 
     async def _find_tail_anew(self, group: _Group, segment: int) -> None:
@@ -189,15 +193,15 @@ class IndexWriter:
         """Find the last segment by a galloping search from `segment`, or from the first if the index was deleted.
 
         Returns an empty one if no id fits into the last. One that is not full may be followed by others: they were
-        begun when the limit was lower.
+        begun when the limit was lower, or `retention` of the tracker has removed ids from it, perhaps all.
         """
         tail = await self._read_segment(key, segment)
-        if not tail.ids and segment != group_index.FIRST:
+        if not tail.exists and segment != group_index.FIRST:
             return await self._find_tail(key, group_index.FIRST, max_bytes)
         step = 1
-        while tail.ids:
+        while tail.exists:
             further = await self._read_segment(key, tail.segment + step)
-            if further.ids:
+            if further.exists:
                 tail, step = further, step * 2
             elif step > 1:
                 step = 1
@@ -215,9 +219,9 @@ class IndexWriter:
         except msgspec.DecodeError:
             extra = {"key": redaction.identifier(key), "segment": segment, "revision": entry.revision}
             log.error("group_index.corrupt", extra=extra)
-            return _Tail(segment, entry.revision, entry.value, group_index.capacity(segment))
+            return _Tail(segment, entry.revision, entry.value, group_index.capacity(segment), exists=True)
         value = group_index.encode(email_ids) if email_ids else b""
-        return _Tail(segment, entry.revision, value, len(email_ids))
+        return _Tail(segment, entry.revision, value, len(email_ids), exists=True)
 
     async def _absent(self, key: str, email_ids: list[str]) -> list[str]:
         """Return the ids without those that an earlier write of unknown outcome did store."""
@@ -227,7 +231,7 @@ class IndexWriter:
 
     async def _all_segments(self, key: str) -> list[bytes]:
         values: list[bytes] = []
-        while (segment := await self._read_segment(key, len(values))).revision:
+        while (segment := await self._read_segment(key, len(values))).exists:
             values.append(segment.value)
         return values
 

@@ -123,6 +123,25 @@ def test_a_segment_key_is_legal_and_gives_back_its_number(group_id: str, segment
 
 
 @PROPERTY
+@given(group_ids, group_ids, st.integers(0, 10_000), st.integers(0, 3))
+@example("=seal.0.a", "a", 0, 0)
+@example("0.a", "a", 0, 0)
+def test_the_key_of_a_seal_is_legal_and_is_no_group_and_no_segment(
+    group_id: str, other: str, number: int, segment: int
+) -> None:
+    key = group_index.key_of(other)
+    seal = group_index.seal_key(key, number)
+    assert group_index.is_legal_key(seal)
+    assert group_index.is_seal(seal)
+    assert (group_index.first_key(seal), group_index.segment_number(seal)) == (key, number)
+    one = group_index.segment_key(group_index.key_of(group_id), segment)
+    assert not group_index.is_seal(one)
+    assert seal != one
+    assert not matches(group_index.later_segments(group_index.key_of(group_id)), seal)
+    assert matches(group_index.seals(group_index.key_of(group_id)), seal) == (group_id == other)
+
+
+@PROPERTY
 @given(group_ids, group_ids, st.integers(0, 3), st.integers(0, 3))
 @example("a", "1.a", 1, 0)
 @example("1.a", "a", 0, 1)

@@ -309,6 +309,37 @@ async def test_a_deleted_index_of_several_segments_begins_again_with_the_first(
     assert await buckets.ids("g") == [new]
 
 
+@pytest.mark.parametrize("emptied", [(0,), (0, 1, 2), (1, 2), (3,), (0, 1, 2, 3)])
+async def test_after_retention_emptied_segments_new_ids_come_behind_the_others(
+    index_writer: IndexWriter, buckets: Buckets, emptied: tuple[int, ...]
+) -> None:
+    old = [full(0), full(1), full(2), new_ids(2)]
+    for number in range(4):
+        await buckets.put_segment("g", number, group_index.encode([] if number in emptied else old[number]))
+    [new] = new_ids(1)
+    await index_writer.append("g", new)
+    left = [one for number in range(4) if number not in emptied for one in old[number]]
+    assert await buckets.ids("g") == [*left, new]
+    assert json.loads(await buckets.segment("g", 3))[-1] == new
+
+
+async def test_a_tail_that_retention_rewrote_or_emptied_meanwhile_loses_no_append(
+    index_writer: IndexWriter, buckets: Buckets
+) -> None:
+    [one, two, three, four, five] = new_ids(5)
+    for email_id in (one, two):
+        await index_writer.append("g", email_id)
+    await buckets.put_segment("g", 0, group_index.encode([two]))
+    await index_writer.append("g", three)
+    assert await buckets.ids("g") == [two, three]
+    await buckets.put_segment("g", 0, b"[]")
+    await index_writer.append("g", four)
+    assert await buckets.ids("g") == [four]
+    await buckets.delete_segment("g", 0)
+    await index_writer.append("g", five)
+    assert await buckets.ids("g") == [five]
+
+
 @pytest.mark.parametrize("corrupt", [b"{", b"[1, 2]", b'["\xff"]', b"[" * 100_000])
 async def test_a_corrupt_segment_stays_unchanged_and_the_next_segment_gets_the_ids(
     index_writer: IndexWriter, buckets: Buckets, corrupt: bytes, caplog: pytest.LogCaptureFixture
