@@ -28,6 +28,10 @@ COMMANDS: Final = {
         "tracker.commands.replay.command:replay",
         "Apply saved SQS messages, such as those of a dead-letter queue, like live ones.",
     ),
+    "retention": (
+        "tracker.commands.retention.command:retention",
+        "Remove emails without activity for a long time; the counts of their groups stay.",
+    ),
     "status": (
         "tracker.commands.status:status",
         "Show the record of an email, of each email of a group, or of each email to an address.",

@@ -95,6 +95,8 @@ async def _read(inbox: Inbox, stream: str, subjects: Sequence[str]) -> _Batch | 
         for msg in messages:
             found[jetstream.text(msg.headers, jetstream.SUBJECT)] = msg
         followed.append(jetstream.number(last.headers, jetstream.UP_TO_SEQUENCE))
+        if followed[-1] < max(followed):  # from a server that is behind the one before: a key could be left out
+            raise Unreadable
         if jetstream.number(last.headers, jetstream.NUM_PENDING) == 0:
             break
         if not messages:

@@ -204,6 +204,17 @@ class Bucket:
         """
         await self._write(key, b"", revision, {jetstream.OPERATION: "DEL"})
 
+    async def purge(self, key: str, revision: int) -> bool:
+        """Remove what the stream holds of a key up to `revision`, also a deletion marker; a later value stays.
+
+        Followers are not notified. Returns whether anything was removed.
+        """
+        query = jetstream.encode({"filter": self.subject_prefix + key, "seq": revision + 1})
+        answer = await self._ask(jetstream.decode_purge, f"$JS.API.STREAM.PURGE.{self.stream_name}", query)
+        if answer.error:
+            raise self._refused(answer.error)
+        return answer.purged > 0
+
     async def rewrite(
         self,
         key: str,
@@ -264,7 +275,10 @@ class Bucket:
         return found
 
     async def get_matching(self, *filters: str) -> dict[str, Entry] | None:
-        """Return the current values of the keys that match subject filters; None if a batch cannot give them all."""
+        """Return the values of the keys that match subject filters, all as of one moment after the call.
+
+        Returns None if a batch cannot give them all.
+        """
         config = await self._config()
         if not config.allow_direct:
             return None

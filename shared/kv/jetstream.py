@@ -78,10 +78,11 @@ class StreamConfig(msgspec.Struct, frozen=True):
 
 
 class StreamState(msgspec.Struct, frozen=True):
-    """The sequence of a stream's last message, and how many messages and subjects it has."""
+    """The sequence of a stream's last message, and how many messages, bytes and subjects it has."""
 
     last_seq: int = 0
     messages: int = 0
+    bytes: int = 0
     num_subjects: int = 0
 
 
@@ -153,6 +154,14 @@ class MessageResponse(msgspec.Struct, frozen=True):
     error: ApiError | None = None
 
 
+class PurgeResponse(msgspec.Struct, frozen=True):
+    """The answer to a purge; `purged` counts the removed messages."""
+
+    success: bool = False
+    purged: int = 0
+    error: ApiError | None = None
+
+
 class ConsumerResponse(msgspec.Struct, frozen=True):
     """The answer to the creation of a consumer; `num_pending` counts the messages that wait for it."""
 
@@ -181,6 +190,7 @@ decode_ack = _reader(PublishAck, lambda ack: ack.error or ack.seq > 0)
 decode_message = _reader(MessageResponse, lambda reply: reply.error or (reply.message and reply.message.seq > 0))
 decode_info = _reader(StreamInfo, lambda info: info.error or info.created)
 decode_state = _reader(RawStreamInfo, lambda info: info.error or info.created)
+decode_purge = _reader(PurgeResponse, lambda answer: answer.error or answer.success)
 decode_consumer = _reader(ConsumerResponse, lambda consumer: consumer.error or consumer.name)
 encode = msgspec.json.encode
 

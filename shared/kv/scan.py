@@ -15,6 +15,7 @@ import nats.errors
 
 from shared.errors import NotPermitted, StoreUnavailable
 from shared.kv import jetstream
+from shared.nats import permissions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -33,24 +34,37 @@ NANOSECONDS: Final = 1_000_000_000
 
 
 class Stored(msgspec.Struct, frozen=True):
-    """A key and its value."""
+    """A key, its value and the revision; `is_deleted`: the key has only a deletion marker."""
 
     key: str
     value: bytes
+    revision: int = 0
+    is_deleted: bool = False
 
 
 class BucketScan:
-    """Reads the values that a bucket holds, in the order in which they were written. Each instance reads once."""
+    """Reads the values that a bucket holds, in the order in which they were written. Each instance reads once.
 
-    def __init__(self, connection: Connection, inbox: Inbox, bucket: Bucket) -> None:
-        """Read `bucket`."""
+    `total` is the number of keys at the start. A key that is written meanwhile comes again.
+    """
+
+    def __init__(
+        self, connection: Connection, inbox: Inbox, bucket: Bucket, *, page: int | None = None, deleted: bool = False
+    ) -> None:
+        """Read `bucket`, up to `page` keys at a time; with `deleted` also the deletion markers."""
         self._connection = connection
         self._inbox = inbox
+        self.bucket = bucket
         self._stream = bucket.stream_name
         self._prefix = bucket.subject_prefix
         self._reply_to = connection.new_inbox()
         self._subscription: Subscription | None = None
         self._consumer = ""
+        self._page_size = page or PAGE
+        self._with_deleted = deleted
+        self._reached = 0
+        self._is_at_end = False
+        self.total = 0
         self._left = 0  # by the server's last count
         self._asked_for = 0
         self._received = 0
@@ -65,6 +79,7 @@ class BucketScan:
             NotPermitted: the server denies the messages.
         """
         self._connection.on_disconnect(self._lose)
+        self._connection.on_error(self._deny)
         self._subscription = await self._connection.subscribe(self._reply_to, self._receive)
         config = {
             "deliver_policy": "last_per_subject",
@@ -82,6 +97,7 @@ class BucketScan:
         if denied := self._connection.denial_of(self._subscription):
             raise NotPermitted(str(denied))
         self._consumer, self._left = created.name, created.num_pending
+        self.total = created.num_pending
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -94,31 +110,51 @@ class BucketScan:
         """How many values were read, and how many there are, by the server's last count."""
         return self._received, self._received + self._left
 
-    async def pages(self) -> AsyncIterator[list[Stored]]:
-        """Yield the values, up to 500 at a time; a page is fetched when it is needed.
+    async def pages(self, *, written_meanwhile: bool = False) -> AsyncIterator[list[Stored]]:
+        """Yield the values, a page at a time; a page is fetched when it is needed.
+
+        With `written_meanwhile` the last pages have everything that was written while the others were used.
 
         Raises:
             StoreUnavailable: a message was lost, so the values would not be complete.
         """
         while self._left:
-            self._page, self._whole = [], asyncio.get_running_loop().create_future()
-            await self._ask(self._whole)
-            yield self._page
+            yield await self._next_page()
+        last = (await self.bucket.info()).state.last_seq if written_meanwhile else 0
+        while self._reached < last:
+            page = await self._next_page()
+            if self._is_at_end:
+                last = 0  # what was written after this page has been removed
+            yield page
+
+    async def _next_page(self) -> list[Stored]:
+        self._page, self._whole = [], asyncio.get_running_loop().create_future()
+        await self._ask(self._whole)
+        return self._page
 
     async def _ask(self, whole: asyncio.Future[None]) -> None:
-        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
-        self._asked_for = min(PAGE, self._left)
+        self._asked_for = min(self._page_size, self._left or self._page_size)
         query = jetstream.encode({"batch": self._asked_for, "no_wait": True})
         if not self._connection.connected:
             raise StoreUnavailable("not connected to NATS")
         try:
             async with asyncio.timeout(PAGE_SECONDS):
-                await self._connection.publish(subject, query, self._reply_to)
+                await self._connection.publish(self._next_subject, query, self._reply_to)
                 await whole
         except TimeoutError:
             raise StoreUnavailable(f"{self._stream}: no more values within {PAGE_SECONDS:g} s") from None
         except nats.errors.Error as error:
             raise StoreUnavailable(str(error)) from error
+
+    @property
+    def _next_subject(self) -> str:
+        return f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
+
+    def _deny(self, error: Exception) -> None:
+        """End with the reason if the server denies a page: it sends no answer then."""
+        denied = permissions.denial_in(error)
+        if denied and denied.is_of("publish", self._next_subject) and self._whole and not self._whole.done():
+            self._whole.set_exception(NotPermitted(str(denied)))
 
     def _receive(self, msg: Msg) -> None:
         try:
@@ -133,13 +169,15 @@ class BucketScan:
         if status := headers.get(jetstream.STATUS):
             self._end(status)
             return
-        *_, consumer_sequence, _, pending = msg.reply.split(".")
+        *_, stream_sequence, consumer_sequence, _, pending = msg.reply.split(".")
         self._received += 1
         if int(consumer_sequence) != self._received:
             self._lose()
             return
-        if not jetstream.is_deleted(headers):
-            self._page.append(Stored(msg.subject[len(self._prefix) :], msg.data))
+        deleted = jetstream.is_deleted(headers)
+        if not deleted or self._with_deleted:
+            self._page.append(Stored(msg.subject[len(self._prefix) :], msg.data, int(stream_sequence), deleted))
+        self._reached = int(stream_sequence)
         self._left, self._asked_for = int(pending), self._asked_for - 1
         if not (self._left and self._asked_for):
             self._whole.set_result(None)
@@ -150,7 +188,7 @@ class BucketScan:
         if status not in {jetstream.NO_RESULTS, jetstream.NO_MORE}:
             self._lose()
             return
-        self._left = 0
+        self._left, self._is_at_end = 0, True
         self._whole.set_result(None)
 
     def _lose(self) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 PAGE: Final = Path(__file__).parents[2] / "docs" / "security.md"
 ADMIN: Final = "admin"
 CALLER, RELAY, TRACKER, CONSUMER = NAMES = "caller", "relay", "tracker", "consumer"
+RETENTION: Final = "retention"
 _LISTS: Final = re.compile(r"(publish|subscribe): \[(.*?)\]", re.DOTALL)
 
 

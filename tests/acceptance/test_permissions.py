@@ -22,8 +22,8 @@ from tests.acceptance import caller as callers
 from tests.acceptance import mails, permissions, restricted_services, services
 from tests.acceptance.caller import Caller, Pushes
 from tests.acceptance.event_cases import at
-from tests.acceptance.permissions import ADMIN, CALLER, CONSUMER, RELAY, TRACKER, covers
-from tests.stack import console, ses_events
+from tests.acceptance.permissions import ADMIN, CALLER, CONSUMER, RELAY, RETENTION, TRACKER, covers
+from tests.stack import console, nats_proxy, ses_events
 from tests.tracker.commands import operators
 from tests.tracker.commands.operators import Operator
 
@@ -82,7 +82,7 @@ async def test_each_feature_works_with_the_users_of_the_page_and_uses_each_of_th
         assert "Violation" not in running.nats.log
         for process in (running.relay, running.tracker):
             assert process.logged("nats.denied") == process.logged("nats.error") == []
-        for name, user in USERS.items():
+        for name, user in ((name, USERS[name]) for name in permissions.NAMES):
             published, heard = running.links[name].published, await running.subscriptions(name)
             assert [one for one in user.publish if not any(covers(one, subject) for subject in published)] == []
             assert [one for one in user.subscribe if not any(covers(one, subject) for subject in heard)] == []
@@ -176,6 +176,29 @@ async def test_the_permissions_of_unused_features_can_be_left_out() -> None:
         assert "Violation" not in running.nats.log
 
 
+async def test_retention_works_with_its_user_and_uses_each_permission() -> None:
+    user = USERS[RETENTION]
+    async with (
+        permissions.server([user]) as nats,
+        permissions.connected(nats.url, ADMIN) as admin,
+        nats_proxy.running(nats.url) as link,
+    ):
+        await restricted_services.make_store(admin)
+        records, index = [await admin.jetstream().key_value(name) for name in contract.BUCKETS[:2]]
+        record = {"sent_at": "2020-01-02T03:04:05Z", "delivered": True}
+        for email_id in ("a", "changed"):
+            await records.put(email_id, json.dumps(record).encode())
+        await index.put("g", b'["a","changed"]')
+        await index.put("=seal.0.g", b'{"leaving":{"changed":[1,0,0,0,0]}}')
+        operator = Operator("", **permissions.variables(link.url, RETENTION))
+        for options in ((), ("--yes",)):
+            done = await operator.run("retention", "--older-than", "180d", *options)
+            assert done.exit_code == 0, done.output
+        assert json.loads((await index.get("=seal.0.g")).value or b"")["delivered"] == 2
+        assert "Violation" not in nats.log
+        assert [one for one in user.publish if not any(covers(one, subject) for subject in link.published)] == []
+
+
 async def test_a_reply_subject_or_a_consumer_gives_no_user_the_permissions_of_a_service() -> None:
     async with (
         restricted_services.running(USERS.values(), eventing=False) as running,
@@ -258,6 +281,7 @@ async def test_buckets_and_stream_can_be_created_with_the_permissions_that_the_p
         ("erase", TRACKER),
         ("replay", TRACKER),
         ("suppressions list", TRACKER),
+        ("retention", RETENTION),
     ],
 )
 def test_a_user_has_the_permissions_that_the_page_on_commands_lists(command: str, name: str) -> None:

@@ -26,6 +26,9 @@ _METRICS: Final = {
 }
 _BUDGET: Final = {"podDisruptionBudget": {"minAvailable": "50%"}}
 
+_RETENTION: Final = {"enabled": True, "olderThan": "52w"}
+_OF_RETENTION: Final = {"credsSecretName": "retention-creds", "inboxPrefix": "_INBOX.retention"}
+
 _FULL: Final[dict[str, Any]] = {
     "image": {"tag": "1.2.3", "digest": f"sha256:{'0' * 64}", "pullPolicy": "Always"},
     "imagePullSecrets": [{"name": "registry"}],
@@ -91,6 +94,10 @@ CASES: Final[dict[str, dict[str, dict[str, Any]]]] = {
             **_FULL,
             "app": {**_APP, "settings": {"SQS_RECEIVERS": 4}},
             "keda": {"enabled": True, "identityOwner": "workload"},
+            "retention": {
+                **_RETENTION,
+                "nats": {"credsSecretName": "retention-creds", "inboxPrefix": "_INBOX.retention"},
+            },
         },
         "budget": _BUDGET,
         "credentials": _CREDENTIALS,
@@ -103,6 +110,7 @@ CASES: Final[dict[str, dict[str, dict[str, Any]]]] = {
             "app": {**_EVENTING["app"], "pushEvents": {"durable": True}},
             "natsStream": {"enabled": True, "maxBytes": 10_737_418_240},
         },
+        "retention": {"retention": _RETENTION},
         "secrets": {**_SECRETS, **_EVENTING},
         "telemetry": _TELEMETRY,
     },

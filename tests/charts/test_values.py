@@ -59,6 +59,7 @@ OTHERS: Final[tuple[Any, ...]] = (
     "always_on",
     "tracecontext",
     f"sha256:{'1' * 64}",
+    "7w",
     {"cpu": "7"},
     {"other": "value"},
     {"MAX_IN_FLIGHT": 7},

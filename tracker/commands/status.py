@@ -68,7 +68,9 @@ def status(
     elif email_id:
         _print_record(command.run(_ask(email_id)), as_json=as_json)
     elif group_id and (missing := command.run(_print_group(group_id, as_json=as_json))):
-        command.say(f"Emails of the group whose record is missing or cannot be read: {missing:,}")
+        command.say(
+            f"Emails of the group that retention has removed, or whose record is missing or cannot be read: {missing:,}"
+        )
 
 
 def _print_sent_to(address: str, since: datetime | None, *, as_json: bool) -> None:

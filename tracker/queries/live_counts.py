@@ -17,22 +17,23 @@ import asyncio
 import logging
 from collections import OrderedDict
 from functools import partial
-from itertools import chain
 from typing import TYPE_CHECKING, Final, Protocol
 
-from shared import group_index, redaction
+from shared import group_index
 from shared.errors import StoreUnavailable
 from shared.service.tasks import Tasks
 from tracker.queries import counts
-from tracker.queries.counts import GroupCounts
+from tracker.queries.full_count import RECORDS_AT_ONCE, FullCount, read_records, size
+from tracker.queries.group_counts import GroupCounts
+from tracker.queries.seal import Segment
 from tracker.queries.single_flight import SingleFlight
 from tracker.queries.stream_follower import NotFollowed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from shared.contract import GetEmailEngagementAnalyticsResponse
-    from shared.kv.bucket import Bucket, Entry
+    from shared.kv.bucket import Bucket
     from tracker.queries.group_reader import GroupReader
     from tracker.queries.stream_follower import StreamFollower, Write
 
@@ -41,10 +42,7 @@ log = logging.getLogger(__name__)
 MAX_EMAILS: Final = 200_000  # of about 400 bytes each
 IDLE_SECONDS: Final = 120.0  # without a query for so long a group is evicted; without any, no stream is followed
 RECENT_SECONDS: Final = 10.0  # without a query for so long a group can be evicted for another one
-RECORDS_AT_ONCE: Final = 1000
 INDEXES_READ_AT_ONCE: Final = 4
-SMALL_EMAILS: Final = 10_000  # groups up to this size are counted beside others when they are not kept
-SMALL_GROUPS_AT_ONCE: Final = 8
 REFUSED_SECONDS: Final = 30.0  # before the next try, after the server did not create a consumer
 
 
@@ -63,13 +61,17 @@ class Follow(Protocol):
 
 
 class _Group:
-    """One group in memory; `changed` has the keys of the index segments to read, None means all of them."""
+    """One group in memory; `changed` has the numbers of the index segments to read, None means all of them.
+
+    `lost`: a record is missing, so since its segment was read the email may have been sealed, or counted anew for it.
+    """
 
     def __init__(self, group_id: str) -> None:
         self.group_id = group_id
         self.key = group_index.key_of(group_id)
-        self.segments: dict[str, tuple[str, ...]] = {}
-        self.changed: set[str] | None = None
+        self.segments: dict[int, Segment] = {}
+        self.changed: set[int] | None = None
+        self.lost = False
         self.counts = GroupCounts()
         self.queried_at = 0.0
 
@@ -82,16 +84,13 @@ class LiveCounts:
         self._reader = reader
         self._recipients = recipients
         self._index = index
-        self._followers = (
-            follow(recipients, self._record_written, values=True),
-            follow(index, self._segment_written, values=False),
-        )
+        self._follow_index = follow(index, self._segment_written, values=False)
+        self._followers = (follow(recipients, self._record_written, values=True), self._follow_index)
         self._groups: OrderedDict[str, _Group] = OrderedDict()  # by key; the last queried one is at the end
         self._by_email: dict[str, _Group] = {}
         self._counting: SingleFlight[GetEmailEngagementAnalyticsResponse] = SingleFlight()
         self._index_reads = asyncio.Semaphore(INDEXES_READ_AT_ONCE)
-        self._small_groups = asyncio.Semaphore(SMALL_GROUPS_AT_ONCE)
-        self._large_group = asyncio.Lock()
+        self._full_count = FullCount(reader, recipients, self._index_reads)
         self._starting = asyncio.Lock()
         self._refused_until = 0.0
         self._is_refused = False
@@ -141,7 +140,7 @@ class LiveCounts:
                     raise
                 if not (is_last or self._is_refused):
                     log.info("analytics.recounted", extra={"error": str(error)})
-        return await self._count_once(group_id, emails)
+        return await self._full_count(group_id, emails)
 
     async def _current(self, group_id: str) -> GetEmailEngagementAnalyticsResponse:
         await self._follow()
@@ -149,6 +148,8 @@ class LiveCounts:
         group = self._group(group_id)
         try:
             await self._read_changed(group)
+            while group.lost:
+                await self._find_lost(group)
         except BaseException:
             self._evict(group)
             raise
@@ -201,82 +202,74 @@ class LiveCounts:
         if changed is not None and not changed:
             return
         async with self._index_reads:
-            if changed is None:
-                segments = await self._reader.segments(group.group_id)
-            else:
-                segments = {key: await self._reader.segment(key) for key in changed}
+            segments = await self._read_segments(group, changed) if changed is not None else None
+            if segments is None:
+                nothing = dict.fromkeys(group.segments, Segment())
+                segments = nothing | await self._reader.segments(group.group_id)
             new = self._add(group, segments)
         for start in range(0, len(new), RECORDS_AT_ONCE):
             self._check_not_evicted(group)
-            for email_id, entry in (await self._records(new[start : start + RECORDS_AT_ONCE])).items():
-                group.counts.put(email_id, entry.revision, counts.of_record(entry.value))
+            batch = new[start : start + RECORDS_AT_ONCE]
+            group.lost |= not await read_records(self._recipients, batch, group.counts)
 
-    def _add(self, group: _Group, segments: Mapping[str, tuple[str, ...]]) -> list[str]:
+    async def _read_segments(self, group: _Group, numbers: set[int]) -> dict[int, Segment] | None:
+        """Return these segments; None if one of them cannot be read, or was deleted, perhaps with the whole group."""
+        segments = {}
+        for number in numbers:
+            segment = await self._reader.segment(group.key, number)
+            if segment is None:
+                return None
+            segments[number] = segment
+        return segments
+
+    async def _find_lost(self, group: _Group) -> None:
+        """Read the seals that were written before the records were deleted."""
+        group.lost = False
+        await self._follow_index.caught_up()
+        if group.changed:
+            await self._read_changed(group)
+
+    def _add(self, group: _Group, segments: Mapping[int, Segment]) -> list[str]:
         """Add the emails of segments before their records are read, so that no write is missed; return the new ones.
 
         Raises:
-            NotFollowed: the group was evicted, or a segment does not continue the known one.
+            NotFollowed: the group was evicted.
             _NoSpace: they do not fit into the memory.
         """
         self._check_not_evicted(group)
-        added: list[str] = []
-        for key, email_ids in segments.items():
-            known = group.segments.get(key, ())
-            if email_ids[: len(known)] != known:
-                raise NotFollowed(f"index segment {redaction.identifier(key)} was rewritten")
-            added += email_ids[len(known) :]
-        self._make_space(len(added), len(group.counts) + len(added))
+        added = size(segments.values()) - size(group.segments.get(number, Segment()) for number in segments)
+        self._make_space(added, len(group.counts) + added)
         group.segments.update(segments)
-        new = group.counts.add(added)
-        self._by_email.update(dict.fromkeys(new, group))
-        return new
+        change = group.counts.put_segments(segments)
+        for email_id in change.removed:
+            self._forget(group, email_id)
+        self._by_email.update(dict.fromkeys(change.new, group))
+        return change.new
 
     def _check_not_evicted(self, group: _Group) -> None:
         """Raise if the group was evicted after a gap while it was being counted: its writes are no longer followed."""
         if self._groups.get(group.key) is not group:
             raise NotFollowed("the group was evicted while it was being counted")
 
-    async def _count_once(self, group_id: str, emails: int) -> GetEmailEngagementAnalyticsResponse:
-        """Count a group without keeping it: large groups one after another, small ones beside them.
-
-        It had so many emails when it was last read, 0 if it was not read.
-        """
-        if emails <= SMALL_EMAILS:
-            async with self._small_groups:
-                email_ids = await self._email_ids(group_id)
-                if len(email_ids) <= SMALL_EMAILS:
-                    return await self._counted(group_id, email_ids)
-                email_ids.clear()  # they would stay in memory while other large groups are counted
-        async with self._large_group:
-            return await self._counted(group_id, await self._email_ids(group_id))
-
-    async def _email_ids(self, group_id: str) -> list[str]:
-        async with self._index_reads:
-            return await self._reader.email_ids(group_id)
-
-    async def _counted(self, group_id: str, email_ids: Sequence[str]) -> GetEmailEngagementAnalyticsResponse:
-        total = counts.NOTHING
-        for start in range(0, len(email_ids), RECORDS_AT_ONCE):
-            entries = await self._records(email_ids[start : start + RECORDS_AT_ONCE])
-            total = counts.total([total, *(counts.of_record(entry.value) for entry in entries.values())])
-        return counts.response(group_id, len(email_ids), total)
-
-    async def _records(self, email_ids: Sequence[str]) -> dict[str, Entry]:
-        return await self._recipients.get_many(email_ids)
-
     def _record_written(self, write: Write) -> bool:
         """Count a write; return whether the record was known before."""
         group = self._by_email.get(write.key)
-        return group is not None and group.counts.put(write.key, write.revision, counts.of_record(write.value))
+        if group is None:
+            return False
+        if write.value is None:
+            group.lost |= not group.counts.is_leaving(write.key, write.previous)
+            return group.counts.put(write.key, write.revision, None)
+        return group.counts.put(write.key, write.revision, counts.of_record(write.value))
 
     def _segment_written(self, write: Write) -> bool:
-        """Note a changed segment; return whether it was known before."""
+        """Note a changed segment or seal; return whether it is a segment that was known before."""
         group = self._groups.get(group_index.first_key(write.key))
         if group is None:
             return False
+        number = group_index.segment_number(write.key)
         if group.changed is not None:
-            group.changed.add(write.key)
-        return write.key in group.segments
+            group.changed.add(number)
+        return number in group.segments and not group_index.is_seal(write.key)
 
     def _make_space(self, added: int, emails: int) -> None:
         """Evict groups until the added emails of a group fit; none that is counted now or was queried recently.
@@ -307,9 +300,12 @@ class LiveCounts:
     def _evict(self, group: _Group) -> None:
         if self._groups.get(group.key) is group:
             del self._groups[group.key]
-        for email_id in chain.from_iterable(group.segments.values()):
-            if self._by_email.get(email_id) is group:  # else the group was counted again meanwhile
-                del self._by_email[email_id]
+        for email_id in group.counts:
+            self._forget(group, email_id)
+
+    def _forget(self, group: _Group, email_id: str) -> None:
+        if self._by_email.get(email_id) is group:  # else the group was counted again meanwhile
+            del self._by_email[email_id]
 
     def _evict_all(self) -> None:
         self._groups.clear()

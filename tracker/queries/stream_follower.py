@@ -45,11 +45,15 @@ class NotFollowed(StoreUnavailable):
 
 
 class Write(msgspec.Struct, frozen=True):
-    """One write to the bucket; `value` is empty if only headers are followed, None if the key was deleted."""
+    """One write to the bucket; `value` is empty if only headers are followed, None if the key was deleted.
+
+    `previous` is the revision that it followed, None if the writer did not name one.
+    """
 
     key: str
     value: bytes | None
     revision: int
+    previous: int | None = None
 
 
 class StreamFollower:
@@ -189,9 +193,10 @@ class StreamFollower:
         self._consumer_sequence += 1
         deleted = jetstream.is_deleted(headers)
         key = msg.subject.removeprefix(self._bucket.subject_prefix)
-        sequence, previous = int(stream_sequence), headers.get(jetstream.EXPECTED_REVISION)
-        is_known = bool(self._on_write(Write(key, None if deleted else msg.data, sequence)))
-        self._keys.written(key, sequence, None if previous is None else int(previous), is_known=is_known)
+        sequence, expected = int(stream_sequence), headers.get(jetstream.EXPECTED_REVISION)
+        previous = None if expected is None else int(expected)
+        is_known = bool(self._on_write(Write(key, None if deleted else msg.data, sequence, previous)))
+        self._keys.written(key, sequence, previous, is_known=is_known)
         self._reach(sequence)
 
     def _control(self, msg: Msg) -> None:

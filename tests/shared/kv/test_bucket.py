@@ -57,6 +57,20 @@ async def test_a_key_that_was_never_written_is_missing_with_revision_0(bucket: B
         assert missing.value.revision == 0
 
 
+async def test_a_purge_removes_a_marker_and_no_later_value(bucket: Bucket) -> None:
+    revision = await bucket.create("k", b"1")
+    await bucket.delete("k", revision)
+    with pytest.raises(KeyMissing) as missing:
+        await bucket.get_from_leader("k")
+    marker = missing.value.revision
+    await bucket.create("l", b"1")
+    later = await bucket.update("k", b"2", marker)
+    assert not await bucket.purge("k", marker)
+    assert (await bucket.get("k")).value == b"2"
+    assert await bucket.purge("k", later)
+    assert (await bucket.info()).state.messages == 1
+
+
 @pytest.mark.parametrize("end", ["delete", "purge"])
 async def test_a_deleted_key_is_missing_with_the_revision_of_its_marker_and_can_be_created(
     end: str, bucket: Bucket, kv: KeyValue

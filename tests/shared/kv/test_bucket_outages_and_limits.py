@@ -43,6 +43,7 @@ METHODS: dict[str, Callable[[Bucket], Awaitable[Any]]] = {
     "rewrite": lambda bucket: bucket.rewrite("k", lambda _: (b"2", None)),
     "get_many": lambda bucket: bucket.get_many(["k"]),
     "get_matching": lambda bucket: bucket.get_matching("*"),
+    "purge": lambda bucket: bucket.purge("k", 1),
 }
 AT_ONCE = 1.5
 

@@ -11,7 +11,7 @@ import pytest
 from shared.errors import StoreUnavailable
 from shared.kv import scan as bucket_scan
 from shared.kv.bucket import Bucket
-from shared.kv.scan import BucketScan
+from shared.kv.scan import BucketScan, Stored
 from shared.nats.inbox import Inbox
 
 if TYPE_CHECKING:
@@ -74,6 +74,43 @@ async def test_keys_that_are_deleted_or_written_meanwhile_do_not_break_or_repeat
         found += [stored.key async for page in pages for stored in page]
     assert found[:3] == ["a", "b", "c"]
     assert sorted(found[3:]) in (["h"], ["h", "i"])
+
+
+async def test_deletion_markers_come_if_asked_for_and_with_their_revisions(
+    kv: KeyValue, nats_connection: Connection
+) -> None:
+    for key in "ab":
+        await kv.put(key, b"1")
+    await kv.delete("a")
+    async with (
+        Inbox(nats_connection) as inbox,
+        BucketScan(nats_connection, inbox, Bucket(inbox, nats_connection, "b"), deleted=True) as opened,
+    ):
+        found = [stored async for page in opened.pages() for stored in page]
+    assert opened.total == 2
+    assert found == [Stored("b", b"1", 2), Stored("a", b"", 3, is_deleted=True)]
+
+
+@pytest.mark.parametrize("keys", ["ab", "abc", "abcdefg"])
+async def test_what_is_written_while_pages_are_used_comes_at_the_end_if_asked_for(
+    kv: KeyValue, nats_connection: Connection, keys: str
+) -> None:
+    for key in keys:
+        await kv.put(key, b"1")
+    async with (
+        Inbox(nats_connection) as inbox,
+        BucketScan(nats_connection, inbox, Bucket(inbox, nats_connection, "b"), page=2, deleted=True) as opened,
+    ):
+        deleted = []
+        async for page in opened.pages(written_meanwhile=True):
+            for stored in page:
+                if stored.is_deleted:
+                    deleted.append(stored.key)
+                    await opened.bucket.purge(stored.key, stored.revision)
+                else:
+                    await opened.bucket.delete(stored.key, stored.revision)
+        assert deleted == list(keys)
+        assert (await opened.bucket.info()).state.messages == 0
 
 
 async def test_a_bucket_that_does_not_exist_raises_unavailable(nats_connection: Connection) -> None:

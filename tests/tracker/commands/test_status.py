@@ -153,7 +153,7 @@ async def test_missing_records_are_counted_and_the_others_printed(
     assert [one["email_id"] for one in documents(result)] == email_ids[:3]
     assert (result.exit_code, result.stderr) == (
         0,
-        "Emails of the group whose record is missing or cannot be read: 4\n",
+        "Emails of the group that retention has removed, or whose record is missing or cannot be read: 4\n",
     )
 
 

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Records become counts: each once, in its latest revision, with any repeats and in any order."""
+"""Records become counts, also those that are corrupt or of the Go service."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.contract import ClickEvent, Delay, Failure, GetEmailEngagementAnalyticsResponse, OpenEvent
+from shared.contract import ClickEvent, Delay, Failure, OpenEvent
 from tests.tracker.examples import at, record, stored
 from tracker.events import records
 from tracker.queries import counts
-from tracker.queries.counts import NOTHING, GroupCounts, RecordCounts
+from tracker.queries.counts import NOTHING, RecordCounts
 
 if TYPE_CHECKING:
     from shared.contract import EmailRecipientRecord
@@ -86,80 +86,6 @@ def test_a_record_of_the_go_service_counts_the_same(fields: dict[str, object], c
 )
 def test_a_missing_or_corrupt_record_counts_nothing(value: bytes | None) -> None:
     assert counts.of_record(value) == NOTHING
-
-
-def test_an_email_counts_as_sent_before_its_record_is_known() -> None:
-    group = GroupCounts()
-    assert group.add(["a", "b"]) == ["a", "b"]
-    assert group.add(["b", "c"]) == ["c"]
-    assert group.response("g") == GetEmailEngagementAnalyticsResponse(
-        group_id="g", total_sent=3, delivered=0, opened=0, unique_opened=0, failed=0
-    )
-
-
-def test_a_group_counts_every_open_and_every_email_that_was_opened() -> None:
-    group = GroupCounts()
-    group.add(["a", "b", "c"])
-    group.put("a", 1, RecordCounts(1, 5, 1, 0))
-    group.put("b", 2, RecordCounts(1, 2, 1, 1))
-    assert group.response("g") == GetEmailEngagementAnalyticsResponse(
-        group_id="g", total_sent=3, delivered=2, opened=7, unique_opened=2, failed=1
-    )
-
-
-@pytest.mark.parametrize("again", [1, 3])
-def test_a_revision_that_is_not_later_changes_nothing(again: int) -> None:
-    group = GroupCounts()
-    group.add(["a"])
-    group.put("a", 3, RecordCounts(1, 5, 1, 0))
-    group.put("a", again, RecordCounts(0, 1, 1, 1))
-    assert group.response("g").opened == 5
-    assert group.response("g").failed == 0
-
-
-def test_an_email_that_is_added_again_keeps_its_counts() -> None:
-    group = GroupCounts()
-    group.add(["a"])
-    group.put("a", 3, RecordCounts(1, 5, 1, 0))
-    assert group.add(["a"]) == []
-    group.put("a", 2, RecordCounts(0, 0, 0, 1))
-    assert group.response("g").opened == 5
-
-
-record_counts = st.builds(
-    RecordCounts,
-    delivered=st.integers(0, 1),
-    opened=st.integers(0, 9),
-    unique_opened=st.integers(0, 1),
-    failed=st.integers(0, 1),
-)
-histories = st.dictionaries(st.sampled_from("abcd"), st.lists(record_counts, max_size=4), min_size=1)
-
-
-@PROPERTY
-@given(histories, st.data())
-def test_any_order_and_any_repeats_end_in_the_counts_of_the_latest_revisions(
-    history: dict[str, list[RecordCounts]], data: st.DataObject
-) -> None:
-    """The writes are the revisions of each email, in any order."""
-    writes = [
-        (one, revision, counted) for one, revisions in history.items() for revision, counted in enumerate(revisions, 1)
-    ]
-    repeats = data.draw(st.lists(st.sampled_from(writes), max_size=4)) if writes else []
-    group = GroupCounts()
-    group.add(history)
-    for email_id, revision, counted in data.draw(st.permutations(writes + repeats)):
-        group.put(email_id, revision, counted)
-    latest = [revisions[-1] for revisions in history.values() if revisions]
-    delivered, opened, unique_opened, failed = (sum(column) for column in zip(NOTHING, *latest, strict=True))
-    assert group.response("g") == GetEmailEngagementAnalyticsResponse(
-        group_id="g",
-        total_sent=len(history),
-        delivered=delivered,
-        opened=opened,
-        unique_opened=unique_opened,
-        failed=failed,
-    )
 
 
 @PROPERTY

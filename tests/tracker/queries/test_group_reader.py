@@ -17,7 +17,9 @@ from shared.kv.bucket import Bucket
 from tests.tracker.examples import record, stored
 from tracker.errors import IndexCorrupt
 from tracker.events import records
+from tracker.queries import seal
 from tracker.queries.group_reader import GroupReader
+from tracker.queries.seal import Leaving, Seal, Segment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,11 +66,11 @@ async def test_ids_come_in_send_order_over_all_segments(reader: GroupReader, ind
     assert await reader.email_ids(group_id) == ["z", "a", "m", "c", "b", *(str(number) for number in range(3, 12))]
 
 
-async def test_segments_are_returned_by_their_keys(reader: GroupReader, index: Bucket) -> None:
+async def test_segments_are_returned_by_their_numbers(reader: GroupReader, index: Bucket) -> None:
     await put_index(index, "g", ["a"], ["b"])
-    assert await reader.segments("g") == {"g": ("a",), "=.1.g": ("b",)}
-    assert await reader.segment("=.1.g") == ("b",)
-    assert await reader.segment("=.2.g") == ()
+    assert await reader.segments("g") == {0: Segment(("a",)), 1: Segment(("b",))}
+    assert await reader.segment("g", 1) == Segment(("b",))
+    assert await reader.segment("g", 2) is None
 
 
 async def test_an_id_that_is_listed_twice_is_one_email(reader: GroupReader, index: Bucket) -> None:
@@ -93,7 +95,7 @@ async def test_a_corrupt_segment_costs_its_own_ids_only(
 ) -> None:
     await put_index(index, "g", ["a"], value, ["c"])
     assert await reader.email_ids("g") == ["a", "c"]
-    assert await reader.segment("=.1.g") == ()
+    assert await reader.segment("g", 1) is None
     assert {(one.message, vars(one)["key"]) for one in caplog.records} == {("group_index.corrupt", "=.1.g")}
 
 
@@ -115,6 +117,51 @@ async def test_an_index_without_a_readable_segment_is_corrupt_and_not_empty(read
 async def test_an_empty_index_is_a_group_without_emails(reader: GroupReader, index: Bucket, value: bytes) -> None:
     await put_index(index, "g", value)
     assert await reader.email_ids("g") == []
+
+
+LEAVING = Seal(total_sent=3, opened=2, leaving={"b": Leaving(5, 1, 0, 0, 0)})
+
+
+async def put_seal(index: Bucket, group_id: str, number: int, sealed: Seal) -> None:
+    await index.create(group_index.seal_key(group_index.key_of(group_id), number), seal.encode(sealed))
+
+
+@pytest.mark.parametrize("group_id", ["g", "a.b", "Spring 2025"])
+async def test_a_segment_is_returned_with_its_seal_and_a_seal_is_not_a_segment(
+    reader: GroupReader, index: Bucket, group_id: str
+) -> None:
+    await put_index(index, group_id, ["a"], ["b"])
+    await put_seal(index, group_id, 1, LEAVING)
+    await put_seal(index, f"x.{group_id}", 0, Seal(total_sent=9))
+    assert await reader.segments(group_id) == {0: Segment(("a",)), 1: Segment(("b",), LEAVING)}
+    assert await reader.segment(group_index.key_of(group_id), 1) == Segment(("b",), LEAVING)
+    assert await reader.email_ids(group_id) == ["a", "b"]
+
+
+async def test_a_group_of_which_only_the_seal_is_left_is_empty_and_not_missing(
+    reader: GroupReader, index: Bucket
+) -> None:
+    await put_seal(index, "g", 0, Seal(total_sent=1))
+    assert await reader.email_ids("g") == []
+    assert await reader.segments("g") == {0: Segment((), Seal(total_sent=1))}
+
+
+async def test_seals_are_read_one_by_one_too(reader: GroupReader, index: Bucket) -> None:
+    await put_index(index, "g", *([str(number)] for number in range(1100)))
+    await put_seal(index, "g", 1001, LEAVING)
+    segments = await reader.segments("g")
+    assert len(segments) == 1100
+    assert segments[1001] == Segment(("1001",), LEAVING)
+
+
+async def test_a_seal_that_cannot_be_read_is_an_error(
+    reader: GroupReader, index: Bucket, caplog: pytest.LogCaptureFixture
+) -> None:
+    await put_index(index, "g", ["a"])
+    await index.create("=seal.0.g", b"{")
+    with pytest.raises(IndexCorrupt):
+        await reader.segments("g")
+    assert {(one.message, vars(one)["key"]) for one in caplog.records} == {("group_index.corrupt", "=seal.0.g")}
 
 
 @pytest.mark.parametrize("group_id", ["unknown", "un known", "", "x" * 256, "a\nb", "a\0"])
@@ -164,6 +211,8 @@ async def test_buckets_without_direct_gets_are_read_too(connection: Connection, 
     recipients, index = (Bucket(inbox, connection, name) for name in contract.BUCKETS[:2])
     reader = GroupReader(recipients, index)
     await put_index(index, "g", ["b", "gone"], ["a"], b"{}", ["c"])
+    await put_seal(index, "g", 1, LEAVING)
+    assert (await reader.segments("g"))[1] == Segment(("a",), LEAVING)
     await put_records(recipients, ["a", "b", "c"])
     assert not (await index.info()).config.allow_direct
     ids = await reader.email_ids("g")
@@ -188,7 +237,7 @@ async def test_without_its_stream_a_group_is_unavailable_and_not_missing(
     with pytest.raises(StoreUnavailable):
         await read(reader, ["a"])
     with pytest.raises(StoreUnavailable):
-        await reader.segment("g")
+        await reader.segment("g", 0)
 
 
 async def test_without_its_server_a_group_is_unavailable(

@@ -84,6 +84,20 @@ async def test_a_group_is_missing_until_an_email_is_sent_under_it(counts: LiveCo
     assert (await counts.count("g")).total_sent == 1
 
 
+async def test_a_group_whose_index_is_deleted_is_missing(
+    counts: LiveCounts, writers: Writers, connection: Connection
+) -> None:
+    await writers.send("g")
+    assert (await counts.count("g")).total_sent == 1
+    await (await connection.client.jetstream().key_value(INDEX)).delete("g")
+    for _ in range(2):
+        with pytest.raises(KeyMissing):
+            await counts.count("g")
+    writers.groups["g"] = [[]]
+    await writers.send("g")
+    assert await counts.count("g") == await writers.recounted("g")
+
+
 async def test_recreated_buckets_are_counted_again(
     counts: LiveCounts, writers: Writers, connection: Connection
 ) -> None:

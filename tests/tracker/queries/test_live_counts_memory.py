@@ -14,7 +14,7 @@ from tests.stack import nats_proxy as proxies
 from tests.stack.nats_proxy import Publication
 from tests.stack.waiting import until
 from tests.tracker.queries.counting import RECORDS
-from tracker.queries import live_counts
+from tracker.queries import full_count, live_counts
 
 if TYPE_CHECKING:
     from shared.nats.connection import Connection
@@ -119,7 +119,7 @@ async def test_of_the_large_groups_that_are_not_kept_one_at_a_time_is_in_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(live_counts, "MAX_EMAILS", 2)
-    monkeypatch.setattr(live_counts, "SMALL_EMAILS", 2)
+    monkeypatch.setattr(full_count, "SMALL_EMAILS", 2)
     writers.groups["small"] = [[]]
     await writers.send("small")
     reads.hold()

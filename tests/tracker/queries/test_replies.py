@@ -33,7 +33,10 @@ OF_WRITES = {
 OF_CALLERS = shared_errors.ServiceError
 INTERNAL: tuple[type[Exception], ...] = (
     shared_errors.StoreUnavailable,
+    shared_errors.SetupIncomplete,
     shared_errors.BucketMissing,
+    shared_errors.StreamMissing,
+    shared_errors.StreamUnfit,
     shared_errors.NotPermitted,
     tracker_errors.RecordCorrupt,
     tracker_errors.IndexCorrupt,

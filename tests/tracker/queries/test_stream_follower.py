@@ -62,7 +62,7 @@ async def test_every_write_since_the_start_is_handed_on_in_order(
     await follower.start()
     revisions = [await recipients.create(f"k{number}", b"%d" % number) for number in range(100)]
     await follower.caught_up()
-    assert seen == [Write(f"k{number}", b"%d" % number, revisions[number]) for number in range(100)]
+    assert seen == [Write(f"k{number}", b"%d" % number, revisions[number], 0) for number in range(100)]
     await follower.stop()
 
 
@@ -76,7 +76,7 @@ async def test_a_deletion_is_a_write_without_a_value(
     await follower.caught_up()
     await kv.purge("k")
     await follower.caught_up()
-    assert seen == [Write("k", b"v", revision), Write("k", None, revision + 1), Write("k", None, revision + 2)]
+    assert seen == [Write("k", b"v", revision, 0), Write("k", None, revision + 1), Write("k", None, revision + 2)]
 
 
 async def test_without_values_only_keys_are_sent(
@@ -86,7 +86,7 @@ async def test_without_values_only_keys_are_sent(
     await follower.start()
     revision = await recipients.create("k", b"v" * 1000)
     await follower.caught_up()
-    assert seen == [Write("k", b"", revision)]
+    assert seen == [Write("k", b"", revision, 0)]
     await follower.stop()
 
 
@@ -182,7 +182,7 @@ async def test_a_lost_follower_starts_again_with_the_next_write(
     await follower.start()
     revision = await recipients.create("l", b"v")
     await follower.caught_up()
-    assert seen[-1] == Write("l", b"v", revision)
+    assert seen[-1] == Write("l", b"v", revision, 0)
     assert "missed" not in {write.key for write in seen}
 
 
