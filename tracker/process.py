@@ -18,6 +18,7 @@ from shared.nats.inbox import Inbox
 from shared.nats.micro import Discovery
 from shared.service.tasks import Tasks
 from tracker import settings
+from tracker.capacity import Capacity
 from tracker.events import aws_environment
 from tracker.events.push_events import PushEvents
 from tracker.events.receiver import Receiver
@@ -49,6 +50,7 @@ class _Buckets(NamedTuple):
     recipients: Bucket
     group_index: Bucket
     suppressions: Bucket
+    idempotency: Bucket
 
 
 def prepare(config: TrackerSettings, environ: MutableMapping[str, str], *, create_buckets: bool) -> Serve:
@@ -67,7 +69,10 @@ def prepare(config: TrackerSettings, environ: MutableMapping[str, str], *, creat
             await kv_setup.create_missing(connection, contract.BUCKETS)
         async with Inbox(connection) as inbox:
             buckets = _buckets(life, connection, inbox)
-            with _in_background(kv_setup.report_unusable(inbox, connection, _optional(config))):
+            with (
+                _in_background(kv_setup.report_unusable(inbox, connection, _optional(config))),
+                _watching_capacity(life, inbox, buckets),
+            ):
                 async with (
                     _applying_events(life, connection, buckets, config, environ) as receiver,
                     _answering_queries(life, connection, inbox, buckets, config),
@@ -84,6 +89,7 @@ def _buckets(life: Life, connection: Connection, inbox: Inbox) -> _Buckets:
         recipients=Bucket(inbox, connection, contract.EMAIL_RECIPIENTS_BUCKET, life.spans),
         group_index=Bucket(inbox, connection, contract.EMAIL_GROUP_INDEX_BUCKET, life.spans),
         suppressions=Bucket(inbox, connection, contract.EMAIL_SUPPRESSIONS_BUCKET, life.spans),
+        idempotency=Bucket(inbox, connection, contract.EMAIL_IDEMPOTENCY_BUCKET),
     )
 
 
@@ -100,6 +106,14 @@ def _in_background(work: Coroutine[object, object, None]) -> Iterator[None]:
         yield
     finally:
         task.cancel()
+
+
+@contextmanager
+def _watching_capacity(life: Life, inbox: Inbox, buckets: _Buckets) -> Iterator[None]:
+    capacity = Capacity(inbox, buckets)
+    life.expose(lambda: _metrics().capacity(capacity))
+    with _in_background(capacity.watch()):
+        yield
 
 
 @asynccontextmanager
@@ -145,7 +159,7 @@ async def _answering_queries(
     life: Life, connection: Connection, inbox: Inbox, buckets: _Buckets, config: TrackerSettings
 ) -> AsyncIterator[None]:
     """Answer queries while the context is open."""
-    recipients, index, _ = buckets
+    recipients, index = buckets.recipients, buckets.group_index
     groups = GroupReader(recipients, index)
     follow = partial(StreamFollower, connection, inbox)
     endpoint = partial(Endpoint, connection, max_in_flight=config.max_in_flight, spans=life.spans)

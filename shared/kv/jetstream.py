@@ -65,6 +65,7 @@ class StreamConfig(msgspec.Struct, frozen=True):
     `max_msgs_per_subject` is the bucket's history.
     """
 
+    max_bytes: int = -1
     max_msg_size: int = -1
     max_msgs_per_subject: int = -1
     num_replicas: int = 1
@@ -72,10 +73,11 @@ class StreamConfig(msgspec.Struct, frozen=True):
 
 
 class StreamState(msgspec.Struct, frozen=True):
-    """The sequence of a stream's last message, and how many messages and subjects it has."""
+    """The sequence of a stream's last message, and how many messages, bytes and subjects it has."""
 
     last_seq: int = 0
     messages: int = 0
+    bytes: int = 0
     num_subjects: int = 0
 
 
@@ -91,6 +93,29 @@ class StreamInfo(msgspec.Struct, frozen=True):
     def keys(self) -> int:
         """The number of keys of a bucket, with those that are marked as deleted."""
         return self.state.messages if self.config.max_msgs_per_subject == 1 else self.state.num_subjects
+
+
+class AccountLimits(msgspec.Struct, frozen=True):
+    """The limits of an account, in bytes; -1 is no limit."""
+
+    max_storage: int = -1
+
+
+class Tier(msgspec.Struct, frozen=True):
+    """What an account uses, and may use. There may be one tier for each number of replicas."""
+
+    storage: int = 0
+    reserved_storage: int = 0
+    streams: int = 0
+    limits: AccountLimits = AccountLimits()
+
+
+class Account(Tier, frozen=True):
+    """The use and the limits of the client's account; with tiers, the other fields mean nothing."""
+
+    type: str = ""
+    tiers: dict[str, Tier] = {}
+    error: ApiError | None = None
 
 
 class PublishAck(msgspec.Struct, frozen=True):
@@ -142,6 +167,7 @@ def _reader(kind: type[Answer], is_whole: Callable[[Answer], object]) -> Callabl
 decode_ack = _reader(PublishAck, lambda ack: ack.error or ack.seq > 0)
 decode_message = _reader(MessageResponse, lambda reply: reply.error or (reply.message and reply.message.seq > 0))
 decode_info = _reader(StreamInfo, lambda info: info.error or info.created)
+decode_account = _reader(Account, lambda account: account.error or account.type)
 decode_consumer = _reader(ConsumerResponse, lambda consumer: consumer.error or consumer.name)
 encode = msgspec.json.encode
 
