@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import repeat
@@ -32,6 +33,7 @@ FIRST_QUERIES: Final = 5  # in each run, of groups that were not asked for befor
 AGAIN: Final = 50
 PAGES: Final = 30
 PAGE: Final = 500
+PAUSE_SECONDS: Final = 12.0  # nats-server keeps a block of 8 MB in memory for 10 s after it was read
 
 
 class Filled(NamedTuple):
@@ -50,21 +52,15 @@ class Filled(NamedTuple):
         return await self._load(send.requests(count), self.stage.options.callers, self.relay)
 
     async def lookup(self) -> Sample:
-        """Ask for the status of emails, chosen at random."""
-        ids = list(self.groups.values())
-        some = (random.choice(random.choice(ids)) for _ in range(self.stage.options.count(5_000)))  # noqa: S311
-        return await self._ask(contract.GET_EMAIL_STATUS_SUBJECT, (GetEmailStatusRequest(email_id=one) for one in some))
-
-    async def lookup_recent(self) -> Sample:
-        """Ask for the status of emails in the group that was written last."""
-        ids = self.groups[list(self.groups)[-1]]
-        some = random.choices(ids, k=self.stage.options.count(5_000))  # noqa: S311
-        return await self._ask(contract.GET_EMAIL_STATUS_SUBJECT, (GetEmailStatusRequest(email_id=one) for one in some))
+        """Ask for the status of recent emails, chosen at random."""
+        recent = [email_id for group_id in self.recent for email_id in self.groups[group_id]]
+        some = random.choices(recent, k=self.stage.options.count(5_000))  # noqa: S311
+        return await self._look_up(some, callers=32)
 
     async def first_count(self) -> Sample:
-        """Ask for the analytics of groups for the first time."""
-        unasked = [group_id for group_id in self.groups if group_id not in self.asked]
-        some = (unasked or list(self.groups))[:FIRST_QUERIES]
+        """Ask for the analytics of recent groups for the first time."""
+        unasked = [group_id for group_id in self.recent if group_id not in self.asked]
+        some = (unasked or self.recent)[:FIRST_QUERIES]
         self.asked.update(some)
         return await self._count(some)
 
@@ -73,16 +69,38 @@ class Filled(NamedTuple):
         return await self._count(repeat(next(iter(self.asked)), AGAIN))
 
     async def page(self) -> Sample:
-        """Ask for a page of groups, chosen at random."""
-        chosen = random.choices(list(self.groups), k=self.stage.options.count(PAGES))  # noqa: S311
-        pages = (GetEmailStatusRequest(group_id=one, offset=0, limit=PAGE) for one in chosen)
-        return await self._ask(contract.GET_EMAIL_STATUS_SUBJECT, pages, callers=1)
+        """Ask for a page of recent groups, chosen at random."""
+        return await self._pages(random.choices(self.recent, k=self.stage.options.count(PAGES)))  # noqa: S311
+
+    async def old_page(self) -> Sample:
+        """Ask for a page of one old group."""
+        return await self._pages([self._old()])
+
+    async def old_lookup(self) -> Sample:
+        """Ask for the status of one old email."""
+        return await self._look_up([self.groups[self._old()][0]], callers=1)
+
+    @property
+    def recent(self) -> list[str]:
+        """The groups that were written last: the same number with few and with many records."""
+        return list(self.groups)[-FEW // GROUP :]
+
+    def _old(self) -> str:
+        return random.choice(list(self.groups)[: len(self.groups) // 2])  # noqa: S311
+
+    async def _look_up(self, email_ids: Iterable[str], callers: int) -> Sample:
+        questions = (GetEmailStatusRequest(email_id=one) for one in email_ids)
+        return await self._ask(contract.GET_EMAIL_STATUS_SUBJECT, questions, callers)
+
+    async def _pages(self, group_ids: Iterable[str]) -> Sample:
+        questions = (GetEmailStatusRequest(group_id=one, offset=0, limit=PAGE) for one in group_ids)
+        return await self._ask(contract.GET_EMAIL_STATUS_SUBJECT, questions, callers=1)
 
     async def _count(self, group_ids: Iterable[str]) -> Sample:
         questions = (GetEmailEngagementAnalyticsRequest(group_id=one) for one in group_ids)
         return await self._ask(contract.GET_EMAIL_ENGAGEMENT_ANALYTICS_SUBJECT, questions, callers=1)
 
-    async def _ask(self, subject: str, questions: Iterable[msgspec.Struct], callers: int = 32) -> Sample:
+    async def _ask(self, subject: str, questions: Iterable[msgspec.Struct], callers: int) -> Sample:
         requests = (Request(subject, msgspec.json.encode(one)) for one in questions)
         return await self._load(requests, callers, self.tracker)
 
@@ -93,11 +111,14 @@ class Filled(NamedTuple):
 
 CASES: Final[dict[str, Callable[[Filled], Awaitable[Sample]]]] = {
     "send": Filled.send,
-    "lookup, any email": Filled.lookup,
-    "lookup, recent emails": Filled.lookup_recent,
+    "lookup": Filled.lookup,
     f"analytics of {GROUP:,}, first": Filled.first_count,
     f"analytics of {GROUP:,}, again": Filled.count_again,
     f"page, {PAGE} of {GROUP:,}": Filled.page,
+}
+AFTER_A_PAUSE: Final[dict[str, Callable[[Filled], Awaitable[Sample]]]] = {
+    "page of an old group, after a pause": Filled.old_page,
+    "lookup of an old email, after a pause": Filled.old_lookup,
 }
 
 
@@ -109,6 +130,9 @@ async def run(stage: Stage) -> list[Row]:
         many = await stack.enter_async_context(_filled(second, options.count(options.records)))
         for _ in range(options.runs):
             for case, measure in CASES.items():
+                _compare(collected, case, [(one, await measure(one)) for one in (few, many)], MILLISECONDS)
+            for case, measure in AFTER_A_PAUSE.items():
+                await asyncio.sleep(PAUSE_SECONDS * min(1.0, options.scale))
                 _compare(collected, case, [(one, await measure(one)) for one in (few, many)], MILLISECONDS)
             for case, amount in (("relay", _relay), ("tracker", _tracker), ("nats-server", _nats), ("disk", _disk)):
                 _compare(collected, case, [(one, amount(one)) for one in (few, many)], MEGABYTES)
