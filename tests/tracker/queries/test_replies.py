@@ -34,6 +34,7 @@ INTERNAL: tuple[type[Exception], ...] = (
     shared_errors.StoreUnavailable,
     shared_errors.BucketMissing,
     shared_errors.NotPermitted,
+    shared_errors.NoReply,
     tracker_errors.RecordCorrupt,
     tracker_errors.IndexCorrupt,
 )
