@@ -41,6 +41,10 @@ class NotPermitted(StoreUnavailable):
     """The NATS user has no permission for this request, so nothing was done."""
 
 
+class NoReply(StoreUnavailable):
+    """The store is connected, but did not answer in time. The outcome of a write is unknown."""
+
+
 class KeyMissing(StoreError):
     """The key has no value, confirmed by the stream's leader. `revision` is that of its deletion marker, else 0."""
 

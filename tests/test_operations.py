@@ -20,6 +20,7 @@ from relay import errors
 from relay.records import record_writer
 from relay.smtp import pool as smtp_pool
 from shared import contract
+from shared.commands.check import bucket_check
 from shared.nats import denied_subscriptions
 from shared.service import log, log_writer, probes
 from tests import operations_page as page
@@ -79,6 +80,8 @@ NUMBERS: Final = (
     f"at most {live_counts.MAX_EMAILS:,}.",
     f"At most {probes.MAX_CONNECTIONS} clients are connected to `PORT`",
     f"each for {probes.REQUEST_TIMEOUT_SECONDS} seconds and with {probes.MAX_HEAD_BYTES >> 10} KB of headers",
+    f"comes at {bucket_check.NEARLY_FULL * 100:.0f} % of a limit",
+    f"`check` warns at {bucket_check.NEARLY_FULL * 100:.0f} %, and fails",
     f"it subscribes again every {denied_subscriptions.RETRY_SECONDS:g} seconds",
 )
 

@@ -21,6 +21,7 @@ from relay.settings import RelaySettings
 from relay.smtp import delivery
 from shared import addresses, contract, group_index, lifecycle
 from shared.service import settings
+from tests.bench.scenarios import growth
 from tests.stack import child, console, nats_server, smtp_server
 from tracker.events import receiver, settlement
 from tracker.queries import live_counts
@@ -178,6 +179,12 @@ def test_the_figures_of_the_comparison_are_those_that_were_measured() -> None:
     figures = [figure.findall(row["This service"]) for row in table("docs/comparison.md", "Go service")]
     assert all(figures)
     assert {number for row in figures for number in row} <= set(figure.findall(page("docs/performance.md")))
+
+
+def test_neither_time_nor_memory_of_the_services_grows_with_the_number_of_records() -> None:
+    ratios = {row["Growth"]: row["Ratio"] for row in table("docs/performance.md", "Growth")}
+    assert {*growth.CASES, *growth.AFTER_A_PAUSE} <= set(ratios)
+    assert all(float(ratio) <= 1.3 for ratio in ratios.values() if ratio)
 
 
 @pytest.mark.parametrize(("name", "number"), NUMBERS)

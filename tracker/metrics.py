@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from shared.kv.bucket import Bucket
     from shared.nats.endpoint import ByteLimit, Endpoint
+    from tracker.capacity import Capacity
     from tracker.events.rebuilder import Rebuilder
     from tracker.events.receiver import Receiver
     from tracker.events.record_updater import RecordUpdater
@@ -76,6 +77,11 @@ def suppressions(suppressor: Suppressor) -> bytes:
     )
 
 
+def capacity(usages: Capacity) -> bytes:
+    """Return the sizes and the limits of buckets and account; a metric is absent until its first answer."""
+    return text(_capacity(usages))
+
+
 def _queries(served: Sequence[tuple[Endpoint, Answering]]) -> Iterator[Metric]:
     results: Counter[tuple[str, str]] = Counter()
     for endpoint, handler in served:
@@ -106,6 +112,16 @@ def _store(counts: LiveCounts, buckets: Sequence[Bucket]) -> Iterator[Metric]:
     yield gauge("email_tracker_counts_cached_emails", "Emails whose counts are kept in memory.", (), {(): len(counts)})
     conflicts = {(bucket.name,): bucket.conflicts for bucket in buckets}
     yield counter("email_tracker_kv_conflicts", "Writes that lost against another writer.", ("bucket",), conflicts)
+
+
+def _capacity(usages: Capacity) -> Iterator[Metric]:
+    stored = {(name,): usage.stored for name, usage in usages.buckets.items()}
+    yield gauge("email_tracker_bucket_bytes", "Bytes that the bucket stores.", ("bucket",), stored)
+    limits = {(name,): usage.limit for name, usage in usages.buckets.items()}
+    yield gauge("email_tracker_bucket_max_bytes", "Limit of the bucket, or +Inf.", ("bucket",), limits)
+    if account := usages.account:
+        yield gauge("email_tracker_account_bytes", "Bytes that the account stores.", (), {(): account.stored})
+        yield gauge("email_tracker_account_max_bytes", "Limit of the account, or +Inf.", (), {(): account.limit})
 
 
 def _receives(queue: Queue, receiver: Receiver) -> Iterator[Metric]:

@@ -19,6 +19,7 @@ from shared.nats.micro import Discovery
 from shared.push_stream import PushStream
 from shared.service.tasks import Tasks
 from tracker import settings
+from tracker.capacity import Capacity
 from tracker.events import aws_environment
 from tracker.events.durable_push_events import DurablePushEvents
 from tracker.events.push_events import PushEvents, publish_nothing
@@ -56,6 +57,7 @@ class _Buckets(NamedTuple):
     recipients: Bucket
     group_index: Bucket
     suppressions: Bucket
+    idempotency: Bucket
     inbox: Inbox
 
 
@@ -78,7 +80,10 @@ def prepare(config: TrackerSettings, environ: MutableMapping[str, str], *, creat
             if config.push_events_durable:
                 await kv_setup.require(connection, PushStream(inbox))
             buckets = _buckets(life, connection, inbox)
-            with _in_background(kv_setup.report_unusable(inbox, connection, _optional(config))):
+            with (
+                _in_background(kv_setup.report_unusable(inbox, connection, _optional(config))),
+                _watching_capacity(life, inbox, buckets),
+            ):
                 async with (
                     _applying_events(life, connection, buckets, config, environ) as receiver,
                     _answering_queries(life, connection, inbox, buckets, config),
@@ -95,6 +100,7 @@ def _buckets(life: Life, connection: Connection, inbox: Inbox) -> _Buckets:
         recipients=Bucket(inbox, connection, contract.EMAIL_RECIPIENTS_BUCKET, life.spans),
         group_index=Bucket(inbox, connection, contract.EMAIL_GROUP_INDEX_BUCKET, life.spans),
         suppressions=Bucket(inbox, connection, contract.EMAIL_SUPPRESSIONS_BUCKET, life.spans),
+        idempotency=Bucket(inbox, connection, contract.EMAIL_IDEMPOTENCY_BUCKET),
         inbox=inbox,
     )
 
@@ -112,6 +118,15 @@ def _in_background(work: Coroutine[object, object, None]) -> Iterator[None]:
         yield
     finally:
         task.cancel()
+
+
+@contextmanager
+def _watching_capacity(life: Life, inbox: Inbox, buckets: _Buckets) -> Iterator[None]:
+    known = buckets.recipients, buckets.group_index, buckets.suppressions, buckets.idempotency
+    capacity = Capacity(inbox, known)
+    life.expose(lambda: _metrics().capacity(capacity))
+    with _in_background(capacity.watch()):
+        yield
 
 
 @asynccontextmanager

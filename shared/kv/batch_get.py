@@ -12,7 +12,7 @@ import time
 from itertools import count
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from shared.errors import ValueTooLarge
+from shared.errors import NoReply, ValueTooLarge
 from shared.kv import jetstream
 from shared.kv.jetstream import Unreadable
 
@@ -28,6 +28,10 @@ MAX_BYTES: Final = 4_000_000  # of one answer: a server disconnects a client tha
 AT_ONCE: Final = 4  # together far below that
 STALE_PATIENCE_SECONDS: Final = 2.0
 TRIES: Final = 3  # for an answer with messages missing
+SINGLY_SECONDS: Final = 60.0
+"""How long batches are avoided after one without an answer in time. The server reads every block of the stream that has
+one of the keys, under a lock that holds up all writes; single reads let the writes pass.
+"""
 
 
 class BatchReader:
@@ -38,6 +42,7 @@ class BatchReader:
         self._inbox = inbox
         self._stream = stream
         self._slots = asyncio.Semaphore(AT_ONCE)
+        self._singly_until = 0.0
 
     async def read(self, subjects: Sequence[str], written: int) -> dict[str, Msg] | None:
         """Return the last message of each subject that has one; deletion markers are left out.
@@ -46,8 +51,10 @@ class BatchReader:
         the server does not give all of it in time, or cannot.
 
         Raises:
-            StoreUnavailable: there was no answer, or messages were missing in it each time.
+            StoreUnavailable: there is no connection or no bucket, or messages were missing in the answer each time.
         """
+        if time.monotonic() < self._singly_until:
+            return None
         deadline = time.monotonic() + STALE_PATIENCE_SECONDS
         while True:
             batch = await self._read_once(subjects)
@@ -65,6 +72,9 @@ class BatchReader:
                 async with self._slots:
                     return await _read(self._inbox, self._stream, subjects)
             except ValueTooLarge:  # so many keys do not fit into a request
+                return None
+            except NoReply:
+                self._singly_until = time.monotonic() + SINGLY_SECONDS
                 return None
             except Unreadable:
                 if tries == TRIES:

@@ -70,6 +70,7 @@ class StreamConfig(msgspec.Struct, frozen=True):
     `max_msgs_per_subject` is the bucket's history, `max_age` its TTL in nanoseconds, 0 for none.
     """
 
+    max_bytes: int = -1
     max_msg_size: int = -1
     max_msgs_per_subject: int = -1
     max_age: int = 0
@@ -119,6 +120,29 @@ class StreamInfo(msgspec.Struct, frozen=True):
     def keys(self) -> int:
         """The number of keys of a bucket, with those that are marked as deleted."""
         return self.state.messages if self.config.max_msgs_per_subject == 1 else self.state.num_subjects
+
+
+class AccountLimits(msgspec.Struct, frozen=True):
+    """The limits of an account, in bytes; -1 is no limit."""
+
+    max_storage: int = -1
+
+
+class Tier(msgspec.Struct, frozen=True):
+    """What an account uses, and may use. There may be one tier for each number of replicas."""
+
+    storage: int = 0
+    reserved_storage: int = 0
+    streams: int = 0
+    limits: AccountLimits = AccountLimits()
+
+
+class Account(Tier, frozen=True):
+    """The use and the limits of the client's account; with tiers, the other fields mean nothing."""
+
+    type: str = ""
+    tiers: dict[str, Tier] = {}
+    error: ApiError | None = None
 
 
 class RawStreamInfo(msgspec.Struct, frozen=True):
@@ -191,6 +215,7 @@ decode_message = _reader(MessageResponse, lambda reply: reply.error or (reply.me
 decode_info = _reader(StreamInfo, lambda info: info.error or info.created)
 decode_state = _reader(RawStreamInfo, lambda info: info.error or info.created)
 decode_purge = _reader(PurgeResponse, lambda answer: answer.error or answer.success)
+decode_account = _reader(Account, lambda account: account.error or account.type)
 decode_consumer = _reader(ConsumerResponse, lambda consumer: consumer.error or consumer.name)
 encode = msgspec.json.encode
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 import nats.errors
 
-from shared.errors import NotPermitted, StoreUnavailable, ValueTooLarge
+from shared.errors import NoReply, NotPermitted, StoreUnavailable, ValueTooLarge
 from shared.nats import permissions
 
 if TYPE_CHECKING:
@@ -112,9 +112,7 @@ class Inbox:
                 await self._connection.publish(subject, payload, self._prefix + token, headers)
                 await future
         except TimeoutError:
-            raise StoreUnavailable(
-                f"no reply within {TIMEOUT_SECONDS:g} s (slow, overloaded, or its disk is full)"
-            ) from None
+            raise NoReply(f"no reply within {TIMEOUT_SECONDS:g} s (slow, overloaded, or its disk is full)") from None
         except nats.errors.Error as error:
             raise StoreUnavailable(str(error)) from error
         finally:

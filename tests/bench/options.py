@@ -17,6 +17,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     callers: int = 64
     groups: tuple[int, ...] = (100, 1_000, 20_000, 100_000)
     duration: float = 600.0
+    records: int = 1_000_000
     code: Path | None = None  # the directory that holds relay, tracker and shared; None: the installed ones
     alone: bool = False  # without limits and naive baselines
 

@@ -24,20 +24,24 @@ if TYPE_CHECKING:
     from tests.bench.options import Options
     from tests.bench.program import Program
     from tests.bench.sqs_feed import Feed
+    from tests.stack.nats_server import NatsServer
 
 _SHOWN = 500  # characters of a log that are shown when a scenario fails
+MEGA = 1 << 20
 RELAY, TRACKER = "lfx-email-relay", "lfx-email-tracker"
 
 
 class Stage:
     """The running nats-server, a connection to it, and a directory for the output of the processes."""
 
-    def __init__(self, home: Path, nats_url: str, caller: Caller, options: Options) -> None:
-        self.nats_url = nats_url
+    def __init__(self, home: Path, nats: NatsServer, caller: Caller, options: Options) -> None:
+        self.nats_url = nats.url
+        self.nats_pid = nats.pid
         self.caller = caller
         self.options = options
         self.certificates = Certificates(home)
         self._home = home
+        self._store = nats.store
         self._logs = 0
 
     @asynccontextmanager
@@ -93,6 +97,10 @@ class Stage:
         async with self.helper("sqs_server", str(port), socket), sqs_feed.connected(port, socket) as feed:
             yield feed
 
+    def disk_mb(self) -> float:
+        """Return the size of the files of nats-server."""
+        return sum(file.stat().st_size for file in self._store.rglob("*") if file.is_file()) / MEGA
+
     def _log(self, name: str) -> Path:
         self._logs += 1
         return self._home / f"{name}-{self._logs}.log"
@@ -116,7 +124,7 @@ async def running(options: Options) -> AsyncIterator[Stage]:
         async with nats_server.running() as nats, caller.connected(nats.url) as connected:
             await buckets.create(connected)
             try:
-                yield Stage(Path(directory), nats.url, connected, options)
+                yield Stage(Path(directory), nats, connected, options)
             except Exception as error:
                 _add_logs(error, Path(directory))
                 raise

@@ -25,6 +25,7 @@ ROLES = {
     "hot_group": {"service", "limit", "part"},
     "fast_paths": {"service", "naive"},
     "start": {"service", "limit"},
+    "growth": {"service", "part"},
     "soak": {"service", "part"},
 }
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from shared import contract
 from shared.commands import formatting
 from shared.commands.check.checks import Check, Finding
 from shared.errors import BucketMissing, KeyMissing, NotPermitted, RevisionConflict, StoreError
@@ -20,15 +21,23 @@ from shared.kv import jetstream
 from shared.kv.bucket import Bucket
 
 if TYPE_CHECKING:
-    from shared.commands.check.checks import AddFinding
+    from shared.commands.check.checks import AddFinding, Status
     from shared.nats.connection import Connection
     from shared.nats.inbox import Inbox
 
 NO_KEY: Final = "=check"  # no group or email has it: group_index escapes such ids, and ids of emails are UUIDs
 NO_REVISION: Final = 1 << 62
-NEARLY_FULL: Final = 0.9
-LEAST_RECORD_BYTES: Final = 8192
+NEARLY_FULL: Final = 0.8  # as in the alert of the tracker's chart
+VALUE_BYTES: Final = {
+    contract.EMAIL_RECIPIENTS_BUCKET: 8192,
+    contract.EMAIL_GROUP_INDEX_BUCKET: 1024,
+    contract.EMAIL_IDEMPOTENCY_BUCKET: 2048,
+    contract.EMAIL_SUPPRESSIONS_BUCKET: 4096,
+}
+"""What the largest new value takes, with headers; records grow with events, but their lists are cut as needed."""
 CHECK_JETSTREAM_ADVICE: Final = "check JetStream on the server"
+EXPIRING: Final = "its values expire, and counts with them: set no TTL (lfx-email-tracker retention keeps counts)"
+MAKE_SPACE: Final = "or remove old emails with lfx-email-tracker retention"
 CHECK_SECONDS: Final = 20.0
 
 
@@ -48,28 +57,26 @@ class BucketUse(msgspec.Struct, frozen=True, kw_only=True):
     without: str = ""
     expires: bool = False
 
+    @property
+    def value_bytes(self) -> int:
+        """What one more value takes at most."""
+        return VALUE_BYTES[self.bucket]
+
 
 class BucketConfig(jetstream.StreamConfig, frozen=True):
-    """The configuration: `max_bytes` -1 is no limit, `max_age` is in nanoseconds and 0 is no TTL."""
+    """The configuration: -1 is no limit, `max_age` is in nanoseconds and 0 is no TTL."""
 
-    max_bytes: int = -1
+    max_msgs: int = -1
     max_age: int = 0
+    discard: str = "new"
     max_msgs_per_subject: int = 1
     storage: str = "file"
-
-
-class BucketState(jetstream.StreamState, frozen=True):
-    """What the bucket holds."""
-
-    messages: int = 0
-    bytes: int = 0
 
 
 class BucketInfo(jetstream.StreamInfo, frozen=True):
     """The answer to $JS.API.STREAM.INFO."""
 
     config: BucketConfig = BucketConfig()
-    state: BucketState = BucketState()
     cluster: jetstream.Cluster | None = None
 
 
@@ -90,14 +97,18 @@ def check(use: BucketUse, inbox: Inbox, connection: Connection) -> Check:
         if info.error:
             add(_absent(about, use, info.error))
             return
+        faults = _faults(use, info)
+        able = "readable and writable" if use.writes else "readable"
         try:
             await _use(bucket, use, inbox)
         except StoreError as error:
-            add(_unusable(about, use, error, _described(info)))
-            return
+            if not faults or isinstance(error, NotPermitted):
+                add(_unusable(about, use, error, _described(use, info)))
+                return
+            able = str(error).removeprefix(f"{about}: ")
         advice = _advice(use, info)
-        able = "readable and writable" if use.writes else "readable"
-        add(Finding("warning" if advice else "ok", about, f"{_described(info)}, {able}", advice))
+        status: Status = "failed" if faults else "warning" if advice else "ok"
+        add(Finding(status, about, f"{_described(use, info)}, {able}", "; ".join([*faults, *advice])))
 
     return Check(about, CHECK_SECONDS, run)
 
@@ -133,13 +144,10 @@ def _absent(about: str, use: BucketUse, error: jetstream.ApiError) -> Finding:
     return Finding("warning" if use.optional else "failed", about, found, BucketMissing.advice)
 
 
-def _described(info: BucketInfo) -> str:
+def _described(use: BucketUse, info: BucketInfo) -> str:
     config, state = info.config, info.state
-    free = (
-        f"{formatting.size(max(config.max_bytes - state.bytes, 0))} free" if config.max_bytes > 0 else "no size limit"
-    )
     parts = [
-        f"{state.messages} values, {formatting.size(state.bytes)}, {free}",
+        f"{state.messages} values, {formatting.size(state.bytes)}, {_free(use, info)}",
         f"values up to {formatting.size(config.max_msg_size)}" if config.max_msg_size > 0 else "values of any size",
         f"{config.num_replicas} replica{'s' if config.num_replicas > 1 else ''} in {config.storage}",
         f"history {config.max_msgs_per_subject}",
@@ -148,18 +156,47 @@ def _described(info: BucketInfo) -> str:
     return ", ".join(parts if config.allow_direct else [*parts, "no direct reads"])
 
 
-def _advice(use: BucketUse, info: BucketInfo) -> str:
-    """Return advice on everything unusual about a bucket that works; empty if nothing is."""
+def _free(use: BucketUse, info: BucketInfo) -> str:
+    config, state = info.config, info.state
+    if config.max_bytes <= 0:
+        return f"full: no more than {config.max_msgs} values" if _is_full(use, info) else "no size limit"
+    free = f"{formatting.size(max(config.max_bytes - state.bytes, 0))} free"
+    return f"full: {free}" if _is_full(use, info) else free
+
+
+def _is_full(use: BucketUse, info: BucketInfo) -> bool:
+    """Return whether there is no space for one more value."""
+    config, state = info.config, info.state
+    no_bytes = 0 < config.max_bytes < state.bytes + use.value_bytes
+    return no_bytes or 0 < config.max_msgs <= state.messages
+
+
+def _faults(use: BucketUse, info: BucketInfo) -> list[str]:
+    """Return advice on everything that keeps values from being stored."""
+    config, needed = info.config, formatting.size(use.value_bytes)
+    faults = (
+        (0 < config.max_msg_size < use.value_bytes, f"too small for a value: raise max_value_size to {needed} or more"),
+        (0 < config.max_bytes < use.value_bytes, f"too small for a value: raise max_bytes, {needed} is one value"),
+        (_is_full(use, info), f"full: raise its {'max_bytes' if config.max_bytes > 0 else 'max_msgs'}, {MAKE_SPACE}"),
+    )
+    return [text for applies, text in faults if applies]
+
+
+def _advice(use: BucketUse, info: BucketInfo) -> list[str]:
+    """Return advice on everything else that is unusual about a bucket."""
     config = info.config
     behind = info.cluster.behind if info.cluster else []
     advice = (
-        (0 < config.max_bytes * NEARLY_FULL <= info.state.bytes, "nearly full: raise its max_bytes"),
+        (
+            0 < config.max_bytes * NEARLY_FULL <= info.state.bytes and not _is_full(use, info),
+            f"nearly full: raise its max_bytes, {MAKE_SPACE}",
+        ),
         (bool(behind), f"replicas that are not up to date: {', '.join(behind)}: check these servers"),
         (config.storage == "memory", "in memory: a restart of NATS deletes it; create it again with file storage"),
         (bool(info.cluster and info.cluster.name) and config.num_replicas == 1, "in a cluster, 3 replicas are safer"),
         (not config.allow_direct and use.many, "set allow_direct: without it each record is one request"),
-        (0 < config.max_msg_size < LEAST_RECORD_BYTES, "raise max_value_size: a record with its events may not fit"),
-        (bool(config.max_age) and not use.expires, "its values expire, and the record of an email is lost: set no TTL"),
+        (bool(config.max_age) and not use.expires, EXPIRING),
+        (config.discard == "old", "its oldest values are deleted when it is full: set its discard policy to new"),
         (not config.max_age and use.expires, "its keys never expire: set a TTL of 24 hours"),
     )
-    return "; ".join(text for applies, text in advice if applies)
+    return [text for applies, text in advice if applies]

@@ -7,14 +7,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
-import msgspec
 import nats.errors
 
 from shared.commands import formatting
 from shared.commands.check import bucket_check, checks
 from shared.commands.check.checks import Check, Finding
 from shared.errors import NotPermitted, ServiceUnreachable, StoreError
-from shared.kv import jetstream  # noqa: TC001 - msgspec reads it
+from shared.kv import jetstream
 from shared.nats import connection, permissions
 from shared.nats.inbox import Inbox
 from shared.service.settings import SettingsError
@@ -35,37 +34,12 @@ CONNECT_SECONDS: Final = 6.0
 CHECK_SECONDS: Final = 20.0  # up to six requests for each bucket, each within the inbox's own time limit
 ROUND_TRIPS: Final = 3
 SLOW_SECONDS: Final = 0.05
-NEARLY_FULL: Final = 0.9
+FREE_BYTES: Final = 8192  # one record
 ACCOUNT: Final = "JetStream account"
 NO_JETSTREAM_ADVICE: Final = "enable JetStream for this account"
 
 
 _NO_MORE: Final[MoreChecks] = {}
-
-
-class AccountLimits(msgspec.Struct, frozen=True):
-    """The limits of an account, in bytes; -1 is no limit."""
-
-    max_storage: int = -1
-
-
-class Tier(msgspec.Struct, frozen=True):
-    """What an account uses, and may use. There may be one tier for each number of replicas."""
-
-    storage: int = 0
-    reserved_storage: int = 0
-    streams: int = 0
-    limits: AccountLimits = AccountLimits()
-
-
-class Account(Tier, frozen=True):
-    """The answer to $JS.API.INFO."""
-
-    tiers: dict[str, Tier] = {}
-    error: jetstream.ApiError | None = None
-
-
-_decode_account = msgspec.json.Decoder(Account).decode
 
 
 def check(settings: NatsSettings, name: str, uses: Sequence[BucketUse], more: MoreChecks = _NO_MORE) -> Check:
@@ -125,7 +99,7 @@ async def _timed_flush(opened: Connection) -> float:
 
 async def _account(inbox: Inbox, add: AddFinding) -> None:
     try:
-        account = _decode_account((await inbox.request("$JS.API.INFO")).data)
+        account = jetstream.decode_account((await inbox.request("$JS.API.INFO")).data)
     except NotPermitted as error:  # the process itself does not need this permission
         add(Finding("skipped", ACCOUNT, str(error)))
         return
@@ -140,11 +114,14 @@ async def _account(inbox: Inbox, add: AddFinding) -> None:
         add(_storage(f"{ACCOUNT} {name}".strip(), tier))
 
 
-def _storage(about: str, tier: Tier) -> Finding:
+def _storage(about: str, tier: jetstream.Tier) -> Finding:
     limit = tier.limits.max_storage
-    stored = max(tier.storage, tier.reserved_storage)
     found = f"{formatting.size(tier.storage)} stored, {tier.streams} streams"
     found += f", of {formatting.size(limit)}" if limit > 0 else ", no storage limit"
-    if limit > 0 and stored >= limit * NEARLY_FULL:
+    if 0 < limit < tier.storage + FREE_BYTES:
+        return Finding(
+            "failed", about, f"{found}, full", f"raise max_storage of the account, {bucket_check.MAKE_SPACE}"
+        )
+    if limit > 0 and max(tier.storage, tier.reserved_storage) >= limit * bucket_check.NEARLY_FULL:
         return Finding("warning", about, found, "raise max_storage of the account before the server refuses writes")
     return Finding("ok", about, found)

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING
 
 from tests.bench import stage
 from tests.bench.row import Result
-from tests.bench.scenarios import analytics, events, fast_paths, group_status, hot_group, lookup, send, soak, start
+from tests.bench.scenarios import (
+    analytics,
+    events,
+    fast_paths,
+    group_status,
+    growth,
+    hot_group,
+    lookup,
+    send,
+    soak,
+    start,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -30,9 +41,10 @@ ALL: dict[str, Scenario] = {
     "group_status": group_status.run,
     "fast_paths": fast_paths.run,
     "start": start.run,
+    "growth": growth.run,
     "soak": soak.run,
 }
-ONLY_WHEN_ASKED = frozenset({"soak"})
+ONLY_WHEN_ASKED = frozenset({"growth", "soak"})
 
 
 async def run(name: str, options: Options) -> Result:

@@ -187,14 +187,40 @@ async def test_keys_that_do_not_fit_into_one_request_are_read_alone() -> None:
         assert await values(bucket, keys) == {key: key.encode() for key in keys}
 
 
-async def test_a_batch_without_an_answer_raises_unavailable(
+async def test_after_a_batch_without_an_answer_in_time_keys_are_read_alone_for_a_while(
+    bucket: Bucket, nats_proxy: NatsProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_get, "SINGLY_SECONDS", 60.0)
+    await fill(bucket, ["a", "b"])
+    with monkeypatch.context() as patch:
+        patch.setattr("shared.nats.inbox.TIMEOUT_SECONDS", 0.5)
+        nats_proxy.lose_request(BATCH, 1)
+        assert await values(bucket, ["a", "b", "c"]) == {"a": b"a", "b": b"b"}
+    assert await values(bucket, ["a", "b"]) == {"a": b"a", "b": b"b"}
+    assert await bucket.get_matching("*") is None
+    assert batches_requested(nats_proxy) == 1
+
+
+async def test_batches_are_tried_again_later(
+    bucket: Bucket, nats_proxy: NatsProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_get, "SINGLY_SECONDS", 0.0)
+    await fill(bucket, ["a"])
+    with monkeypatch.context() as patch:
+        patch.setattr("shared.nats.inbox.TIMEOUT_SECONDS", 0.5)
+        nats_proxy.lose_request(BATCH, 1)
+        await bucket.get_many(["a"])
+    assert await values(bucket, ["a"]) == {"a": b"a"}
+    assert batches_requested(nats_proxy) == 2
+
+
+async def test_a_batch_and_single_reads_without_an_answer_raise_unavailable(
     bucket: Bucket, nats_proxy: NatsProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shared.nats.inbox.TIMEOUT_SECONDS", 0.1)
-    nats_proxy.lose_request(BATCH, 1)
+    nats_proxy.lose_request("$JS.API.", 9)
     with pytest.raises(StoreUnavailable):
         await bucket.get_many(["a"])
-    assert await bucket.get_many(["a"]) == {}
 
 
 async def test_many_batches_at_once_do_not_make_the_connection_a_slow_consumer(

@@ -38,6 +38,7 @@ INTERNAL: tuple[type[Exception], ...] = (
     shared_errors.StreamMissing,
     shared_errors.StreamUnfit,
     shared_errors.NotPermitted,
+    shared_errors.NoReply,
     tracker_errors.RecordCorrupt,
     tracker_errors.IndexCorrupt,
 )

@@ -4,18 +4,24 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import nats
 import pytest
 import pytest_asyncio
-from nats.js.api import KeyValueConfig, StorageType
+import yaml
+from nats.js.api import DiscardPolicy, KeyValueConfig, StorageType
 
-from shared.commands.check import checks, nats_check
+from shared import contract
+from shared.commands.check import bucket_check, checks, nats_check
 from shared.commands.check.bucket_check import BucketUse
 from shared.service.settings import NatsSettings
 from tests.shared.connections import as_user
+from tests.stack import nats_proxy
 from tests.stack import nats_server as servers
 from tests.stack.ports import free_port
 
@@ -25,24 +31,28 @@ if TYPE_CHECKING:
     from nats.js.client import JetStreamContext
 
     from shared.commands.check.checks import Finding
+    from tests.stack.nats_frames import Delivery
     from tests.stack.nats_server import NatsServer
 
-B = BucketUse(bucket="b", writes=True, finds=True, many=True, follows=True)
+NAME = contract.EMAIL_RECIPIENTS_BUCKET
+ABOUT = f"bucket {NAME}"
+B = BucketUse(bucket=NAME, writes=True, finds=True, many=True, follows=True)
+ROOT = Path(__file__).parents[4]
 CONFIG = """
 accounts {
   KV {
     jetstream: { max_file: 20000000, max_mem: 20000000 }
     users: [
       { user: all, password: s3cret }
-      { user: reader, password: s3cret, permissions: { publish: { deny: "$KV.b.>" } } }
-      { user: writer, password: s3cret, permissions: { publish: { deny: "$JS.API.STREAM.MSG.GET.KV_b" } } }
-      { user: single, password: s3cret, permissions: { publish: { deny: "$JS.API.DIRECT.GET.KV_b" } } }
-      { user: batch, password: s3cret, permissions: { publish: { deny: "$JS.API.DIRECT.GET.KV_b.>" } } }
+      { user: reader, password: s3cret, permissions: { publish: { deny: "$KV.email-recipients.>" } } }
+      { user: writer, password: s3cret, permissions: { publish: { deny: "$JS.API.STREAM.MSG.GET.*" } } }
+      { user: single, password: s3cret, permissions: { publish: { deny: "$JS.API.DIRECT.GET.*" } } }
+      { user: batch, password: s3cret, permissions: { publish: { deny: "$JS.API.DIRECT.GET.KV_email-recipients.>" } } }
       { user: inboxless, password: s3cret, permissions: { subscribe: "_INBOX.mine.>" } }
-      { user: deaf, password: s3cret, permissions: { publish: { deny: "$JS.API.CONSUMER.CREATE.KV_b" } } }
+      { user: deaf, password: s3cret, permissions: { publish: { deny: "$JS.API.CONSUMER.CREATE.*" } } }
       {
         user: blind, password: s3cret
-        permissions: { publish: { deny: ["$JS.API.INFO", "$JS.API.STREAM.INFO.KV_b"] } }
+        permissions: { publish: { deny: ["$JS.API.INFO", "$JS.API.STREAM.INFO.KV_email-recipients"] } }
       }
     ]
   }
@@ -63,11 +73,11 @@ async def with_bucket(server: NatsServer, **config: object) -> AsyncIterator[Jet
     """Create the bucket `b` for as long as the block runs."""
     async with await nats.connect(as_user(server.url, "all:s3cret")) as client:
         js = client.jetstream()
-        await js.create_key_value(KeyValueConfig(**{"bucket": "b", "history": 1, "direct": True, **config}))  # type: ignore[arg-type]
+        await js.create_key_value(KeyValueConfig(**{"bucket": NAME, "history": 1, "direct": True, **config}))  # type: ignore[arg-type]
         try:
             yield js
         finally:
-            await js.delete_key_value("b")
+            await js.delete_key_value(NAME)
 
 
 async def found(url: str, *uses: BucketUse) -> dict[str, Finding]:
@@ -79,12 +89,12 @@ async def found(url: str, *uses: BucketUse) -> dict[str, Finding]:
 async def test_a_healthy_bucket_is_described_and_nothing_is_left_in_it(server: NatsServer) -> None:
     async with with_bucket(server, max_value_size=65536, max_bytes=1_000_000) as js:
         findings = await found(as_user(server.url, "all:s3cret"), B)
-        info = await js.stream_info("KV_b")
+        info = await js.stream_info("KV_email-recipients")
     assert {one.status for one in findings.values()} == {"ok"}
     assert findings["NATS"].found.startswith("nats-server 2.")
     assert "round trip" in findings["NATS"].found
     assert findings["JetStream account"].found.endswith("1 streams, of 19.07 MiB")
-    assert findings["bucket b"].found == (
+    assert findings[ABOUT].found == (
         "0 values, 0 B, 976.6 KiB free, values up to 64 KiB, 1 replica in file, history 1, no TTL, "
         "readable and writable"
     )
@@ -92,11 +102,11 @@ async def test_a_healthy_bucket_is_described_and_nothing_is_left_in_it(server: N
 
 
 async def test_a_missing_bucket_is_a_failure_unless_it_is_optional(server: NatsServer) -> None:
-    uses = (B, BucketUse(bucket="c", optional=True, without="some requests fail"))
+    uses = (B, BucketUse(bucket=contract.EMAIL_IDEMPOTENCY_BUCKET, optional=True, without="some requests fail"))
     findings = await found(as_user(server.url, "all:s3cret"), *uses)
-    assert (findings["bucket b"].status, findings["bucket b"].found) == ("failed", "does not exist")
-    assert "--create-missing" in findings["bucket b"].advice
-    assert (findings["bucket c"].status, findings["bucket c"].found) == (
+    assert (findings[ABOUT].status, findings[ABOUT].found) == ("failed", "does not exist")
+    assert "--create-missing" in findings[ABOUT].advice
+    assert (findings["bucket email-idempotency"].status, findings["bucket email-idempotency"].found) == (
         "warning",
         "does not exist; some requests fail",
     )
@@ -105,19 +115,19 @@ async def test_a_missing_bucket_is_a_failure_unless_it_is_optional(server: NatsS
 @pytest.mark.parametrize(
     ("user", "subject"),
     [
-        ("reader", "$KV.b.=check"),
-        ("writer", "$JS.API.STREAM.MSG.GET.KV_b"),
-        ("blind", "$JS.API.STREAM.INFO.KV_b"),
-        ("single", "$JS.API.DIRECT.GET.KV_b"),
-        ("batch", "$JS.API.DIRECT.GET.KV_b.$KV.b.=check"),
-        ("deaf", "$JS.API.CONSUMER.CREATE.KV_b"),
+        ("reader", "$KV.email-recipients.=check"),
+        ("writer", "$JS.API.STREAM.MSG.GET.KV_email-recipients"),
+        ("blind", "$JS.API.STREAM.INFO.KV_email-recipients"),
+        ("single", "$JS.API.DIRECT.GET.KV_email-recipients"),
+        ("batch", "$JS.API.DIRECT.GET.KV_email-recipients.$KV.email-recipients.=check"),
+        ("deaf", "$JS.API.CONSUMER.CREATE.KV_email-recipients"),
     ],
 )
 async def test_a_missing_permission_is_named(server: NatsServer, user: str, subject: str) -> None:
     async with with_bucket(server):
         findings = await found(as_user(server.url, f"{user}:s3cret"), B)
-    assert findings["bucket b"].status == "failed"
-    assert findings["bucket b"].found == f"the NATS user may not publish to {subject}"
+    assert findings[ABOUT].status == "failed"
+    assert findings[ABOUT].found == f"the NATS user may not publish to {subject}"
 
 
 async def test_without_permission_for_the_inbox_nothing_else_is_checked(server: NatsServer) -> None:
@@ -129,10 +139,10 @@ async def test_without_permission_for_the_inbox_nothing_else_is_checked(server: 
 
 async def test_missing_permissions_for_an_optional_bucket_are_only_a_warning(server: NatsServer) -> None:
     async with with_bucket(server):
-        optional = BucketUse(bucket="b", writes=True, optional=True, without="some requests fail")
+        optional = BucketUse(bucket=NAME, writes=True, optional=True, without="some requests fail")
         findings = await found(as_user(server.url, "reader:s3cret"), optional)
-    assert findings["bucket b"].status == "warning"
-    assert findings["bucket b"].found.endswith("; some requests fail")
+    assert findings[ABOUT].status == "warning"
+    assert findings[ABOUT].found.endswith("; some requests fail")
 
 
 async def test_without_permission_for_the_account_it_is_skipped(server: NatsServer) -> None:
@@ -143,21 +153,92 @@ async def test_without_permission_for_the_account_it_is_skipped(server: NatsServ
 
 async def test_a_reader_needs_no_permission_to_write(server: NatsServer) -> None:
     async with with_bucket(server):
-        findings = await found(as_user(server.url, "reader:s3cret"), BucketUse(bucket="b", many=True))
-    assert findings["bucket b"].status == "ok"
-    assert findings["bucket b"].found.endswith(", readable")
+        findings = await found(as_user(server.url, "reader:s3cret"), BucketUse(bucket=NAME, many=True))
+    assert findings[ABOUT].status == "ok"
+    assert findings[ABOUT].found.endswith(", readable")
 
 
 async def test_there_is_advice_on_everything_unusual_about_a_bucket(server: NatsServer) -> None:
-    odd = {"storage": StorageType.MEMORY, "ttl": 60, "max_value_size": 4096, "max_bytes": 1000, "direct": False}
+    odd = {"storage": StorageType.MEMORY, "ttl": 60, "max_bytes": 100_000, "direct": False}
     async with with_bucket(server, **odd) as js:
-        await js.publish("$KV.b.k", b"x" * 900)
+        await js.publish(f"$KV.{NAME}.k", b"x" * 85_000)
         findings = await found(as_user(server.url, "all:s3cret"), B)
-    bucket = findings["bucket b"]
+    bucket = findings[ABOUT]
     assert bucket.status == "warning"
     assert "TTL 60 seconds, no direct reads" in bucket.found
-    for advice in ("raise its max_bytes", "file storage", "allow_direct", "raise max_value_size", "set no TTL"):
+    for advice in ("nearly full: raise its max_bytes", "file storage", "allow_direct", "counts with them: set no TTL"):
         assert advice in bucket.advice
+
+
+@pytest.mark.parametrize(
+    ("limits", "advice"),
+    [
+        ({"max_value_size": 4096}, "too small for a value: raise max_value_size to 8 KiB or more"),
+        ({"max_bytes": 1000}, "too small for a value: raise max_bytes, 8 KiB is one value"),
+    ],
+)
+async def test_a_bucket_too_small_for_a_record_is_a_failure(
+    server: NatsServer, limits: dict[str, int], advice: str
+) -> None:
+    async with with_bucket(server, **limits):
+        bucket = (await found(as_user(server.url, "all:s3cret"), B))[ABOUT]
+    assert bucket.status == "failed"
+    assert advice in bucket.advice
+
+
+def test_the_sizes_that_the_chart_gives_to_the_buckets_are_large_enough() -> None:
+    values = yaml.safe_load((ROOT / "charts" / "lfx-v2-email-relay" / "values.yaml").read_text())
+    sizes = {name: options["maxValueSize"] for name, options in values["natsKVBuckets"]["buckets"].items()}
+    assert set(sizes) == set(bucket_check.VALUE_BYTES)
+    assert all(sizes[name] >= needed for name, needed in bucket_check.VALUE_BYTES.items())
+
+
+async def test_a_full_bucket_is_a_failure(server: NatsServer) -> None:
+    async with with_bucket(server, max_bytes=100_000) as js:
+        await js.publish(f"$KV.{NAME}.k", bytes(60_000))
+        await js.publish(f"$KV.{NAME}.l", bytes(39_000))
+        bucket = (await found(as_user(server.url, "all:s3cret"), B))[ABOUT]
+    assert bucket.status == "failed"
+    assert "full: " in bucket.found
+    assert bucket.advice == "full: raise its max_bytes, or remove old emails with lfx-email-tracker retention"
+
+
+async def test_a_bucket_with_as_many_values_as_it_may_have_is_full(server: NatsServer) -> None:
+    async with with_bucket(server) as js:
+        config = (await js.stream_info(f"KV_{NAME}")).config
+        await js.update_stream(config.evolve(max_msgs=1))
+        await js.publish(f"$KV.{NAME}.k", b"x")
+        bucket = (await found(as_user(server.url, "all:s3cret"), B))[ABOUT]
+    assert (bucket.status, "no more than 1 values" in bucket.found) == ("failed", True)
+    assert bucket.advice.startswith("full: raise its max_msgs")
+
+
+async def test_a_bucket_that_deletes_old_values_when_it_is_full_is_a_warning(server: NatsServer) -> None:
+    async with with_bucket(server) as js:
+        config = (await js.stream_info(f"KV_{NAME}")).config
+        await js.update_stream(config.evolve(discard=DiscardPolicy.OLD))
+        bucket = (await found(as_user(server.url, "all:s3cret"), B))[ABOUT]
+    assert (bucket.status, "discard policy" in bucket.advice) == ("warning", True)
+
+
+async def test_one_replica_in_a_cluster_is_a_warning(server: NatsServer) -> None:
+    def clustered(reply: Delivery) -> Delivery:
+        info = {**json.loads(reply.payload), "cluster": {"name": "three", "leader": "n1"}}
+        return msgspec.structs.replace(reply, payload=json.dumps(info).encode())
+
+    async with with_bucket(server), nats_proxy.running(server.url) as proxy:
+        proxy.rewrite_reply("$JS.API.STREAM.INFO.", 1, clustered)
+        bucket = (await found(as_user(proxy.url, "all:s3cret"), B))[ABOUT]
+    assert (bucket.status, bucket.advice) == ("warning", "in a cluster, 3 replicas are safer")
+
+
+async def test_a_full_account_is_a_failure(server: NatsServer) -> None:
+    async with with_bucket(server) as js:
+        for key in range(23):
+            await js.publish(f"$KV.{NAME}.{key}", bytes(869_300))
+        account = (await found(as_user(server.url, "all:s3cret")))["JetStream account"]
+    assert (account.status, account.found.endswith("full")) == ("failed", True)
+    assert "max_storage" in account.advice
 
 
 async def test_an_account_that_is_nearly_full_is_a_warning(server: NatsServer) -> None:
@@ -170,7 +251,7 @@ async def test_an_account_that_is_nearly_full_is_a_warning(server: NatsServer) -
 async def test_an_account_without_jetstream_is_a_failure(server: NatsServer) -> None:
     findings = await found(as_user(server.url, "none:s3cret"), B)
     assert findings["NATS"].status == "ok"
-    assert findings["JetStream account"].status == findings["bucket b"].status == "failed"
+    assert findings["JetStream account"].status == findings[ABOUT].status == "failed"
     assert "JetStream" in findings["JetStream account"].found
 
 
