@@ -278,8 +278,9 @@ class IndexWriter:
             return
         group.members.update(_quoted(tail.value))
         while (further := await self._read_segment(group.key, tail.segment + 1)).exists:
+            filled = await self._read_segment(group.key, tail.segment)  # before the next one was begun, after our read
+            group.members.update(_quoted(filled.value + further.value))
             tail = further
-            group.members.update(_quoted(tail.value))
         group.max_bytes = await self._bucket.max_value_bytes()
         self._set_tail(group, further if _is_full(tail, group.max_bytes) else tail)
 
