@@ -81,6 +81,7 @@ class RecordUpdater:
         self._publish = publish
         self._suppress = suppress
         self.outcomes: Counter[tuple[str, str]] = Counter()
+        self.permanent_bounces = 0
         self.lags = Histogram(AGES_SECONDS)
 
     async def apply(self, email_id: str, events: Sequence[EngagementEvent]) -> Applied:
@@ -131,6 +132,7 @@ class RecordUpdater:
             extra = {"email_id": event.email_id, "kind": event.kind, "event_id": event.event_id}
             log.info(LOG_EVENTS[outcome], extra=extra)
         for step in steps:
+            self.permanent_bounces += step.event.is_permanent_bounce
             await self._publish(step.event, step.record)
 
 
