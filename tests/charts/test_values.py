@@ -58,6 +58,7 @@ OTHERS: Final[tuple[Any, ...]] = (
     "workload",
     "always_on",
     "tracecontext",
+    "https://example.org/page",
     f"sha256:{'1' * 64}",
     {"cpu": "7"},
     {"other": "value"},
