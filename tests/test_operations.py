@@ -203,6 +203,18 @@ def test_no_alert_names_an_event_that_is_never_logged(process: str) -> None:
     assert set(re.findall(r"log (?:of the \w+ )?has (\w+\.\w+)", text)) <= set(page.events())
 
 
+def test_the_runbook_names_the_credentials_of_each_command() -> None:
+    runbook = page.TEXT.partition("\n## Runbook\n")[2]
+    listed = {span for command, where, _ in page.rows("Command", runbook) for span in page.spans(command) if where}
+    listed |= {f"lfx-email-tracker {span}" for span in listed}
+    listed |= {span.removesuffix(" …") for span in listed}
+    used = set(
+        re.findall(r"lfx-email-(?:relay|tracker) [a-z]+|\bnats (?:kv|stream|micro)|\baws \w+|\bkubectl", runbook)
+    )
+    assert used <= listed
+    assert len(used) > 8
+
+
 def test_each_event_that_is_never_held_back_is_listed_and_is_logged() -> None:
     (line,) = [line for line in page.TEXT.splitlines() if line.startswith("- **Floods.**")]
     assert {name for name in page.spans(line) if "." in name} == log.NEVER_HELD_BACK

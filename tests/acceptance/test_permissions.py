@@ -137,6 +137,8 @@ async def commands_work(running: RestrictedServices, tracking_id: str) -> None:
     for operator, words, text in (
         (asking, ("status", "--group-id", "g"), ""),
         (asking, ("analytics", "g"), ""),
+        (changing, ("status", "--group-id", "g"), ""),
+        (changing, ("analytics", "g"), ""),
         (changing, ("suppressions", "add", "joe@example.com"), ""),
         (changing, ("suppressions", "list"), ""),
         (changing, ("replay", "-", "--dry-run"), saved),
