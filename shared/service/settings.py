@@ -121,16 +121,25 @@ def describe(environ: Mapping[str, str], kind: type[S]) -> tuple[S, list[Variabl
 def _source(
     environ: Mapping[str, str], variable: str, hint: Any, *, is_given: bool
 ) -> Literal["environment", "file", "default", "empty, so the default"]:
-    if _file(environ, variable, hint):
+    if _extra(hint).get("from_file") and environ.get(f"{variable}_FILE", "").strip():
         return "file"
     if is_given:
         return "environment"
     return "empty, so the default" if variable in environ else "default"
 
 
-def _file(environ: Mapping[str, str], variable: str, hint: Any) -> str:
-    """Return the path of the file that has the value, or an empty string."""
-    return environ.get(f"{variable}_FILE", "").strip() if _extra(hint).get("from_file") else ""
+def secret_in_file(environ: Mapping[str, str], variable: str) -> str | None:
+    """Return the content of the file that `<VARIABLE>_FILE` names; None if that is not set.
+
+    Raises:
+        SettingsError: the variable itself is set, too, or the file cannot be read or is empty.
+    """
+    path = environ.get(f"{variable}_FILE", "").strip()
+    if not path:
+        return None
+    if environ.get(variable, "").strip():
+        raise SettingsError(f"{variable}_FILE: {variable} is set, too; set one of them")
+    return _read(variable, path)
 
 
 def _read(variable: str, path: str) -> str:
@@ -166,12 +175,10 @@ def _shown(value: Any, hint: Any) -> str:
 
 
 def _given(environ: Mapping[str, str], variable: str, hint: Any) -> Any:
-    raw, extra = environ.get(variable), _extra(hint)
-    path = _file(environ, variable, hint)
-    if path and raw and raw.strip():
-        raise SettingsError(f"{variable}_FILE: {variable} is set, too; set one of them")
-    if path:
-        content = _read(variable, path)
+    extra = _extra(hint)
+    raw = environ.get(variable)
+    content = secret_in_file(environ, variable) if extra.get("from_file") else None
+    if content is not None:
         text = content if extra.get("blanks_count") else content.strip()
         variable = f"{variable}_FILE"  # in an error
     elif raw is None:
