@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from relay.records.idempotency_store import IdempotencyStore
     from relay.records.record_writer import RecordWriter
     from relay.send_email_handler import SendEmailHandler
-    from relay.smtp.connection import SmtpConnection
+    from relay.smtp.connection import Connector, SmtpConnection
     from relay.smtp.delivery import Delivery
     from relay.smtp.pool import Pool
     from shared.kv.bucket import Bucket
@@ -40,8 +40,16 @@ def sending(
     return text([*_smtp(delivery, pool), *_records(records, buckets), *_idempotency_keys(idempotency_store)])
 
 
+def server_certificate(connector: Connector) -> bytes:
+    """Return the text about the certificate of the SMTP server; without a value until a connection used TLS."""
+    expiry = {} if connector.certificate_expiry is None else {(): connector.certificate_expiry}
+    explanation = "When the certificate of the SMTP server expires, in seconds since 1970."
+    return text([gauge("email_relay_smtp_certificate_expiry_timestamp_seconds", explanation, (), expiry)])
+
+
 def _requests(endpoint: Endpoint, handler: SendEmailHandler, byte_limit: ByteLimit) -> Iterator[Metric]:
-    results = {(result,): count for result, count in handler.results.items()}
+    results = {(contract.DELIVERY_FAILED,): 0}  # the first one is an increase
+    results |= {(result,): count for result, count in handler.results.items()}
     for result, more in ((contract.SERVICE_BUSY, endpoint.busy), (contract.INTERNAL_ERROR, endpoint.failed)):
         results[result,] = results.get((result,), 0) + more
     yield counter(

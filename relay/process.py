@@ -83,17 +83,19 @@ async def _sending(life: Life, connection: Connection, config: RelaySettings) ->
         recipients, index = bucket(contract.EMAIL_RECIPIENTS_BUCKET), bucket(contract.EMAIL_GROUP_INDEX_BUCKET)
         keys = bucket(contract.EMAIL_IDEMPOTENCY_BUCKET)
         suppressions = bucket(contract.EMAIL_SUPPRESSIONS_BUCKET) if config.suppression_enabled else None
+        connector = Connector(config)
         needed = [one.name for one in (recipients, index, suppressions) if one]
         async with (
             IdempotencyStore(keys, settings.longest_request(config)) as idempotency_store,
             RecordWriter(recipients, IndexWriter(index)) as records,
-            Pool(Connector(config).connect, _limits(config), temporary=Deferred) as pool,
+            Pool(connector.connect, _limits(config), temporary=Deferred) as pool,
             _task(setup.report_unusable(inbox, connection, needed)),
         ):
             server = (config.smtp_host, config.smtp_port)
             deliver = Delivery(pool, max_send_rate=config.ses_max_send_rate, server=server, spans=life.spans)
             buckets = (recipients, index, keys)
             life.expose(lambda: _metrics().sending(deliver, pool, records, idempotency_store, buckets))
+            life.expose(lambda: _metrics().server_certificate(connector))
             suppression_list = SuppressionList(suppressions) if suppressions else None
             yield Steps(deliver, records, idempotency_store, suppression_list)
 

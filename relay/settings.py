@@ -13,7 +13,7 @@ import msgspec
 from relay import host_names
 from relay.submission import MAX_DISPLAY_NAME_BYTES, Policy
 from shared import addresses
-from shared.service.settings import Count, Domains, Password, Port, ProcessSettings, Seconds, SettingsError
+from shared.service.settings import Count, Domains, Password, Port, ProcessSettings, Seconds, SettingsError, Username
 
 SPARE_SECONDS: Final = 10.0  # for KV, and for differences between clocks
 LEAST_SEND_RATE: Final = 0.001  # an email in a quarter of an hour; the reciprocal of a tiny rate is infinite
@@ -26,7 +26,7 @@ class RelaySettings(ProcessSettings, frozen=True, kw_only=True):
     email_enabled: bool = False
     smtp_host: str = "localhost"
     smtp_port: Port = 587
-    smtp_username: str = ""
+    smtp_username: Username = ""
     smtp_password: Password = ""
     smtp_helo_name: str = ""
     smtp_tls: Literal["auto", "required", "off"] = "auto"

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import platform
 from typing import TYPE_CHECKING, Final
 
+from shared import __version__
 from shared.errors import StoreUnavailable
 from shared.nats import connection
 from shared.service import log, memory, signals
@@ -115,14 +117,22 @@ async def _live(life: Life, name: str, settings: ProcessSettings, serve: Serve, 
 
 def _process_metrics(life: Life, name: str, lines_lost: int) -> bytes:
     """Return the metrics that exist before the process serves."""
-    from shared.telemetry.exposition import counter, gauge, text  # noqa: PLC0415 - brings the Prometheus client
+    from shared.telemetry.exposition import (  # noqa: PLC0415 - brings the Prometheus client
+        counter,
+        gauge,
+        of_the_interpreter,
+        text,
+    )
 
     is_connected = life.connection is not None and life.connection.connected
+    versions = __version__, platform.python_version()
     prefix = name.removeprefix("lfx-").replace("-", "_")
     return text(
         [
+            gauge(f"{prefix}_build_info", "1; the labels are versions.", ("version", "python_version"), {versions: 1}),
             gauge(f"{prefix}_nats_connected", "1 while NATS is connected.", (), {(): is_connected}),
             counter(f"{prefix}_log_lines_lost", "Log lines that could not be written.", (), {(): lines_lost}),
+            *of_the_interpreter(),
         ]
     )
 

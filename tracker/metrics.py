@@ -125,7 +125,8 @@ def _capacity(usages: Capacity) -> Iterator[Metric]:
 
 
 def _receives(queue: Queue, receiver: Receiver) -> Iterator[Metric]:
-    receives = {(result,): count for result, count in receiver.receives.items()}
+    results = dict.fromkeys(("messages", "empty", "failed"), 0) | receiver.receives  # the first one is an increase
+    receives = {(result,): count for result, count in results.items()}
     yield counter("email_tracker_receives", "Receive calls by result: messages, empty, failed.", ("result",), receives)
     yield histogram(
         "email_tracker_batch_messages", "Messages per receive, without empty ones.", (), {(): receiver.batch_sizes}
@@ -136,8 +137,11 @@ def _receives(queue: Queue, receiver: Receiver) -> Iterator[Metric]:
 
 def _outcomes(settlement: Settlement, updater: RecordUpdater) -> Iterator[Metric]:
     labels = ("kind", "outcome")
-    outcomes = {**dict.fromkeys(((kind, "unmatched") for kind in KINDS), 0), **updater.outcomes, **settlement.outcomes}
+    known = [(kind, outcome) for kind in KINDS for outcome in ("applied", "unmatched")]  # the first one is an increase
+    outcomes = {**dict.fromkeys(known, 0), **updater.outcomes, **settlement.outcomes}
     yield counter("email_tracker_events", "Events by kind and outcome.", labels, outcomes)
+    permanent = "Bounces of which SES reports that they are permanent; duplicates do not count."
+    yield counter("email_tracker_permanent_bounces", permanent, (), {(): updater.permanent_bounces})
     yield histogram(
         "email_tracker_event_lag_seconds",
         "Time from the timestamp of SES to the write of the record.",

@@ -131,6 +131,7 @@ class Connector:
         self._settings = settings
         self._implicit_tls = settings.smtp_tls != "off" and settings.smtp_port in IMPLICIT_TLS_PORTS
         self._addresses = ServerAddresses(settings.smtp_host, settings.smtp_port)
+        self.certificate_expiry: float | None = None  # seconds since 1970; of the server's last connection with TLS
 
     async def connect(self) -> SmtpConnection:
         """Return a connection that is ready for mail.
@@ -186,6 +187,8 @@ class Connector:
         await client.ehlo()
         if not self._implicit_tls and self._settings.smtp_tls != "off":
             await self._secure(client)
+        if certificate := client.get_transport_info("peercert"):
+            self.certificate_expiry = ssl.cert_time_to_seconds(certificate["notAfter"])
         if self._settings.smtp_username:
             await self._log_in(client)
         return client

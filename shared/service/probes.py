@@ -6,9 +6,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gzip
 import logging
+import re
 import socket
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Self
 
 import h11
@@ -16,13 +19,14 @@ import h11
 from shared.service.settings import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Mapping
 
 log = logging.getLogger(__name__)
 
 REQUEST_TIMEOUT_SECONDS: Final = 5  # from the connection to the end of the answer
 READ_BYTES: Final = 4096
 MAX_HEAD_BYTES: Final = 16_384  # of a request: its first line and its headers
+GZIP_LEVEL: Final = 1  # a fifth of the time of the default, for 20 % more bytes
 MAX_CONNECTIONS: Final = 64
 """At more, the oldest is disconnected: a probe sends its request at once and is answered within milliseconds."""
 
@@ -98,8 +102,15 @@ class Probes:
                 http.receive_data(await reader.read(READ_BYTES))
         except h11.RemoteProtocolError as error:
             return _response(http, error.error_status_hint, b"bad request\n")
-        status, body = self._answer(event.method, event.target.partition(b"?")[0])
-        return _response(http, status, body, shows_body=event.method != b"HEAD")
+        path = event.target.partition(b"?")[0]
+        status, body = self._answer(event.method, path)
+        headers = {}
+        if path == b"/metrics" and status == HTTPStatus.OK:
+            headers = {"Vary": "Accept-Encoding"}
+            if _accepts_gzip(event.headers):
+                headers["Content-Encoding"] = "gzip"
+                body = gzip.compress(body, GZIP_LEVEL)
+        return _response(http, status, body, headers, shows_body=event.method != b"HEAD")
 
     def _answer(self, method: bytes, path: bytes) -> tuple[int, bytes]:
         if method not in {b"GET", b"HEAD"}:
@@ -116,11 +127,30 @@ class Probes:
                 return 404, b"not found\n"
 
 
-def _response(http: h11.Connection, status: int, body: bytes, *, shows_body: bool = True) -> bytes:
+def _accepts_gzip(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Return whether a request accepts gzip (RFC 9110, 12.5.3), as Prometheus does; a weight of 0 forbids it."""
+    for name, value in headers:
+        if name == b"accept-encoding":
+            for coding in value.decode("latin-1").lower().split(","):
+                parts = [part.strip() for part in coding.split(";")]
+                if parts[0] == "gzip":
+                    return not any(re.fullmatch(r"q=0(\.0*)?", part) for part in parts[1:])
+    return False
+
+
+def _response(
+    http: h11.Connection,
+    status: int,
+    body: bytes,
+    more_headers: Mapping[str, str] = MappingProxyType({}),
+    *,
+    shows_body: bool = True,
+) -> bytes:
     headers = [
         ("Content-Type", "text/plain; charset=utf-8"),
         ("Content-Length", str(len(body))),
         ("Connection", "close"),
+        *more_headers.items(),
     ]
     head = http.send(h11.Response(status_code=status, reason=HTTPStatus(status).phrase, headers=headers)) or b""
     shown = http.send(h11.Data(data=body)) if shows_body else b""

@@ -1,9 +1,10 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Reads settings from environment variables, and describes the value, source and error of each variable."""
+"""Reads settings from environment variables, secrets also from files, and describes each variable."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -16,11 +17,16 @@ if TYPE_CHECKING:
 _TRUE: Final = frozenset({"true", "t", "1", "yes", "on"})
 _FALSE: Final = frozenset({"false", "f", "0", "no", "off"})
 
-Secret = Annotated[str, msgspec.Meta(extra={"secret": True})]
-"""A value that is never shown, such as a URL that may contain a password."""
+MAX_FILE_BYTES: Final = 65_536
 
-Password = Annotated[str, msgspec.Meta(extra={"secret": True, "blanks_count": True})]
-"""A password: never shown, and only line ends are trimmed, since blanks belong to it."""
+Secret = Annotated[str, msgspec.Meta(extra={"secret": True, "from_file": True})]
+"""A value that is never shown, such as a URL that may contain a password. It may be in the file `<VARIABLE>_FILE`."""
+
+Password = Annotated[str, msgspec.Meta(extra={"secret": True, "from_file": True, "blanks_count": True})]
+"""A password: never shown, and only line ends are trimmed, since blanks belong to it. It may be in a file, too."""
+
+Username = Annotated[str, msgspec.Meta(extra={"from_file": True})]
+"""A user name, which may be in a file as well, beside its password."""
 
 Domains = Annotated[tuple[str, ...], msgspec.Meta(extra={"empty_counts": True})]
 """Comma-separated domains, in lower case. An empty value means no domain; an unset variable means the default."""
@@ -83,7 +89,7 @@ class Variable(msgspec.Struct, frozen=True):
 
     variable: str
     value: str
-    source: Literal["environment", "default", "empty, so the default"]
+    source: Literal["environment", "file", "default", "empty, so the default"]
     error: str = ""
 
 
@@ -105,15 +111,53 @@ def describe(environ: Mapping[str, str], kind: type[S]) -> tuple[S, list[Variabl
         Variable(
             name.upper(),
             _shown(getattr(settings, name), hints[name]),
-            "environment" if name in read or name in errors else _source(environ, name.upper()),
+            _source(environ, name.upper(), hints[name], is_given=name in read or name in errors),
             errors.get(name, ""),
         )
         for name in kind.__struct_fields__
     ]
 
 
-def _source(environ: Mapping[str, str], variable: str) -> Literal["default", "empty, so the default"]:
+def _source(
+    environ: Mapping[str, str], variable: str, hint: Any, *, is_given: bool
+) -> Literal["environment", "file", "default", "empty, so the default"]:
+    if _extra(hint).get("from_file") and environ.get(f"{variable}_FILE", "").strip():
+        return "file"
+    if is_given:
+        return "environment"
     return "empty, so the default" if variable in environ else "default"
+
+
+def secret_in_file(environ: Mapping[str, str], variable: str) -> str | None:
+    """Return the content of the file that `<VARIABLE>_FILE` names; None if that is not set.
+
+    Raises:
+        SettingsError: the variable itself is set, too, or the file cannot be read or is empty.
+    """
+    path = environ.get(f"{variable}_FILE", "").strip()
+    if not path:
+        return None
+    if environ.get(variable, "").strip():
+        raise SettingsError(f"{variable}_FILE: {variable} is set, too; set one of them")
+    return _read(variable, path)
+
+
+def _read(variable: str, path: str) -> str:
+    """Return the content of a file without the line end that editors add."""
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+        text = content.decode().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:  # a ValueError, too
+        raise SettingsError(f"{variable}_FILE: the content of {path!r} is not UTF-8") from None
+    except (OSError, ValueError) as error:  # a path with NUL is a ValueError
+        reason = (isinstance(error, OSError) and error.strerror) or str(error)
+        raise SettingsError(f"{variable}_FILE: cannot read {path!r}: {reason}") from None
+    if len(content) > MAX_FILE_BYTES:
+        raise SettingsError(f"{variable}_FILE: {path!r} is larger than {MAX_FILE_BYTES} bytes")
+    if not text.strip():
+        raise SettingsError(f"{variable}_FILE: {path!r} is empty")
+    return text
 
 
 def _shown(value: Any, hint: Any) -> str:
@@ -131,11 +175,16 @@ def _shown(value: Any, hint: Any) -> str:
 
 
 def _given(environ: Mapping[str, str], variable: str, hint: Any) -> Any:
-    raw = environ.get(variable)
-    if raw is None:
-        return None
     extra = _extra(hint)
-    text = raw.strip("\r\n") if extra.get("blanks_count") else raw.strip()
+    raw = environ.get(variable)
+    content = secret_in_file(environ, variable) if extra.get("from_file") else None
+    if content is not None:
+        text = content if extra.get("blanks_count") else content.strip()
+        variable = f"{variable}_FILE"  # in an error
+    elif raw is None:
+        return None
+    else:
+        text = raw.strip("\r\n") if extra.get("blanks_count") else raw.strip()
     if not text and not extra.get("empty_counts"):
         return None
     try:

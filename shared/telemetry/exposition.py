@@ -6,11 +6,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import (
+    GC_COLLECTOR,
+    PROCESS_COLLECTOR,
+    CollectorRegistry,
+    generate_latest,
+)
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from shared.telemetry.histogram import Histogram
 
@@ -40,6 +45,12 @@ def histogram(name: str, explanation: str, labels: Sequence[str], values: Mappin
     for label_values, value in values.items():
         family.add_metric(label_values, value.buckets(), value.total)
     return family
+
+
+def of_the_interpreter() -> Iterator[Metric]:
+    """Yield the metrics of the operating system's process (only on Linux) and of Python's garbage collector."""
+    for collector in (PROCESS_COLLECTOR, GC_COLLECTOR):
+        yield from collector.collect()
 
 
 def text(metrics: Iterable[Metric]) -> bytes:

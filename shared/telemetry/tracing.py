@@ -22,11 +22,12 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.util.re import parse_env_headers
 
 from shared import __version__
 from shared.service import threads
 from shared.service.log import RateLimit
-from shared.service.settings import SettingsError
+from shared.service.settings import SettingsError, secret_in_file
 from shared.telemetry import spans
 
 if TYPE_CHECKING:
@@ -193,14 +194,21 @@ def _exporter(environ: Mapping[str, str]) -> SpanExporter:
             OTLPSpanExporter as GrpcExporter,
         )
 
-        return GrpcExporter(endpoint=_url(own or common, insecure=insecure) or None)
+        return GrpcExporter(endpoint=_url(own or common, insecure=insecure) or None, headers=_headers(environ))
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415
         OTLPSpanExporter as HttpExporter,
     )
 
     if own:
-        return HttpExporter(endpoint=_url(own, insecure=insecure))
-    return HttpExporter(endpoint=f"{_url(common, insecure=insecure).rstrip('/')}/v1/traces" if common else None)
+        return HttpExporter(endpoint=_url(own, insecure=insecure), headers=_headers(environ))
+    url = f"{_url(common, insecure=insecure).rstrip('/')}/v1/traces" if common else None
+    return HttpExporter(endpoint=url, headers=_headers(environ))
+
+
+def _headers(environ: Mapping[str, str]) -> dict[str, str] | None:
+    """Return the headers of a file, which has the collector's token; those of variables are read by OpenTelemetry."""
+    given = secret_in_file(environ, "OTEL_EXPORTER_OTLP_HEADERS")
+    return None if given is None else dict(parse_env_headers(given.strip(), liberal=True))
 
 
 def _url(endpoint: str, *, insecure: bool) -> str:

@@ -146,6 +146,8 @@ async def commands_work(running: RestrictedServices, tracking_id: str) -> None:
         (asking, ("status", "--group-id", "g"), ""),
         (asking, ("analytics", "g"), ""),
         (reading, ("watch", "--since", "1h", "--count", "4"), ""),
+        (changing, ("status", "--group-id", "g"), ""),
+        (changing, ("analytics", "g"), ""),
         (changing, ("suppressions", "add", "joe@example.com"), ""),
         (changing, ("suppressions", "list"), ""),
         (changing, ("status", "--to", "ada@example.com"), ""),

@@ -81,6 +81,7 @@ CASES: Final[dict[str, dict[str, dict[str, Any]]]] = {
         "credentials": _CREDENTIALS,
         "disabled": {"app": {"email": {"enabled": False}}},
         "eventing": _EVENTING,
+        "files": {"app": {"email": {"smtpSecretAsFiles": True}}},
         "local": chart.read(chart.path("relay") / "values.local.example.yaml"),
         "metrics": _METRICS,
         "policy": _POLICY,

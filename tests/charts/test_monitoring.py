@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from typing import TYPE_CHECKING, Final
@@ -57,7 +58,7 @@ def test_each_alert_has_a_severity_a_summary_and_a_description(process: str) -> 
     assert len({alert["alert"] for alert in group["rules"]}) == len(group["rules"])
     for alert in group["rules"]:
         assert alert["labels"]["severity"] in {"warning", "critical"}
-        assert set(alert["annotations"]) == {"summary", "description"}
+        assert set(alert["annotations"]) == {"summary", "description", "runbook_url"}
 
 
 @EACH
@@ -79,7 +80,29 @@ def test_alerts_and_dashboard_use_existing_metrics_labels_and_values(process: st
 @EACH
 def test_the_dashboard_shows_each_metric(process: str) -> None:
     shown = {re.sub(r"_bucket$", "", name) for expression in expressions(process) for name, _ in used(expression)}
-    assert shown == set(page.metrics(process))
+    assert {name for name in page.metrics(process) if name.startswith("email_")} <= shown
+
+
+@EACH
+def test_each_panel_has_a_title_a_description_and_its_own_place(process: str) -> None:
+    panels = json.loads((chart.path(process) / "dashboard.json").read_text())["panels"]
+    assert len({panel["title"] for panel in panels}) == len({panel["id"] for panel in panels}) == len(panels)
+    places = [place for panel in panels for place in cells(**panel["gridPos"])]
+    assert len(set(places)) == len(places)
+    for panel in panels:
+        assert re.fullmatch(r"[A-Z0-9].*[.]", panel["description"]), panel["title"]
+
+
+@EACH
+def test_the_top_row_of_the_dashboard_has_only_single_numbers(process: str) -> None:
+    panels = json.loads((chart.path(process) / "dashboard.json").read_text())["panels"]
+    assert {panel["gridPos"]["y"]: panel["type"] for panel in panels}[0] == "stat"
+    assert [panel["gridPos"]["y"] for panel in panels if panel["type"] == "stat"] == [0] * 6
+
+
+def cells(*, x: int, y: int, w: int, h: int) -> Iterator[tuple[int, int]]:
+    """Yield each cell of the grid that a panel covers."""
+    yield from itertools.product(range(x, x + w), range(y, y + h))
 
 
 def expressions(process: str) -> Iterator[str]:
@@ -98,6 +121,6 @@ def expressions(process: str) -> Iterator[str]:
 
 def used(expression: str) -> list[tuple[str, str]]:
     """Return each metric of an expression with its matchers."""
-    found: list[tuple[str, str]] = re.findall(r"(email_(?:relay|tracker)_\w+)(\{[^}]*\})?", expression)
-    assert found
+    found: list[tuple[str, str]] = re.findall(r"((?:email_(?:relay|tracker)|process)_\w+)(\{[^}]*\})?", expression)
+    assert found or "up{" in expression
     return found

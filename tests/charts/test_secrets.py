@@ -17,6 +17,7 @@ LOGIN: Final = {
 ENGAGEMENT: Final = "lfx-v2-email-service-engagement"
 EVENTING: Final = {"app": {"ses": {"eventingEnabled": True}}}
 OPERATOR: Final = {"externalSecretsOperator": {"enabled": True}, "global": {"awsRegion": "us-west-2"}}
+FILES: Final = ("SMTP_USERNAME_FILE", "SMTP_PASSWORD_FILE", "NATS_CREDS")
 KEYS: Final = {
     "relay": {"smtp-username", "smtp-password", "ses_configuration_set_name"},
     "tracker": {"sqs_queue_url"},
@@ -47,6 +48,27 @@ def test_a_relay_that_sends_nothing_needs_no_login() -> None:
 def test_another_smtp_server_needs_no_login() -> None:
     given = {"app": {"email": {"smtpSecretName": "", "smtpHost": "mailpit"}, "ses": {"engagementSecretName": ""}}}
     assert chart.secret_keys(chart.render("relay", given)) == set()
+
+
+def test_the_login_can_be_in_files_instead_of_variables() -> None:
+    given = {"app": {"email": {"smtpSecretAsFiles": True}}, "nats": {"credsSecretName": "nats-creds"}}
+    objects = chart.render("relay", given)
+    assert chart.secret_keys(objects) == {(ENGAGEMENT, "ses_configuration_set_name", True)}
+    mounted = {
+        f"{mount['mountPath']}/{item['path']}": (volume["secret"]["secretName"], item["key"])
+        for mount in chart.container(objects)["volumeMounts"]
+        for volume in chart.pod(objects)["volumes"]
+        if volume["name"] == mount["name"]
+        for item in volume["secret"]["items"]
+    }
+    variables = chart.variables(objects)
+    assert {variables[name]["value"]: mounted[variables[name]["value"]] for name in FILES} == mounted
+    assert {key for _, key in mounted.values()} == {"smtp-username", "smtp-password", "nats.creds"}
+
+
+def test_a_relay_without_login_mounts_no_files() -> None:
+    given = {"app": {"email": {"smtpSecretAsFiles": True, "enabled": False}}}
+    assert "volumes" not in chart.pod(chart.render("relay", given))
 
 
 def test_a_tracker_with_eventing_does_not_start_without_the_queue() -> None:

@@ -44,6 +44,54 @@ OTHERWISE: Final = {
     "ses_configuration_set": "from the Secret",
 }
 
+# Accepted without an effect: values of Kubernetes, of umbrella charts and of the Go service's chart.
+NOT_USED: Final = {
+    ("resources", "claims"),
+    ("enabled",),
+    ("app", "ses", "configurationSetName"),
+    ("app", "ses", "engagementQueueURL"),
+}
+OF_THE_RELAY: Final = {("app", "email"), ("natsKVBuckets",)}
+
+# All that the chart of the Go service has.
+GO_CHART: Final[dict[str, Any]] = {
+    "image": {"repository": "ghcr.io/linuxfoundation/lfx-v2-email-service/email-service", "tag": ""},
+    "replicaCount": 2,
+    "podAnnotations": {},
+    "podLabels": {},
+    "podDisruptionBudget": {"enabled": False},
+    "resources": {"limits": {"cpu": "200m", "memory": "128Mi"}, "requests": {"cpu": "50m", "memory": "64Mi"}},
+    "service": {"port": 8080},
+    "app": {
+        "logLevel": "info",
+        "logAddSource": True,
+        "email": {
+            "enabled": True,
+            "smtpHost": "email-smtp.us-west-2.amazonaws.com",
+            "smtpPort": "587",
+            "smtpFrom": "noreply@lfx.linuxfoundation.org",
+            "smtpFromDisplayName": "LFX Self Serve",
+            "smtpAllowedFromDomains": "lfx.linuxfoundation.org",
+            "smtpAllowedReplyToDomains": "linuxfoundation.org",
+            "smtpAllowedRecipientDomains": "",
+            "smtpSecretName": "lfx-v2-email-service",
+        },
+        "ses": {
+            "eventingEnabled": True,
+            "configurationSetName": "",
+            "engagementQueueURL": "",
+            "engagementSecretName": "lfx-v2-email-service-engagement",
+        },
+        "extraEnv": [],
+        "otel": {"serviceName": "", "protocol": "grpc", "endpoint": "", "insecure": "false", "tracesExporter": "none"},
+    },
+    "natsKVBuckets": {"enabled": True},
+    "nats": {"url": "nats://lfx-platform-nats.lfx.svc.cluster.local:4222"},
+    "serviceAccount": {"create": True, "name": "lfx-v2-email-service", "annotations": {}},
+    "global": {"awsRegion": "us-west-2"},
+    "externalSecretsOperator": {"enabled": False, "externalSecret": {"refreshInterval": "10m", "data": []}},
+}
+
 # Values of every kind: for each key at least one is valid and differs from the default.
 OTHERS: Final[tuple[Any, ...]] = (
     "other",
@@ -58,6 +106,7 @@ OTHERS: Final[tuple[Any, ...]] = (
     "workload",
     "always_on",
     "tracecontext",
+    "https://example.org/page",
     f"sha256:{'1' * 64}",
     "7w",
     {"cpu": "7"},
@@ -132,7 +181,9 @@ def test_the_schema_has_each_value_and_no_other(process: str) -> None:
     known = set(leaves_of_schema(chart.schema(process)))
     declared = set(leaves(chart.values(process)))
     assert {path for path in declared if not any(meets(path, other) for other in known)} == set()
-    assert {path for path in known if not any(meets(path, other) for other in declared)} == {("resources", "claims")}
+    assert {path for path in known if not any(meets(path, other) for other in declared)} == (
+        NOT_USED if process == "relay" else NOT_USED | OF_THE_RELAY
+    )
 
 
 @pytest.mark.parametrize(
@@ -148,7 +199,9 @@ def test_the_schema_has_each_value_and_no_other(process: str) -> None:
         ("relay", {"replicaCount": "two"}),
         ("relay", {"podAnnotations": {"prometheus.io/scrape": True}}),
         ("tracker", {"keda": {"minReplicaCount": 0}}),
-        ("tracker", {"app": {"email": {"enabled": True}}}),
+        ("relay", {"replicacount": 3}),
+        ("tracker", {"Image": {"tag": "1"}}),
+        ("tracker", {"app": {"emial": {"enabled": True}}}),
         ("tracker", {"app": {"ses": {"queue": "https://…"}}}),
         ("tracker", {"nats": {"url": ""}}),
         ("tracker", {"natsStream": {"maxBytes": 0}}),
@@ -162,8 +215,31 @@ def test_a_value_that_no_template_uses_is_refused(process: str, given: dict[str,
 
 
 @pytest.mark.parametrize("process", chart.PROCESSES)
+def test_a_misspelt_key_at_the_top_level_is_named(process: str) -> None:
+    with pytest.raises(chart.Refused, match="replicacount"):
+        chart.render(process, {"replicacount": 3})
+
+
+@pytest.mark.parametrize("process", chart.PROCESSES)
+def test_the_values_of_the_go_chart_render(process: str) -> None:
+    assert chart.variables(chart.render(process, GO_CHART))["SES_EVENTING_ENABLED" if process == "tracker" else "PORT"]
+
+
+@pytest.mark.parametrize("process", chart.PROCESSES)
+@pytest.mark.parametrize("name", ["configurationSetName", "engagementQueueURL"])
+def test_a_value_that_the_go_chart_ignored_is_an_error_that_names_the_secret(process: str, name: str) -> None:
+    with pytest.raises(chart.Refused, match=rf"app\.ses\.{name} has no effect.*engagementSecretName"):
+        chart.render(process, {"app": {"ses": {name: "lfx-email"}}})
+
+
+@pytest.mark.parametrize("process", chart.PROCESSES)
 def test_an_umbrella_chart_may_add_values_at_the_top_level(process: str) -> None:
-    umbrella = {"lfx": {"domain": "example.org"}, "enabled": True, "global": {"imageRegistry": "example.org"}}
+    umbrella = {
+        "lfx": {"domain": "example.org"},
+        "lfx-v2-email-relay": {"replicaCount": 1},
+        "enabled": True,
+        "global": {"imageRegistry": "example.org"},
+    }
     assert chart.render(process, umbrella) == chart.render(process)
 
 
@@ -171,8 +247,14 @@ def test_an_umbrella_chart_may_add_values_at_the_top_level(process: str) -> None
 def test_the_pods_get_exactly_the_variables_of_the_settings(process: str) -> None:
     known = {name.upper() for name in SETTINGS[process].__struct_fields__}
     named = set(chart.schema(process)["properties"]["app"]["properties"]["settings"]["properties"])
-    own = {name for case in features.CASES[process].values() for name in chart.variables(chart.render(process, case))}
-    own -= named | {variable["name"] for case in features.CASES[process].values() for variable in _extra(case)}
+    own = {
+        name.removesuffix("_FILE")
+        for case in features.CASES[process].values()
+        for name in chart.variables(chart.render(process, case))
+    }
+    own -= named | {
+        variable["name"].removesuffix("_FILE") for case in features.CASES[process].values() for variable in _extra(case)
+    }
     libraries = {name for name in own if re.fullmatch(LIBRARIES[process], name)}
     assert (own - libraries) | named == known - NOT_OFFERED
     assert libraries - known
@@ -202,9 +284,12 @@ def test_a_large_whole_number_stays_a_whole_number() -> None:
     assert variables["SMTP_MAX_IDLE_SECONDS"]["value"] == "2.5"
 
 
-def test_a_variable_that_is_given_twice_is_refused() -> None:
-    with pytest.raises(chart.Refused, match="SMTP_HOST is set twice"):
-        chart.render("relay", {"app": {"extraEnv": [{"name": "SMTP_HOST", "value": "mail"}]}})
+@pytest.mark.parametrize("name", ["SMTP_HOST", "SMTP_PASSWORD", "SMTP_PASSWORD_FILE"])
+@pytest.mark.parametrize("as_files", [True, False])
+def test_a_variable_that_is_given_twice_is_refused(name: str, as_files: bool) -> None:  # noqa: FBT001 - a value of the chart
+    given = {"email": {"smtpSecretAsFiles": as_files}, "extraEnv": [{"name": name, "value": "mail"}]}
+    with pytest.raises(chart.Refused, match=f"{name.removesuffix('_FILE')} is set twice"):
+        chart.render("relay", {"app": given})
 
 
 @pytest.mark.parametrize(
@@ -257,8 +342,12 @@ def _extra(case: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _environment(objects: list[chart.Object]) -> dict[str, str]:
-    """Return the variables of the container, those from Secrets with a valid text."""
-    return {
+    """Return the variables of the container, those from Secrets and their files with a valid text."""
+    environment = {
         name: variable.get("value", QUEUE_URL if name.endswith("_URL") else "some-text")
         for name, variable in chart.variables(objects).items()
     }
+    for name in [name for name in environment if name.startswith("SMTP_") and name.endswith("_FILE")]:
+        environment[name.removesuffix("_FILE")] = "some-text"
+        del environment[name]
+    return environment

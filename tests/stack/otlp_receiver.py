@@ -55,6 +55,7 @@ class OtlpReceiver:
     def __init__(self) -> None:
         self.spans: list[Span] = []
         self.resources: list[dict[str, Any]] = []
+        self.tokens: set[str] = set()  # of the header authorization
         self._lock = threading.Lock()
         self.http_port = free_port()
         self.grpc_port = free_port()
@@ -98,7 +99,10 @@ class _Servicer(TraceServiceServicer):
     def __init__(self, receiver: OtlpReceiver) -> None:
         self._receiver = receiver
 
-    def Export(self, request: ExportTraceServiceRequest, _: object) -> ExportTraceServiceResponse:  # noqa: N802 - gRPC's name
+    def Export(self, request: ExportTraceServiceRequest, context: grpc.ServicerContext) -> ExportTraceServiceResponse:  # noqa: N802 - gRPC's name
+        self._receiver.tokens |= {
+            str(value) for name, value in context.invocation_metadata() if name == "authorization"
+        }
         self._receiver.take(request)
         return ExportTraceServiceResponse()
 
@@ -109,6 +113,7 @@ def _handler(receiver: OtlpReceiver) -> type[BaseHTTPRequestHandler]:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             if self.headers.get("Content-Encoding") == "gzip":
                 body = gzip.decompress(body)
+            receiver.tokens |= set(self.headers.get_all("authorization", []))
             if self.path == TRACES:
                 receiver.take(ExportTraceServiceRequest.FromString(body))
             self.send_response(200 if self.path == TRACES else 404)

@@ -86,22 +86,24 @@ async def test_events_are_counted_by_the_module_that_decides_their_outcome(
 ) -> None:
     receiver = Receiver(queue, settlement, StoreOutage(), long_polls=1)
     updater.outcomes["open", "applied"] += 2
+    updater.permanent_bounces = 3
     settlement.outcomes["open", "unmatched"] += 1
     receiver.receives["messages"] += 1
     queue.undeleted = 6
     samples = read(metrics.receives(queue, receiver) + metrics.events(settlement, updater))
     assert samples["email_tracker_events_total", "open", "applied"] == 2
     assert samples["email_tracker_events_total", "open", "unmatched"] == 1
+    assert samples["email_tracker_permanent_bounces_total",] == 3
     assert samples["email_tracker_receives_total", "messages"] == 1
+    assert samples["email_tracker_receives_total", "failed"] == 0
     assert samples["email_tracker_deletes_failed_total",] == 6
 
 
-async def test_the_first_unmatched_or_malformed_event_is_an_increase(
-    updater: RecordUpdater, settlement: Settlement
-) -> None:
+async def test_the_first_event_of_each_kind_is_an_increase(updater: RecordUpdater, settlement: Settlement) -> None:
     """Prometheus sees no increase in a series that begins with 1."""
     samples = read(metrics.events(settlement, updater))
-    assert {samples["email_tracker_events_total", kind, "unmatched"] for kind in KINDS} == {0}
+    for outcome in ("applied", "unmatched"):
+        assert {samples["email_tracker_events_total", kind, outcome] for kind in KINDS} == {0}
     assert samples["email_tracker_events_total", "none", "malformed"] == 0
 
 

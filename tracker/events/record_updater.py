@@ -118,6 +118,7 @@ class RecordUpdater:
         self._unpublished: deque[Step] = deque()
         self._may_write = True
         self.outcomes: Counter[tuple[str, str]] = Counter()
+        self.permanent_bounces = 0
         self.lags = Histogram(AGES_SECONDS)
 
     async def apply(self, email_id: str, events: Sequence[EngagementEvent]) -> Applied:
@@ -240,6 +241,7 @@ class RecordUpdater:
         """Report events that are in their record, and leave them to `_publish_new`, even if this task is cancelled."""
         for step in steps:
             self._report(step.event, "applied")
+            self.permanent_bounces += step.event.is_permanent_bounce
         self._unpublished.extend(steps)
 
     async def _publish_new(self) -> None:

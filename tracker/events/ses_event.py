@@ -74,6 +74,11 @@ class EngagementEvent(msgspec.Struct, frozen=True, kw_only=True):
     traceparent: str = ""
     mail: Mapping[str, Any] = {}
 
+    @property
+    def is_permanent_bounce(self) -> bool:
+        """Whether the address does not exist; SES pauses accounts with many of these bounces."""
+        return self.kind == "bounce" and ((self.failure and self.failure.type) or "").lower() == "permanent"
+
 
 class Ignored(msgspec.Struct, frozen=True):
     """The message holds no engagement event; `is_expected` where this is normal operation."""

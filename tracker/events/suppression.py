@@ -87,9 +87,7 @@ def _valid(given: Iterable[str]) -> list[str]:
 def is_reason(event: EngagementEvent) -> bool:
     """Return whether the recipients must get no more mail: a permanent bounce, or a complaint other than not-spam."""
     kind = (event.failure and event.failure.type) or ""
-    return (event.kind == "bounce" and kind.lower() == "permanent") or (
-        event.kind == "complaint" and kind.lower() != "not-spam"
-    )
+    return event.is_permanent_bounce or (event.kind == "complaint" and kind.lower() != "not-spam")
 
 
 def _entry(address: str, event: EngagementEvent) -> Suppression:

@@ -30,6 +30,18 @@ Templates of the relay only.
 {{- if and .Values.app.ses.eventingEnabled (include "lfx-v2-email-relay.engagementSecretName" .) }} ses_configuration_set_name{{ end -}}
 {{- end }}
 
+{{/* The Secret with the login, if it is mounted. */}}
+{{- define "lfx-v2-email-relay.processSecretFiles" -}}
+{{- if .Values.app.email.smtpSecretAsFiles -}}
+{{- with include "lfx-v2-email-relay.smtpSecretName" . -}}
+- name: smtp-login
+  secret: {{ . }}
+  path: /var/run/secrets/smtp
+  keys: [smtp-username, smtp-password]
+{{- end -}}
+{{- end -}}
+{{- end }}
+
 {{- define "lfx-v2-email-relay.env" -}}
 {{ include "lfx-v2-email-relay.commonEnv" . }}
 - name: EMAIL_ENABLED
@@ -48,6 +60,12 @@ Templates of the relay only.
   value: {{ .Values.app.email.smtpAllowedReplyToDomains | quote }}
 - name: SMTP_ALLOWED_RECIPIENT_DOMAINS
   value: {{ .Values.app.email.smtpAllowedRecipientDomains | quote }}
+{{- if include "lfx-v2-email-relay.processSecretFiles" . }}
+- name: SMTP_USERNAME_FILE
+  value: /var/run/secrets/smtp/smtp-username
+- name: SMTP_PASSWORD_FILE
+  value: /var/run/secrets/smtp/smtp-password
+{{- else }}
 {{- with include "lfx-v2-email-relay.smtpSecretName" . }}
 - name: SMTP_USERNAME
   valueFrom:
@@ -59,6 +77,7 @@ Templates of the relay only.
     secretKeyRef:
       name: {{ . }}
       key: smtp-password
+{{- end }}
 {{- end }}
 {{- with include "lfx-v2-email-relay.engagementSecretName" . }}
 - name: SES_CONFIGURATION_SET

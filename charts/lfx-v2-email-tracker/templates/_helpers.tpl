@@ -67,6 +67,17 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- end }}
 
+{{/* Secrets that are mounted as files: a list of name, secret, path and keys. */}}
+{{- define "lfx-v2-email-tracker.secretFiles" -}}
+{{- with .Values.nats.credsSecretName }}
+- name: nats-creds
+  secret: {{ . }}
+  path: /var/run/secrets/nats
+  keys: [{{ $.Values.nats.credsSecretKey }}]
+{{- end }}
+{{ include "lfx-v2-email-tracker.processSecretFiles" . }}
+{{- end }}
+
 {{/* The variables of both processes. */}}
 {{- define "lfx-v2-email-tracker.commonEnv" -}}
 - name: NATS_URL
@@ -141,11 +152,17 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if and .Values.externalSecretsOperator.enabled (not .Values.global.awsRegion) -}}
 {{- fail "global.awsRegion must be set, since externalSecretsOperator.enabled is true" -}}
 {{- end -}}
+{{- range $name := list "configurationSetName" "engagementQueueURL" -}}
+{{- if get $.Values.app.ses $name -}}
+{{- fail (printf "app.ses.%s has no effect: the value is read from the Secret app.ses.engagementSecretName" $name) -}}
+{{- end -}}
+{{- end -}}
 {{- $names := dict -}}
 {{- range include "lfx-v2-email-tracker.env" . | fromYamlArray -}}
-{{- if hasKey $names .name -}}
-{{- fail (printf "%s is set twice: the chart has a value for it, or app.settings and app.extraEnv both name it" .name) -}}
+{{- $variable := trimSuffix "_FILE" .name -}}
+{{- if hasKey $names $variable -}}
+{{- fail (printf "%s is set twice: the chart has a value for it, or app.settings and app.extraEnv both name it" $variable) -}}
 {{- end -}}
-{{- $_ := set $names .name true -}}
+{{- $_ := set $names $variable true -}}
 {{- end -}}
 {{- end }}

@@ -22,6 +22,10 @@ Templates of the tracker only.
 {{- if include "lfx-v2-email-tracker.engagementSecretName" . }}sqs_queue_url{{ end -}}
 {{- end }}
 
+{{/* The tracker mounts no Secret of its own. */}}
+{{- define "lfx-v2-email-tracker.processSecretFiles" -}}
+{{- end }}
+
 {{- define "lfx-v2-email-tracker.env" -}}
 {{ include "lfx-v2-email-tracker.commonEnv" . }}
 - name: SES_EVENTING_ENABLED

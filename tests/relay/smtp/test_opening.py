@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import socket
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -48,6 +49,19 @@ async def test_starttls_is_followed_by_ehlo_then_auth_then_mail(trusted: Certifi
     [received] = smtp.mails
     assert received.tls
     assert received.authenticated_as == USER
+
+
+@pytest.mark.parametrize("smtp_tls", ["auto", "off"])
+async def test_the_expiry_of_the_servers_certificate_is_known_after_a_connection_with_tls(
+    trusted: Certificates, smtp: ScriptedSmtp, smtp_tls: str
+) -> None:
+    left = timedelta(days=3)
+    smtp.options = scripted_smtp.Options(tls=trusted.context_valid_for(left))
+    one = connector(smtp, smtp_tls=smtp_tls)
+    assert one.certificate_expiry is None
+    (await one.connect()).abort()
+    expected = pytest.approx((datetime.now(UTC) + left).timestamp(), abs=60)
+    assert one.certificate_expiry == (expected if smtp_tls == "auto" else None)
 
 
 async def test_a_real_server_accepts_the_mail_over_starttls_and_auth(trusted: Certificates) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import socket
 from typing import TYPE_CHECKING
 
@@ -72,6 +73,29 @@ async def test_other_methods_are_not_allowed_and_head_has_no_body(listening: Lis
     head = await listening.ask(b"HEAD /livez HTTP/1.1\r\nHost: x\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200 OK\r\n")
     assert head.endswith(b"\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("accepted", "used"),
+    [
+        ("gzip", "gzip"),
+        ("deflate, GZIP;q=0.5", "gzip"),
+        ("gzip;q=0", "identity"),
+        ("gzip; q=0.000", "identity"),
+        ("identity, br", "identity"),
+        ("", "identity"),
+    ],
+)
+async def test_metrics_are_compressed_for_a_client_that_accepts_it(
+    listening: Listening, accepted: str, used: str
+) -> None:
+    request = f"GET /metrics HTTP/1.1\r\nHost: x\r\nAccept-Encoding: {accepted}\r\n\r\n".encode()
+    head, _, body = (await listening.ask(request)).partition(b"\r\n\r\n")
+    is_compressed = b"Content-Encoding: gzip" in head
+    assert is_compressed == (used == "gzip")
+    assert b"Vary: Accept-Encoding" in head
+    assert (gzip.decompress(body) if is_compressed else body) == b"emails 1\n"
+    assert b"gzip" not in await listening.ask(request.replace(b"/metrics", b"/livez"))
 
 
 @pytest.mark.parametrize("wire", [b"\x16\x03\x01\x02\x00", b"GET\r\n\r\n", b"GET /livez HTTP/1.1\r\n\r\n", b"\r\n" * 9])

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 import pytest
@@ -16,6 +16,9 @@ from relay.settings import RelaySettings
 from shared.service import settings
 from shared.service.settings import Count, Domains, Password, Port, ProcessSettings, Seconds, Secret, SettingsError
 from tracker.settings import TrackerSettings
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PROPERTY = hypothesis_settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 SPELLINGS_OF_TRUE = ("true", "t", "1", "yes", "on")
@@ -268,3 +271,82 @@ def test_a_described_password_is_redacted_and_an_empty_list_comes_from_the_envir
     variables = {one.variable: one for one in settings.describe(given, RelaySettings)[1]}
     assert variables["SMTP_PASSWORD"].value == "***"
     assert variables["SMTP_ALLOWED_FROM_DOMAINS"].source == "environment"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """The path of a file that has a secret."""
+    return tmp_path / "secret"
+
+
+@pytest.mark.parametrize(
+    ("content", "password"),
+    [
+        ("s3cret", "s3cret"),
+        ("s3cret\n", "s3cret"),
+        ("s3cret\r\n", "s3cret"),
+        (" s3 cret ", " s3 cret "),
+        ("s3cret\n\n", "s3cret\n"),
+        ("gehe\u00efm\n", "gehe\u00efm"),
+    ],
+)
+def test_a_file_has_the_password_without_the_line_end_of_an_editor(content: str, password: str, file: Path) -> None:
+    file.write_bytes(content.encode())
+    assert load(password_file=f" {file} ").password == password
+    assert load(password_file=str(file), password=" \n").password == password
+
+
+def test_each_secret_and_the_user_of_the_password_may_be_in_a_file(file: Path) -> None:
+    file.write_text(" nats://user:hunter2@host \n")
+    for kind in (RelaySettings, TrackerSettings):
+        assert settings.load({"NATS_URL_FILE": str(file)}, kind).nats_url == "nats://user:hunter2@host"
+    file.write_text("AKIAUSER\n")
+    environ = {"SMTP_USERNAME_FILE": str(file), "SMTP_PASSWORD_FILE": str(file)}
+    read = settings.load(environ, RelaySettings)
+    assert (read.smtp_username, read.smtp_password) == ("AKIAUSER", "AKIAUSER")
+    _, variables = settings.describe(environ, RelaySettings)
+    assert {(one.variable, one.value) for one in variables if one.source == "file"} == {
+        ("SMTP_USERNAME", "AKIAUSER"),
+        ("SMTP_PASSWORD", "***"),
+    }
+
+
+def test_a_file_is_read_for_no_other_variable(file: Path) -> None:
+    file.write_text("other")
+    assert load(text_file=str(file), listed_file=str(file)) == Everything()
+
+
+def test_a_secret_that_is_given_twice_is_an_error(file: Path) -> None:
+    file.write_text("hunter2")
+    with pytest.raises(SettingsError, match=r"^PASSWORD_FILE: PASSWORD is set, too"):
+        load(password="hunter2", password_file=str(file))
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (None, "No such file or directory"),
+        (b"", "is empty"),
+        (b" \n", "is empty"),
+        (b"hunter2\xff", "is not UTF-8"),
+        (b"hunter2" * 10_000, "is larger than 65536 bytes"),
+    ],
+)
+def test_a_file_that_has_no_secret_is_an_error_that_names_it(content: bytes | None, problem: str, file: Path) -> None:
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(SettingsError) as caught:
+        load(secret_file=str(file))
+    assert str(caught.value).startswith("SECRET_FILE: ")
+    assert str(file) in str(caught.value)
+    assert problem in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+    _, variables = settings.describe({"SECRET_FILE": str(file)}, Everything)
+    (described,) = [one for one in variables if one.variable == "SECRET"]
+    assert (described.source, described.error) == ("file", str(caught.value))
+
+
+def test_a_directory_or_a_path_that_cannot_exist_is_an_error(tmp_path: Path) -> None:
+    for path in (str(tmp_path), "a\0b"):
+        with pytest.raises(SettingsError, match=r"^PASSWORD_FILE: cannot read"):
+            load(password_file=path)

@@ -6,12 +6,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 
 from shared import lifecycle
 from shared.service.settings import SettingsError
 from shared.telemetry import tracing
+from tests.stack import otlp_receiver
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -94,3 +99,23 @@ def test_a_traceparent_makes_a_link_to_its_span() -> None:
     link = tracing._link_to(PARENT)  # noqa: SLF001
     assert link
     assert f"{link.context.trace_id:032x}" in PARENT
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+async def test_the_token_of_the_collector_may_be_in_a_file(protocol: str, tmp_path: Path) -> None:
+    file = tmp_path / "headers"
+    file.write_text("authorization=Bearer s3cret,x-team=lfx\n")
+    environ = {"OTEL_EXPORTER_OTLP_PROTOCOL": protocol, "OTEL_EXPORTER_OTLP_HEADERS_FILE": str(file)}
+    async with otlp_receiver.running() as collector:
+        endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.port(protocol)}"}
+        made = tracing.configured(environ | endpoint, "name")
+        with made.start("request", "server", {}):
+            pass
+        await made.aclose()
+        assert collector.tokens == {"Bearer s3cret"}
+
+
+def test_a_token_that_is_given_twice_is_an_error() -> None:
+    environ = {f"OTEL_EXPORTER_OTLP_{name}": "x" for name in ("HEADERS", "HEADERS_FILE")}
+    with pytest.raises(SettingsError, match="HEADERS is set, too"):
+        tracing.configured(environ, "name")

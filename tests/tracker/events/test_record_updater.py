@@ -99,6 +99,15 @@ async def test_events_of_every_kind_end_in_the_record_in_one_write(recipients: B
     assert await revision(recipients) == created + 1
 
 
+async def test_permanent_bounces_are_counted_once(recipients: Bucket, updater: RecordUpdater) -> None:
+    await recipients.create(EMAIL, records.encode(record()))
+    permanent, transient = (Failure(kind="bounce", type=kind) for kind in ("Permanent", "Transient"))
+    events = [event("bounce", 6, "b1", failure=permanent), event("complaint", 5, "c")]
+    for _ in range(2):
+        await updater.apply(EMAIL, [*events, event("bounce", 5, "b2", failure=transient), event("bounce", 4, "b3")])
+    assert updater.permanent_bounces == 1
+
+
 async def test_a_duplicate_writes_nothing(
     recipients: Bucket, updater: RecordUpdater, caplog: pytest.LogCaptureFixture
 ) -> None:
