@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Final
 from relay import settings
 from relay.errors import Deferred
 from relay.records.idempotency_store import DisabledIdempotencyStore, IdempotencyStore
-from relay.records.index_writer import IndexWriter
 from relay.records.record_writer import DisabledRecordWriter, RecordWriter
 from relay.send_email_handler import Options, SendEmailHandler, Steps
 from relay.smtp.connection import Connector
 from relay.smtp.delivery import Delivery, DisabledDelivery
 from relay.smtp.pool import Pool, PoolLimits
 from shared import contract, push_stream
+from shared.index_writer import IndexWriter
 from shared.kv import setup
 from shared.kv.bucket import Bucket
 from shared.nats.endpoint import ByteLimit, Endpoint

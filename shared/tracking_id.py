@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
+import re
 from email.errors import MessageError
 from email.header import decode_header, make_header
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 HEADER = "X-LFX-TRACKING-ID"
+_FOLD = re.compile(r"[\r\n]+[ \t]*")
 _PLAIN = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) != "%")
 
 
@@ -24,6 +26,20 @@ def email_id_of(value: str) -> str:
     if "=?" in value:
         value = _decoded(value)
     return "".join(value.split()).rpartition("/")[2]
+
+
+def group_id_of(value: str) -> str:
+    """Return the group id of such a value; an empty string without one.
+
+    A percent sign of the Go service, which does not encode the group id, stays unless it looks like an encoded byte.
+    """
+    if "=?" in value:
+        value = _decoded(value)
+    group = _FOLD.sub("", value.strip()).rpartition("/")[0]
+    try:
+        return unquote(group, errors="strict")
+    except UnicodeDecodeError:
+        return group
 
 
 def _decoded(value: str) -> str:

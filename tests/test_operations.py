@@ -106,7 +106,8 @@ async def running() -> AsyncIterator[Running]:
     ):
         for bucket in (contract.EMAIL_IDEMPOTENCY_BUCKET, contract.EMAIL_SUPPRESSIONS_BUCKET):
             await platform.caller.client.jetstream().create_key_value(bucket=bucket)
-        more = {**LOG_IMPORTS, "SUPPRESSION_ENABLED": "true", "ENGAGEMENT_RECORD_WAIT_SECONDS": "0.01"}
+        features = {"SUPPRESSION_ENABLED": "true", "ENGAGEMENT_REBUILD_RECORDS": "true"}
+        more = {**LOG_IMPORTS, **features, "ENGAGEMENT_RECORD_WAIT_SECONDS": "0.01"}
         async with (
             services.relay(platform.nats, smtp, **LOG_IMPORTS) as relay,
             services.tracker(platform.nats, sqs, **more) as tracker,
@@ -130,7 +131,7 @@ async def send_all(caller: Caller) -> str:
 
 async def send_events(email_id: str, sqs: SqsEndpoint) -> None:
     """Send events of all outcomes to the tracker."""
-    at, known, unknown = datetime.now(UTC), f"g/{email_id}", "g/unknown"
+    at, known, unknown = datetime.now(UTC), f"g/{email_id}", "/unknown"
     events = [ses_events.delivery(known, at), ses_events.open_(known, at), ses_events.bounce(known, at)]
     bodies = [ses_events.notification(event, str(number)) for number, event in enumerate(events)]
     bodies += [bodies[0], ses_events.notification(ses_events.click(unknown, at)), "no event"]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from shared.kv.bucket import Bucket
     from shared.nats.endpoint import ByteLimit, Endpoint
     from tracker.capacity import Capacity
+    from tracker.events.rebuilder import Rebuilder
     from tracker.events.receiver import Receiver
     from tracker.events.record_updater import RecordUpdater
     from tracker.events.settlement import Settlement
@@ -56,6 +57,12 @@ def push_events(outcomes: Counter[str]) -> bytes:
     """Return the metric of the push events, by the counter of their publisher."""
     counts = {(outcome,): count for outcome, count in outcomes.items()}
     return text([counter("email_tracker_push_events", "Push events by outcome.", ("outcome",), counts)])
+
+
+def rebuilds(rebuilder: Rebuilder) -> bytes:
+    """Return the metric of the records that were rebuilt, with ENGAGEMENT_REBUILD_RECORDS=true."""
+    name, about = "email_tracker_records_rebuilt", "Missing records that were made from an event."
+    return text([counter(name, about, (), {(): rebuilder.rebuilt})])
 
 
 def suppressions(suppressor: Suppressor) -> bytes:

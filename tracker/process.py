@@ -39,7 +39,9 @@ if TYPE_CHECKING:
 
     from shared.lifecycle import Life, Serve
     from shared.nats.connection import Connection
+    from tracker.events.rebuilder import Rebuilder
     from tracker.events.record_updater import Suppress
+    from tracker.events.settlement import Apply
     from tracker.settings import TrackerSettings
 
 log = logging.getLogger(__name__)
@@ -142,12 +144,14 @@ async def _applying_events(
     await kv_setup.require(connection, buckets.recipients, buckets.group_index)
     from tracker.events.sqs import Queue  # noqa: PLC0415 - boto3 takes 135 ms and 19 MB
 
-    updater = _updater(life, connection, buckets, config)
+    rebuilder = _rebuilder(life, buckets, config)
+    updater = _updater(life, connection, buckets, config, rebuilder)
     queue = Queue(config.ses_engagement_sqs_queue_url, environ, visibility_seconds=VISIBILITY_SECONDS)
     outage = StoreOutage()
     connection.on_disconnect(outage.suspect)
     wait_seconds = config.engagement_record_wait_seconds
-    settlement = Settlement(queue, updater, outage, record_wait_seconds=wait_seconds, spans=life.spans)
+    rebuild = _rebuild(rebuilder, updater) if rebuilder else None
+    settlement = Settlement(queue, updater, outage, record_wait_seconds=wait_seconds, rebuild=rebuild, spans=life.spans)
     last_seconds = config.shutdown_timeout_seconds * LAST_SHARE
     long_polls = config.sqs_receivers
     try:
@@ -160,15 +164,34 @@ async def _applying_events(
         await updater.close(last_seconds)
 
 
-def _updater(life: Life, connection: Connection, buckets: _Buckets, config: TrackerSettings) -> RecordUpdater:
+def _rebuilder(life: Life, buckets: _Buckets, config: TrackerSettings) -> Rebuilder | None:
+    if not config.engagement_rebuild_records:
+        return None
+    from tracker.events.rebuilder import Rebuilder  # noqa: PLC0415 - its imports take 20 ms
+
+    rebuilder = Rebuilder(buckets.recipients, buckets.group_index)
+    life.expose(lambda: _metrics().rebuilds(rebuilder))
+    return rebuilder
+
+
+def _rebuild(rebuilder: Rebuilder, updater: RecordUpdater) -> Apply:
+    from tracker.events.rebuilding import Rebuilding  # noqa: PLC0415 - as above
+
+    return Rebuilding(rebuilder, updater).rebuild
+
+
+def _updater(
+    life: Life, connection: Connection, buckets: _Buckets, config: TrackerSettings, rebuilder: Rebuilder | None
+) -> RecordUpdater:
+    group = rebuilder.group if rebuilder else None
     suppress = _suppress(life, buckets, config)
     if config.push_events_durable:
         durable = DurablePushEvents(buckets.inbox)
         life.expose(lambda: _metrics().push_events(durable.outcomes))
-        return RecordUpdater(buckets.recipients, publish_nothing, suppress, durable)
+        return RecordUpdater(buckets.recipients, publish_nothing, suppress, durable, group)
     pushes = PushEvents(connection)
     life.expose(lambda: _metrics().push_events(pushes.outcomes))
-    return RecordUpdater(buckets.recipients, pushes, suppress)
+    return RecordUpdater(buckets.recipients, pushes, suppress, group=group)
 
 
 def _suppress(life: Life, buckets: _Buckets, config: TrackerSettings) -> Suppress:

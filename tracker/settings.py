@@ -21,6 +21,7 @@ class TrackerSettings(ProcessSettings, frozen=True, kw_only=True):
     ses_eventing_enabled: bool = False
     ses_engagement_sqs_queue_url: str = ""
     engagement_record_wait_seconds: Seconds = 60.0
+    engagement_rebuild_records: bool = False
     sqs_receivers: Count = 2
     status_by_both_ids: bool = False
     push_events_durable: bool = False

@@ -20,8 +20,8 @@ from shared.erasure import Erasures
 from shared.errors import KeyTaken, StoreError, StoreUnavailable, ValueTooLarge
 
 if TYPE_CHECKING:
-    from relay.records.index_writer import IndexWriter
     from shared.contract import EmailRecipientRecord
+    from shared.index_writer import IndexWriter
     from shared.kv.bucket import Bucket
 
 log = logging.getLogger(__name__)
@@ -99,10 +99,10 @@ class RecordWriter:
 
     async def _store(self, record: EmailRecipientRecord, *, again: bool) -> None:
         try:
-            await self._create(record)
+            is_new = await self._create(record)
             if again:
                 await self._erasures.erase_if_noted(record)
-            await self._index.append(record.group_id, record.email_id, again=again)
+            await self._index.append(record.group_id, record.email_id, again=again or not is_new)
         except ValueTooLarge as error:  # now and at every later try
             self.lost += 1
             log.error("record.too_large", extra={"email_id": record.email_id, "error": str(error)})
@@ -112,11 +112,17 @@ class RecordWriter:
             log.exception("record.failed", extra={"email_id": record.email_id})
             raise StoreUnavailable(f"unexpected {type(error).__name__}") from error
 
-    async def _create(self, record: EmailRecipientRecord) -> None:
+    async def _create(self, record: EmailRecipientRecord) -> bool:
+        """Store the record; return whether it was missing.
+
+        Ids are unique: one that is taken was stored by an earlier try, or the tracker has rebuilt it from an event.
+        """
         try:
             await self._recipients.create(record.email_id, _encode(record))
-        except KeyTaken:  # ids are unique: an earlier try was stored, and the tracker may have changed the record
+        except KeyTaken:
             log.debug("record.taken", extra={"email_id": record.email_id})
+            return False
+        return True
 
     async def _keep(self, record: EmailRecipientRecord, error: Exception, deadline: float) -> None:
         why = str(error) or "not stored within the request's time"

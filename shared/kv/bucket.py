@@ -90,6 +90,10 @@ class Bucket:
         limit = self._connection.max_payload - HEADER_ROOM_BYTES
         return min(limit, config.max_msg_size - HEADER_ROOM_BYTES) if config.max_msg_size > 0 else limit
 
+    async def ttl_seconds(self) -> float:
+        """Return the time after which values expire; 0 if they do not."""
+        return (await self._config()).max_age / 1e9
+
     async def _config(self) -> StreamConfig:
         if self._known_config and time.monotonic() < self._known_until:
             return self._known_config

@@ -67,12 +67,13 @@ class ApiError(msgspec.Struct, frozen=True):
 class StreamConfig(msgspec.Struct, frozen=True):
     """The part of a bucket's configuration that this code depends on; sizes in bytes, -1 for no limit.
 
-    `max_msgs_per_subject` is the bucket's history.
+    `max_msgs_per_subject` is the bucket's history, `max_age` its TTL in nanoseconds, 0 for none.
     """
 
     max_bytes: int = -1
     max_msg_size: int = -1
     max_msgs_per_subject: int = -1
+    max_age: int = 0
     num_replicas: int = 1
     allow_direct: bool = False
 

@@ -141,6 +141,7 @@ async def commands_work(running: RestrictedServices, tracking_id: str) -> None:
     asking, changing = Operator("", **running.environment(CALLER)), Operator("", **running.environment(TRACKER, **ON))
     reading = Operator("", **running.environment(CONSUMER))
     saved = ses_events.notification(ses_events.bounce(tracking_id, at(5), to="eve@example.com"))
+    lost = ses_events.notification(ses_events.delivery("g/lost", at(5)))
     for operator, words, text in (
         (asking, ("status", "--group-id", "g"), ""),
         (asking, ("analytics", "g"), ""),
@@ -152,6 +153,7 @@ async def commands_work(running: RestrictedServices, tracking_id: str) -> None:
         (changing, ("status", "--to", "ada@example.com"), ""),
         (changing, ("replay", "-", "--dry-run"), saved),
         (changing, ("replay", "-"), saved),
+        (changing, ("replay", "-", "--rebuild"), lost),
         (changing, ("erase", "--to", "ada@example.com", "--yes", "--with-suppression"), ""),
     ):
         result = await operator.run(*words, text=text)

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 import uvloop
 
-from relay.records.index_writer import IndexWriter
+from shared.index_writer import IndexWriter
 from shared.nats import connection
 from shared.nats.inbox import Inbox
 from shared.service.settings import ProcessSettings

@@ -15,12 +15,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from relay import errors, metrics
 from relay.envelope import Envelope
 from relay.records.idempotency_store import DisabledIdempotencyStore, IdempotencyStore
-from relay.records.index_writer import IndexWriter
 from relay.records.record_writer import DisabledRecordWriter, RecordWriter
 from relay.send_email_handler import SendEmailHandler, Steps
 from relay.smtp.delivery import Delivery, DisabledDelivery
 from relay.smtp.pool import Pool, PoolLimits
 from shared import contract
+from shared.index_writer import IndexWriter
 from shared.kv.bucket import Bucket
 from shared.nats.client import ReconnectingClient
 from shared.nats.connection import Connection

@@ -7,7 +7,10 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
 """A time before this one is none: Go writes 0001-01-01 for a time that was not set, other programs 1970-01-01."""
@@ -26,7 +29,7 @@ def _folded_and_kept(name: str) -> str:
     return _NOT_LETTERS.sub("", name).lower()
 
 
-def get(fields: dict[str, Any], name: str) -> Any:
+def get(fields: Mapping[str, Any], name: str) -> Any:
     """Return the value of a field, which may be spelled differently; None if it is missing."""
     value = fields.get(name)
     if value is not None:

@@ -34,6 +34,7 @@ class RecordUpdate:
         self.max_bytes = 0
         self.revision = 0
         self.record: EmailRecipientRecord | None = None
+        self.is_ungrouped = False
         self.steps: Sequence[Step] = ()
         self.stored: list[Step] = []
         self._unanswered = unanswered
@@ -52,6 +53,7 @@ class RecordUpdate:
         self.steps = ()
         self.revision = entry.revision
         self.record = records.decode(entry.value)
+        self.is_ungrouped = records.is_ungrouped(entry.value)
         self.stored += self._unanswered.decide(self.email_id, entry, self.record)
 
     def change(self, value: bytes) -> tuple[bytes | None, None]:

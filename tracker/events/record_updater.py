@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
     Gets the recipient in the record, or an empty string if there is no record that can be read.
     """
+    Group = Callable[[EmailRecipientRecord], Awaitable[None]]
+    """Puts the email of a rebuilt record into its group, and notes that in the record."""
 
 log = logging.getLogger(__name__)
 
@@ -61,15 +63,17 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
     """The result for the events of one email.
 
     `new` events changed the record, `duplicates` did not. `suppressed` counts the addresses that were added to the
-    suppression list. `error` is the reason why a settled event changed nothing. `to` is the recipient in the record.
+    suppression list. `rebuilt`: the record was missing. `error` is the reason why the events changed nothing.
+    `record` is the record before the events.
     """
 
     verdict: Verdict
     new: int = 0
     duplicates: int = 0
     suppressed: int = 0
+    rebuilt: bool = False
     error: str = ""
-    to: str = ""
+    record: EmailRecipientRecord | None = None
 
 
 class Confirms(Protocol):
@@ -100,12 +104,14 @@ class RecordUpdater:
         publish: Publish,
         suppress: Suppress = suppress_nobody,
         confirm: Confirms | None = None,
+        group: Group | None = None,
     ) -> None:
-        """Write to `recipients`, then call `publish`, `suppress` and `confirm`."""
+        """Write to `recipients`, then call `publish`, `group`, `suppress` and `confirm`."""
         self._recipients = recipients
         self._publish = publish
         self._suppress = suppress
         self._confirm = confirm
+        self._group = group
         self._name = uuid4().hex[:8]
         self._numbers = count(1)
         self._unanswered = UnansweredWrites()
@@ -124,8 +130,13 @@ class RecordUpdater:
         await self._publish_new()
         if applied.verdict in {Verdict.AGAIN, Verdict.CONTESTED}:
             return applied  # the caller tries again
+        if self._group and update.record and update.is_ungrouped:
+            try:
+                await self._group(update.record)
+            except StoreError as error:
+                return postponed(email_id, events, error)
         try:
-            suppressed = await self._suppress(events, applied.to)
+            suppressed = await self._suppress(events, update.to if applied.record else "")
         except StoreError as error:
             log.warning("suppression.postponed", extra={"email_id": email_id, "error": str(error)})
             return msgspec.structs.replace(applied, verdict=Verdict.CONTESTED)
@@ -174,20 +185,19 @@ class RecordUpdater:
             self._unanswered.forget(email_id)
             return Applied(verdict=Verdict.UNMATCHED)
         except (StoreUnavailable, RevisionConflict, ValueTooLarge) as error:  # too large: the limit has changed
-            log.warning("event.postponed", extra={"email_id": email_id, "events": len(events), "error": str(error)})
-            return Applied(verdict=Verdict.AGAIN if isinstance(error, StoreUnavailable) else Verdict.CONTESTED)
+            return postponed(email_id, events, error)
         except RecordCorrupt as error:
             log.error("record.corrupt", extra={"email_id": email_id, "error": str(error)})
             return Applied(verdict=Verdict.STUCK, error="the record cannot be read")
         except RecordFull:
             log.error("record.full", extra={"email_id": email_id, "events": len(events)})
-            return Applied(verdict=Verdict.SETTLED, error="the record is full", to=update.to)
+            return Applied(verdict=Verdict.SETTLED, error="the record is full", record=update.record)
         duplicates = update.duplicates()
         self._note_new(update.steps)
         for event in duplicates:
             self._report(event, "duplicate")
         new = len(events) - len(duplicates)
-        return Applied(verdict=Verdict.SETTLED, new=new, duplicates=len(duplicates), to=update.to)
+        return Applied(verdict=Verdict.SETTLED, new=new, duplicates=len(duplicates), record=update.record)
 
     async def _write(self, update: RecordUpdate) -> None:
         """Write the record, and remember a write whose outcome is unknown: without an answer, or cancelled."""
@@ -244,3 +254,9 @@ class RecordUpdater:
         self.lags.observe(max(0.0, (datetime.now(UTC) - event.at).total_seconds()))
         extra = {"email_id": event.email_id, "kind": event.kind, "event_id": event.event_id}
         log.info(LOG_EVENTS[outcome], extra=extra)
+
+
+def postponed(email_id: str, events: Sequence[EngagementEvent], error: StoreError) -> Applied:
+    """Report that events have to be tried again after an error of KV."""
+    log.warning("event.postponed", extra={"email_id": email_id, "events": len(events), "error": str(error)})
+    return Applied(verdict=Verdict.AGAIN if isinstance(error, StoreUnavailable) else Verdict.CONTESTED)

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from msgspec import UNSET
@@ -25,6 +25,8 @@ _decode_raw_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _TIMES = ("delivered_at", "last_opened_at", "last_clicked_at", "failed_at", "complained_at")
 _KNOWN = frozenset(EmailRecipientRecord.__struct_encode_fields__)
 _encode = msgspec.json.Encoder().encode
+
+UNGROUPED: Final = b'"ungrouped":true'  # a quotation mark inside a JSON string is escaped, so no text contains this
 
 
 def decode(value: bytes) -> EmailRecipientRecord:
@@ -53,6 +55,21 @@ def decode(value: bytes) -> EmailRecipientRecord:
 def encode(record: EmailRecipientRecord) -> bytes:
     """Return the JSON of a record."""
     return _encode(record)
+
+
+def encode_ungrouped(record: EmailRecipientRecord) -> bytes:
+    """Return the JSON of a rebuilt record, with the mark that the group index may not have its id yet."""
+    return _encode(record)[:-1] + b"," + UNGROUPED + b"}"
+
+
+def is_ungrouped(value: bytes) -> bool:
+    """Return whether a stored record has the mark."""
+    return UNGROUPED in value
+
+
+def grouped(value: bytes) -> bytes | None:
+    """Return a stored record without the mark; None if it has none."""
+    return value.replace(b"," + UNGROUPED, b"", 1) if UNGROUPED in value else None
 
 
 def rewrite(before: bytes, record: EmailRecipientRecord, max_bytes: int) -> bytes:

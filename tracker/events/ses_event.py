@@ -9,6 +9,7 @@ Source: the Amazon SES Developer Guide, "Contents of event notifications".
 
 from __future__ import annotations
 
+from collections.abc import Mapping  # noqa: TC003 - msgspec reads the annotation
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import msgspec
@@ -21,6 +22,7 @@ from tracker.events.envelope import NoEvent
 from tracker.events.json_fields import get, mapping, text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime
 
     from tracker.events.envelope import Contents
@@ -56,7 +58,8 @@ class EngagementEvent(msgspec.Struct, frozen=True, kw_only=True):
 
     A bounce, a complaint and a reject have a `failure`, a delay has a `delay`. `recipients` are those that a bounce or
     complaint names; `destination` is the address that the mail was sent to, which forwarding makes another one.
-    `traceparent` names the span that sent the email, where the relay makes traces.
+    `traceparent` names the span that sent the email, where the relay makes traces. `mail` is SES's description of the
+    email, for a record that has to be made from it.
     """
 
     kind: Kind
@@ -69,6 +72,7 @@ class EngagementEvent(msgspec.Struct, frozen=True, kw_only=True):
     recipients: tuple[str, ...] = ()
     destination: tuple[str, ...] = ()
     traceparent: str = ""
+    mail: Mapping[str, Any] = {}
 
     @property
     def is_permanent_bounce(self) -> bool:
@@ -104,8 +108,9 @@ def _event(contents: Contents) -> EngagementEvent:
         failure=_failure(kind, detail) if kind in FAILURES else None,
         delay=_delay(detail, at) if kind == "delay" else None,
         recipients=_recipients(get(detail, RECIPIENTS[kind])) if kind in RECIPIENTS else (),
-        destination=_destination(mail) if kind in RECIPIENTS else (),
+        destination=destination(mail) if kind in RECIPIENTS else (),
         traceparent=_tag(mail, "traceparent"),
+        mail=mail,
     )
 
 
@@ -126,20 +131,26 @@ def _time(kind: Kind, detail: dict[str, Any], mail: dict[str, Any]) -> datetime 
 
 
 def _email_id(mail: dict[str, Any]) -> str:
-    headers = get(mail, "headers")
-    for header in headers if isinstance(headers, list) else ():
-        if isinstance(header, dict) and text(get(header, "name")).strip().upper() == tracking_id.HEADER:
-            email_id = group_index.email_id_of(tracking_id.email_id_of(text(get(header, "value"))))
-            if group_index.is_email_id(email_id):
-                return email_id
+    for value in headers(mail, tracking_id.HEADER):
+        email_id = group_index.email_id_of(tracking_id.email_id_of(value))
+        if group_index.is_email_id(email_id):
+            return email_id
     email_id = group_index.email_id_of(_tag(mail, "email_id"))
     if group_index.is_email_id(email_id):
         return email_id
     if get(mail, "headersTruncated") is True:
         raise NoEvent("headers are truncated and there is no email_id tag")
-    if not isinstance(headers, list):
+    if not isinstance(get(mail, "headers"), list):
         raise NoEvent("headers are missing: switch on the original headers for the event destination")
     raise NoEvent(f"no {tracking_id.HEADER} header")
+
+
+def headers(mail: Mapping[str, Any], name: str) -> Iterator[str]:
+    """Yield the values of a header of the email; `name` is in capitals."""
+    listed = get(mail, "headers")
+    for header in listed if isinstance(listed, list) else ():
+        if isinstance(header, dict) and text(get(header, "name")).strip().upper() == name:
+            yield text(get(header, "value"))
 
 
 def _tag(mail: dict[str, Any], name: str) -> str:
@@ -184,6 +195,7 @@ def _recipients(listed: object) -> tuple[str, ...]:
     return tuple(address for one in recipients if (address := text(get(mapping(one), "emailAddress"))))
 
 
-def _destination(mail: dict[str, Any]) -> tuple[str, ...]:
+def destination(mail: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the addresses that the mail was sent to."""
     addresses = get(mail, "destination")
     return tuple(filter(None, map(text, addresses if isinstance(addresses, list) else [addresses])))

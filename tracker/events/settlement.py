@@ -41,6 +41,12 @@ SHORTEST_PAUSE_SECONDS: Final = 0.05
 BACKOFF: Final = Backoff(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
 
 
+class Apply(Protocol):
+    """Applies the events of one email."""
+
+    async def __call__(self, email_id: str, events: Sequence[EngagementEvent]) -> Applied: ...  # noqa: D102
+
+
 class Updater(Protocol):
     """Applies the events of one email."""
 
@@ -57,20 +63,25 @@ class _Received(NamedTuple):
 class Settlement:
     """Settles batches until `stop` releases the messages that are held."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - three parts and three options
         self,
         queue: Queue,
         updater: Updater,
         outage: StoreOutage,
         *,
         record_wait_seconds: float,
+        rebuild: Apply | None = None,
         spans: Spans = NO_SPANS,
     ) -> None:
-        """Apply events with `updater`; wait for a missing record until the message has the given age."""
+        """Apply events with `updater`; wait for a missing record until the message has the given age.
+
+        Then `rebuild` makes it and applies the events; without `rebuild` they are skipped.
+        """
         self._queue = queue
         self._updater = updater
         self._outage = outage
         self._record_wait_seconds = record_wait_seconds
+        self._rebuild = rebuild
         self._spans = spans
         self._is_stopping = False
         self._held: dict[str, Message] = {}
@@ -147,17 +158,16 @@ class Settlement:
 
     async def _apply(self, received: list[_Received]) -> tuple[list[Message], list[_Received]]:
         """Apply the events of one email; return the messages to delete, and those that have to wait."""
-        verdict = await self._verdict(received)
-        self._note_outages(verdict)
-        match verdict:
-            case Verdict.SETTLED:
-                return [one.message for one in received], []
-            case Verdict.STUCK:
-                return [], []
-            case Verdict.AGAIN | Verdict.UNPUBLISHED | Verdict.CONTESTED:
-                return [], received
-            case Verdict.UNMATCHED:
-                return self._split_by_age(received)
+        verdict = await self._verdict(received, self._updater.apply)
+        if verdict is not Verdict.UNMATCHED:
+            return _by_verdict(verdict, received)
+        old, young = self._split_by_age(received)
+        if old and self._rebuild:
+            verdict = await self._verdict(old, self._rebuild)
+        if verdict is Verdict.UNMATCHED:
+            return self._skip(old), young
+        settled, waiting = _by_verdict(verdict, old)
+        return settled, waiting + young
 
     def _note_outages(self, verdict: Verdict) -> None:
         if verdict is Verdict.AGAIN:
@@ -169,7 +179,7 @@ class Settlement:
         elif verdict is Verdict.SETTLED:  # the stream, if there is one, has stored its push events
             self._outage.end_of_stream()
 
-    async def _verdict(self, received: Sequence[_Received]) -> Verdict:
+    async def _verdict(self, received: Sequence[_Received], apply: Apply) -> Verdict:
         email_id, events = received[0].event.email_id, [one.event for one in received]
         attributes: Attributes = {
             "messaging.system": "aws_sqs",
@@ -178,18 +188,19 @@ class Settlement:
         }
         links = dict.fromkeys(event.traceparent for event in events if event.traceparent)
         with self._spans.start("apply events", "consumer", attributes, links=links) as span:
-            verdict = await self._apply_safely(email_id, events)
+            verdict = await self._apply_safely(email_id, events, apply)
             if verdict not in {Verdict.SETTLED, Verdict.UNMATCHED}:
                 span.fail(verdict.name.lower())
+        self._note_outages(verdict)
         return verdict
 
-    async def _apply_safely(self, email_id: str, events: Sequence[EngagementEvent]) -> Verdict:
+    async def _apply_safely(self, email_id: str, events: Sequence[EngagementEvent], apply: Apply) -> Verdict:
         """Apply the events; an unforeseen error means to try again, but not that KV is away.
 
         As an outage it would stop the polling for all other emails, permanently if the error comes from the event.
         """
         try:
-            verdict = (await self._updater.apply(email_id, events)).verdict
+            verdict = (await apply(email_id, events)).verdict
         except Exception:
             if email_id not in self._failing:
                 self._failing.add(email_id)
@@ -198,20 +209,22 @@ class Settlement:
         self._failing.discard(email_id)
         return verdict
 
-    def _split_by_age(self, received: list[_Received]) -> tuple[list[Message], list[_Received]]:
+    def _split_by_age(self, received: list[_Received]) -> tuple[list[_Received], list[_Received]]:
         """Return the messages that have waited long enough for their record, and those that have to wait."""
-        old: list[Message] = []
+        old: list[_Received] = []
         young: list[_Received] = []
         for one in received:
-            if self._outage.waited_seconds(one.message.sent_at) < self._record_wait_seconds:
-                young.append(one)
-                continue
-            old.append(one.message)
-            event = one.event
+            is_young = self._outage.waited_seconds(one.message.sent_at) < self._record_wait_seconds
+            (young if is_young else old).append(one)
+        return old, young
+
+    def _skip(self, received: list[_Received]) -> list[Message]:
+        """Report events whose record is missing; return their messages, to delete them."""
+        for event in (one.event for one in received):
             self.outcomes[event.kind, "unmatched"] += 1
             extra = {"email_id": event.email_id, "kind": event.kind, "event_id": event.event_id}
             log.info("event.unmatched", extra=extra)
-        return old, young
+        return [one.message for one in received]
 
     def _end_hold(self, waiting: list[_Received]) -> None:
         """Let go of messages, also of those that are stuck or met an error: the queue delivers them again."""
@@ -245,6 +258,17 @@ class Settlement:
     def _let_go(self, messages: Iterable[Message]) -> None:
         for message in messages:
             self._held.pop(message.receipt_handle, None)
+
+
+def _by_verdict(verdict: Verdict, received: list[_Received]) -> tuple[list[Message], list[_Received]]:
+    """Return the messages to delete, and those that have to wait."""
+    match verdict:
+        case Verdict.SETTLED:
+            return [one.message for one in received], []
+        case Verdict.STUCK:
+            return [], []
+        case _:
+            return [], received
 
 
 def _parse(message: Message) -> EngagementEvent | Ignored | None:

@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from relay.records.index_writer import IndexWriter
 from shared import group_index
 from shared.errors import StoreUnavailable
+from shared.index_writer import IndexWriter
 from shared.nats import connection
 from shared.nats.inbox import Inbox
 from shared.service.settings import ProcessSettings

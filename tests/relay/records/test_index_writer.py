@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from relay.records import index_writer as index_writers
 from shared import group_index
+from shared import index_writer as index_writers
 from shared.errors import StoreUnavailable, ValueTooLarge
 from shared.kv import bucket as kv_bucket
 from tests.relay.records.appends import another_writer, append_all, full, new_ids, writes
 
 if TYPE_CHECKING:
-    from relay.records.index_writer import IndexWriter
+    from shared.index_writer import IndexWriter
     from tests.relay.kv import Buckets
     from tests.stack.nats_proxy import NatsProxy
     from tests.stack.nats_server import NatsServer

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from relay.records import index_writer as index_writers
 from shared import group_index
+from shared import index_writer as index_writers
 from shared.errors import StoreUnavailable
 from shared.kv import bucket
 from tests.relay.records.appends import (
@@ -30,7 +30,7 @@ from tests.stack.waiting import until
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from relay.records.index_writer import IndexWriter
+    from shared.index_writer import IndexWriter
     from tests.relay.kv import Buckets
     from tests.stack.nats_proxy import Answer, NatsProxy, Publication
     from tests.stack.nats_server import NatsServer

@@ -14,11 +14,11 @@ import msgspec
 import pytest
 
 from relay.records import record_writer
-from relay.records.index_writer import IndexWriter
 from relay.records.record_writer import RecordWriter
 from shared.contract import EmailRecipientRecord
 from shared.erasure import Erasures
 from shared.errors import KeyMissing, StoreUnavailable
+from shared.index_writer import IndexWriter
 from shared.kv.bucket import Bucket
 from tests.stack import nats_proxy as proxies
 from tests.stack.waiting import until
@@ -157,6 +157,19 @@ async def test_a_write_whose_reply_is_lost_adds_its_id_once(
     await asyncio.gather(*(records.write(one, deadline=soon(5)) for one in ones))
     wanted = sorted(one.email_id for one in ones)
     await until(lambda: _sorted_ids(buckets), lambda ids: ids == wanted)
+
+
+@pytest.mark.parametrize("is_listed", [False, True])
+async def test_a_record_that_the_tracker_has_rebuilt_stays_and_is_listed_once(
+    records: RecordWriter, recipients: Bucket, index_writer: IndexWriter, buckets: Buckets, *, is_listed: bool
+) -> None:
+    one = record()
+    await recipients.create(one.email_id, b'{"delivered":true}')
+    if is_listed:
+        await index_writer.append(one.group_id, one.email_id)
+    await records.write(one, deadline=soon(5))
+    assert (await recipients.get(one.email_id)).value == b'{"delivered":true}'
+    assert await buckets.ids(one.group_id) == [one.email_id]
 
 
 async def _sorted_ids(buckets: Buckets) -> list[str]:

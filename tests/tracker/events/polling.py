@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from tests.stack.sqs_endpoint import SqsEndpoint
     from tracker.events.ses_event import EngagementEvent
-    from tracker.events.settlement import Updater
+    from tracker.events.settlement import Apply, Updater
 
 LONG_AGO = 3600.0  # seconds
 
@@ -111,18 +111,19 @@ class Slow:
 
 
 @asynccontextmanager
-async def polling(
+async def polling(  # noqa: PLR0913 - the choices of a test
     sqs: SqsEndpoint,
     updater: Updater,
     *,
     long_polls: int = 2,
     record_wait_seconds: float = 60,
+    rebuild: Apply | None = None,
     grace_seconds: float = 0.0,
 ) -> AsyncIterator[Polling]:
     """Receive from the queue on the server and settle the messages."""
     queue = Queue(sqs.queue_url, os.environ, visibility_seconds=VISIBILITY_SECONDS)
     outage = StoreOutage()
-    settlement = Settlement(queue, updater, outage, record_wait_seconds=record_wait_seconds)
+    settlement = Settlement(queue, updater, outage, record_wait_seconds=record_wait_seconds, rebuild=rebuild)
     async with Receiver(queue, settlement, outage, long_polls=long_polls, grace_seconds=grace_seconds) as receiver:
         yield Polling(receiver, settlement, outage)
 

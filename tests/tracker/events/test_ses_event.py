@@ -13,6 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from shared import group_index
 from shared.contract import Failure
@@ -416,7 +417,7 @@ def test_a_click_without_a_link_still_counts(link: object) -> None:
 
 def test_neither_address_nor_browser_of_the_reader_is_kept() -> None:
     details = EVERY_KIND["open"]["open"]
-    event = repr(raw(EVERY_KIND["open"]))
+    event = repr(replace(raw(EVERY_KIND["open"]), mail={}))  # SES describes the reader outside of `mail` only
     assert details["ipAddress"] not in event
     assert details["userAgent"] not in event
 

@@ -25,6 +25,8 @@ from tracker.commands.replay.dry_run import DryRun
 from tracker.commands.replay.replayer import Live
 from tracker.commands.replay.report import Options, Report
 from tracker.events.push_events import PushEvents, publish_nothing
+from tracker.events.rebuilder import Rebuilder
+from tracker.events.rebuilding import Rebuilding
 from tracker.events.record_updater import RecordUpdater, suppress_nobody
 from tracker.events.suppression import Suppressor
 
@@ -48,12 +50,17 @@ class ReplaySettings(settings.NatsSettings, frozen=True, kw_only=True):
 @click.option("--dry-run", is_flag=True, help="Show what each event would do, and write nothing.")
 @click.option("--no-announce", is_flag=True, help="Publish no push events.")
 @click.option(
+    "--rebuild", is_flag=True, help="Make missing records from their events, and put emails into their groups."
+)
+@click.option(
     "--failed-to",
     type=click.Path(dir_okay=False, writable=True, path_type=Path),
     help="Write the messages that failed to this new file, to be replayed later.",
 )
 @command.json_option
-def replay(file: str, failed_to: Path | None, *, dry_run: bool, no_announce: bool, as_json: bool) -> None:
+def replay(  # noqa: PLR0913 - the options
+    file: str, failed_to: Path | None, *, dry_run: bool, no_announce: bool, rebuild: bool, as_json: bool
+) -> None:
     """Apply saved SQS messages, such as those of a dead-letter queue, like live ones.
 
     FILE has one JSON document a line, or answers of "aws sqs receive-message", or arrays. A document is the body of a
@@ -62,7 +69,8 @@ def replay(file: str, failed_to: Path | None, *, dry_run: bool, no_announce: boo
 
     Each event updates the record and the suppression list (with SUPPRESSION_ENABLED=true) and is published as a push
     event, like a live one. An event that was applied before is a duplicate and changes nothing, so a replay can be
-    repeated. Needs NATS, but not AWS. Ends with 1 if an event failed or was malformed.
+    repeated. With --rebuild it also brings back the records and the groups that a restored backup lacks. Needs NATS,
+    but not AWS. Ends with 1 if an event failed or was malformed.
 
     \b
     Examples:
@@ -75,7 +83,7 @@ def replay(file: str, failed_to: Path | None, *, dry_run: bool, no_announce: boo
         raise click.UsageError(f"--failed-to {failed_to}: the file exists already; name a new one")
     if failed_to and not os.access(failed_to.parent, os.W_OK | os.X_OK):
         raise click.UsageError(f"--failed-to {failed_to}: no file can be created in {failed_to.parent}")
-    options = Options(failed_to=failed_to, dry_run=dry_run, announce=not no_announce, as_json=as_json)
+    options = Options(failed_to=failed_to, dry_run=dry_run, announce=not no_announce, rebuild=rebuild, as_json=as_json)
     report = Report(options)
     interrupted, unreadable = 0, ""
     try:
@@ -106,16 +114,26 @@ async def _replay(file: str, options: Options, report: Report) -> None:
 async def _applier(options: Options, ending: asyncio.Event) -> AsyncIterator[Apply]:
     config = settings.load(os.environ, ReplaySettings)
     async with command.connected(NAME) as caller, Inbox(caller.connection) as inbox:
-        recipients = Bucket(inbox, caller.connection, contract.EMAIL_RECIPIENTS_BUCKET)
-        suppressions = Bucket(inbox, caller.connection, contract.EMAIL_SUPPRESSIONS_BUCKET)
-        for bucket in (recipients, suppressions) if config.suppression_enabled else (recipients,):
+        recipients, index, suppressions = (
+            Bucket(inbox, caller.connection, name)
+            for name in (
+                contract.EMAIL_RECIPIENTS_BUCKET,
+                contract.EMAIL_GROUP_INDEX_BUCKET,
+                contract.EMAIL_SUPPRESSIONS_BUCKET,
+            )
+        )
+        used = {recipients: True, index: options.rebuild, suppressions: config.suppression_enabled}
+        for bucket in (bucket for bucket, is_used in used.items() if is_used):
             await bucket.info()  # raises BucketMissing at once; else each event would wait for the bucket
+        rebuilder = Rebuilder(recipients, index) if options.rebuild else None
         if options.dry_run:
-            yield DryRun(recipients, SuppressionList(suppressions) if config.suppression_enabled else None)
+            listed = SuppressionList(suppressions) if config.suppression_enabled else None
+            yield DryRun(recipients, listed, rebuilder)
         else:
             publish = PushEvents(caller.connection) if options.announce else publish_nothing
             suppress = Suppressor(SuppressionList(suppressions)) if config.suppression_enabled else suppress_nobody
-            yield Live(RecordUpdater(recipients, publish, suppress), ending)
+            updater = RecordUpdater(recipients, publish, suppress, group=rebuilder.group if rebuilder else None)
+            yield Live(Rebuilding(rebuilder, updater).restore if rebuilder else updater.apply, ending)
 
 
 @contextmanager

@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from tracker.commands.replay.saved_messages import SavedMessage
-    from tracker.events.record_updater import Applied, RecordUpdater
+    from tracker.events.record_updater import Applied
     from tracker.events.ses_event import EngagementEvent
 
     Apply = Callable[[int, EngagementEvent], Awaitable["ReplayResult"]]
     """Applies the event of a line, or finds out what it would do."""
+    ApplyEvents = Callable[[str, Sequence[EngagementEvent]], Awaitable[Applied]]
 
 Outcome = Literal["applied", "duplicate", "unmatched", "ignored", "malformed", "failed"]
 
@@ -37,7 +38,10 @@ REPEATED: Final = frozenset({Verdict.AGAIN, Verdict.CONTESTED})
 
 
 class ReplayResult(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """The outcome of one message; `suppressed` counts the addresses that were added to the suppression list."""
+    """The outcome of one message; `suppressed` counts the addresses that were added to the suppression list.
+
+    `rebuilt`: the record was made from this event.
+    """
 
     line: int
     kind: str = ""
@@ -46,6 +50,7 @@ class ReplayResult(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
     outcome: Outcome
     detail: str = ""
     suppressed: int = 0
+    rebuilt: bool = False
 
 
 async def replay(
@@ -79,9 +84,9 @@ async def replay(
 class Live:
     """Applies an event as the tracker does, and repeats while KV does not answer."""
 
-    def __init__(self, updater: RecordUpdater, ending: asyncio.Event) -> None:
-        """Apply with `updater`; repeat nothing after `ending` is set."""
-        self._updater = updater
+    def __init__(self, apply: ApplyEvents, ending: asyncio.Event) -> None:
+        """Apply with `apply`; repeat nothing after `ending` is set."""
+        self._apply = apply
         self._ending = ending
         self._answered_at = time.monotonic()
         self._has_stopped = False
@@ -92,17 +97,18 @@ class Live:
             return result(line, event, "failed", NOT_TRIED)
         applied = await self._until_settled(event)
         outcome, detail = _judged(applied)
-        return result(line, event, outcome, detail, applied.suppressed)
+        answer = result(line, event, outcome, detail, applied.suppressed)
+        return msgspec.structs.replace(answer, rebuilt=True) if applied.rebuilt else answer
 
     async def _until_settled(self, event: EngagementEvent) -> Applied:
         """Return the sum of all tries: an earlier one may have written the record, and only the last one the list."""
-        new = 0
+        new, rebuilt = 0, False
 
         async def apply() -> Applied:
-            nonlocal new
-            applied = await self._updater.apply(event.email_id, [event])
-            new = max(new, applied.new)
-            return msgspec.structs.replace(applied, new=new)
+            nonlocal new, rebuilt
+            applied = await self._apply(event.email_id, [event])
+            new, rebuilt = max(new, applied.new), rebuilt or applied.rebuilt
+            return msgspec.structs.replace(applied, new=new, rebuilt=rebuilt)
 
         applied: Applied = await AsyncRetrying(
             retry=retry_if_result(lambda applied: applied.verdict in REPEATED),
@@ -152,7 +158,7 @@ def _read(message: SavedMessage | Broken) -> EngagementEvent | ReplayResult:
 def _judged(applied: Applied) -> tuple[Outcome, str]:
     match applied.verdict:
         case Verdict.UNMATCHED:
-            return "unmatched", NO_RECORD
+            return "unmatched", applied.error or NO_RECORD
         case Verdict.SETTLED if not applied.error:
             return "applied" if applied.new else "duplicate", ""
         case _:

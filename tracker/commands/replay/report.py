@@ -42,11 +42,15 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     failed_to: Path | None
     dry_run: bool
     announce: bool
+    rebuild: bool
     as_json: bool
 
 
 class Summary(msgspec.Struct, kw_only=True):
-    """The number of events with each outcome; `suppressed` counts addresses, all events up to `up_to_line` are done."""
+    """The number of events with each outcome; all events up to `up_to_line` are done.
+
+    `suppressed` counts the addresses that were added to the suppression list, `rebuilt` the records that were made.
+    """
 
     dry_run: bool
     events: int = 0
@@ -57,6 +61,7 @@ class Summary(msgspec.Struct, kw_only=True):
     malformed: int = 0
     failed: int = 0
     suppressed: int = 0
+    rebuilt: int = 0
     up_to_line: int = 0
 
 
@@ -78,6 +83,7 @@ class Report:
                 continue
             summary.events += 1
             summary.suppressed += result.suppressed
+            summary.rebuilt += result.rebuilt
             setattr(summary, result.outcome, getattr(summary, result.outcome) + 1)
             self._print(result)
             if result.outcome == "failed" and isinstance(message, SavedMessage):
@@ -129,6 +135,9 @@ def _print_summary(summary: Summary, options: Options) -> None:
     else:
         rows = [(name, getattr(summary, name), meaning) for name, meaning in MEANINGS.items()]
         command.print_table(rows, ("OUTCOME", "EVENTS", "MEANING"))
+    if options.rebuild:
+        made = "that would be made" if summary.dry_run else "made"
+        command.say(f"Records {made} from an event: {summary.rebuilt}.")
     if summary.suppressed:
         added = "that would be added" if summary.dry_run else "added"
         command.say(f"Addresses {added} to the suppression list: {summary.suppressed}.")

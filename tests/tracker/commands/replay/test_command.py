@@ -378,7 +378,7 @@ async def test_the_documented_permissions_are_enough() -> None:
         operators.restricted(operators.subjects_of("replay")) as (admin, url),
         nats_connection.opened(ProcessSettings(nats_url=admin), "test") as connection,
     ):
-        await create_missing(connection, [contract.EMAIL_RECIPIENTS_BUCKET, contract.EMAIL_SUPPRESSIONS_BUCKET])
+        await create_missing(connection, contract.BUCKETS)
         kv = await connection.client.jetstream().key_value(contract.EMAIL_RECIPIENTS_BUCKET)
         await kv.put("e1", records.encode(record(email_id="e1", group_id="g")))
         operator = Operator(url, SUPPRESSION_ENABLED="true")
@@ -387,4 +387,8 @@ async def test_the_documented_permissions_are_enough() -> None:
                 result = await operator.run("replay", "-", *arguments, text="\n".join(bodies("e1") + bodies("e2")))
                 assert (result.exit_code, "violation" in result.stderr.lower()) == (0, False)
             await connection.flush()
-        assert len(heard) == 4
+            assert len(heard) == 4
+            result = await operator.run("replay", "-", "--rebuild", "--dry-run", text="\n".join(bodies("e2")))
+            assert (result.exit_code, "violation" in result.stderr.lower()) == (0, False)
+            result = await operator.run("replay", "-", "--rebuild", "--json", text="\n".join(bodies("e2")))
+            assert (documents(result)[-1]["rebuilt"], "violation" in result.stderr.lower()) == (1, False)

@@ -142,6 +142,12 @@ class MemoryBucket:
     async def max_value_bytes(self) -> int:
         return 1_000_000
 
+    async def ttl_seconds(self) -> float:
+        return 0.0
+
+    async def find(self, key: str) -> bytes | None:
+        return await self._network.send(lambda: self.values.get(key, (None, 0))[0])
+
     async def get_from_leader(self, key: str) -> Entry:
         return await self._network.send(lambda: self.read(key))
 
@@ -159,6 +165,17 @@ class MemoryBucket:
 
     async def update(self, key: str, value: bytes, revision: int) -> int:
         return await self._network.send(lambda: self.put(key, value, revision))
+
+    async def rewrite(self, key: str, change: Callable[[bytes], tuple[bytes | None, T]]) -> T:
+        while True:
+            entry = await self.get_from_leader(key)
+            value, result = change(entry.value)
+            try:
+                if value is not None:
+                    await self.update(key, value, entry.revision)
+            except RevisionConflict:
+                continue
+            return result
 
     async def delete(self, key: str, revision: int) -> None:
         await self._network.send(lambda: self.put(key, None, revision))

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from relay.records.index_writer import IndexWriter
 from shared import contract, group_index
 from shared.errors import KeyMissing
+from shared.index_writer import IndexWriter
 from tests.stack import child
 from tests.stack.waiting import until
 from tests.tracker.commands import operators

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import json
 import operator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -18,10 +18,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from hypothesis.stateful import run_state_machine_as_test as run_machine
 from tenacity import wait_none
 
-from relay.records import index_writer
-from relay.records.index_writer import IndexWriter
-from shared import group_index
+from shared import group_index, index_writer, tracking_id
 from shared.errors import KeyMissing, RevisionConflict, StoreUnavailable
+from shared.index_writer import IndexWriter
 from shared.kv import bucket as kv_bucket
 from tests.tracker.commands.retention.memory import (
     BucketWithoutBatches,
@@ -33,6 +32,8 @@ from tests.tracker.commands.retention.memory import (
 )
 from tracker.commands.retention import sealing
 from tracker.commands.retention.sealing import Place, Sealing
+from tracker.events.rebuilder import NotRebuilt, Rebuilder
+from tracker.events.ses_event import EngagementEvent
 from tracker.queries import counts, live_counts, seal
 from tracker.queries.group_counts import GroupCounts
 from tracker.queries.group_reader import GroupReader
@@ -64,11 +65,13 @@ class Model(RuleBasedStateMachine):
         self.index = self.bucket(self.network, "index")
         self.now = datetime(2026, 1, 1, tzinfo=UTC)
         self.sent: dict[str, Counts] = {}
+        self.sent_at: dict[str, datetime] = {}
         self.number = 0
         self.runs: list[Client | None] = [None, None]
         self.others: list[Client] = []
         self.followers: list[MemoryFollower] = []
         self.writers = [IndexWriter(self.index), IndexWriter(self.index)]  # type: ignore[arg-type]
+        self.rebuilder = Rebuilder(self.recipients, self.index)  # type: ignore[arg-type]
         self.reader = GroupReader(self.recipients, self.index)  # type: ignore[arg-type]
         self.live = LiveCounts(self.reader, self.recipients, self.index, follow(self.network, self.followers))  # type: ignore[arg-type]
         self.index.on_write.append(lambda write: self._note_sent(write.key, write.value))
@@ -133,6 +136,18 @@ class Model(RuleBasedStateMachine):
         email_id = f"e{pick % self.number:03}"
         self.others.append(self._start("tracker", self._apply(email_id, failed=failed)))
 
+    @rule(pick=some)
+    def a_late_event_would_rebuild_its_record(self, pick: int) -> None:
+        """Let a tracker that rebuilds records get an event of an email, also of one that is removed."""
+        self.others.append(self._start("tracker", self._rebuild(f"e{pick % self.number:03}")))
+
+    @rule()
+    def deletion_markers_are_purged(self) -> None:
+        """Remove the traces of deleted records."""
+        for key in [key for key, (value, _) in self.recipients.values.items() if value is None]:
+            del self.recipients.values[key]
+            self.recipients.purges += 1
+
     @rule(once=st.booleans())
     def counts_are_asked_for(self, once: bool) -> None:  # noqa: FBT001 - drawn
         """Ask for the counts, from the memory of a tracker or from the records."""
@@ -158,6 +173,9 @@ class Model(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Let everything end; then one more run leaves no old email."""
+        if not self.sent:  # Hypothesis has ended the example before its first step
+            self.loop.close()
+            return
         self._end_all()
         for one in [*self.others, *self.runs]:
             if one and one.task and not one.killed:
@@ -222,6 +240,14 @@ class Model(RuleBasedStateMachine):
             else:
                 return
 
+    async def _rebuild(self, email_id: str) -> None:
+        sent_at = self.sent_at[email_id]
+        headers = [{"name": tracking_id.HEADER, "value": f"{GROUP}/{email_id}"}]
+        mail = {"timestamp": sent_at.isoformat(), "headers": headers}
+        event = EngagementEvent(kind="delay", email_id=email_id, event_id="late", at=self.now, mail=mail)
+        with suppress(NotRebuilt, RevisionConflict):
+            assert not await self.rebuilder.rebuild(email_id, [event]), "it was removed"
+
     async def _query(self, *, once: bool) -> Counts:
         least = self._truth()
         answer = await (self.live._full_count(GROUP, 0) if once else self.live.count(GROUP))  # noqa: SLF001 - as a large group
@@ -236,6 +262,7 @@ class Model(RuleBasedStateMachine):
         record = {"delivered": True, "opened": opened, "open_count": 2 * opened, "failed": False}
         value = json.dumps({"sent_at": self.now.isoformat(), **record}).encode()
         self.recipients.put(email_id, value, 0)
+        self.sent_at[email_id] = self.now
         return email_id
 
     def _note_sent(self, key: str, value: bytes | None) -> None:

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import UUID
 
@@ -27,6 +28,8 @@ CONFIRMED_SECONDS: Final = 0.02  # how long the bucket is assumed not to be dele
 MAX_WRITES_PER_SECOND: Final = 100_000  # into one bucket, by all writers: more than a server can do
 MAX_CACHED_GROUPS: Final = 1024
 MAX_CACHED_BYTES: Final = 32 * 1024 * 1024
+MEMBERS_SECONDS: Final = 60.0  # how long an id that was in the index is assumed to be there
+BYTES_PER_MEMBER: Final = 130
 
 _ANY_ID: Final = str(UUID(int=0))  # all ids have the same length
 
@@ -51,7 +54,10 @@ class _Waiting(NamedTuple):
 
 
 class _Group:
-    """The cached tail of a group, and the ids that wait to be appended to it."""
+    """The cached tail of a group, and the ids that wait to be appended to it.
+
+    `members` are the ids of all segments when the tail was read or written; they are read only for an append `again`.
+    """
 
     def __init__(self, key: str) -> None:
         self.key = key
@@ -60,13 +66,16 @@ class _Group:
         self.fresh_until = 0.0
         self.max_bytes = 0  # the limit of a value when the tail was known to be the last segment
         self.bucket_created = ""
+        self.members: set[str] | None = None
+        self.members_until = 0.0
+        self.cached_bytes = 0
         self.waiting: list[_Waiting] = []
         self.writer: asyncio.Task[None] | None = None
         self.is_busy = False
 
 
 class IndexWriter:
-    """Appends to the groups of one bucket, into which other relays may write at the same time."""
+    """Appends to the groups of one bucket, into which other processes may write at the same time."""
 
     def __init__(self, bucket: Bucket) -> None:
         """Write to `bucket`."""
@@ -77,7 +86,7 @@ class IndexWriter:
         self._confirmed_at = 0.0
 
     async def append(self, group_id: str, email_id: str, *, again: bool = False) -> None:
-        """Return when the id is in the index; with `again`, check first whether an earlier try has written it.
+        """Return when the id is in the index; with `again`, only if it is not there yet, no matter who else appends it.
 
         Raises:
             StoreUnavailable: it is unknown whether the id was written. Try again.
@@ -113,14 +122,16 @@ class IndexWriter:
 
     async def _write(self, group: _Group, email_ids: list[str], *, again: bool) -> None:
         try:
-            if again:
-                email_ids = await self._absent(group.key, email_ids)
-            if not await self._is_current(group):
+            if again and await self._are_members(group, email_ids):
+                return
+            if not await self._is_current(group) or (again and not group.is_known):
                 await self._find_tail_anew(group, group_index.FIRST)
+            if again:  # after the tail was read: an id that another process appends later is a conflict
+                email_ids = await self._absent(group, email_ids)
             try:
                 await self._append(group, email_ids)
             except RevisionConflict:
-                await self._append_after_conflict(group, email_ids)
+                await self._append_after_conflict(group, email_ids, again=again)
         except BaseException:
             group.fresh_until = 0.0
             raise
@@ -150,15 +161,19 @@ class IndexWriter:
         self._bucket_created = (await self._bucket.info()).created
         self._confirmed_at = now
 
-    async def _append_after_conflict(self, group: _Group, email_ids: list[str]) -> None:
+    async def _append_after_conflict(self, group: _Group, email_ids: list[str], *, again: bool) -> None:
         try:
             async for attempt in while_conflicting():
                 with attempt:
-                    await self._find_tail_anew(group, group.tail.segment)
+                    if again:
+                        await self._find_appended(group)
+                        email_ids[:] = await self._absent(group, email_ids)
+                    else:
+                        await self._find_tail_anew(group, group.tail.segment)
                     email_ids[:] = [one for one in email_ids if one.encode() not in group.tail.value]
                     await self._append(group, email_ids)
         except RevisionConflict as conflict:
-            raise StoreUnavailable(f"group index: {conflict} changes faster than this relay can write") from conflict
+            raise StoreUnavailable(f"group index: {conflict} changes faster than this process can write") from conflict
 
     async def _append(self, group: _Group, email_ids: list[str]) -> None:
         """Write the ids into the tail, then into further segments; remove the written ids from the list."""
@@ -181,12 +196,15 @@ class IndexWriter:
             revision = await self._bucket.update(key, value, tail.revision)
         except ValueTooLarge as error:  # the limit was lowered since it was read; the next try reads it again
             raise RevisionConflict(key) from error
+        if group.members is not None:
+            group.members.update(email_ids)
         self._set_tail(group, _Tail(tail.segment, revision, value, tail.ids + len(email_ids), exists=True))
         group.fresh_until = _now() + TAIL_SECONDS
 
     async def _find_tail_anew(self, group: _Group, segment: int) -> None:
         group.bucket_created = self._bucket_created
         group.max_bytes = await self._bucket.max_value_bytes()
+        group.members = None
         self._set_tail(group, await self._find_tail(group.key, segment, group.max_bytes))
 
     async def _find_tail(self, key: str, segment: int, max_bytes: int) -> _Tail:
@@ -223,21 +241,57 @@ class IndexWriter:
         value = group_index.encode(email_ids) if email_ids else b""
         return _Tail(segment, entry.revision, value, len(email_ids), exists=True)
 
-    async def _absent(self, key: str, email_ids: list[str]) -> list[str]:
-        """Return the ids without those that an earlier write of unknown outcome did store."""
-        segments = await self._bucket.get_matching(key, group_index.later_segments(key))
-        values = await self._all_segments(key) if segments is None else [entry.value for entry in segments.values()]
-        return [one for one in email_ids if not any(one.encode() in value for value in values)]
+    async def _are_members(self, group: _Group, email_ids: list[str]) -> bool:
+        """Return whether all ids were seen in the index a short time ago."""
+        if group.members is None or _now() >= group.members_until or not group.members.issuperset(email_ids):
+            return False
+        if _now() - self._confirmed_at > CONFIRMED_SECONDS:
+            await self._ask_when_created()
+        return group.bucket_created == self._bucket_created
 
-    async def _all_segments(self, key: str) -> list[bytes]:
+    async def _absent(self, group: _Group, email_ids: list[str]) -> list[str]:
+        """Return each id once, without those that are in the index."""
+        if group.members is None or _now() >= group.members_until:
+            group.members = set(chain.from_iterable(map(_quoted, await self._values(group.key))))
+            group.members_until = _now() + MEMBERS_SECONDS
+            self._count_bytes(group)
+        return [one for one in dict.fromkeys(email_ids) if one not in group.members]
+
+    async def holds(self, group_id: str, email_id: str) -> bool:
+        """Return whether the index has the id. Raises StoreUnavailable."""
+        return any(email_id in _quoted(value) for value in await self._values(group_index.key_of(group_id)))
+
+    async def _values(self, key: str) -> list[bytes]:
+        segments = await self._bucket.get_matching(key, group_index.later_segments(key))
+        if segments is not None:
+            return [entry.value for entry in segments.values()]
         values: list[bytes] = []
         while (segment := await self._read_segment(key, len(values))).exists:
             values.append(segment.value)
         return values
 
+    async def _find_appended(self, group: _Group) -> None:
+        """Read the tail and the segments behind it anew: only there can others have appended an id."""
+        tail = await self._read_segment(group.key, group.tail.segment)
+        if group.members is None or not tail.exists:
+            await self._find_tail_anew(group, group_index.FIRST)
+            return
+        group.members.update(_quoted(tail.value))
+        while (further := await self._read_segment(group.key, tail.segment + 1)).exists:
+            filled = await self._read_segment(group.key, tail.segment)  # before the next one was begun, after our read
+            group.members.update(_quoted(filled.value + further.value))
+            tail = further
+        group.max_bytes = await self._bucket.max_value_bytes()
+        self._set_tail(group, further if _is_full(tail, group.max_bytes) else tail)
+
     def _set_tail(self, group: _Group, tail: _Tail) -> None:
-        self._bytes += len(tail.value) - len(group.tail.value)
         group.tail, group.is_known = tail, True
+        self._count_bytes(group)
+
+    def _count_bytes(self, group: _Group) -> None:
+        size = len(group.tail.value) + BYTES_PER_MEMBER * len(group.members or ())
+        self._bytes += size - group.cached_bytes
+        group.cached_bytes = size
 
     def _group(self, key: str) -> _Group:
         group = self._groups.get(key)
@@ -255,15 +309,21 @@ class IndexWriter:
             if group.is_busy:
                 self._groups.move_to_end(key)
                 return
-            if now < group.fresh_until and len(self._groups) <= MAX_CACHED_GROUPS and self._bytes <= MAX_CACHED_BYTES:
+            is_fresh = now < max(group.fresh_until, group.members_until)
+            if is_fresh and len(self._groups) <= MAX_CACHED_GROUPS and self._bytes <= MAX_CACHED_BYTES:
                 return
             del self._groups[key]
-            self._bytes -= len(group.tail.value)
+            self._bytes -= group.cached_bytes
 
 
 def _is_full(tail: _Tail, max_bytes: int) -> bool:
     """Return whether no further id fits."""
     return tail.ids > 0 and not group_index.fitting(len(tail.value), tail.ids, tail.segment, [_ANY_ID], max_bytes)
+
+
+def _quoted(value: bytes) -> list[str]:
+    """Return all strings between quotation marks: the ids of a segment, also of a corrupt one."""
+    return value.decode(errors="replace").split('"')
 
 
 def _failure(writer: asyncio.Task[None]) -> StoreError | None:
