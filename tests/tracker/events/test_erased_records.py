@@ -42,9 +42,9 @@ def erased(one: EmailRecipientRecord) -> EmailRecipientRecord:
 
 
 def in_order(one: EmailRecipientRecord) -> EmailRecipientRecord:
-    """Sort the clicks, which the Go service leaves in the order of their arrival."""
+    """Sort the clicks and their ids, which the Go service leaves in the order of their arrival."""
     clicks = sorted(one.click_list or (), key=lambda click: (click.clicked_at, click.event_id))
-    return replace(one, click_list=tuple(clicks))
+    return replace(one, click_list=tuple(clicks), click_event_ids=tuple(sorted(one.click_event_ids or ())))
 
 
 @settings(deadline=None, max_examples=200)
