@@ -20,19 +20,19 @@ from shared.commands import group  # noqa: E402
 COMMANDS: Final = {
     "analytics": (
         "tracker.commands.analytics:analytics",
-        "Show how many emails of GROUP_ID were sent, delivered, opened and failed.",
+        "Count the emails of a group: sent, delivered, opened, failed.",
     ),
-    "check": ("tracker.commands.check:check", "Show the configuration, and try each server and bucket that it names."),
+    "check": ("tracker.commands.check:check", "Show the configuration, and try every server that it names."),
     "replay": (
         "tracker.commands.replay.command:replay",
-        "Apply saved SQS messages, such as those of a dead-letter queue, like live ones.",
+        "Apply saved SQS messages, such as those of a DLQ.",
     ),
     "status": ("tracker.commands.status:status", "Show the record of an email, or of each email of a group."),
     "suppressions": (
         "tracker.commands.suppressions.command:suppressions",
-        "Manage the suppression list: the addresses that get no mail.",
+        "Manage the suppression list: addresses that get no mail.",
     ),
-    "watch": ("tracker.commands.watch:watch", "Show push events as the tracker publishes them, until Ctrl-C."),
+    "watch": ("tracker.commands.watch:watch", "Show push events as they are published, until Ctrl-C."),
 }
 """Each command that is imported when it is called: where it is, and the first sentence of its help."""
 

@@ -172,8 +172,8 @@ def _unreached(error: Exception, settings: RelaySettings) -> Finding:
         return Finding("failed", TLS, f"the certificate is not accepted: {refused.verify_message}", advice)
     if isinstance(_cause(error, ssl.SSLError), ssl.SSLError):
         advice = "check SMTP_PORT: TLS starts at once on 465 and 2465, and with STARTTLS on other ports"
-        return Finding("failed", TLS, redaction.error(error), advice)
-    found = redaction.error(error)
+        return Finding("failed", TLS, redaction.in_words(error), advice)
+    found = redaction.in_words(error)
     advice = f"check SMTP_HOST and SMTP_PORT ({settings.smtp_port}), and the firewall"
     return Finding("failed", SERVER, found, advice)
 

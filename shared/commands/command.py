@@ -18,9 +18,18 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 import msgspec
 
-from shared import redaction
+from shared import error_texts, redaction
 from shared.commands import caller, formatting, output
-from shared.errors import RequestRefused, ServiceError, SetupIncomplete, StoreError
+from shared.errors import (
+    LoginRefused,
+    NotPermitted,
+    PublishDenied,
+    ReplyDenied,
+    RequestRefused,
+    ServiceError,
+    SetupIncomplete,
+    StoreError,
+)
 from shared.nats import connection
 from shared.service import settings, signals
 from shared.service.settings import SettingsError
@@ -34,6 +43,20 @@ EXIT_CODES: Final = (
     ("2", "Wrong usage, or an environment variable with an invalid value."),
     ("3", "NATS or the service cannot be reached, or does not answer in time."),
 )
+
+NOT_PERMITTED: Final = (NotPermitted, LoginRefused, PublishDenied, ReplyDenied)
+"""Errors of a NATS user without the permission, or without access: another try would not help."""
+
+NOTICE_SECONDS: Final = 1.0  # of connecting, after which the user is informed
+
+EVENTS: Final = {
+    "nats.disconnected": "The connection to NATS was lost. Connecting again ...",
+    "nats.reconnected": "Connected to NATS again.",
+    "nats.error": "NATS",
+    "nats.denied": "Not permitted",
+    "nats.permitted": "Permitted again",
+}
+"""The log events of the connection, as words for the user of a command."""
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
 
@@ -93,6 +116,8 @@ class Command(output.GuardedHelp):
             raise Failed(str(error)) from error
         except SetupIncomplete as error:
             raise Failed(f"{error}: {error.advice}") from error
+        except NOT_PERMITTED as error:
+            raise Failed(str(error)) from error
         except (ServiceError, StoreError) as error:
             raise Unreachable(str(error)) from error
         except KeyboardInterrupt:
@@ -132,7 +157,10 @@ async def connected(name: str) -> AsyncIterator[caller.Caller]:
         ServiceUnreachable: no NATS server answered in time.
     """
     config = settings.load(os.environ, settings.NatsSettings)
+    servers = redaction.urls(config.nats_url)
+    slow = asyncio.get_running_loop().call_later(NOTICE_SECONDS, say, f"Connecting to {servers} ...")
     async with connection.opened(config, name, patience_seconds=caller.PATIENCE_SECONDS) as opened:
+        slow.cancel()
         with _log_on_standard_error():  # not earlier: ServiceUnreachable has the reason why there was no connection
             yield caller.Caller(opened)
 
@@ -151,11 +179,12 @@ def _log_on_standard_error() -> Iterator[None]:
 
 
 class _StandardErrorHandler(logging.Handler):
-    """Writes a log record as one line: its event, and its error if it has one."""
+    """Writes a log record as one line: its event in words, and its error if it has one."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        error = getattr(record, "error", "")
-        message = f"{record.getMessage()}: {error}" if error else record.getMessage()
+        event = record.getMessage()
+        error = error_texts.reworded(str(getattr(record, "error", "")))
+        message = ": ".join(filter(None, (EVENTS.get(event, event), error)))
         say(redaction.secrets(message))
 
 

@@ -8,14 +8,17 @@ Waits for a server, reconnects without limit, and passes each message on as it i
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import socket
+import ssl
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 import nats.errors
 
-from shared import redaction
-from shared.errors import ServiceUnreachable
+from shared import error_texts, redaction
+from shared.errors import LoginRefused, ServiceUnreachable
 from shared.nats import permissions
 from shared.nats.client import ReconnectingClient
 from shared.nats.denied_subscriptions import DeniedSubscriptions
@@ -257,10 +260,20 @@ class _Reports:
         self._connection = connection
         self._servers = redaction.urls(nats_url)
         self._lines = RateLimit(lines=1, seconds=ERROR_LOG_SECONDS)
+        self._refusals_left = 0
+        self._give_up: Callable[[], None] | None = None
         self._denied_lines = RateLimit(lines=DENIED_LINES, seconds=ERROR_LOG_SECONDS)
+
+    def on_refusals(self, count: int, give_up: Callable[[], None] | None) -> None:
+        """Call `give_up` after so many failures to connect that further attempts would only repeat."""
+        self._refusals_left, self._give_up = count, give_up
 
     async def error(self, error: Exception) -> None:
         self._connection.report_error(error)
+        if self._give_up and _is_final(error):
+            self._refusals_left -= 1
+            if self._refusals_left <= 0:
+                self._give_up()
         denied = permissions.denial_in(error)
         if denied:
             self._denied(denied)
@@ -284,6 +297,13 @@ class _Reports:
         self._connection.report_reconnect()
 
 
+def _is_final(error: Exception) -> bool:
+    """Return whether an attempt to connect was refused; the next attempt would be, too."""
+    refusals = (ConnectionRefusedError, FileNotFoundError, PermissionError, socket.gaierror, ssl.SSLError)
+    numbers = isinstance(error, OSError) and f"[Errno {errno.ECONNREFUSED}]" in str(error)  # of each address of a name
+    return isinstance(error, refusals) or numbers or error_texts.in_words(error) == error_texts.REFUSED_LOGIN
+
+
 @asynccontextmanager
 async def opened(
     settings: NatsSettings, name: str, *, patience_seconds: float | None = None
@@ -292,25 +312,39 @@ async def opened(
 
     Raises:
         SettingsError: NATS_URL is not a list of URLs.
-        ServiceUnreachable: no server accepted the connection within `patience_seconds`.
+        ServiceUnreachable: no server accepted the connection within `patience_seconds`, or each has refused it.
+        LoginRefused: each server has refused it, the last one because of the user.
     """
     client = ReconnectingClient()
     connection = Connection(client)
+    reports = _Reports(connection, settings.nats_url)
     try:
-        async with asyncio.timeout(patience_seconds):
-            await _connect(client, _Reports(connection, settings.nats_url), settings, name)
+        async with asyncio.timeout(patience_seconds) as limit:
+            if patience_seconds:
+                servers = len(_urls(settings.nats_url))
+                reports.on_refusals(servers, lambda: limit.reschedule(asyncio.get_running_loop().time()))
+            await _connect(client, reports, settings, name)
+            reports.on_refusals(0, None)
     except TimeoutError:
         why = client.last_error
         await _close(client)
-        detail = redaction.error(why) if why else "no answer"
-        raise ServiceUnreachable(f"cannot connect to NATS at {redaction.urls(settings.nats_url)}: {detail}") from None
+        client.abort()
+        await asyncio.sleep(0)  # the event loop closes the socket in its next turn
+        raise _unreachable(why, settings.nats_url) from None
     except nats.errors.Error as error:
-        raise SettingsError(f"NATS_URL: {redaction.error(error)}") from None
+        raise SettingsError(f"NATS_URL: {redaction.in_words(error)}") from None
     try:
         yield connection
     finally:
         connection.stop_retries()
         await _close(client)
+
+
+def _unreachable(why: Exception | None, nats_url: str) -> ServiceUnreachable:
+    """Return the error of a command that gets no connection."""
+    detail = redaction.in_words(why) if why else "no answer"
+    kind = LoginRefused if detail == error_texts.REFUSED_LOGIN else ServiceUnreachable
+    return kind(f"cannot connect to NATS at {redaction.urls(nats_url)}: {detail}")
 
 
 async def _connect(client: Client, reports: _Reports, settings: NatsSettings, name: str) -> None:

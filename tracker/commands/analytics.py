@@ -38,7 +38,7 @@ COUNTS: Final = ("total_sent", "delivered", "opened", "unique_opened", "failed")
 )
 @command.json_option
 def analytics(group_id: str, interval: float, *, watch: bool, as_json: bool) -> None:
-    """Show how many emails of GROUP_ID were sent, delivered, opened and failed.
+    """Count the emails of a group: sent, delivered, opened, failed.
 
     Asks the running tracker over NATS. --watch prints one line for each answer, and waits for a tracker that goes away.
     Ends with 1 if nothing was sent under the group.

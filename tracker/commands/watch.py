@@ -73,7 +73,7 @@ def watch(  # noqa: PLR0913 - click passes each option
     *,
     as_json: bool,
 ) -> None:
-    """Show push events as the tracker publishes them, until Ctrl-C.
+    """Show push events as they are published, until Ctrl-C.
 
     An event that is published while the connection to NATS is lost, or a permission, is not seen. With --since the
     events are read from the stream that keeps them (PUSH_EVENTS_DURABLE=true of the tracker): first those since the

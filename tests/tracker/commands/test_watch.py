@@ -137,9 +137,9 @@ async def test_it_continues_after_an_outage_of_nats() -> None:
     port = free_port()
     async with nats_server.running(port=port) as first, watching(first.url, "--count", "1") as process:
         await first.stop()
-        await process.wait_for_error("nats.disconnected")
+        await process.wait_for_error("The connection to NATS was lost")
         async with nats_server.running(port=port) as second, await nats_py.connect(second.url) as client:
-            await process.wait_for_error("nats.reconnected")
+            await process.wait_for_error("Connected to NATS again")
             await publish(client, "opened")
             assert await process.wait() == 0
 
@@ -158,10 +158,10 @@ async def test_events_are_shown_again_after_their_permission_was_revoked_and_gra
         await nats_py.connect(permissions.admin_url) as client,
     ):
         await permissions.deny(subscribe=[contract.EMAIL_OPENED_SUBJECT])
-        await process.wait_for_error("nats.denied")
+        await process.wait_for_error("Not permitted: the NATS user")
         await publish(client, "opened", group_id="not seen")
         await permissions.allow()
-        await process.wait_for_error("nats.permitted")
+        await process.wait_for_error("Permitted again")
         await publish(client, "opened")
         assert await process.wait() == 0
         assert (len(process.output.splitlines()), GROUP in process.output) == (1, True)
@@ -218,7 +218,7 @@ async def test_since_continues_after_outages_and_a_lost_consumer_with_the_events
         await publish(client, "opened", open_count=2)
         await process.wait_for_lines(2)
         await nats.kill()
-        await process.wait_for_error("nats.disconnected")
+        await process.wait_for_error("The connection to NATS was lost")
         await nats.start()
         async with await nats_py.connect(nats.url) as again:
             await publish(again, "opened", open_count=3)

@@ -54,7 +54,7 @@ class ReplaySettings(settings.NatsSettings, frozen=True, kw_only=True):
 )
 @command.json_option
 def replay(file: str, failed_to: Path | None, *, dry_run: bool, no_announce: bool, as_json: bool) -> None:
-    """Apply saved SQS messages, such as those of a dead-letter queue, like live ones.
+    """Apply saved SQS messages, such as those of a DLQ.
 
     FILE has one JSON document a line, or answers of "aws sqs receive-message", or arrays. A document is the body of a
     message, a whole message (MessageId, Body), or the event of a Lambda function (Records). The file may be compressed

@@ -59,7 +59,7 @@ replace_option = click.Option(["--replace"], is_flag=True, help="Replace an exis
 
 @click.group(cls=group.Group)
 def suppressions() -> None:
-    """Manage the suppression list: the addresses that get no mail.
+    """Manage the suppression list: addresses that get no mail.
 
     With SUPPRESSION_ENABLED=true the tracker adds to the list, and the relay refuses mail to its addresses. These
     commands work on the list whether or not the variable is set.
