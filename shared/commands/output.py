@@ -12,13 +12,15 @@ import io
 import os
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 from click.exceptions import Exit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+CLEAR_LINE: Final = "\r\x1b[K"  # a bar may be in it
 
 
 def prepare_streams() -> None:
@@ -90,7 +92,8 @@ def without_reader() -> Iterator[None]:
 def say(message: str) -> None:
     """Print a message on standard error; if that is not possible, nobody can be informed about it."""
     try:
-        click.echo(message, err=True)
+        is_terminal = bool(sys.stderr) and sys.stderr.isatty()
+        click.echo(f"{CLEAR_LINE if is_terminal else ''}{message}", err=True)
     except OSError:
         discard_unwritten()
 
