@@ -47,6 +47,9 @@ EXIT_CODES: Final = (
 NOT_PERMITTED: Final = (NotPermitted, LoginRefused, PublishDenied, ReplyDenied)
 """Errors of a NATS user without the permission, or without access: another try would not help."""
 
+VARIABLES: Final = {"server": "NATS_URL", "creds": "NATS_CREDS"}
+OVERRIDES: Final = "lfx.nats"
+
 NOTICE_SECONDS: Final = 1.0  # of connecting, after which the user is informed
 
 EVENTS: Final = {
@@ -92,8 +95,45 @@ class Seconds(click.FloatRange):
         return seconds
 
 
+class HiddenArgument(click.Argument):
+    """An older way to give an option, which is not in the help."""
+
+    def get_usage_pieces(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - the base class passes it
+        """Return nothing for the line of usage."""
+        return []
+
+
+def _override(ctx: click.Context, option: click.Parameter, given: str | None) -> None:
+    if given:
+        ctx.meta.setdefault(OVERRIDES, {})[VARIABLES[str(option.name)]] = given
+
+
+def connection_options() -> list[click.Parameter]:
+    """Return the options of the `nats` CLI that replace variables; each command has them."""
+    return [
+        click.Option(
+            ["-s", "--server"], metavar="URL", expose_value=False, callback=_override, help="Instead of NATS_URL."
+        ),
+        click.Option(
+            ["--creds"], metavar="FILE", expose_value=False, callback=_override, help="Instead of NATS_CREDS."
+        ),
+    ]
+
+
+def environ() -> dict[str, str]:
+    """Return the variables of the environment, as the options `--server` and `--creds` replace them."""
+    context = click.get_current_context(silent=True)
+    overrides: dict[str, str] = context.meta.get(OVERRIDES, {}) if context else {}
+    return {**os.environ, **overrides}
+
+
 class Command(output.GuardedHelp):
     """A command that reports each of our errors as one line on standard error, with the exit status for it."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        """Add the options that all commands have."""
+        super().__init__(*args, **more)
+        self.params += connection_options()
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Refuse an argument that is not UTF-8: Python reads it as half characters, which can't be sent or printed."""
@@ -156,7 +196,7 @@ async def connected(name: str) -> AsyncIterator[caller.Caller]:
         SettingsError: NATS_URL or NATS_CREDS has an invalid value.
         ServiceUnreachable: no NATS server answered in time.
     """
-    config = settings.load(os.environ, settings.NatsSettings)
+    config = settings.load(environ(), settings.NatsSettings)
     servers = redaction.urls(config.nats_url)
     slow = asyncio.get_running_loop().call_later(NOTICE_SECONDS, say, f"Connecting to {servers} ...")
     async with connection.opened(config, name, patience_seconds=caller.PATIENCE_SECONDS) as opened:

@@ -4,16 +4,22 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 import unicodedata
+from datetime import UTC
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
 COLUMN_GAP: Final = "  "
+INDENT: Final = "    "
 KIBI: Final = 1024
 DURATIONS: Final = (("days", 172_800, 86_400), ("hours", 7_200, 3_600), ("minutes", 120, 60), ("seconds", 0, 1))
 """A unit, the shortest duration that is written in it, and its length; both in seconds."""
+_COLOUR: Final = re.compile("\x1b\\[[0-9;]*m")
 _WIDE: Final = frozenset("WF")  # Unicode Standard Annex 11: characters of two columns
 
 
@@ -53,12 +59,38 @@ def duration(seconds: float) -> str:
     return f"{seconds / length:.3g} {unit}"
 
 
+def time(at: datetime) -> str:
+    """Return a time in UTC with its zone, as RFC 3339 writes it: `2026-01-02T03:04:05Z`."""
+    return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def clipped(text: str, columns: int | None) -> str:
+    """Return a line that fits into so many columns; `None` is no limit."""
+    if columns is None or _width(text) <= columns:
+        return text
+    end = max(columns - 1, 0)
+    while _width(text[:end]) > columns - 1:
+        end -= 1
+    return f"{text[:end]}\u2026"
+
+
+def in_lines(head: str, parts: Sequence[str], columns: int | None) -> str:
+    """Return a line; where it is too long for the terminal, `parts` are in further lines."""
+    line = COLUMN_GAP.join((head, *parts)).rstrip()
+    if columns is None or _width(line) <= columns:
+        return line
+    rest = textwrap.wrap(COLUMN_GAP.join(part.strip() for part in parts), max(columns - len(INDENT), 20))
+    return "\n".join((head.rstrip(), *(INDENT + one for one in rest)))
+
+
 def _padded(text: str, width: int, at_right: bool) -> str:  # noqa: FBT001 - a column of flags
     blanks = " " * (width - _width(text))
     return blanks + text if at_right else text + blanks
 
 
 def _width(text: str) -> int:
+    """Return the columns of a text; colours take none."""
+    text = _COLOUR.sub("", text)
     if text.isascii():
         return len(text)
     return sum(

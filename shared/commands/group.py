@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,6 +35,8 @@ class Group(output.GuardedHelp, click.Group):
     def main(self, *args: Any, standalone_mode: bool = True, **more: Any) -> Any:
         """Run the program; the exit status is the same if its messages cannot be printed."""
         output.prepare_streams()
+        if os.environ.get("NO_COLOR"):
+            more.setdefault("color", False)
         run: Any = super().main  # its overloads do not accept any arguments
         if not standalone_mode:
             return run(*args, standalone_mode=False, **more)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 import io
 import os
+import shutil
 import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
@@ -59,6 +60,11 @@ class GuardedHelp(click.Command):
         """Read the arguments; `--help` and `--version` write already here."""
         with guarded():
             return super().make_context(*args, **more)
+
+
+def columns() -> int | None:
+    """Return the width of the terminal to which standard output goes; None if it is not a terminal."""
+    return shutil.get_terminal_size().columns if sys.stdout and sys.stdout.isatty() else None
 
 
 @contextmanager

@@ -4,34 +4,46 @@
 
 from __future__ import annotations
 
-from datetime import UTC
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 import msgspec
 
 from shared import contract
-from shared.commands import command, formatting
+from shared.commands import command, formatting, output
 from shared.contract import EmailRecipientRecord, GetEmailStatusRequest
 from shared.errors import RequestRefused
+from tracker.commands import not_found
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from shared.commands.caller import Caller
 
 NAME: Final = "lfx-email-tracker status"
 PAGE: Final = 500
 HEAD: Final = ("SENT AT", "STATE", "OPENS", "CLICKS", "EMAIL ID", "TO")
-LINE: Final = "{:19}  {:9}  {:>5}  {:>6}  {:36}  {}"
+LINE: Final = "{:20}  {}  {:>5}  {:>6}  {:36}  {}"
 """With constant widths, because a group of any size is printed while it is fetched."""
+NARROW_LINE: Final = "{0:20}  {1}  {4:36}  {5}"
+NARROW_COLUMNS: Final = 110
+FAILURES: Final = ("bounce", "complaint", "reject", "failed")
+STATES: Final = ("sent", "delayed", "delivered", *FAILURES)
+COLOURS: Final = {"delivered": "green", "delayed": "yellow", **dict.fromkeys(FAILURES, "red")}
 
 
 @click.command(cls=command.Command)
 @click.argument("email_id", required=False)
 @click.option("--group-id", metavar="ID", help="Show all emails of this group, in the order in which they were sent.")
+@click.option(
+    "--state",
+    "states",
+    type=click.Choice(STATES),
+    multiple=True,
+    help="Only emails of the group in this state; failed is any failure. May be repeated.",
+)
 @command.json_option
-def status(email_id: str | None, group_id: str | None, *, as_json: bool) -> None:
+def status(email_id: str | None, group_id: str | None, states: tuple[str, ...], *, as_json: bool) -> None:
     """Show the record of an email, or of each email of a group.
 
     Asks the running tracker over NATS. A group of any size is fetched in pages; with --json each email is one line.
@@ -41,30 +53,36 @@ def status(email_id: str | None, group_id: str | None, *, as_json: bool) -> None
     Examples:
       lfx-email-tracker status e57f26e7-4995-4b9e-accc-4b4e135eb122
       lfx-email-tracker status --group-id efba8440-8256-4d52-bab3-55d7072201f4
+      lfx-email-tracker status --group-id speakers --state failed
       lfx-email-tracker status --group-id speakers --json | jq -r 'select(.failed) | .to'
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
     if bool(email_id) == bool(group_id):
         raise click.UsageError("Give either EMAIL_ID or --group-id.")
+    if states and not group_id:
+        raise click.UsageError("--state needs --group-id.")
     if email_id:
         _print_record(command.run(_ask(email_id)), as_json=as_json)
-    elif group_id and (missing := command.run(_print_group(group_id, as_json=as_json))):
+    elif group_id and (missing := command.run(_print_group(group_id, states, as_json=as_json))):
         command.say(f"Emails of the group whose record is missing or cannot be read: {missing:,}")
 
 
 async def _ask(email_id: str) -> EmailRecipientRecord:
     async with command.connected(NAME) as caller:
         request = GetEmailStatusRequest(email_id=email_id)
-        return await caller.ask(contract.GET_EMAIL_STATUS_SUBJECT, request, EmailRecipientRecord)
+        with not_found.email_named(email_id):
+            return await caller.ask(contract.GET_EMAIL_STATUS_SUBJECT, request, EmailRecipientRecord)
 
 
-async def _print_group(group_id: str, *, as_json: bool) -> int:
-    """Print the records of a group page by page; return how many emails have no record."""
+async def _print_group(group_id: str, states: Sequence[str], *, as_json: bool) -> int:
+    """Print the records of a group in these states page by page; return how many emails have no record."""
     missing = asked_for = 0
     async with command.connected(NAME) as caller:
         async for records, size in _pages(caller, group_id):
             if not as_json and not asked_for:
-                click.echo(LINE.format(*HEAD))
+                click.echo(_cells(HEAD[0], f"{HEAD[1]:9}", *HEAD[2:]))
             for record in records:
+                if not _is_in(record, states):
+                    continue
                 command.print_json(record) if as_json else click.echo(_line(record))
             asked_for += size
             missing += size - len(records)
@@ -76,11 +94,12 @@ async def _pages(caller: Caller, group_id: str) -> AsyncIterator[tuple[list[Emai
 
     A page leaves out missing records, so only the count in the analytics shows where the group ends.
     """
-    counted = await caller.ask(
-        contract.GET_EMAIL_ENGAGEMENT_ANALYTICS_SUBJECT,
-        contract.GetEmailEngagementAnalyticsRequest(group_id=group_id),
-        contract.GetEmailEngagementAnalyticsResponse,
-    )
+    with not_found.group_named(group_id):
+        counted = await caller.ask(
+            contract.GET_EMAIL_ENGAGEMENT_ANALYTICS_SUBJECT,
+            contract.GetEmailEngagementAnalyticsRequest(group_id=group_id),
+            contract.GetEmailEngagementAnalyticsResponse,
+        )
     offset, limit = 0, PAGE
     while offset < counted.total_sent:
         request = GetEmailStatusRequest(group_id=group_id, offset=offset, limit=limit)
@@ -125,8 +144,24 @@ def _element(value: dict[str, Any] | str) -> str:
 
 
 def _line(record: EmailRecipientRecord) -> str:
-    cells = (_state(record), record.open_count, record.click_count, record.email_id, record.to)
-    return LINE.format(record.sent_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S"), *map(formatting.printable, cells))
+    state = _state(record)
+    shown = click.style(f"{formatting.printable(state):9}", fg=COLOURS.get(state))
+    cells = (record.open_count, record.click_count, record.email_id, record.to)
+    return _cells(formatting.time(record.sent_at), shown, *map(formatting.printable, cells))
+
+
+def _cells(at: str, state: str, *others: str) -> str:
+    """Return a line that fits the terminal: a narrow one has no counts, and the address may be cut."""
+    columns = output.columns()
+    line = LINE if columns is None or columns >= NARROW_COLUMNS else NARROW_LINE
+    *counts_and_id, to = others
+    before = len(line.format(at, " " * 9, *counts_and_id, ""))
+    return line.format(at, state, *counts_and_id, formatting.clipped(to, columns and max(columns - before, 1)))
+
+
+def _is_in(record: EmailRecipientRecord, states: Sequence[str]) -> bool:
+    state = _state(record)
+    return not states or state in states or ("failed" in states and record.failed)
 
 
 def _state(record: EmailRecipientRecord) -> str:

@@ -286,7 +286,7 @@ def _print(summary: Summary, *, as_json: bool) -> None:
         command.print_json(summary)
     else:
         fields = msgspec.structs.asdict(summary).items()
-        command.print_table([(name.replace("sent_", "sent "), str(value)) for name, value in fields])
+        command.print_table([(name, str(value)) for name, value in fields])
 
 
 def _conclude(summary: Summary, end: EarlyEnd, *, as_json: bool) -> None:

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -47,8 +46,8 @@ def run(
 
     `library_variables` are not settings of ours; those that are set are shown.
     """
-    config, variables = settings.describe(os.environ, kind)
-    variables += _of_libraries(os.environ, library_variables)
+    config, variables = settings.describe(command.environ(), kind)
+    variables += _of_libraries(command.environ(), library_variables)
     if not as_json:
         rows = [(one.variable, one.value, one.error or one.source) for one in variables]
         command.print_table(rows, ("VARIABLE", "VALUE", "SOURCE"))

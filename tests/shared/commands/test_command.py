@@ -133,6 +133,17 @@ async def test_an_error_or_an_invalid_answer_is_one_line_and_an_exit_status(
     assert result.stderr.count("\n") == 1
 
 
+async def test_options_of_the_nats_cli_replace_the_variables(server: NatsServer) -> None:
+    async def answer(msg: Msg) -> None:
+        await msg.respond(b'{"total": 3}')
+
+    async with await nats.connect(server.url) as service:
+        await service.subscribe(SUBJECT, cb=answer)
+        await service.flush()
+        for option in ("-s", "--server"):
+            assert (await run("ask", option, server.url, env={"NATS_URL": "nats://127.0.0.1:1"})).output == "total  3\n"
+
+
 async def test_a_subject_without_a_service_is_status_3(server: NatsServer) -> None:
     result = await run("ask", env={"NATS_URL": server.url})
     assert (result.exit_code, result.stderr) == (

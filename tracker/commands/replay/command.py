@@ -104,7 +104,7 @@ async def _replay(file: str, options: Options, report: Report) -> None:
 
 @asynccontextmanager
 async def _applier(options: Options, ending: asyncio.Event) -> AsyncIterator[Apply]:
-    config = settings.load(os.environ, ReplaySettings)
+    config = settings.load(command.environ(), ReplaySettings)
     async with command.connected(NAME) as caller, Inbox(caller.connection) as inbox:
         recipients = Bucket(inbox, caller.connection, contract.EMAIL_RECIPIENTS_BUCKET)
         suppressions = Bucket(inbox, caller.connection, contract.EMAIL_SUPPRESSIONS_BUCKET)

@@ -380,8 +380,8 @@ async def test_the_second_run_reports_that_all_were_sent_before(nats_server: Nat
     counts = dict(line.rsplit(maxsplit=1) for line in result.stdout.splitlines())
     assert {name.strip(): count for name, count in counts.items()}.items() >= {
         "sent": "2",
-        "sent before": "2",
-        "sent now": "0",
+        "sent_before": "2",
+        "sent_now": "0",
     }.items()
     assert "Nothing was sent now: 2 were sent before." in result.stderr
 
