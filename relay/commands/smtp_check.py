@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 import time
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import aiosmtplib
 
+from relay import host_names
 from relay.commands import smtp_addresses
 from relay.commands.smtp_addresses import SERVER
 from relay.errors import DeliveryError
@@ -20,7 +22,6 @@ from shared import redaction
 from shared.commands.check.checks import Check, Finding
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import AsyncIterator, Sequence
 
     from relay.settings import RelaySettings
@@ -76,7 +77,7 @@ async def _reached(settings: RelaySettings, connected: socket.socket, add: AddFi
         use_tls=implicit,
         start_tls=False,
         tls_context=ssl.create_default_context() if implicit else None,
-        local_hostname="localhost",
+        local_hostname=settings.smtp_helo_name or host_names.own_helo(socket.gethostname(), connected.getsockname()[0]),
     )
     findings: list[Finding] = []
     try:

@@ -5,13 +5,14 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 import click
 import msgspec
 
 from shared import __version__, redaction
-from shared.commands import command, formatting
+from shared.commands import command, formatting, output
 from shared.commands.check import checks
 from shared.commands.check.checks import Finding
 from shared.service import settings
@@ -55,7 +56,9 @@ def run(
     planned = plan(config)
     findings = command.run(_run(_invalid(variables) + planned.findings, planned.checks, printing=not as_json))
     failed = any(one.status == "failed" for one in findings)
-    if as_json:
+    if not as_json:
+        click.echo(f"\n{summary(findings)}")
+    else:
         command.print_json(Report(process, __version__, failed, variables, findings))
     sys.exit(int(failed))
 
@@ -84,5 +87,17 @@ def _of_libraries(environ: Mapping[str, str], names: Sequence[str]) -> list[Vari
 
 def _print(finding: Finding) -> None:
     status = click.style(f"{finding.status:8}", fg=COLOURS[finding.status])
-    advice = f" -> {finding.advice}" if finding.advice else ""
-    click.echo(f"{status} {finding.about:{ABOUT_WIDTH}} {formatting.printable(finding.found + advice)}")
+    head = f"{status} {finding.about:{ABOUT_WIDTH - 1}}"
+    click.echo(formatting.in_lines(head, [formatting.printable(finding.found)], output.columns()))
+    if finding.advice:
+        click.echo(f"{'':8} -> {formatting.printable(finding.advice)}")
+
+
+def summary(findings: Sequence[Finding]) -> str:
+    """Return how many findings there are of each status: `6 ok, 1 warning, 1 failed`."""
+    counts = Counter(finding.status for finding in findings)
+    return ", ".join(
+        f"{count} {'warnings' if status == 'warning' and count > 1 else status}"
+        for status in COLOURS
+        if (count := counts[status])
+    )
