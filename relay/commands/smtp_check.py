@@ -18,7 +18,7 @@ from relay.commands.smtp_addresses import SERVER
 from relay.errors import DeliveryError
 from relay.settings import IMPLICIT_TLS_PORTS, is_loopback
 from relay.smtp.connection import AUTH_METHODS, HANDSHAKE_SECONDS, Connector
-from shared import redaction
+from shared import error_texts, redaction
 from shared.commands.check.checks import Check, Finding
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ async def _logged_in(settings: RelaySettings) -> Finding:
     try:
         connection = await Connector(settings).connect()
     except DeliveryError as error:
-        return Finding("failed", LOGIN, str(error), _advice(error.code))
+        return Finding("failed", LOGIN, error_texts.reworded(str(error)), _advice(error.code))
     await connection.quit()
     if settings.smtp_username:
         return Finding("ok", LOGIN, "the server accepts the credentials")

@@ -22,6 +22,7 @@ _WIDE: Final = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_WORKBOOKS: Final = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx is a zip file, .xls an OLE file
 LONGEST_MARK: Final = 4
 MOST_NULS: Final = 3  # in text of Latin letters, UTF-16 has a NUL in every two bytes
 _NOT_TEXT: Final = re.compile("[\0\ufffe]")
@@ -49,6 +50,9 @@ def lines(file: io.BufferedReader) -> Iterator[str]:
         Undecodable: as `decode`, when that line is read.
     """
     start = file.peek(LONGEST_MARK)
+    if start.startswith(_WORKBOOKS):
+        file.close()
+        raise Undecodable("an Excel workbook or another archive, and not text: save it as CSV UTF-8")
     encoding = next((name for mark, name in _WIDE if start.startswith(mark)), "utf-8")
     errors = "surrogateescape" if encoding == "utf-8" else "strict"
     try:

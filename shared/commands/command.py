@@ -234,8 +234,8 @@ def print_json(value: object) -> None:
 
 
 def print_table(rows: Sequence[Sequence[object]], head: Sequence[str] = ()) -> None:
-    """Print aligned columns."""
-    click.echo(formatting.table(rows, head))
+    """Print aligned columns; below a head, long cells are cut to fit the terminal."""
+    click.echo(formatting.table(rows, head, output.columns() if head else None))
 
 
 def say(message: str) -> None:

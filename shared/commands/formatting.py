@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 COLUMN_GAP: Final = "  "
 INDENT: Final = "    "
+LEAST_WIDTH: Final = 8  # of a column that is cut
 KIBI: Final = 1024
 DURATIONS: Final = (("days", 172_800, 86_400), ("hours", 7_200, 3_600), ("minutes", 120, 60), ("seconds", 0, 1))
 """A unit, the shortest duration that is written in it, and its length; both in seconds."""
@@ -23,10 +24,16 @@ _COLOUR: Final = re.compile("\x1b\\[[0-9;]*m")
 _WIDE: Final = frozenset("WF")  # Unicode Standard Annex 11: characters of two columns
 
 
-def table(rows: Sequence[Sequence[object]], head: Sequence[str] = ()) -> str:
-    """Return aligned columns, one line for each row. A column of numbers is aligned at the right."""
+def table(rows: Sequence[Sequence[object]], head: Sequence[str] = (), columns: int | None = None) -> str:
+    """Return aligned columns, one line for each row. A column of numbers is aligned at the right.
+
+    In a terminal with so many `columns`, the cells of the widest columns of the table are cut.
+    """
     lines = [[printable(cell) for cell in row] for row in ([head, *rows] if head else rows)]
     widths = [max(map(_width, column)) for column in zip(*lines, strict=True)]
+    while columns and sum(widths) + len(COLUMN_GAP) * (len(widths) - 1) > columns and max(widths) > LEAST_WIDTH:
+        widths[widths.index(max(widths))] -= 1
+    lines = [[clipped(cell, width) for cell, width in zip(line, widths, strict=True)] for line in lines]
     numeric = [all(isinstance(row[at], int | float) for row in rows) for at in range(len(widths))]
     return "\n".join(
         COLUMN_GAP.join(_padded(*cell) for cell in zip(line, widths, numeric, strict=True)).rstrip() for line in lines

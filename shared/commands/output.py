@@ -83,7 +83,7 @@ def guarded() -> Iterator[None]:
     except OSError as error:
         discard_unwritten()
         name = error.filename or "cannot read or write"
-        raise click.ClickException(f"{name}: {error.strerror or repr(error)}") from error
+        raise click.ClickException(f"{name}: {error.strerror or str(error) or 'the operation failed'}") from error
 
 
 @contextmanager

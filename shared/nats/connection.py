@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
 import socket
 import ssl
 from contextlib import asynccontextmanager
@@ -330,7 +331,7 @@ async def opened(
         await _close(client)
         client.abort()
         await asyncio.sleep(0)  # the event loop closes the socket in its next turn
-        raise _unreachable(why, settings.nats_url) from None
+        raise _unreachable(why, settings) from None
     except nats.errors.Error as error:
         raise SettingsError(f"NATS_URL: {redaction.in_words(error)}") from None
     try:
@@ -340,11 +341,14 @@ async def opened(
         await _close(client)
 
 
-def _unreachable(why: Exception | None, nats_url: str) -> ServiceUnreachable:
+def _unreachable(why: Exception | None, settings: NatsSettings) -> ServiceUnreachable:
     """Return the error of a command that gets no connection."""
     detail = redaction.in_words(why) if why else "no answer"
     kind = LoginRefused if detail == error_texts.REFUSED_LOGIN else ServiceUnreachable
-    return kind(f"cannot connect to NATS at {redaction.urls(nats_url)}: {detail}")
+    credentials = settings.nats_creds
+    if credentials and not os.access(credentials, os.R_OK) and credentials not in detail:
+        detail += f"; the file of NATS_CREDS cannot be read: {credentials}"
+    return kind(f"cannot connect to NATS at {redaction.urls(settings.nats_url)}: {detail}")
 
 
 async def _connect(client: Client, reports: _Reports, settings: NatsSettings, name: str) -> None:

@@ -36,6 +36,7 @@ def test_utf_8_and_utf_16_with_a_mark_are_read_and_marks_are_removed_everywhere(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        (b"PK\x03\x04\x14", "an Excel workbook or another archive, and not text: .*"),
         (b"a\r\nb\rc\n\xff", "line 4: byte 0xff is not UTF-8: .*"),
         (b"a\n" + TEXT.encode("utf-16"), "line 2: this is UTF-16 without a byte order mark: save the file as UTF-8"),
         (MARK + b"\xe4", "line 1: byte 0xe4 is not UTF-8: .*"),

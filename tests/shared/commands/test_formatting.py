@@ -56,3 +56,8 @@ def test_a_long_line_continues_in_indented_lines() -> None:
 
 def test_a_time_has_its_zone() -> None:
     assert formatting.time(datetime.fromisoformat("2026-01-02T04:04:05.5+01:00")) == "2026-01-02T03:04:05Z"
+
+
+def test_a_table_with_long_cells_fits_the_terminal() -> None:
+    text = formatting.table([("NATS_URL", "n" * 40, "environment")], ("VARIABLE", "VALUE", "SOURCE"), 50)
+    assert text.splitlines() == [f"VARIABLE  {'VALUE':27}  SOURCE", f"NATS_URL  {'n' * 26}\u2026  environment"]
