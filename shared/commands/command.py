@@ -120,11 +120,15 @@ def connection_options() -> list[click.Parameter]:
     ]
 
 
-def environ() -> dict[str, str]:
-    """Return the variables of the environment, as the options `--server` and `--creds` replace them."""
+def overrides() -> dict[str, str]:
+    """Return the variables that the options `--server` and `--creds` replace."""
     context = click.get_current_context(silent=True)
-    overrides: dict[str, str] = context.meta.get(OVERRIDES, {}) if context else {}
-    return {**os.environ, **overrides}
+    return context.meta.get(OVERRIDES, {}) if context else {}
+
+
+def environ() -> dict[str, str]:
+    """Return the variables of the environment, as the options replace them."""
+    return {**os.environ, **overrides()}
 
 
 class Command(output.GuardedHelp):

@@ -90,6 +90,15 @@ def in_lines(head: str, parts: Sequence[str], columns: int | None) -> str:
     return "\n".join((head.rstrip(), *(INDENT + one for one in rest)))
 
 
+def hanging(head: str, text: str, indent: int, columns: int | None) -> str:
+    """Return a text behind a head; where it is too long for the terminal, its further lines are indented."""
+    if columns is None:
+        return f"{head}{COLUMN_GAP}{text}"
+    first, rest = " " * (_width(head) + len(COLUMN_GAP)), " " * indent
+    lines = textwrap.wrap(text, max(columns, len(first) + 20), initial_indent=first, subsequent_indent=rest)
+    return head + "\n".join(lines or [""])[_width(head) :]
+
+
 def _padded(text: str, width: int, at_right: bool) -> str:  # noqa: FBT001 - a column of flags
     blanks = " " * (width - _width(text))
     return blanks + text if at_right else text + blanks

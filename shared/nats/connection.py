@@ -8,23 +8,19 @@ Waits for a server, reconnects without limit, and passes each message on as it i
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
-import os
-import socket
-import ssl
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 import nats.errors
 
-from shared import error_texts, redaction
-from shared.errors import LoginRefused, ServiceUnreachable
-from shared.nats import permissions
+from shared import redaction
+from shared.nats import permissions, servers
 from shared.nats.client import ReconnectingClient
 from shared.nats.denied_subscriptions import DeniedSubscriptions
 from shared.nats.payload_limit import PayloadLimit
 from shared.nats.read_receipts import ReadReceipts
+from shared.nats.servers import Refusals
 from shared.nats.transport import CLOSE_TIMEOUT_SECONDS
 from shared.service.log import RateLimit
 from shared.service.settings import SettingsError
@@ -50,7 +46,6 @@ FLUSH_TIMEOUT_SECONDS: Final = 5
 ERROR_LOG_SECONDS: Final = 10
 DENIED_LINES: Final = 5  # in ERROR_LOG_SECONDS
 FEW_BYTES: Final = 16_384  # a socket that is not read takes only some 60,000
-SCHEMES: Final = ("nats://", "tls://")
 
 
 class Connection:
@@ -261,20 +256,13 @@ class _Reports:
         self._connection = connection
         self._servers = redaction.urls(nats_url)
         self._lines = RateLimit(lines=1, seconds=ERROR_LOG_SECONDS)
-        self._refusals_left = 0
-        self._give_up: Callable[[], None] | None = None
+        self.refusals: Refusals | None = None
         self._denied_lines = RateLimit(lines=DENIED_LINES, seconds=ERROR_LOG_SECONDS)
-
-    def on_refusals(self, count: int, give_up: Callable[[], None] | None) -> None:
-        """Call `give_up` after so many failures to connect that further attempts would only repeat."""
-        self._refusals_left, self._give_up = count, give_up
 
     async def error(self, error: Exception) -> None:
         self._connection.report_error(error)
-        if self._give_up and _is_final(error):
-            self._refusals_left -= 1
-            if self._refusals_left <= 0:
-                self._give_up()
+        if self.refusals:
+            self.refusals.add(error)
         denied = permissions.denial_in(error)
         if denied:
             self._denied(denied)
@@ -298,13 +286,6 @@ class _Reports:
         self._connection.report_reconnect()
 
 
-def _is_final(error: Exception) -> bool:
-    """Return whether an attempt to connect was refused; the next attempt would be, too."""
-    refusals = (ConnectionRefusedError, FileNotFoundError, PermissionError, socket.gaierror, ssl.SSLError)
-    numbers = isinstance(error, OSError) and f"[Errno {errno.ECONNREFUSED}]" in str(error)  # of each address of a name
-    return isinstance(error, refusals) or numbers or error_texts.in_words(error) == error_texts.REFUSED_LOGIN
-
-
 @asynccontextmanager
 async def opened(
     settings: NatsSettings, name: str, *, patience_seconds: float | None = None
@@ -313,25 +294,23 @@ async def opened(
 
     Raises:
         SettingsError: NATS_URL is not a list of URLs.
-        ServiceUnreachable: no server accepted the connection within `patience_seconds`, or each has refused it.
-        LoginRefused: each server has refused it, the last one because of the user.
+        ServiceUnreachable: no server accepted the connection within `patience_seconds`, or each has refused it;
+            LoginRefused if it was because of the user.
     """
     client = ReconnectingClient()
     connection = Connection(client)
     reports = _Reports(connection, settings.nats_url)
     try:
         async with asyncio.timeout(patience_seconds) as limit:
-            if patience_seconds:
-                servers = len(_urls(settings.nats_url))
-                reports.on_refusals(servers, lambda: limit.reschedule(asyncio.get_running_loop().time()))
+            reports.refusals = Refusals(servers.urls(settings.nats_url), limit)
             await _connect(client, reports, settings, name)
-            reports.on_refusals(0, None)
+            reports.refusals = None
     except TimeoutError:
         why = client.last_error
         await _close(client)
         client.abort()
         await asyncio.sleep(0)  # the event loop closes the socket in its next turn
-        raise _unreachable(why, settings) from None
+        raise servers.unreachable(why, settings) from None
     except nats.errors.Error as error:
         raise SettingsError(f"NATS_URL: {redaction.in_words(error)}") from None
     try:
@@ -341,19 +320,9 @@ async def opened(
         await _close(client)
 
 
-def _unreachable(why: Exception | None, settings: NatsSettings) -> ServiceUnreachable:
-    """Return the error of a command that gets no connection."""
-    detail = redaction.in_words(why) if why else "no answer"
-    kind = LoginRefused if detail == error_texts.REFUSED_LOGIN else ServiceUnreachable
-    credentials = settings.nats_creds
-    if credentials and not os.access(credentials, os.R_OK) and credentials not in detail:
-        detail += f"; the file of NATS_CREDS cannot be read: {credentials}"
-    return kind(f"cannot connect to NATS at {redaction.urls(settings.nats_url)}: {detail}")
-
-
 async def _connect(client: Client, reports: _Reports, settings: NatsSettings, name: str) -> None:
     await client.connect(
-        servers=_urls(settings.nats_url),
+        servers=servers.urls(settings.nats_url),
         name=name,
         error_cb=reports.error,
         disconnected_cb=reports.disconnected,
@@ -367,13 +336,6 @@ async def _connect(client: Client, reports: _Reports, settings: NatsSettings, na
         inbox_prefix=settings.nats_inbox_prefix,
         skip_subject_validation=True,  # subjects are constants, or come from the server; group_index checks keys
     )
-
-
-def _urls(nats_url: str) -> list[str]:
-    urls = [url.strip() for url in nats_url.split(",") if url.strip()]
-    if not urls or any("://" in url and not url.startswith(SCHEMES) for url in urls):
-        raise SettingsError("NATS_URL: its value (not shown) is not a list of nats:// or tls:// URLs")
-    return urls
 
 
 async def _close(client: Client) -> None:

@@ -83,7 +83,7 @@ class Variable(msgspec.Struct, frozen=True):
 
     variable: str
     value: str
-    source: Literal["environment", "default", "empty, so the default"]
+    source: Literal["environment", "option", "default", "empty, so the default"]
     error: str = ""
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 CONFIGURATION: Final = "configuration"
 VALID_CONFIGURATION: Final = Finding("ok", CONFIGURATION, "all variables are valid, also together")
 COLOURS: Final[dict[Status, str]] = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": "bright_black"}
+INDENT: Final = 9  # of the lines below a status
 ABOUT_WIDTH: Final = 26
 SECRET_WORDS: Final = ("SECRET", "TOKEN", "PASSWORD")
 
@@ -48,6 +49,10 @@ def run(
     `library_variables` are not settings of ours; those that are set are shown.
     """
     config, variables = settings.describe(command.environ(), kind)
+    variables = [
+        msgspec.structs.replace(one, source="option") if one.variable in command.overrides() else one
+        for one in variables
+    ]
     variables += _of_libraries(command.environ(), library_variables)
     if not as_json:
         rows = [(one.variable, one.value, one.error or one.source) for one in variables]
@@ -88,9 +93,10 @@ def _of_libraries(environ: Mapping[str, str], names: Sequence[str]) -> list[Vari
 def _print(finding: Finding) -> None:
     status = click.style(f"{finding.status:8}", fg=COLOURS[finding.status])
     head = f"{status} {finding.about:{ABOUT_WIDTH - 1}}"
-    click.echo(formatting.in_lines(head, [formatting.printable(finding.found)], output.columns()))
+    click.echo(formatting.hanging(head, formatting.printable(finding.found), INDENT, output.columns()))
     if finding.advice:
-        click.echo(f"{'':8} -> {formatting.printable(finding.advice)}")
+        advice = f"-> {formatting.printable(finding.advice)}"
+        click.echo(formatting.hanging(" " * (INDENT - 2), advice, INDENT + 3, output.columns()))
 
 
 def summary(findings: Sequence[Finding]) -> str:

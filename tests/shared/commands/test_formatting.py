@@ -61,3 +61,12 @@ def test_a_time_has_its_zone() -> None:
 def test_a_table_with_long_cells_fits_the_terminal() -> None:
     text = formatting.table([("NATS_URL", "n" * 40, "environment")], ("VARIABLE", "VALUE", "SOURCE"), 50)
     assert text.splitlines() == [f"VARIABLE  {'VALUE':27}  SOURCE", f"NATS_URL  {'n' * 26}\u2026  environment"]
+
+
+def test_a_text_behind_a_head_continues_with_an_indentation() -> None:
+    assert formatting.hanging("head", "one two", 2, None) == "head  one two"
+    assert formatting.hanging("head", "a" * 15 + " bb cc", 2, 30) == "head  " + "a" * 15 + " bb cc"
+    assert formatting.hanging("\x1b[31mhead\x1b[0m", "a" * 18 + " bb cc", 2, 29).splitlines() == [
+        "\x1b[31mhead\x1b[0m  " + "a" * 18 + " bb",
+        "  cc",
+    ]
