@@ -121,11 +121,13 @@ def _read(csv_file: Path, fields: Mapping[str, str], tags: Mapping[str, str], de
     except OSError as error:
         raise command.WrongUsage(f"{csv_file}: {error.strerror}") from error
     except text_file.Undecodable as error:
-        raise command.WrongUsage(f"{csv_file}: nothing was sent\n  {error}") from error
+        raise command.WrongUsage(f"{_name(csv_file)}: nothing was sent\n  {error}") from error
     except rows.InvalidMailing as error:
         more = error.count - len(error.problems)
         last = [f"and {more} more"] if more else []
-        raise command.WrongUsage("\n  ".join([f"{csv_file}: nothing was sent", *error.problems, *last])) from error
+        raise command.WrongUsage(
+            "\n  ".join([f"{_name(csv_file)}: nothing was sent", *error.problems, *last])
+        ) from error
     if mailing.unused:
         command.say(f"Columns that are not used: {', '.join(mailing.unused)}")
     _warn_of_repeats(mailing.repeated)
@@ -139,6 +141,10 @@ def _opened(csv_file: Path) -> io.BufferedReader:
         raise command.WrongUsage("standard input is closed")
     stream: Any = sys.stdin.buffer
     return stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(stream)
+
+
+def _name(csv_file: Path) -> str:
+    return "standard input" if csv_file == STDIN else str(csv_file)
 
 
 def _warn_of_repeats(repeated: Repeated) -> None:
@@ -166,7 +172,9 @@ def _preview(mailing: Mailing, csv_file: Path, path: Path, options: Options) -> 
         return
     if row:
         click.echo(preview.text(row.request))
-        command.say(f"This is the email of line {row.line} of {csv_file}, the first of {remaining:,} to be sent.")
+        command.say(
+            f"This is the email of line {row.line} of {_name(csv_file)}, the first of {remaining:,} to be sent."
+        )
     command.say(f"Dry run: nothing was sent. Rows: {len(mailing.stored):,}, to be sent: {remaining:,}.")
 
 
