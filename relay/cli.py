@@ -18,7 +18,7 @@ from shared import __version__  # noqa: E402
 from shared.commands import group  # noqa: E402
 
 COMMANDS: Final = {
-    "check": ("relay.commands.check:check", "Show the configuration, and try each server and bucket that it names."),
+    "check": ("relay.commands.check:check", "Show the configuration, and try every server that it names."),
     "send": ("relay.commands.send:send", "Send one email, or one for each row of a CSV file."),
 }
 """Each command that is imported when it is called: where it is, and the first sentence of its help."""

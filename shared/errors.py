@@ -92,5 +92,17 @@ class ServiceUnreachable(ServiceError):
     """NATS cannot be reached, or no process serves the subject: nothing was done."""
 
 
+class LoginRefused(ServiceUnreachable):
+    """The NATS server refuses the user, so nothing was done."""
+
+
+class PublishDenied(ServiceUnreachable):
+    """The NATS user may not publish the request: nothing was done."""
+
+
 class RequestUnanswered(ServiceError):
     """There was no reply in time, or one that cannot be read: the outcome is unknown."""
+
+
+class ReplyDenied(RequestUnanswered):
+    """The NATS user may not subscribe to replies: the outcome is unknown."""

@@ -7,6 +7,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from shared import error_texts
+
 _ATOM = r"[^\s<>\"(),:;@\[\]]"
 # A local part is tried only at its first character, so that the time does not grow with the square of the length.
 _ADDRESS = re.compile(rf"""((?<!\\)"(?:[^"\\]|\\.)*"|(?<!{_ATOM}){_ATOM}+)@[^\s<>"'(),;@]+""")
@@ -84,6 +86,11 @@ def secrets(quoting: str) -> str:
 def error(foreign: BaseException) -> str:
     """Return the text of an exception of a library, redacted; its repr if it has no text."""
     return secrets(str(foreign) or repr(foreign))
+
+
+def in_words(foreign: BaseException) -> str:
+    """Return an exception of a library as words for the user of a command, redacted."""
+    return secrets(error_texts.in_words(foreign))
 
 
 def _blob(found: re.Match[str]) -> str:

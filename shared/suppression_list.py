@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
-from shared import addresses, contract, decoding
+from shared import addresses, contract, decoding, error_texts
 from shared.errors import KeyMissing, KeyTaken, RevisionConflict
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def decode(value: bytes) -> Suppression:
     try:
         return _decode(value)
     except decoding.Malformed as error:
-        raise EntryCorrupt(f"not an entry: {error}") from error
+        raise EntryCorrupt(f"not an entry: {error_texts.in_words(error)}") from error
 
 
 def _readable(value: bytes) -> Suppression | None:

@@ -21,6 +21,7 @@ from tests.test_readme import page, rows
 from tracker import cli as tracker
 
 GROUPS: Final[dict[str, click.Group]] = {"lfx-email-relay": relay.main, "lfx-email-tracker": tracker.main}
+OF_ALL: Final = {one for option in command.connection_options() for one in option.opts if one.startswith("--")}
 PAGE: Final = "docs/commands.md"
 
 
@@ -43,7 +44,14 @@ def test_the_page_has_a_section_for_each_command_with_the_options_of_its_help(na
     assert section, f"{PAGE} has no section '## {name}'"
     listed = {word for row in rows(section[1]) for word in re.findall(r"--[a-z-]+", row.get("Option", ""))}
     options = {one for param in COMMANDS[name].params for one in param.opts if one.startswith("--")}
-    assert listed == options
+    common = OF_ALL if isinstance(COMMANDS[name], command.Command) else set()
+    assert listed | common == options
+
+
+def test_the_options_of_all_commands_are_listed_once() -> None:
+    introduction = page(PAGE).partition("\n## ")[0]
+    listed = {word for row in rows(introduction) for word in re.findall(r"--[a-z-]+", row.get("Option", ""))}
+    assert listed == OF_ALL
 
 
 def test_each_section_of_the_page_has_a_command() -> None:

@@ -20,27 +20,27 @@ from shared.commands import group  # noqa: E402
 COMMANDS: Final = {
     "analytics": (
         "tracker.commands.analytics:analytics",
-        "Show how many emails of GROUP_ID were sent, delivered, opened and failed.",
+        "Count the emails of a group: sent, delivered, opened, failed.",
     ),
-    "check": ("tracker.commands.check:check", "Show the configuration, and try each server and bucket that it names."),
-    "erase": ("tracker.commands.erase:erase", "Erase the personal data in all records of emails to an address."),
+    "check": ("tracker.commands.check:check", "Show the configuration, and try every server that it names."),
+    "erase": ("tracker.commands.erase:erase", "Erase the personal data in all emails to an address."),
     "replay": (
         "tracker.commands.replay.command:replay",
-        "Apply saved SQS messages, such as those of a dead-letter queue, like live ones.",
+        "Apply saved SQS messages, such as those of a DLQ.",
     ),
     "retention": (
         "tracker.commands.retention.command:retention",
-        "Remove emails without activity for a long time; the counts of their groups stay.",
+        "Remove old emails; the counts of their groups stay.",
     ),
     "status": (
         "tracker.commands.status:status",
-        "Show the record of an email, of each email of a group, or of each email to an address.",
+        "Show an email, the emails of a group, or those to an address.",
     ),
     "suppressions": (
         "tracker.commands.suppressions.command:suppressions",
-        "Manage the suppression list: the addresses that get no mail.",
+        "Manage the suppression list: addresses that get no mail.",
     ),
-    "watch": ("tracker.commands.watch:watch", "Show push events as the tracker publishes them, until Ctrl-C."),
+    "watch": ("tracker.commands.watch:watch", "Show push events as they are published, until Ctrl-C."),
 }
 """Each command that is imported when it is called: where it is, and the first sentence of its help."""
 

@@ -28,7 +28,7 @@ LIBRARY_VARIABLES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 @click.command(cls=command.Command)
 @command.json_option
 def check(*, as_json: bool) -> None:
-    """Show the configuration, and try each server and bucket that it names.
+    """Show the configuration, and try every server that it names.
 
     Prints each variable with its value (secrets are hidden) and its source; then one line each for NATS, the buckets
     and the SMTP server, with advice on every problem. Sends no mail and stores nothing. Exits with 1 if a check fails.

@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from relay.commands import text_file
-from relay.commands.mailing import run
+from relay.commands.mailing import csv_rows, preview, rows, run
 from shared import contract
 from shared.commands import command, output
 
@@ -56,6 +56,13 @@ def _tags(_: object, __: object, given: Sequence[str]) -> dict[str, str]:
     return tags
 
 
+def _delimiter(_: object, __: object, given: str) -> str:
+    character = csv_rows.DELIMITERS.get(given.lower(), "\t" if given == "\\t" else given)
+    if len(character) > 1 or character in set('"\r\n'):
+        raise click.BadParameter("give one character, or one of comma, semicolon, tab, pipe.")
+    return character
+
+
 TAG: Final = click.Option(
     ["--tag", "tags"],
     metavar="NAME=VALUE",
@@ -66,9 +73,17 @@ TAG: Final = click.Option(
 MAILING: Final = (
     click.Option(
         ["--csv", "csv_file"],
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        help="Send one email for each row of this file.",
+        type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
+        help="Send one email for each row of this file; - for stdin.",
     ),
+    click.Option(
+        ["--delimiter"],
+        metavar="CHARACTER",
+        default="",
+        callback=_delimiter,
+        help="What separates the cells: , ; | or tab. Default: found in the header.",
+    ),
+    click.Option(["--dry-run"], is_flag=True, help="Check everything, show the first email, and send nothing."),
     click.Option(
         ["--result"],
         type=click.Path(dir_okay=False, path_type=Path),
@@ -103,7 +118,7 @@ def send(csv_file: Path | None, tags: Mapping[str, str], **options: Any) -> None
     With --csv, a column that has the name of a field (to, subject, group_id, from, from_display_name, reply_to,
     unsubscribe_url, idempotency_key) replaces its option. Every column fills {column} or {{column}} in the
     subject, the bodies (escaped in HTML), the URL (percent-encoded), the key and the tags; case does not matter.
-    All rows and placeholders are checked before the first is sent.
+    All rows and placeholders are checked before the first is sent. Commas, semicolons or tabs separate the cells.
     The result file has the outcome of each row; after an interruption, the same command sends the remaining rows.
 
     \b
@@ -111,15 +126,18 @@ def send(csv_file: Path | None, tags: Mapping[str, str], **options: Any) -> None
       lfx-email-relay send --to ada@example.com --subject Hello --html mail.html --text mail.txt
       lfx-email-relay send --csv people.csv --subject 'Hello {name}' --html mail.html --text mail.txt
       lfx-email-relay send --csv people.csv ... --idempotency-key 'welcome-2026-{to}' --tag campaign=welcome
+      lfx-email-relay send --csv people.csv ... --dry-run
       lfx-email-relay send --csv people.csv ... --retry-refused
     """  # noqa: D301 - \b is click's mark for a paragraph that it must not wrap
     given = ((one.name, options.pop(one.name)) for one in FIELDS if one.name)
     fields = {name: text for name, value in given if (text := text_file.without_marks(value or ""))}
     fields |= {one.name: _body(one.name, options.pop(one.name)) for one in BODIES if one.name}
+    if csv_file == run.STDIN and not options["result"]:
+        raise click.UsageError("--csv - needs --result: the file for the outcome of each row.")
     if csv_file:
         run.send_rows(csv_file, fields, tags, run.Options(**options))
     else:
-        _send_one({**fields, "tags": tags or None}, timeout=options["timeout"], as_json=options["as_json"])
+        _send_one({**fields, "tags": tags or None}, run.Options(**options))
 
 
 def _body(name: str, file: Any) -> str:
@@ -128,23 +146,38 @@ def _body(name: str, file: Any) -> str:
     except text_file.Undecodable as error:
         raise click.UsageError(f"--{name}: {error}") from error
     if not body:
-        raise click.UsageError(f"--{name} is empty. Only one of --html and --text can be standard input.")
+        raise click.UsageError(f"--{name} is empty. Only one of --html, --text and --csv can be standard input.")
     return body
 
 
-def _send_one(fields: Mapping[str, Any], *, timeout: float, as_json: bool) -> None:
+def _send_one(fields: Mapping[str, Any], options: run.Options) -> None:
     if not (fields.get("to") and fields.get("subject")):
         raise click.UsageError("--to and --subject are required without --csv.")
     request = msgspec.convert(fields, contract.SendEmailRequest)
+    if options.dry_run:
+        _preview(request, as_json=options.as_json)
+        return
 
     async def work() -> contract.SendEmailResponse:
         async with command.connected(run.NAME) as caller:
-            return await caller.ask(contract.SEND_EMAIL_SUBJECT, request, contract.SendEmailResponse, timeout=timeout)
+            return await caller.ask(
+                contract.SEND_EMAIL_SUBJECT, request, contract.SendEmailResponse, timeout=options.timeout
+            )
 
     sent = command.run(work())
-    _print_ids(sent, as_json=as_json)
+    _print_ids(sent, as_json=options.as_json)
     if not sent.email_id:
         raise command.Failed("not sent: the recipient is outside SMTP_ALLOWED_RECIPIENT_DOMAINS")
+
+
+def _preview(request: contract.SendEmailRequest, *, as_json: bool) -> None:
+    if problems := rows.problems(request):
+        raise command.Failed("\n  ".join(["the relay would refuse this email", *problems]))
+    if as_json:
+        command.print_json({"rows": 1, "to_send": 1, "first": request})
+        return
+    click.echo(preview.text(request))
+    command.say("Dry run: nothing was sent.")
 
 
 def _print_ids(sent: contract.SendEmailResponse, *, as_json: bool) -> None:

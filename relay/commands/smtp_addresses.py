@@ -9,6 +9,7 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any, Final
 
+from shared import redaction
 from shared.commands.check.checks import Finding
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ async def connect(host: str, port: int, add: AddFinding) -> socket.socket | None
     try:
         found = await resolve(host, port)
     except (OSError, UnicodeError) as error:
-        add(Finding("failed", HOST_NAME, f"{host} has no address: {error}", "check SMTP_HOST, and this machine's DNS"))
+        found_out = f"{host} has no address: {redaction.in_words(error)}"
+        add(Finding("failed", HOST_NAME, found_out, "check SMTP_HOST, and this machine's DNS"))
         return None
     results = await asyncio.gather(*map(_connected, found))
     sockets = [one for one in results if isinstance(one, socket.socket)]

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 import time
 from datetime import UTC, datetime
@@ -11,16 +12,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import aiosmtplib
 
+from relay import host_names
 from relay.commands import smtp_addresses
 from relay.commands.smtp_addresses import SERVER
 from relay.errors import DeliveryError
 from relay.settings import IMPLICIT_TLS_PORTS, is_loopback
 from relay.smtp.connection import AUTH_METHODS, HANDSHAKE_SECONDS, Connector
-from shared import redaction
+from shared import error_texts, redaction
 from shared.commands.check.checks import Check, Finding
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import AsyncIterator, Sequence
 
     from relay.settings import RelaySettings
@@ -76,7 +77,7 @@ async def _reached(settings: RelaySettings, connected: socket.socket, add: AddFi
         use_tls=implicit,
         start_tls=False,
         tls_context=ssl.create_default_context() if implicit else None,
-        local_hostname="localhost",
+        local_hostname=settings.smtp_helo_name or host_names.own_helo(socket.gethostname(), connected.getsockname()[0]),
     )
     findings: list[Finding] = []
     try:
@@ -172,8 +173,8 @@ def _unreached(error: Exception, settings: RelaySettings) -> Finding:
         return Finding("failed", TLS, f"the certificate is not accepted: {refused.verify_message}", advice)
     if isinstance(_cause(error, ssl.SSLError), ssl.SSLError):
         advice = "check SMTP_PORT: TLS starts at once on 465 and 2465, and with STARTTLS on other ports"
-        return Finding("failed", TLS, redaction.error(error), advice)
-    found = redaction.error(error)
+        return Finding("failed", TLS, redaction.in_words(error), advice)
+    found = redaction.in_words(error)
     advice = f"check SMTP_HOST and SMTP_PORT ({settings.smtp_port}), and the firewall"
     return Finding("failed", SERVER, found, advice)
 
@@ -188,7 +189,7 @@ async def _logged_in(settings: RelaySettings) -> Finding:
     try:
         connection = await Connector(settings).connect()
     except DeliveryError as error:
-        return Finding("failed", LOGIN, str(error), _advice(error.code))
+        return Finding("failed", LOGIN, error_texts.reworded(str(error)), _advice(error.code))
     await connection.quit()
     if settings.smtp_username:
         return Finding("ok", LOGIN, "the server accepts the credentials")

@@ -22,7 +22,9 @@ _WIDE: Final = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_WORKBOOKS: Final = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx is a zip file, .xls an OLE file
 LONGEST_MARK: Final = 4
+MOST_NULS: Final = 3  # in text of Latin letters, UTF-16 has a NUL in every two bytes
 _NOT_TEXT: Final = re.compile("[\0\ufffe]")
 _ESCAPED_BYTE: Final = re.compile("[\udc80-\udcff]")
 _LINE_END: Final = re.compile("\r\n?|\n")
@@ -48,6 +50,9 @@ def lines(file: io.BufferedReader) -> Iterator[str]:
         Undecodable: as `decode`, when that line is read.
     """
     start = file.peek(LONGEST_MARK)
+    if start.startswith(_WORKBOOKS):
+        file.close()
+        raise Undecodable("an Excel workbook or another archive, and not text: save it as CSV UTF-8")
     encoding = next((name for mark, name in _WIDE if start.startswith(mark)), "utf-8")
     errors = "surrogateescape" if encoding == "utf-8" else "strict"
     try:
@@ -60,11 +65,13 @@ def lines(file: io.BufferedReader) -> Iterator[str]:
 
 
 def _check(line: str, number: int) -> None:
+    if "\0" in line and line.count("\0") * MOST_NULS >= len(line):
+        raise Undecodable(f"line {number}: this is UTF-16 without a byte order mark: save the file as UTF-8")
     if _NOT_TEXT.search(line):
         raise Undecodable(f"line {number}: not text: save the file as UTF-8")
     if wrong := _ESCAPED_BYTE.search(line):
         byte = wrong[0].encode(errors="surrogateescape").hex()
-        raise Undecodable(f"line {number}: byte 0x{byte} is not UTF-8")
+        raise Undecodable(f"line {number}: byte 0x{byte} is not UTF-8: save the file as UTF-8 (in Excel: CSV UTF-8)")
 
 
 def without_marks(text: str) -> str:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import msgspec
 import nats.errors
 
-from shared import contract, decoding
-from shared.errors import RequestRefused, RequestUnanswered, ServiceUnreachable
+from shared import contract, decoding, redaction
+from shared.errors import PublishDenied, ReplyDenied, RequestRefused, RequestUnanswered, ServiceUnreachable
 from shared.nats import permissions
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ class Caller:
 
         Raises:
             RequestRefused: the answer is an error, or the request exceeds max_payload.
-            ServiceUnreachable: no service answers on the subject, or the NATS user may not publish to it.
+            ServiceUnreachable: no service answers on the subject.
+            PublishDenied, ReplyDenied: the NATS user may not publish to the subject, or not subscribe to replies.
             RequestUnanswered: no answer within `timeout` seconds, or an answer that cannot be decoded.
         """
         try:
@@ -56,9 +57,9 @@ class Caller:
         except nats.errors.TimeoutError:
             raise RequestUnanswered(f"no answer from {subject} within {timeout:g} s") from None
         except nats.errors.MaxPayloadError as error:
-            raise RequestRefused(f"the request is too large for NATS: {error}") from None
+            raise RequestRefused(f"the request is too large for NATS: {redaction.in_words(error)}") from None
         except nats.errors.Error as error:
-            raise RequestUnanswered(f"{subject}: {error}") from error
+            raise RequestUnanswered(f"{subject}: {redaction.in_words(error)}") from error
         return _answer(subject, reply.data, reply_type)
 
     async def _request(self, subject: str, payload: bytes, timeout: float) -> Msg:
@@ -73,7 +74,7 @@ class Caller:
             if request.done():
                 return request.result()
             denial = denied.result()
-            raise (ServiceUnreachable if denial.verb == "publish" else RequestUnanswered)(str(denial))
+            raise (PublishDenied if denial.verb == "publish" else ReplyDenied)(str(denial))
         finally:
             request.cancel()
             self._waiting.remove(entry)
@@ -97,7 +98,10 @@ def _answer(subject: str, data: bytes, reply_type: type[T]) -> T:
             )
         return msgspec.convert(decoded, reply_type)
     except (decoding.Malformed, msgspec.ValidationError) as error:
-        raise RequestUnanswered(f"{subject}: the answer cannot be decoded: {error}") from error
+        why = redaction.in_words(error)
+        raise RequestUnanswered(
+            f"{subject}: the answer cannot be decoded: {why}; does the service have another version?"
+        ) from error
 
 
 def _reason(failed: contract.ErrorResponse) -> str:

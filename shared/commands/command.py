@@ -18,9 +18,18 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 import msgspec
 
-from shared import redaction
+from shared import error_texts, redaction
 from shared.commands import caller, formatting, output
-from shared.errors import RequestRefused, ServiceError, SetupIncomplete, StoreError
+from shared.errors import (
+    LoginRefused,
+    NotPermitted,
+    PublishDenied,
+    ReplyDenied,
+    RequestRefused,
+    ServiceError,
+    SetupIncomplete,
+    StoreError,
+)
 from shared.nats import connection
 from shared.service import settings, signals
 from shared.service.settings import SettingsError
@@ -34,6 +43,23 @@ EXIT_CODES: Final = (
     ("2", "Wrong usage, or an environment variable with an invalid value."),
     ("3", "NATS or the service cannot be reached, or does not answer in time."),
 )
+
+NOT_PERMITTED: Final = (NotPermitted, LoginRefused, PublishDenied, ReplyDenied)
+"""Errors of a NATS user without the permission, or without access: another try would not help."""
+
+VARIABLES: Final = {"server": "NATS_URL", "creds": "NATS_CREDS"}
+OVERRIDES: Final = "lfx.nats"
+
+NOTICE_SECONDS: Final = 1.0  # of connecting, after which the user is informed
+
+EVENTS: Final = {
+    "nats.disconnected": "The connection to NATS was lost. Connecting again ...",
+    "nats.reconnected": "Connected to NATS again.",
+    "nats.error": "NATS",
+    "nats.denied": "Not permitted",
+    "nats.permitted": "Permitted again",
+}
+"""The log events of the connection, as words for the user of a command."""
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
 
@@ -69,8 +95,51 @@ class Seconds(click.FloatRange):
         return seconds
 
 
+class HiddenArgument(click.Argument):
+    """An older way to give an option, which is not in the help."""
+
+    def get_usage_pieces(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - the base class passes it
+        """Return nothing for the line of usage."""
+        return []
+
+
+def _override(ctx: click.Context, option: click.Parameter, given: str | None) -> None:
+    if given:
+        ctx.meta.setdefault(OVERRIDES, {})[VARIABLES[str(option.name)]] = given
+
+
+def connection_options() -> list[click.Parameter]:
+    """Return the options of the `nats` CLI that replace variables; each command has them."""
+    return [
+        click.Option(
+            ["-s", "--server"], metavar="URL", expose_value=False, callback=_override, help="Instead of NATS_URL."
+        ),
+        click.Option(
+            ["--creds"], metavar="FILE", expose_value=False, callback=_override, help="Instead of NATS_CREDS."
+        ),
+    ]
+
+
+def overrides() -> dict[str, str]:
+    """Return the variables that the options `--server` and `--creds` replace."""
+    context = click.get_current_context(silent=True)
+    return context.meta.get(OVERRIDES, {}) if context else {}
+
+
+def environ() -> dict[str, str]:
+    """Return the variables of the environment, as the options replace them, or the files that hold their values."""
+    given = overrides()
+    replaced = {f"{variable}_FILE" for variable in given}
+    return {name: value for name, value in os.environ.items() if name not in replaced} | given
+
+
 class Command(output.GuardedHelp):
     """A command that reports each of our errors as one line on standard error, with the exit status for it."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        """Add the options that all commands have."""
+        super().__init__(*args, **more)
+        self.params += connection_options()
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Refuse an argument that is not UTF-8: Python reads it as half characters, which can't be sent or printed."""
@@ -93,6 +162,8 @@ class Command(output.GuardedHelp):
             raise Failed(str(error)) from error
         except SetupIncomplete as error:
             raise Failed(f"{error}: {error.advice}") from error
+        except NOT_PERMITTED as error:
+            raise Failed(str(error)) from error
         except (ServiceError, StoreError) as error:
             raise Unreachable(str(error)) from error
         except KeyboardInterrupt:
@@ -131,8 +202,11 @@ async def connected(name: str) -> AsyncIterator[caller.Caller]:
         SettingsError: NATS_URL or NATS_CREDS has an invalid value.
         ServiceUnreachable: no NATS server answered in time.
     """
-    config = settings.load(os.environ, settings.NatsSettings)
+    config = settings.load(environ(), settings.NatsSettings)
+    servers = redaction.urls(config.nats_url)
+    slow = asyncio.get_running_loop().call_later(NOTICE_SECONDS, say, f"Connecting to {servers} ...")
     async with connection.opened(config, name, patience_seconds=caller.PATIENCE_SECONDS) as opened:
+        slow.cancel()
         with _log_on_standard_error():  # not earlier: ServiceUnreachable has the reason why there was no connection
             yield caller.Caller(opened)
 
@@ -151,11 +225,12 @@ def _log_on_standard_error() -> Iterator[None]:
 
 
 class _StandardErrorHandler(logging.Handler):
-    """Writes a log record as one line: its event, and its error if it has one."""
+    """Writes a log record as one line: its event in words, and its error if it has one."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        error = getattr(record, "error", "")
-        message = f"{record.getMessage()}: {error}" if error else record.getMessage()
+        event = record.getMessage()
+        error = error_texts.reworded(str(getattr(record, "error", "")))
+        message = ": ".join(filter(None, (EVENTS.get(event, event), error)))
         say(redaction.secrets(message))
 
 
@@ -165,8 +240,8 @@ def print_json(value: object) -> None:
 
 
 def print_table(rows: Sequence[Sequence[object]], head: Sequence[str] = ()) -> None:
-    """Print aligned columns."""
-    click.echo(formatting.table(rows, head))
+    """Print aligned columns; below a head, long cells are cut to fit the terminal."""
+    click.echo(formatting.table(rows, head, output.columns() if head else None))
 
 
 def say(message: str) -> None:

@@ -4,9 +4,11 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
+import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 from click.shell_completion import CompletionItem
@@ -15,6 +17,9 @@ from shared.commands import output
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+
+LIKENESS: Final = 0.6  # of a name to that of a command; 1 is equal
 
 
 class Group(output.GuardedHelp, click.Group):
@@ -30,6 +35,8 @@ class Group(output.GuardedHelp, click.Group):
     def main(self, *args: Any, standalone_mode: bool = True, **more: Any) -> Any:
         """Run the program; the exit status is the same if its messages cannot be printed."""
         output.prepare_streams()
+        if os.environ.get("NO_COLOR"):
+            more.setdefault("color", False)
         run: Any = super().main  # its overloads do not accept any arguments
         if not standalone_mode:
             return run(*args, standalone_mode=False, **more)
@@ -54,6 +61,17 @@ class Group(output.GuardedHelp, click.Group):
         module, _, function = self._not_imported[cmd_name][0].partition(":")
         found: click.Command = getattr(importlib.import_module(module), function)
         return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that the first argument names; suggest a similar one if there is none."""
+        name = args[0]
+        if self.get_command(ctx, name) is None and name[:1].isalnum():
+            similar = difflib.get_close_matches(name.lower(), self.list_commands(ctx), 3, LIKENESS)
+            question = f" Did you mean {' or '.join(map(repr, similar))}?" if similar else ""
+            ctx.fail(f"No such command {name!r}.{question}")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands, without importing them."""

@@ -10,15 +10,18 @@ from __future__ import annotations
 import codecs
 import io
 import os
+import shutil
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 from click.exceptions import Exit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+CLEAR_LINE: Final = "\r\x1b[K"  # a bar may be in it
 
 
 def prepare_streams() -> None:
@@ -59,6 +62,11 @@ class GuardedHelp(click.Command):
             return super().make_context(*args, **more)
 
 
+def columns() -> int | None:
+    """Return the width of the terminal to which standard output goes; None if it is not a terminal."""
+    return shutil.get_terminal_size().columns if sys.stdout and sys.stdout.isatty() else None
+
+
 @contextmanager
 def guarded() -> Iterator[None]:
     """End with 0 if the reader has gone, and with 1 and one line on standard error if the output is not writable.
@@ -75,7 +83,7 @@ def guarded() -> Iterator[None]:
     except OSError as error:
         discard_unwritten()
         name = error.filename or "cannot read or write"
-        raise click.ClickException(f"{name}: {error.strerror or repr(error)}") from error
+        raise click.ClickException(f"{name}: {error.strerror or str(error) or 'the operation failed'}") from error
 
 
 @contextmanager
@@ -90,7 +98,8 @@ def without_reader() -> Iterator[None]:
 def say(message: str) -> None:
     """Print a message on standard error; if that is not possible, nobody can be informed about it."""
     try:
-        click.echo(message, err=True)
+        is_terminal = bool(sys.stderr) and sys.stderr.isatty()
+        click.echo(f"{CLEAR_LINE if is_terminal else ''}{message}", err=True)
     except OSError:
         discard_unwritten()
 

@@ -148,6 +148,11 @@ class ReconnectingClient(Client):
             self._own_max_payload = 0
         self._max_payload = min(max_payload, self._own_max_payload or max_payload)
 
+    def abort(self) -> None:
+        """Close the socket at once, such as that of a server that does not answer."""
+        if isinstance(self._transport, Transport):
+            self._transport.abort()
+
     @property
     def unread_bytes(self) -> int:
         """How many bytes of the current connection wait in the socket."""

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Final
 import nats.errors
 
 from shared import redaction
-from shared.errors import ServiceUnreachable
-from shared.nats import permissions
+from shared.nats import permissions, servers
 from shared.nats.client import ReconnectingClient
 from shared.nats.denied_subscriptions import DeniedSubscriptions
 from shared.nats.payload_limit import PayloadLimit
 from shared.nats.read_receipts import ReadReceipts
+from shared.nats.servers import Refusals
 from shared.nats.transport import CLOSE_TIMEOUT_SECONDS
 from shared.service.log import RateLimit
 from shared.service.settings import SettingsError
@@ -46,7 +46,6 @@ FLUSH_TIMEOUT_SECONDS: Final = 5
 ERROR_LOG_SECONDS: Final = 10
 DENIED_LINES: Final = 5  # in ERROR_LOG_SECONDS
 FEW_BYTES: Final = 16_384  # a socket that is not read takes only some 60,000
-SCHEMES: Final = ("nats://", "tls://")
 
 
 class Connection:
@@ -257,10 +256,13 @@ class _Reports:
         self._connection = connection
         self._servers = redaction.urls(nats_url)
         self._lines = RateLimit(lines=1, seconds=ERROR_LOG_SECONDS)
+        self.refusals: Refusals | None = None
         self._denied_lines = RateLimit(lines=DENIED_LINES, seconds=ERROR_LOG_SECONDS)
 
     async def error(self, error: Exception) -> None:
         self._connection.report_error(error)
+        if self.refusals:
+            self.refusals.add(error)
         denied = permissions.denial_in(error)
         if denied:
             self._denied(denied)
@@ -292,20 +294,25 @@ async def opened(
 
     Raises:
         SettingsError: NATS_URL is not a list of URLs.
-        ServiceUnreachable: no server accepted the connection within `patience_seconds`.
+        ServiceUnreachable: no server accepted the connection within `patience_seconds`, or each has refused it;
+            LoginRefused if it was because of the user.
     """
     client = ReconnectingClient()
     connection = Connection(client)
+    reports = _Reports(connection, settings.nats_url)
     try:
-        async with asyncio.timeout(patience_seconds):
-            await _connect(client, _Reports(connection, settings.nats_url), settings, name)
+        async with asyncio.timeout(patience_seconds) as limit:
+            reports.refusals = Refusals(servers.urls(settings.nats_url), limit)
+            await _connect(client, reports, settings, name)
+            reports.refusals = None
     except TimeoutError:
         why = client.last_error
         await _close(client)
-        detail = redaction.error(why) if why else "no answer"
-        raise ServiceUnreachable(f"cannot connect to NATS at {redaction.urls(settings.nats_url)}: {detail}") from None
+        client.abort()
+        await asyncio.sleep(0)  # the event loop closes the socket in its next turn
+        raise servers.unreachable(why, settings) from None
     except nats.errors.Error as error:
-        raise SettingsError(f"NATS_URL: {redaction.error(error)}") from None
+        raise SettingsError(f"NATS_URL: {redaction.in_words(error)}") from None
     try:
         yield connection
     finally:
@@ -315,7 +322,7 @@ async def opened(
 
 async def _connect(client: Client, reports: _Reports, settings: NatsSettings, name: str) -> None:
     await client.connect(
-        servers=_urls(settings.nats_url),
+        servers=servers.urls(settings.nats_url),
         name=name,
         error_cb=reports.error,
         disconnected_cb=reports.disconnected,
@@ -329,13 +336,6 @@ async def _connect(client: Client, reports: _Reports, settings: NatsSettings, na
         inbox_prefix=settings.nats_inbox_prefix,
         skip_subject_validation=True,  # subjects are constants, or come from the server; group_index checks keys
     )
-
-
-def _urls(nats_url: str) -> list[str]:
-    urls = [url.strip() for url in nats_url.split(",") if url.strip()]
-    if not urls or any("://" in url and not url.startswith(SCHEMES) for url in urls):
-        raise SettingsError("NATS_URL: its value (not shown) is not a list of nats:// or tls:// URLs")
-    return urls
 
 
 async def _close(client: Client) -> None:

@@ -89,7 +89,7 @@ class Variable(msgspec.Struct, frozen=True):
 
     variable: str
     value: str
-    source: Literal["environment", "file", "default", "empty, so the default"]
+    source: Literal["environment", "option", "file", "default", "empty, so the default"]
     error: str = ""
 
 

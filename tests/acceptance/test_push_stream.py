@@ -84,6 +84,8 @@ async def test_check_reports_the_stream_and_ends_with_1_without_it(server: NatsS
     assert js
     async with console.running(services.TRACKER, "check", env={"NATS_URL": server.url, **DURABLE}) as check:
         assert await check.wait() == 1
-        (line,) = [line for line in check.output.splitlines() if "stream email-events" in line]
-        assert line.startswith("failed")
-        assert "does not exist -> install the tracker's chart" in line
+        lines = check.output.splitlines()
+        (at,) = [number for number, line in enumerate(lines) if "stream email-events" in line]
+        assert lines[at].startswith("failed")
+        assert lines[at].endswith("does not exist")
+        assert lines[at + 1].startswith("         -> install the tracker's chart")

@@ -59,7 +59,7 @@ def _print(stack: Stack, screen: Screen, email_ids: Mapping[str, str]) -> None:
     screen.command(RELAY, "send", "--to you@example.com", "--subject Hi", *bodies)
     screen.command(TRACKER, "status", email_id)
     screen.command(TRACKER, "status", "--group-id", mails.GROUP)
-    screen.command(TRACKER, "analytics", mails.GROUP)
+    screen.command(TRACKER, "analytics", "--group-id", mails.GROUP)
     for process in (stack.relay, stack.tracker):
         screen.command(
             "curl", "-i", f"http://localhost:{process.port}/livez", f"http://localhost:{process.port}/readyz"

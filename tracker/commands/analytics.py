@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from shared import contract
-from shared.commands import command
+from shared.commands import command, formatting
 from shared.contract import GetEmailEngagementAnalyticsResponse
 from shared.errors import RequestRefused, RequestUnanswered, ServiceUnreachable
+from tracker.commands import not_found
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,9 +25,13 @@ NAME: Final = "lfx-email-tracker analytics"
 PASSING: Final = frozenset({contract.SERVICE_BUSY, contract.INTERNAL_ERROR})  # errors after which --watch continues
 COUNTS: Final = ("total_sent", "delivered", "opened", "unique_opened", "failed")
 
+HEADS: Final = {head: max(len(head), 8) for head in (name.replace("_", " ").upper() for name in COUNTS)}
+"""The headings, with the widths of their columns."""
+
 
 @click.command(cls=command.Command)
-@click.argument("group_id")
+@click.argument("group", required=False, cls=command.HiddenArgument)  # how older versions named the group
+@click.option("--group-id", metavar="ID", help="The group.")
 @click.option("--watch", is_flag=True, help="Ask again and again, until Ctrl-C.")
 @click.option(
     "--interval",
@@ -37,21 +42,24 @@ COUNTS: Final = ("total_sent", "delivered", "opened", "unique_opened", "failed")
     help="How long to wait between two requests.",
 )
 @command.json_option
-def analytics(group_id: str, interval: float, *, watch: bool, as_json: bool) -> None:
-    """Show how many emails of GROUP_ID were sent, delivered, opened and failed.
+def analytics(group: str | None, group_id: str | None, interval: float, *, watch: bool, as_json: bool) -> None:
+    """Count the emails of a group: sent, delivered, opened, failed.
 
     Asks the running tracker over NATS. --watch prints one line for each answer, and waits for a tracker that goes away.
     Ends with 1 if nothing was sent under the group.
 
     \b
     Examples:
-      lfx-email-tracker analytics efba8440-8256-4d52-bab3-55d7072201f4
-      lfx-email-tracker analytics speakers --watch --interval 2
+      lfx-email-tracker analytics --group-id efba8440-8256-4d52-bab3-55d7072201f4
+      lfx-email-tracker analytics --group-id speakers --watch --interval 2
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
+    if bool(group) == bool(group_id):
+        raise click.UsageError("Give --group-id once." if group else "--group-id is missing.")
+    wanted = group_id or group or ""
     if watch:
-        command.run(_watch(group_id, interval, command.print_json if as_json else _Lines()))
+        command.run(_watch(wanted, interval, command.print_json if as_json else _Lines()))
         return
-    counted = command.run(_once(group_id))
+    counted = command.run(_once(wanted))
     if as_json:
         command.print_json(counted)
     else:
@@ -79,9 +87,9 @@ async def _watch(group_id: str, interval: float, show: Callable[[GetEmailEngagem
 
 async def _ask(caller: Caller, group_id: str) -> GetEmailEngagementAnalyticsResponse:
     request = contract.GetEmailEngagementAnalyticsRequest(group_id=group_id)
-    return await caller.ask(
-        contract.GET_EMAIL_ENGAGEMENT_ANALYTICS_SUBJECT, request, GetEmailEngagementAnalyticsResponse
-    )
+    subject = contract.GET_EMAIL_ENGAGEMENT_ANALYTICS_SUBJECT
+    with not_found.group_named(group_id):
+        return await caller.ask(subject, request, GetEmailEngagementAnalyticsResponse)
 
 
 class _Lines:
@@ -92,7 +100,9 @@ class _Lines:
 
     def __call__(self, counted: GetEmailEngagementAnalyticsResponse) -> None:
         if not self._has_head:
-            click.echo("TIME      " + "  ".join(f"{name.upper():>13}" for name in COUNTS))
+            click.echo(f"{'TIME':20}  " + "  ".join(f"{head:>{width}}" for head, width in HEADS.items()))
             self._has_head = True
-        at = datetime.now(UTC).strftime("%H:%M:%S")
-        click.echo(f"{at}  " + "  ".join(f"{getattr(counted, name):>13}" for name in COUNTS))
+        cells = [f"{getattr(counted, name):>{width}}" for name, width in zip(COUNTS, HEADS.values(), strict=True)]
+        if counted.failed:
+            cells[-1] = click.style(cells[-1], fg="red")
+        click.echo("  ".join((formatting.time(datetime.now(UTC)), *cells)))

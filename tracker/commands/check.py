@@ -48,7 +48,7 @@ LIBRARY_VARIABLES: Final = (
 @click.command(cls=command.Command)
 @command.json_option
 def check(*, as_json: bool) -> None:
-    """Show the configuration, and try each server and bucket that it names.
+    """Show the configuration, and try every server that it names.
 
     Prints each variable with its value (secrets are hidden) and its source; then one line each for NATS, the buckets
     and the queue, with advice on every problem. Receives no message and stores nothing. Exits with 1 if a check fails.

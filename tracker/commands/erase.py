@@ -70,7 +70,7 @@ class Report(msgspec.Struct, kw_only=True):
 )
 @command.json_option
 def erase(address: str, *, yes: bool, with_suppression: bool, as_json: bool) -> None:
-    """Erase the personal data in all records of emails to an address. It cannot be undone.
+    """Erase the personal data in all emails to an address. It cannot be undone.
 
     Recipient, subject, tags, links and the texts of mail servers are erased. Ids, times and counts stay, so analytics
     do not change. Later events of these emails bring no data back. The entry in the suppression list stays, since it

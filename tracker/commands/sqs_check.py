@@ -9,11 +9,13 @@ GoAWS, and GoAWS has none in its JSON; so any refusal counts as permitted that h
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import boto3
 import msgspec
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
 
 from shared.commands import formatting
 from shared.commands.check.checks import Check, Finding
@@ -31,11 +33,13 @@ if TYPE_CHECKING:
     from tracker.settings import TrackerSettings
 
 CREDENTIALS, QUEUE, PERMISSIONS = "AWS credentials", "SQS queue", "SQS permissions"
+DEAD_LETTERS: Final = "SQS dead-letter queue"
 CHECK_SECONDS: Final = 20.0
 FEWEST_RECEIVES: Final = 3  # a tracker that stops releases its messages, and each release counts as a receive
 SHORTEST_RETENTION_SECONDS: Final = 86_400
 BACKLOG: Final = 10_000
-CLIENT_ERROR: Final = 4  # the first digit of the status of HTTP
+CLIENT_ERROR, SERVER_ERROR = 4, 5  # the first digit of the status of HTTP
+LARGE_SKEW_SECONDS: Final = 240  # AWS refuses 5 minutes with some calls, 15 with others
 NO_RECEIPT_HANDLE: Final = "check"
 INVALID_CALLS: Final[dict[str, dict[str, object]]] = {
     # for 0 messages LocalStack and GoAWS return 1, and for -1 LocalStack returns all
@@ -72,8 +76,12 @@ INVALID_CREDENTIALS: Final = sqs.EXPIRED | {
     "MissingAuthenticationTokenException",
     "OptInRequired",
     "RequestExpired",
+    "RequestTimeTooSkewed",
     "SignatureDoesNotMatch",
 }
+SIGNED_AT_ANOTHER_TIME: Final = frozenset({"RequestExpired", "RequestTimeTooSkewed"})
+WRONG_SIGNATURE: Final = frozenset({"InvalidSignatureException", "SignatureDoesNotMatch"})
+INTERNAL: Final = frozenset({"InternalError", "InternalFailure", "InternalServerError", "ServiceUnavailable"})
 THROTTLED: Final = frozenset(
     {
         "OverLimit",
@@ -95,7 +103,7 @@ UNSUPPORTED: Final = frozenset(
         "UnsupportedOperation",
     }
 )
-OTHER_REASONS: Final = DENIED | NO_SUCH_QUEUE | INVALID_CREDENTIALS | THROTTLED | UNSUPPORTED
+OTHER_REASONS: Final = DENIED | NO_SUCH_QUEUE | INVALID_CREDENTIALS | INTERNAL | THROTTLED | UNSUPPORTED
 OTHER_STATUSES: Final = frozenset({401, 403, 405, 407, 408, 429})  # of HTTP: not about the parameters of the call
 
 
@@ -111,10 +119,15 @@ def check(settings: TrackerSettings, environ: Mapping[str, str]) -> Check:
         except SettingsError:
             add(Finding("skipped", QUEUE, "not checked without a URL in SES_ENGAGEMENT_SQS_QUEUE_URL"))
             return
-        queue = sqs.Queue(settings.ses_engagement_sqs_queue_url, environ, visibility_seconds=0)
+        url = settings.ses_engagement_sqs_queue_url
+        queue = sqs.Queue(url, environ, visibility_seconds=0)
         add(await _credentials(queue.region))
-        if await _attributes(queue, add):
-            add(await _permissions(queue))
+        attributes = await _attributes(queue, add)
+        if attributes is None:
+            return
+        if finding := await _dead_letters(url, attributes, environ):
+            add(finding)
+        add(await _permissions(queue))
 
     return Check(QUEUE, CHECK_SECONDS, run)
 
@@ -139,17 +152,17 @@ def _method() -> str:
     return str(found.method)
 
 
-async def _attributes(queue: Queue, add: AddFinding) -> bool:
-    """Add a finding about the queue; return whether its permissions can be checked."""
+async def _attributes(queue: Queue, add: AddFinding) -> Mapping[str, str] | None:
+    """Add a finding about the queue; return its attributes, or None if its permissions cannot be checked."""
     try:
         answer = await queue.ask("get_queue_attributes", AttributeNames=["All"])
     except QueueUnavailable as error:
         finding = _unavailable(error)
         add(finding)
-        return finding.status == "warning"
+        return {} if finding.status == "warning" else None
     attributes: dict[str, str] = answer.get("Attributes") or {}
     add(_described(attributes))
-    return True
+    return attributes
 
 
 def _unavailable(error: QueueUnavailable) -> Finding:
@@ -160,10 +173,69 @@ def _unavailable(error: QueueUnavailable) -> Finding:
         return Finding("warning", QUEUE, f"its attributes cannot be read: {found}", "this server is not SQS itself")
     if code in NO_SUCH_QUEUE:
         return Finding("failed", QUEUE, "does not exist", "check SES_ENGAGEMENT_SQS_QUEUE_URL and the account")
+    return Finding("failed", QUEUE, found, _advice(code, error))
+
+
+def _advice(code: str, error: QueueUnavailable) -> str:
+    """Return what to do about a queue that does not answer as a queue."""
     if code in INVALID_CREDENTIALS:
-        return Finding("failed", QUEUE, found, "the credentials are not valid, or have expired: renew them")
-    advice = "check the URL, the region, and the network to AWS (proxy, firewall, VPC endpoint)"
-    return Finding("failed", QUEUE, found, advice)
+        return _advice_on_credentials(code, error)
+    if code in THROTTLED:
+        return "too many requests: try again later"
+    if code in INTERNAL or _status(error) // 100 == SERVER_ERROR:
+        return "SQS itself fails: try again later, and look at the AWS Health Dashboard"
+    if isinstance(error.__cause__, NoCredentialsError | PartialCredentialsError):
+        return "see the line above"
+    return "check the URL, the region, and the network to AWS (proxy, firewall, VPC endpoint)"
+
+
+def _advice_on_credentials(code: str, error: QueueUnavailable) -> str:
+    """Return what to do about a refused signature. AWS refuses one that differs by 15 minutes (RequestExpired)."""
+    skew = _clock_skew(error)
+    if abs(skew) >= LARGE_SKEW_SECONDS:
+        direction = "ahead of" if skew > 0 else "behind"
+        return f"the clock of this machine is {formatting.duration(abs(skew))} {direction} that of AWS: set it"
+    if code in SIGNED_AT_ANOTHER_TIME:
+        return "the clock of this machine is wrong: set it, for example with NTP"
+    if code in WRONG_SIGNATURE:
+        return "AWS_SECRET_ACCESS_KEY does not belong to AWS_ACCESS_KEY_ID, or the clock of this machine is wrong"
+    return "the credentials are not valid, or have expired: renew them"
+
+
+def _clock_skew(error: QueueUnavailable) -> float:
+    """Return by how many seconds this machine's clock is ahead of the server's; 0 if the answer has no time."""
+    cause = error.__cause__
+    metadata = cause.response.get("ResponseMetadata", {}) if isinstance(cause, ClientError) else {}
+    try:
+        at = parsedate_to_datetime(metadata.get("HTTPHeaders", {}).get("date", ""))
+    except (TypeError, ValueError):
+        return 0.0
+    return (datetime.now(UTC) - at.astimezone(UTC)).total_seconds()
+
+
+async def _dead_letters(url: str, attributes: Mapping[str, str], environ: Mapping[str, str]) -> Finding | None:
+    """Return the finding about the dead-letter queue, which is in the same account and region; None without one."""
+    name = _dead_letter_name(attributes)
+    if not name:
+        return None
+    queue = sqs.Queue(f"{url.rpartition('/')[0]}/{name}", environ, visibility_seconds=0)
+    try:
+        answer = await queue.ask("get_queue_attributes", AttributeNames=["ApproximateNumberOfMessages"])
+    except QueueUnavailable as error:
+        return Finding("skipped", DEAD_LETTERS, f"{name}: {error}", f"grant {ACTIONS['get_queue_attributes']} for it")
+    count = int((answer.get("Attributes") or {}).get("ApproximateNumberOfMessages", 0))
+    found = f"{name}: {_messages(count)}"
+    if count:
+        return Finding("warning", DEAD_LETTERS, found, "look at them, and apply them with lfx-email-tracker replay")
+    return Finding("ok", DEAD_LETTERS, found)
+
+
+def _messages(count: int) -> str:
+    return f"about {count:,} message{'' if count == 1 else 's'}"
+
+
+def _dead_letter_name(attributes: Mapping[str, str]) -> str:
+    return str(_redrive(attributes).get("deadLetterTargetArn", "")).rpartition(":")[2]
 
 
 def _described(attributes: Mapping[str, str]) -> Finding:
@@ -171,10 +243,10 @@ def _described(attributes: Mapping[str, str]) -> Finding:
     hidden = int(attributes.get("ApproximateNumberOfMessagesNotVisible", 0))
     retention = int(attributes.get("MessageRetentionPeriod", 0))
     redrive = _redrive(attributes)
-    dead_letters = str(redrive.get("deadLetterTargetArn", "")).rpartition(":")[2]
+    dead_letters = _dead_letter_name(attributes)
     receives = int(redrive.get("maxReceiveCount", 0))
     parts = [
-        f"about {visible:,} messages waiting, {hidden:,} in flight",
+        f"{_messages(visible)} waiting, {hidden:,} in flight",
         f"kept for {formatting.duration(retention)}" if retention else "",
         f"visibility {attributes.get('VisibilityTimeout', '?')} s (each receive sets its own)",
         f"moved to {dead_letters} after {receives} receives" if dead_letters else "no dead-letter queue",

@@ -7,22 +7,21 @@ It asks the running tracker, except for those of a recipient.
 
 from __future__ import annotations
 
-from datetime import UTC
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 import msgspec
 
 from shared import contract
-from shared.commands import command, formatting
+from shared.commands import command, formatting, output
 from shared.contract import EmailRecipientRecord, GetEmailStatusRequest
 from shared.errors import RequestRefused
-from tracker.commands import sent_to
+from tracker.commands import not_found, sent_to
 from tracker.commands.recipient_search import Address
 from tracker.commands.since import Since
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from datetime import datetime
 
     from shared.commands.caller import Caller
@@ -30,8 +29,13 @@ if TYPE_CHECKING:
 NAME: Final = "lfx-email-tracker status"
 PAGE: Final = 500
 HEAD: Final = ("SENT AT", "STATE", "OPENS", "CLICKS", "EMAIL ID", "TO")
-LINE: Final = "{:19}  {:9}  {:>5}  {:>6}  {:36}  {}"
+LINE: Final = "{:20}  {}  {:>5}  {:>6}  {:36}  {}"
 """With constant widths, because a group of any size is printed while it is fetched."""
+NARROW_LINE: Final = "{0:20}  {1}  {4:36}  {5}"
+NARROW_COLUMNS: Final = 110
+FAILURES: Final = ("bounce", "complaint", "reject", "failed")
+STATES: Final = ("sent", "delayed", "delivered", *FAILURES)
+COLOURS: Final = {"delivered": "green", "delayed": "yellow", **dict.fromkeys(FAILURES, "red")}
 
 
 @click.command(cls=command.Command)
@@ -43,11 +47,24 @@ LINE: Final = "{:19}  {:9}  {:>5}  {:>6}  {:36}  {}"
 @click.option(
     "--since", type=Since(), help="With --to, only emails sent since this time: 2026-01-31T12:00:00Z, or 7d, 12h ago."
 )
+@click.option(
+    "--state",
+    "states",
+    type=click.Choice(STATES),
+    multiple=True,
+    help="Only emails in this state; failed is any failure. May be repeated.",
+)
 @command.json_option
-def status(
-    email_id: str | None, group_id: str | None, address: str | None, since: datetime | None, *, as_json: bool
+def status(  # noqa: PLR0913 - click passes each option
+    email_id: str | None,
+    group_id: str | None,
+    address: str | None,
+    since: datetime | None,
+    states: tuple[str, ...],
+    *,
+    as_json: bool,
 ) -> None:
-    """Show the record of an email, of each email of a group, or of each email to an address.
+    """Show an email, the emails of a group, or those to an address.
 
     Asks the running tracker over NATS; --to reads the bucket of the records instead. A group of any size is fetched in
     pages; with --json each email is one line. Ends with 1 if there is no such email or group.
@@ -56,6 +73,7 @@ def status(
     Examples:
       lfx-email-tracker status e57f26e7-4995-4b9e-accc-4b4e135eb122
       lfx-email-tracker status --group-id efba8440-8256-4d52-bab3-55d7072201f4
+      lfx-email-tracker status --group-id speakers --state failed
       lfx-email-tracker status --group-id speakers --json | jq -r 'select(.failed) | .to'
       lfx-email-tracker status --to ada@example.com --since 7d
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
@@ -63,18 +81,21 @@ def status(
         raise click.UsageError("Give one of EMAIL_ID, --group-id and --to.")
     if since and not address:
         raise click.UsageError("--since needs --to.")
+    if states and email_id:
+        raise click.UsageError("--state needs --group-id or --to.")
+    show = _Lines(states, as_json=as_json)
     if address:
-        _print_sent_to(address, since, as_json=as_json)
+        _print_sent_to(address, since, show)
     elif email_id:
         _print_record(command.run(_ask(email_id)), as_json=as_json)
-    elif group_id and (missing := command.run(_print_group(group_id, as_json=as_json))):
+    elif group_id and (missing := command.run(_print_group(group_id, show))):
         command.say(
             f"Emails of the group that retention has removed, or whose record is missing or cannot be read: {missing:,}"
         )
 
 
-def _print_sent_to(address: str, since: datetime | None, *, as_json: bool) -> None:
-    count = command.run(sent_to.show_all(NAME, address, since, _Lines(as_json=as_json)))
+def _print_sent_to(address: str, since: datetime | None, show: _Lines) -> None:
+    count = command.run(sent_to.show_all(NAME, address, since, show))
     if not count:
         raise command.Failed(f"no email to {address} is recorded" + (" since then" if since else ""))
 
@@ -82,20 +103,18 @@ def _print_sent_to(address: str, since: datetime | None, *, as_json: bool) -> No
 async def _ask(email_id: str) -> EmailRecipientRecord:
     async with command.connected(NAME) as caller:
         request = GetEmailStatusRequest(email_id=email_id)
-        return await caller.ask(contract.GET_EMAIL_STATUS_SUBJECT, request, EmailRecipientRecord)
+        with not_found.email_named(email_id):
+            return await caller.ask(contract.GET_EMAIL_STATUS_SUBJECT, request, EmailRecipientRecord)
 
 
-async def _print_group(group_id: str, *, as_json: bool) -> int:
+async def _print_group(group_id: str, show: _Lines) -> int:
     """Print the records of a group page by page; return how many emails have no record."""
-    missing = asked_for = 0
-    show = _Lines(as_json=as_json)
+    missing = 0
     async with command.connected(NAME) as caller:
         async for records, size in _pages(caller, group_id):
-            if not asked_for:
-                show.head()
+            show.head()
             for record in records:
                 show(record)
-            asked_for += size
             missing += size - len(records)
     return missing
 
@@ -105,11 +124,12 @@ async def _pages(caller: Caller, group_id: str) -> AsyncIterator[tuple[list[Emai
 
     A page leaves out missing records, so only the count in the analytics shows where the group ends.
     """
-    counted = await caller.ask(
-        contract.GET_EMAIL_ENGAGEMENT_ANALYTICS_SUBJECT,
-        contract.GetEmailEngagementAnalyticsRequest(group_id=group_id),
-        contract.GetEmailEngagementAnalyticsResponse,
-    )
+    with not_found.group_named(group_id):
+        counted = await caller.ask(
+            contract.GET_EMAIL_ENGAGEMENT_ANALYTICS_SUBJECT,
+            contract.GetEmailEngagementAnalyticsRequest(group_id=group_id),
+            contract.GetEmailEngagementAnalyticsResponse,
+        )
     offset, limit = 0, PAGE
     while offset < counted.total_sent:
         request = GetEmailStatusRequest(group_id=group_id, offset=offset, limit=limit)
@@ -126,22 +146,24 @@ async def _pages(caller: Caller, group_id: str) -> AsyncIterator[tuple[list[Emai
 
 
 class _Lines:
-    """Prints records, one a line: JSON, or columns below a head."""
+    """Prints records in these states, one a line: JSON, or columns below a head."""
 
-    def __init__(self, *, as_json: bool) -> None:
+    def __init__(self, states: Sequence[str], *, as_json: bool) -> None:
+        self._states = states
         self._as_json = as_json
         self._has_head = as_json
 
     def head(self) -> None:
         """Print the head, once."""
         if not self._has_head:
-            click.echo(LINE.format(*HEAD))
+            click.echo(_cells(HEAD[0], f"{HEAD[1]:9}", *HEAD[2:]))
             self._has_head = True
 
     def __call__(self, record: EmailRecipientRecord) -> None:
         """Print a record."""
         self.head()
-        command.print_json(record) if self._as_json else click.echo(_line(record))
+        if _is_in(record, self._states):
+            command.print_json(record) if self._as_json else click.echo(_line(record))
 
 
 def _print_record(record: EmailRecipientRecord, *, as_json: bool) -> None:
@@ -173,8 +195,24 @@ def _element(value: dict[str, Any] | str) -> str:
 
 
 def _line(record: EmailRecipientRecord) -> str:
-    cells = (_state(record), record.open_count, record.click_count, record.email_id, record.to)
-    return LINE.format(record.sent_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S"), *map(formatting.printable, cells))
+    state = _state(record)
+    shown = click.style(f"{formatting.printable(state):9}", fg=COLOURS.get(state))
+    cells = (record.open_count, record.click_count, record.email_id, record.to)
+    return _cells(formatting.time(record.sent_at), shown, *map(formatting.printable, cells))
+
+
+def _cells(at: str, state: str, *others: str) -> str:
+    """Return a line that fits the terminal: a narrow one has no counts, and the address may be cut."""
+    columns = output.columns()
+    line = LINE if columns is None or columns >= NARROW_COLUMNS else NARROW_LINE
+    *counts_and_id, to = others
+    before = len(line.format(at, " " * 9, *counts_and_id, ""))
+    return line.format(at, state, *counts_and_id, formatting.clipped(to, columns and max(columns - before, 1)))
+
+
+def _is_in(record: EmailRecipientRecord, states: Sequence[str]) -> bool:
+    state = _state(record)
+    return not states or state in states or ("failed" in states and record.failed)
 
 
 def _state(record: EmailRecipientRecord) -> str:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 import msgspec
 
-from shared import contract, decoding, group_index
-from shared.commands import command, formatting
+from shared import contract, decoding, error_texts, group_index
+from shared.commands import command, formatting, output
 from shared.commands.command import Failed
 from shared.errors import NotPermitted
 from shared.nats.inbox import Inbox
@@ -73,7 +73,7 @@ def watch(  # noqa: PLR0913 - click passes each option
     *,
     as_json: bool,
 ) -> None:
-    """Show push events as the tracker publishes them, until Ctrl-C.
+    """Show push events as they are published, until Ctrl-C.
 
     An event that is published while the connection to NATS is lost, or a permission, is not seen. With --since the
     events are read from the stream that keeps them (PUSH_EVENTS_DURABLE=true of the tracker): first those since the
@@ -170,7 +170,7 @@ def _print(message: Msg, selection: Selection, *, as_json: bool) -> bool:
     try:
         event = _decode(message.data)
     except decoding.Malformed as error:
-        command.say(f"{message.subject}: not a push event: {error}")
+        command.say(f"{message.subject}: not a push event: {error_texts.in_words(error)}")
         return False
     if not selection.has(event):
         return False
@@ -182,10 +182,19 @@ def _print(message: Msg, selection: Selection, *, as_json: bool) -> bool:
 
 
 def _line(kind: str, event: dict[str, Any]) -> str:
-    at = next((str(event[name]) for name in TIMES if name in event), "")
-    ids = f"{formatting.printable(event.get('email_id')):36}  {formatting.printable(event.get('group_id')):36}"
-    details = "".join(f"  {detail}" for name in DETAILS if name in event for detail in _details(name, event[name]))
-    return f"{formatting.printable(at):24}  {kind:9}  {ids}{details}".rstrip()
+    at = next((_time(event[name]) for name in TIMES if name in event), "")
+    shown = click.style(f"{kind:9}", fg="red") if kind == "failed" else f"{kind:9}"
+    head = f"{formatting.printable(at):20}  {shown}  {formatting.printable(event.get('email_id')):36}"
+    details = [detail for name in DETAILS if name in event for detail in _details(name, event[name])]
+    group_id = f"{formatting.printable(event.get('group_id')):36}"
+    return formatting.in_lines(head, [group_id, *details], output.columns())
+
+
+def _time(value: object) -> str:
+    try:
+        return formatting.time(datetime.fromisoformat(str(value)))
+    except ValueError:
+        return str(value)
 
 
 def _details(name: str, value: object) -> list[str]:

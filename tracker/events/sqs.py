@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 import boto3
 import msgspec
 from botocore.config import Config
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
-from shared import redaction
+from shared import error_texts, redaction
 from shared.service import threads
 from tracker.errors import QueueUnavailable
 from tracker.events import json_fields
@@ -170,6 +170,10 @@ def reason(error: Exception) -> str:
         details = error.response.get("Error", {})
         code, message = details.get("Code", "Unknown"), details.get("Message", "")
         return _redacted(f"{code}: {message}" if message else str(code))
+    if isinstance(error, BotoCoreError):
+        return _redacted(str(error))
+    if isinstance(error, OSError):
+        return _redacted(error_texts.in_words(error))
     return _redacted(f"{type(error).__name__}: {error}")
 
 

@@ -13,7 +13,7 @@ from tenacity import AsyncRetrying, retry_if_result, wait_random_exponential
 from relay.commands.mailing.results import RowOutcome
 from shared import contract
 from shared.commands import command
-from shared.errors import RequestRefused, RequestUnanswered, ServiceUnreachable
+from shared.errors import PublishDenied, ReplyDenied, RequestRefused, RequestUnanswered, ServiceUnreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -46,6 +46,7 @@ class Mailer:
         self._answered_at = self._accepted_at = -math.inf
         self._unanswered = 0
         self.stopped = ""  # the reason why not all rows were sent
+        self.denied = False  # whether a missing permission is that reason
 
     async def send(self, rows: Iterable[Row]) -> None:
         """Send all rows. When cancelled, wait for the outstanding answers; a second cancellation abandons them."""
@@ -98,7 +99,12 @@ class Mailer:
             raise _OutOfPatience(f"the service was busy for {BUSY_PATIENCE_SECONDS:g} s")
 
     async def _ask(self, row: Row) -> RowOutcome:
-        outcome = await _outcome_of(self._caller, row.request, self._timeout)
+        try:
+            outcome = await _outcome_of(self._caller, row.request, self._timeout)
+        except (PublishDenied, ReplyDenied) as error:
+            self.denied = True
+            self._stop(str(error))
+            outcome = RowOutcome("unsent" if isinstance(error, PublishDenied) else "unknown", error=str(error))
         if _is_unsent(outcome) and not _is_busy(outcome) and self._accepted_at == -math.inf:
             self._stop(outcome.error)  # the service was never reached
         if outcome.status not in {"unsent", "unknown"}:
@@ -144,7 +150,11 @@ def _is_unsent(outcome: RowOutcome) -> bool:
 
 
 async def _outcome_of(caller: Caller, request: contract.SendEmailRequest, timeout: float) -> RowOutcome:
-    """Send one request; return the outcome by what a later run may do about it."""
+    """Send one request; return the outcome by what a later run may do about it.
+
+    Raises:
+        PublishDenied, ReplyDenied: the NATS user may not send requests, or not receive the answers.
+    """
     try:
         sent = await caller.ask(contract.SEND_EMAIL_SUBJECT, request, contract.SendEmailResponse, timeout=timeout)
     except RequestRefused as error:
@@ -152,6 +162,8 @@ async def _outcome_of(caller: Caller, request: contract.SendEmailRequest, timeou
             return RowOutcome("unsent", error=str(error))
         is_uncertain = error.error in UNCERTAIN_ERRORS and error.outcome != "not_sent"
         return RowOutcome("failed" if is_uncertain else "refused", error=str(error))
+    except (PublishDenied, ReplyDenied):
+        raise
     except ServiceUnreachable as error:
         return RowOutcome("unsent", error=str(error))
     except RequestUnanswered as error:

@@ -5,7 +5,8 @@
 Each row is written before its request is sent and again with its outcome, so the file is right even after `kill -9`.
 The last line of a row counts. An incomplete last line is removed: without it, the row was not sent, or the line before
 has its status `sending`. The column `mailing` has the digest of each row's request, so that the file of another mailing
-is not taken for this one's. Files of older versions lack it, and stay so.
+is not taken for this one's; `line` is where the row begins in its file. Files of older versions lack the last columns,
+and stay so.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
 RowStatus = Literal["sending", "sent", "filtered", "refused", "failed", "unsent", "unknown"]
 OLD_HEADER: Final = ("row", "to", "status", "email_id", "group_id", "error")
-HEADER: Final = (*OLD_HEADER, "mailing")
+WITH_DIGESTS: Final = (*OLD_HEADER, "mailing")
+HEADER: Final = (*WITH_DIGESTS, "line")
 LEAST_CELLS: Final = 3  # then the recipient is complete
 _HEADER_LINE: Final = ",".join(HEADER).encode()
 
@@ -61,9 +63,10 @@ class ResultLine(msgspec.Struct, frozen=True):
 class ResultFile:
     """The result file, locked against a second run while it is open."""
 
-    def __init__(self, path: Path) -> None:
-        """Set the path; the file need not exist."""
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        """Set the path; the file need not exist, unless it is only read."""
         self.path = path
+        self._read_only = read_only
         self._file: TextIO | None = None
         self._header: tuple[str, ...] = HEADER
         self.lines = Values(ResultLine)
@@ -75,7 +78,7 @@ class ResultFile:
             ResultError: it is in use, or not a result file.
         """
         try:
-            self._file = self.path.open("a+", encoding="utf-8", newline="")
+            self._file = self.path.open("r" if self._read_only else "a+", encoding="utf-8", newline="")
         except OSError as error:
             raise ResultError(f"{self.path}: {error.strerror}") from error
         try:
@@ -87,7 +90,7 @@ class ResultFile:
 
     def _load(self, file: TextIO) -> None:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, (fcntl.LOCK_SH if self._read_only else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except OSError as error:
             raise ResultError(f"{self.path}: another run is writing to it ({error.strerror})") from error
         file.seek(0)
@@ -96,6 +99,8 @@ class ResultFile:
             size, last = self._parse(found)
         except (ValueError, OverflowError, csv.Error) as error:  # not UTF-8, or a number with too many digits
             raise ResultError(f"{self.path}: not a result file: {error}") from error
+        if self._read_only:
+            return
         if self.path.is_file():
             file.truncate(size)
         if not size:
@@ -131,7 +136,7 @@ class ResultFile:
     @property
     def has_digests(self) -> bool:
         """Whether the file shows which mailing it belongs to."""
-        return self._header == HEADER
+        return self._header != OLD_HEADER
 
     def write(self, row: Row, outcome: RowOutcome) -> None:
         """Append a row with its outcome so far.
@@ -142,7 +147,7 @@ class ResultFile:
         self.lines[row.number] = ResultLine(row.to, outcome, row.digest)
         group_id = outcome.group_id or row.request.group_id or ""
         error = " ".join(outcome.error.splitlines())
-        cells = (row.number, row.to, outcome.status, outcome.email_id, group_id, error, row.digest)
+        cells = (row.number, row.to, outcome.status, outcome.email_id, group_id, error, row.digest, row.line)
         self._write(cells[: len(self._header)])
 
     def _write(self, cells: tuple[object, ...]) -> None:
@@ -156,7 +161,7 @@ class ResultFile:
         if _HEADER_LINE.startswith(first):
             return HEADER
         header = tuple(_cells(first.decode("utf-8-sig").removesuffix("\n")))  # as spreadsheets save it
-        if header not in {HEADER, OLD_HEADER}:
+        if header not in {HEADER, WITH_DIGESTS, OLD_HEADER}:
             raise ResultError(f"{self.path}: not a result file: its first line is not {','.join(HEADER)}")
         return header
 
@@ -187,9 +192,9 @@ def _result_line(cells: list[str], columns: int) -> ResultLine:
     """Read a line. If it lacks cells, or its status is not one of RowStatus, the outcome is unknown."""
     if len(cells) != columns:
         return ResultLine(cells[1], RowOutcome("unknown"))
-    _, to, status, email_id, group_id, error, *digest = cells
+    _, to, status, email_id, group_id, error, *rest = cells
     try:
         outcome = RowOutcome(msgspec.convert(status, RowStatus), email_id, group_id, error)
     except msgspec.ValidationError:
         outcome = RowOutcome("unknown", email_id, group_id, error)
-    return ResultLine(to, outcome, "".join(digest))
+    return ResultLine(to, outcome, rest[0] if rest else "")

@@ -11,17 +11,15 @@ the tags and in the fields of TEMPLATED.
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import re
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from relay import idempotency, submission
-from relay.commands.mailing import placeholders, unfilled
+from relay.commands.mailing import csv_rows, placeholders, unfilled
 from relay.commands.mailing.storage import FirstLines, Values
-from relay.commands.mailing.template import FIELDS, Template
+from relay.commands.mailing.template import Template, field_of
 from shared import addresses
 from shared.contract import INVALID_IDEMPOTENCY_KEY, SendEmailRequest
 
@@ -33,6 +31,7 @@ if TYPE_CHECKING:
 REQUIRED: Final = ("to", "subject")
 DIGEST_CHARACTERS: Final = 16
 MAX_SHOWN_PROBLEMS: Final = 20
+MAX_SHOWN_REPEATS: Final = 5
 _ANY_DOMAIN = submission.Policy(
     sender=addresses.Mailbox("", "", ""),
     display_name="",
@@ -61,11 +60,15 @@ class InvalidMailing(Exception):
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One email to send; `number` counts the rows from 1. `digest` is that of the request of its stored row."""
+    """One email to send; `number` counts the rows from 1, `line` is where it begins in the file.
+
+    `digest` is that of the request of its stored row.
+    """
 
     number: int
     request: SendEmailRequest
     digest: str = ""
+    line: int = 0
 
     @property
     def to(self) -> str:
@@ -80,7 +83,7 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class StoredRow(msgspec.Struct, frozen=True, array_like=True):
-    """The cells of a row, and the line where it ends in the file; the rest is empty until the row was checked.
+    """The cells of a row, and the line where it begins in the file; the rest is empty until the row was checked.
 
     `digest` is that of the request without the group that the run chooses.
     """
@@ -92,6 +95,19 @@ class StoredRow(msgspec.Struct, frozen=True, array_like=True):
     has_group: bool = False
 
 
+class Repeated(msgspec.Struct):
+    """How many rows have the recipient of an earlier row, and a line for the user on each of the first ones."""
+
+    count: int = 0
+    shown: list[str] = []
+
+    def add(self, line: int, first: int, to: str) -> None:
+        """Note a row."""
+        self.count += 1
+        if len(self.shown) < MAX_SHOWN_REPEATS:
+            self.shown.append(f"line {line}: {to}, as in line {first}")
+
+
 class Mailing(msgspec.Struct, frozen=True):
     """All rows by their numbers; `unused` names the columns that are neither a field nor a placeholder."""
 
@@ -99,6 +115,7 @@ class Mailing(msgspec.Struct, frozen=True):
     header: Sequence[str]
     template: Template
     unused: list[str]
+    repeated: Repeated
 
     def rows(self) -> Iterator[Row]:
         """Return the rows with their requests, one at a time."""
@@ -107,30 +124,32 @@ class Mailing(msgspec.Struct, frozen=True):
     def row(self, number: int, stored: StoredRow) -> Row:
         """Return a row with its request."""
         request = self.template.request(dict(zip(self.header, stored.cells, strict=True)))
-        return Row(number, request, stored.digest)
+        return Row(number, request, stored.digest, stored.line)
 
 
-def read(lines: Iterable[str], given: Mapping[str, str], tags: Mapping[str, str]) -> Mailing:
+def read(lines: Iterable[str], given: Mapping[str, str], tags: Mapping[str, str], delimiter: str = "") -> Mailing:
     """Read a whole file; `given` holds the fields that all rows share, also html and text.
+
+    Without a `delimiter` it is found in the header.
 
     Raises:
         InvalidMailing: the header, the template or a row is not valid.
     """
-    reader = csv.reader(lines, strict=True)
+    found = csv_rows.read(lines, delimiter)
     try:
-        header = [name.strip() for name in next(reader, [])]
-        stripped = ((reader.line_num, [cell.strip() for cell in cells]) for cells in reader)
-        stored = _stored(StoredRow(line, cells) for line, cells in stripped if any(cells))
-    except csv.Error as error:
-        raise InvalidMailing([f"line {reader.line_num}: {error}"]) from error
+        first_line, header = next(found, (1, []))
+        stored = _stored(StoredRow(line, cells) for line, cells in found)
+    except csv_rows.Malformed as error:
+        raise InvalidMailing([str(error)]) from error
     template = Template(given, tags, header)
     finder = template.finder(unfilled.numeric(dict(zip(header, one.cells, strict=False)) for _, one in stored.pairs()))
-    _refuse([*_header_problems(header, given), *template.problems(finder)])
-    _refuse(_row_problems(stored, header, template, finder))
+    _refuse([*_header_problems(header, first_line, given), *template.problems(finder)])
+    repeated = Repeated()
+    _refuse(_row_problems(stored, header, template, finder, repeated))
     if not stored:
         raise InvalidMailing(["there are no rows below the header"])
-    unused = [name for name in header if name not in FIELDS and name not in template.used]
-    return Mailing(stored, header, template, unused)
+    unused = [name for name in header if not field_of(name) and name not in template.used]
+    return Mailing(stored, header, template, unused, repeated)
 
 
 def _stored(rows: Iterable[StoredRow]) -> Values[StoredRow]:
@@ -146,31 +165,30 @@ def _refuse(problems: Iterable[str]) -> None:
         raise found
 
 
-def _header_problems(header: Sequence[str], given: Mapping[str, str]) -> list[str]:
+def _header_problems(header: Sequence[str], line: int, given: Mapping[str, str]) -> list[str]:
     if not any(header):
-        raise InvalidMailing(["line 1: there is no header"])
-    if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
-        raise InvalidMailing(["line 1: columns must be separated by commas"])
-    problems = [f"line 1: column {at} has no name" for at, name in enumerate(header, 1) if not name]
-    problems += [f"line 1: column {name} appears twice" for name in placeholders.duplicates(header)]
+        raise InvalidMailing([f"line {line}: there is no header"])
+    problems = [f"line {line}: column {at} has no name" for at, name in enumerate(header, 1) if not name]
+    twice = placeholders.duplicates([field_of(name) or name for name in header])
+    problems += [f"line {line}: column {name} appears twice" for name in twice]
+    fields = set(map(field_of, header))
     problems += [
-        f"line 1: column {name!r} must be named {field}"
-        for name in header
-        if (field := re.sub(r"[\s-]+", "_", name.lower())) in FIELDS and field != name
-    ]
-    problems += [
-        f"{field!r} is missing: add a column or an option"
+        f"{field!r} is missing: add a column or an option; the columns are {_quoted(header)}"
         for field in REQUIRED
-        if field not in header and not given.get(field)
+        if field not in fields and not given.get(field)
     ]
     return problems
 
 
+def _quoted(header: Sequence[str]) -> str:
+    return ", ".join(map(repr, header[:MAX_SHOWN_PROBLEMS]))
+
+
 def _row_problems(
-    stored: Values[StoredRow], header: Sequence[str], template: Template, finder: Finder
+    stored: Values[StoredRow], header: Sequence[str], template: Template, finder: Finder, repeated: Repeated
 ) -> Iterator[str]:
-    """Check each row, and complete it in `stored`."""
-    keys = FirstLines()
+    """Check each row, and complete it in `stored`; note repeated recipients."""
+    keys, recipients = FirstLines(), FirstLines()
     for number, row in stored.pairs():
         line = row.line
         if len(row.cells) != len(header):
@@ -178,9 +196,11 @@ def _row_problems(
             continue
         values = dict(zip(header, row.cells, strict=True))
         request = template.request(values)
-        yield from (f"line {line}: {one}" for one in [*_problems(request), *template.cell_problems(finder, values)])
+        yield from (f"line {line}: {one}" for one in [*problems(request), *template.cell_problems(finder, values)])
         if (key := request.idempotency_key) and (first := keys.add(key, line)) != line:
             yield f"line {line}: same idempotency_key as line {first}: {key}"
+        if request.to and (first := recipients.add(_address(request.to), line)) != line:
+            repeated.add(line, first, request.to)
         stored[number] = StoredRow(line, row.cells, request.to or "", _digest(request), bool(request.group_id))
 
 
@@ -188,13 +208,17 @@ def _digest(request: SendEmailRequest) -> str:
     return hashlib.sha256(msgspec.json.encode(request)).hexdigest()[:DIGEST_CHARACTERS]
 
 
-def _problems(request: SendEmailRequest) -> list[str]:
+def _address(mailbox: str) -> str:
+    """Return what equal recipients have in common."""
+    return mailbox.rpartition("<")[2].strip("> ").casefold()
+
+
+def problems(request: SendEmailRequest) -> list[str]:
+    """Return why the relay would refuse a request with any settings."""
     mailboxes = {"to": request.to, "from": request.from_, "reply_to": request.reply_to}
-    problems = [
-        f"{name} is not one mailbox: {text}" for name, text in mailboxes.items() if text and not _is_mailbox(text)
-    ]
-    problems += [f"{name} is empty" for name in REQUIRED if not getattr(request, name)]
-    return problems or _refusals(request)
+    found = [f"{name} is not one mailbox: {text}" for name, text in mailboxes.items() if text and not _is_mailbox(text)]
+    found += [f"{name} is empty" for name in REQUIRED if not getattr(request, name)]
+    return found or _refusals(request)
 
 
 def _refusals(request: SendEmailRequest) -> list[str]:

@@ -4,23 +4,25 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import uuid
 from collections import Counter
 from contextlib import nullcontext
-from pathlib import Path  # noqa: TC003 - msgspec reads it
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 import msgspec
 
 from relay.commands import text_file
-from relay.commands.mailing import rows
+from relay.commands.mailing import preview, rows
 from relay.commands.mailing.mailer import Mailer
+from relay.commands.mailing.progress import Bar
 from relay.commands.mailing.results import ResultError, ResultFile
 from relay.commands.mailing.storage import StorageError
 from shared.commands import command, output
-from shared.errors import ServiceUnreachable
+from shared.errors import LoginRefused, ServiceUnreachable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -28,12 +30,14 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from relay.commands.mailing.results import ResultLine, RowOutcome, RowStatus
-    from relay.commands.mailing.rows import Mailing, Row, StoredRow
+    from relay.commands.mailing.rows import Mailing, Repeated, Row, StoredRow
 
 NAME: Final = "lfx-email-relay send"
 RETRIED_IF_REFUSED: Final[frozenset[RowStatus]] = frozenset({"refused"})
 RETRIED_IF_UNKNOWN: Final[frozenset[RowStatus]] = frozenset({"failed", "unknown", "sending"})
+DELIVERED: Final[frozenset[RowStatus]] = frozenset({"sent", "filtered"})
 IN_PROGRESS: Final[frozenset[RowStatus]] = frozenset({"sending", "unsent"})
+STDIN: Final = Path("-")
 OTHER_RESULT: Final = "Use --result with another file for another mailing."
 RUN_AGAIN: Final = "Run the same command again to send the remaining rows."
 
@@ -46,14 +50,20 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     retry_refused: bool
     retry_unknown: bool
     timeout: float
+    delimiter: str
+    dry_run: bool
     as_json: bool
 
 
 class EarlyEnd(msgspec.Struct, frozen=True):
-    """Why a run ended early: a signal gives `exit_status`, a service that failed gives `why`."""
+    """Why a run ended early: a signal gives `exit_status`, a service that failed gives `why`.
+
+    `denied` means that a permission is missing, or the login is refused.
+    """
 
     exit_status: int = 0
     why: str = ""
+    denied: bool = False
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,7 +95,10 @@ def send_rows(csv_file: Path, fields: Mapping[str, str], tags: Mapping[str, str]
     """
     path = options.result or csv_file.with_name(f"{csv_file.name}.result.csv")
     try:
-        mailing = _read(csv_file, fields, tags)
+        mailing = _read(csv_file, fields, tags, options.delimiter)
+        if options.dry_run:
+            _preview(mailing, csv_file, path, options)
+            return
         with ResultFile(path) as results:
             _check_same_mailing(mailing, results, options)
             before = _count(mailing, results)
@@ -101,21 +114,68 @@ def send_rows(csv_file: Path, fields: Mapping[str, str], tags: Mapping[str, str]
         raise command.Failed(str(error)) from error
 
 
-def _read(csv_file: Path, fields: Mapping[str, str], tags: Mapping[str, str]) -> Mailing:
+def _read(csv_file: Path, fields: Mapping[str, str], tags: Mapping[str, str], delimiter: str) -> Mailing:
     try:
-        with csv_file.open("rb") as file:
-            mailing = rows.read(text_file.lines(file), fields, tags)
+        with _opened(csv_file) as file:
+            mailing = rows.read(text_file.lines(file), fields, tags, delimiter)
     except OSError as error:
         raise command.WrongUsage(f"{csv_file}: {error.strerror}") from error
     except text_file.Undecodable as error:
-        raise command.WrongUsage(f"{csv_file}: nothing was sent\n  {error}") from error
+        raise command.WrongUsage(f"{_name(csv_file)}: nothing was sent\n  {error}") from error
     except rows.InvalidMailing as error:
         more = error.count - len(error.problems)
         last = [f"and {more} more"] if more else []
-        raise command.WrongUsage("\n  ".join([f"{csv_file}: nothing was sent", *error.problems, *last])) from error
+        raise command.WrongUsage(
+            "\n  ".join([f"{_name(csv_file)}: nothing was sent", *error.problems, *last])
+        ) from error
     if mailing.unused:
         command.say(f"Columns that are not used: {', '.join(mailing.unused)}")
+    _warn_of_repeats(mailing.repeated)
     return mailing
+
+
+def _opened(csv_file: Path) -> io.BufferedReader:
+    if csv_file != STDIN:
+        return csv_file.open("rb")
+    if sys.stdin is None:
+        raise command.WrongUsage("standard input is closed")
+    stream: Any = sys.stdin.buffer
+    return stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(stream)
+
+
+def _name(csv_file: Path) -> str:
+    return "standard input" if csv_file == STDIN else str(csv_file)
+
+
+def _warn_of_repeats(repeated: Repeated) -> None:
+    if not repeated.count:
+        return
+    more = repeated.count - len(repeated.shown)
+    lines = [*repeated.shown, *([f"and {more:,} more"] if more else [])]
+    command.say("\n  ".join([f"Warning: rows with the recipient of an earlier row: {repeated.count:,}", *lines]))
+
+
+def _preview(mailing: Mailing, csv_file: Path, path: Path, options: Options) -> None:
+    """Show the first email that a run would send, and how many it would send."""
+    remaining, first = len(mailing.stored), 1
+    if path.is_file():
+        with ResultFile(path, read_only=True) as results:
+            _check_same_mailing(mailing, results, options)
+            due = _due(options)
+            counts = _count(mailing, results)
+            remaining = sum(counts[status] for status in due)
+            numbers = (number for number, _ in mailing.stored.pairs() if _status(results.lines.get(number)) in due)
+            first = next(numbers, 0)
+    row = mailing.row(first, mailing.stored[first]) if first else None
+    if options.as_json:
+        command.print_json({"rows": len(mailing.stored), "to_send": remaining, "first": row.request if row else None})
+        return
+    if row:
+        click.echo(preview.text(row.request))
+        command.say(
+            f"This is the email of line {row.line} of {_name(csv_file)}, the first of {remaining:,} to be sent."
+        )
+    command.say(f"Dry run: nothing was sent. Rows: {len(mailing.stored):,}, to be sent: {remaining:,}.")
 
 
 def _check_same_mailing(mailing: Mailing, results: ResultFile, options: Options) -> None:
@@ -129,21 +189,21 @@ def _check_same_mailing(mailing: Mailing, results: ResultFile, options: Options)
     if results.lines and not results.has_digests:
         command.say(f"{results.path} was written by an older version and may be of another mailing. {OTHER_RESULT}")
     for number, line in results.lines.pairs():
-        if difference := _difference(number, mailing.stored.get(number), line, options):
+        if difference := _difference(mailing.stored.get(number), line, options):
             raise ResultError(
                 f"{results.path}: nothing was sent: the result file belongs to {difference}. {OTHER_RESULT}"
             )
 
 
-def _difference(number: int, row: StoredRow | None, line: ResultLine, options: Options) -> str:
+def _difference(row: StoredRow | None, line: ResultLine, options: Options) -> str:
     if row is None:
         return f"other rows: there is no row any more for {line.to}"
     if row.to != line.to:
-        return f"other rows: row {number} was {line.to}, and is now {row.to}"
+        return f"other rows: line {row.line} was {line.to}, and is now {row.to}"
     status = line.outcome.status
     if line.is_of(row.digest) or _may_differ(status, options):
         return ""
-    return f"another mailing: row {number}, {row.to}, is {status} with another subject, body or option"
+    return f"another mailing: line {row.line}, {row.to}, is {status} with another subject, body or option"
 
 
 def _may_differ(status: RowStatus, options: Options) -> bool:
@@ -174,32 +234,32 @@ def _group_of(mailing: Mailing, results: ResultFile) -> str:
 
 
 def _send(remaining: Iterable[Row], count: int, results: ResultFile, options: Options) -> EarlyEnd:
-    async def work(progress: Any) -> str:
+    async def work(progress: Bar | None) -> EarlyEnd:
         def record(row: Row, outcome: RowOutcome) -> None:
             results.write(row, outcome)
             if progress and outcome.status not in IN_PROGRESS:
-                progress.update(1)
+                progress.add(failed=outcome.status not in DELIVERED)
 
         async with command.connected(NAME) as caller:
             mailer = Mailer(caller, record, concurrency=options.concurrency, timeout=options.timeout)
             await mailer.send(remaining)
-            return mailer.stopped
+            return EarlyEnd(why=mailer.stopped, denied=mailer.denied)
 
     if not count:
         return EarlyEnd()
     try:
         with _progress(count) as progress:
-            return EarlyEnd(why=command.run(work(progress)))
+            return command.run(work(progress))
     except SystemExit as signalled:
         return EarlyEnd(exit_status=int(str(signalled.code)))
     except ServiceUnreachable as error:
-        return EarlyEnd(why=str(error))
+        return EarlyEnd(why=str(error), denied=isinstance(error, LoginRefused))
 
 
-def _progress(length: int) -> AbstractContextManager[Any]:
+def _progress(total: int) -> AbstractContextManager[Bar | None]:
     if not (sys.stderr and sys.stderr.isatty()):
         return nullcontext()
-    return click.progressbar(length=length, label="Sending", file=sys.stderr)
+    return Bar(total, sys.stderr)
 
 
 def _count(mailing: Mailing, results: ResultFile) -> Counter[RowStatus]:
@@ -234,7 +294,7 @@ def _print(summary: Summary, *, as_json: bool) -> None:
         command.print_json(summary)
     else:
         fields = msgspec.structs.asdict(summary).items()
-        command.print_table([(name.replace("sent_", "sent "), str(value)) for name, value in fields])
+        command.print_table([(name, str(value)) for name, value in fields])
 
 
 def _conclude(summary: Summary, end: EarlyEnd, *, as_json: bool) -> None:
@@ -253,6 +313,8 @@ def _conclude(summary: Summary, end: EarlyEnd, *, as_json: bool) -> None:
     if end.exit_status:
         command.say(f"Interrupted. {RUN_AGAIN}")
         sys.exit(end.exit_status)
+    if end.denied:
+        raise command.Failed(f"{end.why}. {RUN_AGAIN}")
     if end.why or summary.unsent or summary.unknown:
         raise command.Unreachable(f"{end.why or 'some rows have no answer'}. {RUN_AGAIN}")
     if summary.sent < summary.rows:

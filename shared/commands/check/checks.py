@@ -62,6 +62,6 @@ async def _findings(check: Check) -> list[Finding]:
         findings.append(Finding("failed", check.about, slow, "is it overloaded, or does a firewall drop packets?"))
     except Exception as error:  # noqa: BLE001 - a bug in one check must not hide the findings of the others
         findings.append(
-            Finding("failed", check.about, redaction.error(error), "please report this as a bug of `check`")
+            Finding("failed", check.about, redaction.in_words(error), "please report this as a bug of `check`")
         )
     return findings

@@ -5,16 +5,19 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import nats.errors
 
+from shared import redaction
 from shared.commands import formatting
 from shared.commands.check import bucket_check, checks
 from shared.commands.check.checks import Check, Finding
-from shared.errors import NotPermitted, ServiceUnreachable, StoreError
+from shared.errors import LoginRefused, NotPermitted, ServiceUnreachable, StoreError
 from shared.kv import jetstream
 from shared.nats import connection, permissions
+from shared.nats.client import CREDENTIALS
 from shared.nats.inbox import Inbox
 from shared.service.settings import SettingsError
 
@@ -36,6 +39,9 @@ ROUND_TRIPS: Final = 3
 SLOW_SECONDS: Final = 0.05
 FREE_BYTES: Final = 8192  # one record
 ACCOUNT: Final = "JetStream account"
+NO_SERVER_ADVICE: Final = "check NATS_URL, and that the server runs and can be reached from here"
+LOGIN_ADVICE: Final = "check NATS_CREDS, or the user and password in NATS_URL: the server runs, and knows no such login"
+NO_CREDENTIALS_ADVICE: Final = "mount the file, or correct NATS_CREDS: a server that asks for a login will refuse serve"
 NO_JETSTREAM_ADVICE: Final = "enable JetStream for this account"
 
 
@@ -46,14 +52,26 @@ def check(settings: NatsSettings, name: str, uses: Sequence[BucketUse], more: Mo
     """Return the check of NATS, of the buckets that the process uses, and of what else it uses there."""
 
     async def run(add: AddFinding) -> None:
+        if settings.nats_creds and (problem := _problem_of(settings.nats_creds)):
+            add(Finding("warning", "NATS credentials", f"NATS_CREDS: {problem}", NO_CREDENTIALS_ADVICE))
         try:
             async with connection.opened(settings, name, patience_seconds=CONNECT_SECONDS) as opened:
                 await _with_connection(opened, uses, more, add)
         except (ServiceUnreachable, SettingsError, OSError) as error:
-            add(Finding("failed", "NATS", str(error), "check NATS_URL and NATS_CREDS, and that the server runs"))
+            advice = LOGIN_ADVICE if isinstance(error, LoginRefused) else NO_SERVER_ADVICE
+            add(Finding("failed", "NATS", str(error), advice))
             _skip(uses, more, "not checked without NATS", add)
 
     return Check("NATS", CONNECT_SECONDS + CHECK_SECONDS + CONNECT_SECONDS, run)
+
+
+def _problem_of(credentials: str) -> str:
+    """Return why a credentials file cannot be used; empty if it can."""
+    try:
+        content = Path(credentials).read_bytes()
+    except OSError as error:
+        return f"{credentials}: {error.strerror}"
+    return "" if all(title in content for title in CREDENTIALS) else f"{credentials} has no user JWT and seed"
 
 
 async def _with_connection(opened: Connection, uses: Sequence[BucketUse], more: MoreChecks, add: AddFinding) -> None:
@@ -93,7 +111,7 @@ async def _timed_flush(opened: Connection) -> float:
     try:
         await opened.flush(int(CONNECT_SECONDS))
     except nats.errors.Error as error:
-        raise ServiceUnreachable(f"connected, but the server does not answer: {error}") from error
+        raise ServiceUnreachable(f"connected, but the server does not answer: {redaction.in_words(error)}") from error
     return time.perf_counter() - started
 
 

@@ -4,15 +4,15 @@
 
 from __future__ import annotations
 
-import os
 import sys
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 import click
 import msgspec
 
 from shared import __version__, redaction
-from shared.commands import command, formatting
+from shared.commands import command, formatting, output
 from shared.commands.check import checks
 from shared.commands.check.checks import Finding
 from shared.service import settings
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 CONFIGURATION: Final = "configuration"
 VALID_CONFIGURATION: Final = Finding("ok", CONFIGURATION, "all variables are valid, also together")
 COLOURS: Final[dict[Status, str]] = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": "bright_black"}
+INDENT: Final = 9  # of the lines below a status
 ABOUT_WIDTH: Final = 26
 SECRET_WORDS: Final = ("SECRET", "TOKEN", "PASSWORD")
 
@@ -47,8 +48,12 @@ def run(
 
     `library_variables` are not settings of ours; those that are set are shown.
     """
-    config, variables = settings.describe(os.environ, kind)
-    variables += _of_libraries(os.environ, library_variables)
+    config, variables = settings.describe(command.environ(), kind)
+    variables = [
+        msgspec.structs.replace(one, source="option") if one.variable in command.overrides() else one
+        for one in variables
+    ]
+    variables += _of_libraries(command.environ(), library_variables)
     if not as_json:
         rows = [(one.variable, one.value, one.error or one.source) for one in variables]
         command.print_table(rows, ("VARIABLE", "VALUE", "SOURCE"))
@@ -56,7 +61,9 @@ def run(
     planned = plan(config)
     findings = command.run(_run(_invalid(variables) + planned.findings, planned.checks, printing=not as_json))
     failed = any(one.status == "failed" for one in findings)
-    if as_json:
+    if not as_json:
+        click.echo(f"\n{summary(findings)}")
+    else:
         command.print_json(Report(process, __version__, failed, variables, findings))
     sys.exit(int(failed))
 
@@ -85,5 +92,18 @@ def _of_libraries(environ: Mapping[str, str], names: Sequence[str]) -> list[Vari
 
 def _print(finding: Finding) -> None:
     status = click.style(f"{finding.status:8}", fg=COLOURS[finding.status])
-    advice = f" -> {finding.advice}" if finding.advice else ""
-    click.echo(f"{status} {finding.about:{ABOUT_WIDTH}} {formatting.printable(finding.found + advice)}")
+    head = f"{status} {finding.about:{ABOUT_WIDTH - 1}}"
+    click.echo(formatting.hanging(head, formatting.printable(finding.found), INDENT, output.columns()))
+    if finding.advice:
+        advice = f"-> {formatting.printable(finding.advice)}"
+        click.echo(formatting.hanging(" " * (INDENT - 2), advice, INDENT + 3, output.columns()))
+
+
+def summary(findings: Sequence[Finding]) -> str:
+    """Return how many findings there are of each status: `6 ok, 1 warning, 1 failed`."""
+    counts = Counter(finding.status for finding in findings)
+    return ", ".join(
+        f"{count} {'warnings' if status == 'warning' and count > 1 else status}"
+        for status in COLOURS
+        if (count := counts[status])
+    )

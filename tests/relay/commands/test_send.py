@@ -48,7 +48,7 @@ async def test_a_byte_order_mark_on_standard_input_is_not_sent(
     [
         (b"\xef\xbb\xbf", "--text is empty"),
         (b"a\n\xe4", "--text: line 2: byte 0xe4 is not UTF-8"),
-        ("a".encode("utf-16-le"), "--text: line 1: not text: save the file as UTF-8"),
+        ("a".encode("utf-16-le"), "--text: line 1: this is UTF-16 without a byte order mark"),
     ],
 )
 async def test_a_body_that_is_not_text_is_wrong_usage(folder: Folder, content: bytes, message: str) -> None:

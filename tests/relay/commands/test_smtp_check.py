@@ -137,6 +137,22 @@ async def test_a_server_that_offers_auth_only_before_starttls_is_described(certi
     assert findings["SMTP login"].found == "the server offers AUTH PLAIN, LOGIN before STARTTLS, and none after it"
 
 
+async def test_the_check_greets_with_the_name_of_the_relay() -> None:
+    greetings: set[str] = set()
+
+    def script(moment: smtp_scripts.Moment) -> None:
+        if moment.stage == "ehlo":
+            greetings.add(moment.line)
+
+    async with scripted_smtp.running(script) as server:
+        await found(server.port, smtp_helo_name="mail.example.org")
+        assert greetings == {"EHLO mail.example.org"}
+        greetings.clear()
+        await found(server.port)
+    assert len(greetings) == 1  # the check and the relay's own connection
+    assert "EHLO localhost" not in greetings or socket.gethostname() == "localhost"
+
+
 @pytest.mark.parametrize("offer", ["AUTH GSSAPI XOAUTH2", "AUTH=GSSAPI XOAUTH2", "auth gssapi xoauth2"])
 async def test_auth_methods_that_the_relay_does_not_support_are_listed(offer: str) -> None:
     async with scripted_smtp.running(options=Options(advertise=("SIZE 41943040", offer))) as server:

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import pytest
 
 from shared.commands import formatting
@@ -37,3 +39,34 @@ def test_sizes_are_in_the_largest_unit_that_they_fill(count: int, text: str) -> 
 )
 def test_durations_are_in_the_largest_unit_that_they_fill_twice(seconds: float, text: str) -> None:
     assert formatting.duration(seconds) == text
+
+
+def test_a_line_is_clipped_to_the_columns_of_the_terminal() -> None:
+    assert formatting.clipped("abcdef", 6) == "abcdef"
+    assert formatting.clipped("abcdef", 5) == "abcd\u2026"
+    assert formatting.clipped("\u65e5\u672c\u8a9e", 5) == "\u65e5\u672c\u2026"
+    assert formatting.clipped("abcdef", None) == "abcdef"
+
+
+def test_a_long_line_continues_in_indented_lines() -> None:
+    assert formatting.in_lines("head", ["a=1", "b=2"], 20) == "head  a=1  b=2"
+    assert formatting.in_lines("head", ["a" * 10, "b" * 10], 24) == f"head\n    {'a' * 10}\n    {'b' * 10}"
+    assert formatting.in_lines("head", ["a" * 100], None) == f"head  {'a' * 100}"
+
+
+def test_a_time_has_its_zone() -> None:
+    assert formatting.time(datetime.fromisoformat("2026-01-02T04:04:05.5+01:00")) == "2026-01-02T03:04:05Z"
+
+
+def test_a_table_with_long_cells_fits_the_terminal() -> None:
+    text = formatting.table([("NATS_URL", "n" * 40, "environment")], ("VARIABLE", "VALUE", "SOURCE"), 50)
+    assert text.splitlines() == [f"VARIABLE  {'VALUE':27}  SOURCE", f"NATS_URL  {'n' * 26}\u2026  environment"]
+
+
+def test_a_text_behind_a_head_continues_with_an_indentation() -> None:
+    assert formatting.hanging("head", "one two", 2, None) == "head  one two"
+    assert formatting.hanging("head", "a" * 15 + " bb cc", 2, 30) == "head  " + "a" * 15 + " bb cc"
+    assert formatting.hanging("\x1b[31mhead\x1b[0m", "a" * 18 + " bb cc", 2, 29).splitlines() == [
+        "\x1b[31mhead\x1b[0m  " + "a" * 18 + " bb",
+        "  cc",
+    ]

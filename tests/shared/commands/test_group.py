@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from relay import cli as relay
 from tracker import cli as tracker
@@ -26,6 +27,29 @@ NOT_IMPORTED = {"asyncio", "msgspec", "nats", "relay.commands", "tracker.command
 def test_the_short_help_is_the_first_sentence_of_the_commands_help(program: Any, name: str) -> None:
     command = program.main.get_command(click.Context(program.main), name)
     assert program.COMMANDS[name][1] == command.get_short_help_str(limit=1000)
+
+
+@pytest.mark.parametrize("program", [relay, tracker])
+def test_each_short_help_is_one_line_of_80_columns(program: Any) -> None:
+    lines = (
+        CliRunner().invoke(program.main, ["--help"], terminal_width=80).stdout.partition("Commands:\n")[2].splitlines()
+    )
+    assert [line.split()[0] for line in lines] == program.main.list_commands(click.Context(program.main))
+    assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["statu"], "No such command 'statu'. Did you mean 'status'?"),
+        (["suppression"], "No such command 'suppression'. Did you mean 'suppressions'?"),
+        (["suppressions", "lst"], "No such command 'lst'. Did you mean 'list'?"),
+        (["zzz"], "No such command 'zzz'."),
+    ],
+)
+def test_a_similar_command_is_suggested(arguments: list[str], message: str) -> None:
+    result = CliRunner().invoke(tracker.main, arguments)
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (2, f"Error: {message}")
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ async def test_the_emails_to_an_address_are_listed_in_send_order(
     assert (result.exit_code, result.stderr) == (0, "")
     head, *lines = result.stdout.splitlines()
     assert head.split() == ["SENT", "AT", "STATE", "OPENS", "CLICKS", "EMAIL", "ID", "TO"]
-    assert [line.split()[5] for line in lines] == ["a", "b", "c", "d"]
+    assert [line.split()[4] for line in lines] == ["a", "b", "c", "d"]
     assert lines[3].endswith('  "Ada" <ADA@Example.com>')
     as_json = await operator.run("status", "--to", ADA, "--json")
     assert [one["email_id"] for one in documents(as_json)] == ["a", "b", "c", "d"]

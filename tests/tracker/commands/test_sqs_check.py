@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime, parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 import pytest
@@ -38,7 +40,7 @@ async def test_a_healthy_queue_is_described_and_no_message_is_received(sqs: SqsE
     assert {one.status for one in findings.values()} == {"ok"}
     assert findings[CREDENTIALS].found == "from env, region us-east-1"
     assert findings[QUEUE].found == (
-        "about 1 messages waiting, 0 in flight, kept for 4 days, "
+        "about 1 message waiting, 0 in flight, kept for 4 days, "
         "visibility 300 s (each receive sets its own), moved to engagement-events-dlq after 5 receives"
     )
     assert findings[PERMISSIONS].found == "may receive, delete and change visibility"
@@ -53,6 +55,24 @@ async def test_there_is_advice_on_everything_unusual_about_a_queue(sqs: SqsEndpo
     assert findings[QUEUE].status == "warning"
     for advice in ("maxReceiveCount to 3", "set a retention of days", "allow SNS to send"):
         assert advice in findings[QUEUE].advice
+
+
+async def test_the_depth_of_the_dead_letter_queue_is_shown(sqs: SqsEndpoint) -> None:
+    with_dead_letters(sqs)
+    empty = (await found(sqs.queue_url))[sqs_check.DEAD_LETTERS]
+    assert (empty.status, empty.found) == ("ok", "engagement-events-dlq: about 0 messages")
+    sqs.queues["engagement-events-dlq"].send("{}")
+    one = (await found(sqs.queue_url))[sqs_check.DEAD_LETTERS]
+    assert (one.status, one.found) == ("warning", "engagement-events-dlq: about 1 message")
+    assert "replay" in one.advice
+
+
+@pytest.mark.parametrize(("days", "words"), [(-1, "24 hours ahead of"), (1, "24 hours behind")])
+async def test_a_wrong_clock_is_named(sqs: SqsEndpoint, days: int, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sqs.fail_next("GetQueueAttributes", "SignatureDoesNotMatch", 403)
+    date = format_datetime(datetime.now(UTC) + timedelta(days=days, seconds=days * 5), usegmt=True)
+    monkeypatch.setattr(sqs_check, "parsedate_to_datetime", lambda _: parsedate_to_datetime(date))
+    assert f"the clock of this machine is {words} that of AWS" in (await found(sqs.queue_url))[QUEUE].advice
 
 
 async def test_a_queue_without_dead_letters_is_a_warning(sqs: SqsEndpoint) -> None:
@@ -151,7 +171,12 @@ async def test_without_permission_for_the_attributes_the_others_are_still_checke
     ("error", "status", "advice"),
     [
         ("InvalidClientTokenId", 403, "renew them"),
-        ("InternalFailure", 403, "the network to AWS"),
+        ("InternalFailure", 500, "SQS itself fails"),
+        ("InternalError", 400, "SQS itself fails"),
+        ("RequestThrottled", 400, "try again later"),
+        ("RequestExpired", 403, "the clock of this machine is wrong"),
+        ("SignatureDoesNotMatch", 403, "AWS_SECRET_ACCESS_KEY does not belong to AWS_ACCESS_KEY_ID"),
+        ("SomethingElse", 403, "the network to AWS"),
         ("404", 404, "check the URL"),  # a web server that is not a queue
     ],
 )
@@ -169,7 +194,7 @@ async def test_a_missing_queue_and_an_unreachable_host_are_distinguished(sqs: Sq
     assert (missing[QUEUE].status, missing[QUEUE].found) == ("failed", "does not exist")
     unreachable = await found(f"http://127.0.0.1:{free_port()}/000000000000/engagement-events")
     assert unreachable[QUEUE].status == "failed"
-    assert "EndpointConnectionError" in unreachable[QUEUE].found
+    assert "Could not connect to the endpoint" in unreachable[QUEUE].found
 
 
 async def test_missing_credentials_are_a_failure(sqs: SqsEndpoint, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,7 +202,7 @@ async def test_missing_credentials_are_a_failure(sqs: SqsEndpoint, monkeypatch: 
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     findings = await found(sqs.queue_url)
     assert (findings[CREDENTIALS].status, findings[CREDENTIALS].found) == ("failed", "not found")
-    assert "NoCredentialsError" in findings[QUEUE].found
+    assert "Unable to locate credentials" in findings[QUEUE].found
 
 
 async def test_a_role_without_its_token_file_is_a_failure(sqs: SqsEndpoint, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 
 from shared import contract
+from shared.commands import output
 from tests.acceptance import services
 from tests.acceptance.buckets import Buckets, fresh_record
 from tests.tracker.commands import operators
@@ -118,8 +119,8 @@ async def test_a_group_of_many_pages_is_printed_in_the_order_of_sending(
     assert (result.exit_code, result.stderr) == (0, "")
     head, *lines = result.stdout.splitlines()
     assert head.split() == ["SENT", "AT", "STATE", "OPENS", "CLICKS", "EMAIL", "ID", "TO"]
-    assert lines[0].split() == ["2025-01-15", "10:30:00", "sent", "0", "0", email_ids[0], "ada@example.com"]
-    assert [line.split()[5] for line in lines] == email_ids
+    assert lines[0].split() == ["2025-01-15T10:30:00Z", "sent", "0", "0", email_ids[0], "ada@example.com"]
+    assert [line.split()[4] for line in lines] == email_ids
     as_json = await operator.run("status", "--group-id", group_id, "--json")
     assert [one["email_id"] for one in documents(as_json)] == email_ids
 
@@ -141,7 +142,7 @@ async def test_the_state_of_an_email_is_its_worst_event(
 ) -> None:
     group_id, _ = await group(buckets, 1, **changes)
     result = await operator.run("status", "--group-id", group_id)
-    assert result.stdout.splitlines()[1].split()[2] == state
+    assert result.stdout.splitlines()[1].split()[1] == state
 
 
 async def test_missing_records_are_counted_and_the_others_printed(
@@ -164,12 +165,54 @@ async def test_a_page_that_is_too_large_for_nats_is_requested_in_halves(operator
     assert [one["email_id"] for one in documents(result)] == email_ids
 
 
-@pytest.mark.parametrize("arguments", [(UNKNOWN,), ("--group-id", UNKNOWN), ("--group-id", "a b")])
-async def test_an_unknown_email_or_group_ends_with_1_and_no_output(
-    operator: Operator, arguments: tuple[str, ...]
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            (UNKNOWN,),
+            f"there is no email {UNKNOWN}. Is it a group? Then: lfx-email-tracker status --group-id",
+        ),
+        (("--group-id", UNKNOWN), f"nothing was sent under the group {UNKNOWN}. Is it an email?"),
+        (("--group-id", "a b"), "nothing was sent under the group a b."),
+    ],
+)
+async def test_an_unknown_email_or_group_is_named_and_the_other_one_suggested(
+    operator: Operator, arguments: tuple[str, ...], message: str
 ) -> None:
     result = await operator.run("status", *arguments)
-    assert (result.exit_code, result.stdout, result.stderr) == (1, "", "Error: not found\n")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"Error: {message}")
+
+
+async def test_only_emails_in_the_given_states_are_printed(operator: Operator, buckets: Buckets) -> None:
+    group_id, ids = f"group-{uuid.uuid4()}", [str(uuid.uuid4()) for _ in range(4)]
+    changes: list[dict[str, Any]] = [
+        {},
+        {"delivered": True},
+        {"failed": True, "failure": {"kind": "bounce"}},
+        {"failed": True},
+    ]
+    await buckets.put_records(*(fresh_record(one, group_id, **more) for one, more in zip(ids, changes, strict=True)))
+    await buckets.put_group(group_id, ids)
+
+    async def shown(*states: str) -> list[int]:
+        options = [word for state in states for word in ("--state", state)]
+        result = await operator.run("status", "--group-id", group_id, "--json", *options)
+        return [ids.index(one["email_id"]) for one in documents(result)]
+
+    assert await shown("failed") == [2, 3]
+    assert await shown("bounce", "sent") == [0, 2]
+    assert (await operator.run("status", UNKNOWN, "--state", "failed")).exit_code == 2
+
+
+async def test_a_group_fits_a_narrow_terminal(
+    operator: Operator, buckets: Buckets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "columns", lambda: 80)
+    group_id, (email_id,) = await group(buckets, 1, to="a-long-name@example.com")
+    head, line = (await operator.run("status", "--group-id", group_id)).stdout.splitlines()
+    assert head.split() == ["SENT", "AT", "STATE", "EMAIL", "ID", "TO"]
+    assert line.split() == ["2025-01-15T10:30:00Z", "sent", email_id, "a-long-n\u2026"]
 
 
 @pytest.mark.parametrize("arguments", [(), ("", "--group-id", ""), (UNKNOWN, "--group-id", UNKNOWN)])

@@ -17,6 +17,7 @@ UNREACHABLE = f"nats://127.0.0.1:{free_port()}"
     "arguments",
     [
         "analytics",
+        "analytics speakers --group-id speakers",
         "analytics speakers --watch --interval 0",
         "analytics speakers --watch --interval soon",
         "analytics speakers --watch --interval nan",

@@ -11,11 +11,13 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+import click
 import nats as nats_py
 import pytest
 from click.testing import CliRunner
 
 from shared import contract
+from shared.commands import output
 from shared.contract import Failure
 from shared.nats import connection as nats_connection
 from shared.service.settings import ProcessSettings
@@ -78,12 +80,21 @@ async def test_each_kind_is_printed_as_the_tracker_publishes_it(nats: NatsServer
         await publish_event(event("click", 3, link="https://x.org/a?b"), known)
         await publish_event(event("bounce", 4, failure=Failure(kind="bounce", type="Permanent")), known)
         assert await process.wait_for_lines(4) == [
-            f"2026-01-02T03:04:06Z      delivered  {ids}  tags.campaign=spring\n",
-            f"2026-01-02T03:04:07Z      opened     {ids}  open_count=2  tags.campaign=spring\n",
-            f"2026-01-02T03:04:08Z      clicked    {ids}  link=https://x.org/a  click_count=3  tags.campaign=spring\n",
-            f"2026-01-02T03:04:09Z      failed     {ids}  reason=bounce  {why}  tags.campaign=spring\n",
+            f"2026-01-02T03:04:06Z  delivered  {ids}  tags.campaign=spring\n",
+            f"2026-01-02T03:04:07Z  opened     {ids}  open_count=2  tags.campaign=spring\n",
+            f"2026-01-02T03:04:08Z  clicked    {ids}  link=https://x.org/a  click_count=3  tags.campaign=spring\n",
+            f"2026-01-02T03:04:09Z  failed     {ids}  reason=bounce  {why}  tags.campaign=spring\n",
         ]
         assert await process.wait() == 0
+
+
+def test_an_event_fits_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "columns", lambda: 80)
+    failed = {"email_id": EMAIL, "group_id": GROUP, "failed_at": "2026-01-02T04:04:05+01:00", "reason": "no " * 40}
+    lines = click.unstyle(watch._line("failed", failed)).splitlines()  # noqa: SLF001 - the terminal cannot be tested otherwise
+    assert lines[0].split() == ["2026-01-02T03:04:05Z", "failed", EMAIL]
+    assert lines[1].startswith(f"    {GROUP}  reason=no no")
+    assert max(map(len, lines)) <= 80
 
 
 async def test_only_selected_events_are_printed_and_counted(nats: NatsServer, client: Client) -> None:
@@ -137,9 +148,9 @@ async def test_it_continues_after_an_outage_of_nats() -> None:
     port = free_port()
     async with nats_server.running(port=port) as first, watching(first.url, "--count", "1") as process:
         await first.stop()
-        await process.wait_for_error("nats.disconnected")
+        await process.wait_for_error("The connection to NATS was lost")
         async with nats_server.running(port=port) as second, await nats_py.connect(second.url) as client:
-            await process.wait_for_error("nats.reconnected")
+            await process.wait_for_error("Connected to NATS again")
             await publish(client, "opened")
             assert await process.wait() == 0
 
@@ -158,10 +169,10 @@ async def test_events_are_shown_again_after_their_permission_was_revoked_and_gra
         await nats_py.connect(permissions.admin_url) as client,
     ):
         await permissions.deny(subscribe=[contract.EMAIL_OPENED_SUBJECT])
-        await process.wait_for_error("nats.denied")
+        await process.wait_for_error("Not permitted: the NATS user")
         await publish(client, "opened", group_id="not seen")
         await permissions.allow()
-        await process.wait_for_error("nats.permitted")
+        await process.wait_for_error("Permitted again")
         await publish(client, "opened")
         assert await process.wait() == 0
         assert (len(process.output.splitlines()), GROUP in process.output) == (1, True)
@@ -218,7 +229,7 @@ async def test_since_continues_after_outages_and_a_lost_consumer_with_the_events
         await publish(client, "opened", open_count=2)
         await process.wait_for_lines(2)
         await nats.kill()
-        await process.wait_for_error("nats.disconnected")
+        await process.wait_for_error("The connection to NATS was lost")
         await nats.start()
         async with await nats_py.connect(nats.url) as again:
             await publish(again, "opened", open_count=3)

@@ -61,7 +61,7 @@ class ReplaySettings(settings.NatsSettings, frozen=True, kw_only=True):
 def replay(  # noqa: PLR0913 - the options
     file: str, failed_to: Path | None, *, dry_run: bool, no_announce: bool, rebuild: bool, as_json: bool
 ) -> None:
-    """Apply saved SQS messages, such as those of a dead-letter queue, like live ones.
+    """Apply saved SQS messages, such as those of a DLQ.
 
     FILE has one JSON document a line, or answers of "aws sqs receive-message", or arrays. A document is the body of a
     message, a whole message (MessageId, Body), or the event of a Lambda function (Records). The file may be compressed
@@ -112,7 +112,7 @@ async def _replay(file: str, options: Options, report: Report) -> None:
 
 @asynccontextmanager
 async def _applier(options: Options, ending: asyncio.Event) -> AsyncIterator[Apply]:
-    config = settings.load(os.environ, ReplaySettings)
+    config = settings.load(command.environ(), ReplaySettings)
     async with command.connected(NAME) as caller, Inbox(caller.connection) as inbox:
         recipients, index, suppressions = (
             Bucket(inbox, caller.connection, name)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import click
 import msgspec
 
-from shared.commands import command, formatting
+from shared.commands import command, formatting, output
 from tracker.commands.replay import saved_messages
 from tracker.commands.replay.replayer import NOT_TRIED
 from tracker.commands.replay.saved_messages import SavedMessage
@@ -85,7 +85,8 @@ class Report:
             summary.suppressed += result.suppressed
             summary.rebuilt += result.rebuilt
             setattr(summary, result.outcome, getattr(summary, result.outcome) + 1)
-            self._print(result)
+            with output.without_reader():  # such as head: the events are applied, and the exit status is right
+                self._print(result)
             if result.outcome == "failed" and isinstance(message, SavedMessage):
                 self._keep(message)
             if not has_gap:
@@ -102,7 +103,8 @@ class Report:
             SystemExit: a signal `interrupted` the replay.
         """
         summary = self._summary
-        _print_summary(summary, self._options)
+        with output.without_reader():
+            _print_summary(summary, self._options)
         if interrupted:
             command.say(
                 f"Interrupted: all events up to line {summary.up_to_line} are done. To continue, replay the whole file:"
@@ -121,7 +123,8 @@ class Report:
             outcome = click.style(f"{result.outcome:9}", fg=COLOURS.get(result.outcome))
             about = f"{result.kind or '-':9}  {formatting.printable(result.email_id):36}"
             detail = formatting.printable(result.detail) if result.detail else ""
-            click.echo(f"line {result.line:<6}  {outcome}  {about}  {detail}".rstrip())
+            head = f"line {result.line:<6}  {outcome}  {about}"
+            click.echo(formatting.in_lines(head, [detail], output.columns()))
 
     def _keep(self, message: SavedMessage) -> None:
         if self._options.failed_to and not self._options.dry_run:

@@ -72,7 +72,7 @@ class Age(click.ParamType):  # type: ignore[type-arg] # not generic in older ver
 )
 @command.json_option
 def retention(older_than: timedelta, *, yes: bool, allow_recent: bool, as_json: bool) -> None:
-    """Remove emails without activity for a long time; the counts of their groups stay.
+    """Remove old emails; the counts of their groups stay.
 
     Without --yes it only shows how many emails it would remove. With --yes it removes them from the records and from
     the groups. Analytics of each group stay the same, also meanwhile. Status of a removed email is "not found".

@@ -14,7 +14,7 @@ import click
 import msgspec
 
 from shared import contract, suppression_list
-from shared.commands import command, formatting, group
+from shared.commands import command, formatting, group, output
 from shared.kv.bucket import Bucket
 from shared.kv.scan import BucketScan
 from shared.nats.inbox import Inbox
@@ -59,7 +59,7 @@ replace_option = click.Option(["--replace"], is_flag=True, help="Replace an exis
 
 @click.group(cls=group.Group)
 def suppressions() -> None:
-    """Manage the suppression list: the addresses that get no mail.
+    """Manage the suppression list: addresses that get no mail.
 
     With SUPPRESSION_ENABLED=true the tracker adds to the list, and the relay refuses mail to its addresses. These
     commands work on the list whether or not the variable is set.
@@ -88,8 +88,7 @@ def list_(reason: str | None, since: datetime | None, *, as_json: bool) -> None:
         else:
             if not count:
                 click.echo(_columns("SUPPRESSED AT", "REASON", "ADDRESS", "DETAIL"))
-            at = entry.suppressed_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
-            click.echo(_columns(at, entry.reason, entry.address, entry.detail))
+            click.echo(_columns(formatting.time(entry.suppressed_at), entry.reason, entry.address, entry.detail))
         count += 1
 
     corrupt = command.run(_for_each(show_entry, reason, since))
@@ -173,10 +172,11 @@ def remove(address: str, *, as_json: bool) -> None:
 
 
 @suppressions.command("import", cls=command.Command, params=[replace_option])
+@click.option("--dry-run", is_flag=True, help="Check the file, count what would be added, and write nothing.")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
 @click.option("--reason", type=REASONS, default="manual", show_default=True, help="The reason of rows without one.")
 @command.json_option
-def import_(file: str, reason: str, *, replace: bool, as_json: bool) -> None:
+def import_(file: str, reason: str, *, replace: bool, dry_run: bool, as_json: bool) -> None:
     """Add the addresses of FILE to the list; - is standard input.
 
     Reads the output of "suppressions export" and "suppressions list --json", the columns of the list of an SES account
@@ -188,11 +188,12 @@ def import_(file: str, reason: str, *, replace: bool, as_json: bool) -> None:
 
     \b
     Examples:
-      lfx-email-tracker suppressions import list.csv
+      lfx-email-tracker suppressions import list.csv --dry-run
       aws sesv2 list-suppressed-destinations | lfx-email-tracker suppressions import -
       echo ada@example.com | lfx-email-tracker suppressions import - --reason complaint
     """  # noqa: D301
-    importing.run(file, reason.lower(), _opened(f"{NAME} import"), replace=replace, as_json=as_json)
+    options = importing.Options(replace=replace, dry_run=dry_run, as_json=as_json)
+    importing.run(file, reason.lower(), _opened(f"{NAME} import"), options)
 
 
 @suppressions.command(cls=command.Command, params=[*filters])
@@ -259,7 +260,7 @@ async def _for_each(act: Callable[[Suppression], None], reason: str | None, sinc
 def _replacing(path: Path) -> Iterator[Callable[[str], Any]]:
     """Yield a function that writes; a regular file is replaced at the end, and only if nothing failed."""
     if path == STDOUT:
-        yield lambda text: click.echo(text, nl=False)
+        yield lambda text: click.echo(text.encode(), nl=False)  # as in a file: UTF-8 in any terminal
         return
     if path.exists() and not path.is_file():  # a device or a pipe, which cannot be replaced
         with path.open("w", encoding="utf-8", newline="") as device:
@@ -299,4 +300,5 @@ def _fields(entry: Suppression) -> dict[str, str]:
 
 
 def _columns(at: str, reason: str, address: str, detail: str) -> str:
-    return f"{at:19}  {reason:9}  {formatting.printable(address):{ADDRESS_WIDTH}}  {formatting.printable(detail)}"
+    line = f"{at:20}  {reason:9}  {formatting.printable(address):{ADDRESS_WIDTH}}  {formatting.printable(detail)}"
+    return formatting.clipped(line, output.columns())

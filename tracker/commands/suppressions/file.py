@@ -43,6 +43,10 @@ SUMMARIES: Final = "suppresseddestinationsummaries"
 NEXT_PAGE: Final = "nexttoken"
 MAX_LINE_CHARACTERS: Final = 64 << 10
 
+DELIMITERS: Final = (",", ";", "\t")
+
+_QUOTED = re.compile(r'"[^"]*"')
+_SEPARATOR = re.compile(r"\s*sep=(.)\s*\Z", re.IGNORECASE | re.DOTALL)
 _JSON = re.compile(r'\s*(?:\{\s*(?:"|\Z|\})|\[)')
 
 
@@ -142,10 +146,15 @@ def _line(cells: Sequence[str]) -> str:
 def _from_csv(pieces: Iterable[str]) -> Iterator[tuple[int, dict[str, Any] | str]]:
     """Yield the fields of each line, or the error; a line is a row, so an open quote affects only its own line."""
     columns: Sequence[str] = ()
+    delimiter = ""
     for number, text in input_file.lines(pieces, MAX_LINE_CHARACTERS):
         if not text.strip():
             continue
-        cells = _cells(text)
+        if not delimiter and (separator := _SEPARATOR.match(text)):  # as Excel writes it
+            delimiter = separator[1]
+            continue
+        delimiter = delimiter or _delimiter_of(text)
+        cells = _cells(text, delimiter)
         if isinstance(cells, str):
             yield number, cells
             continue
@@ -156,15 +165,20 @@ def _from_csv(pieces: Iterable[str]) -> Iterator[tuple[int, dict[str, Any] | str
         yield number, _named(columns, cells)
 
 
-def _cells(text: str) -> list[str] | str:
+def _delimiter_of(line: str) -> str:
+    """Return the delimiter that appears most often outside quotes: Excel in Europe writes semicolons."""
+    return max(DELIMITERS, key=_QUOTED.sub("", line).count)
+
+
+def _cells(text: str, delimiter: str) -> list[str] | str:
     """Split a line into cells, or return the error; quotes that are not valid CSV belong to an address."""
     if len(text) > MAX_LINE_CHARACTERS:
         return f"the line is longer than {MAX_LINE_CHARACTERS >> 10} Ki characters"
     line = text.rstrip("\r")
     try:
-        [cells] = csv.reader([line], strict=True, skipinitialspace=True)
+        [cells] = csv.reader([line], delimiter=delimiter, strict=True, skipinitialspace=True)
     except csv.Error:
-        cells = line.split(",")
+        cells = line.split(delimiter)
     return [cell.strip() for cell in cells]
 
 

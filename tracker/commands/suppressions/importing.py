@@ -10,11 +10,12 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 import msgspec
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from shared.commands import command, formatting
-from shared.errors import BucketMissing, StoreUnavailable
+from shared.errors import BucketMissing, NotPermitted, StoreUnavailable
 from shared.service import threads
+from shared.suppression_list import EntryCorrupt
 from tracker.commands import input_file
 from tracker.commands.input_file import Unreadable
 from tracker.commands.json_documents import Broken
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from shared.kv.scan import BucketScan
-    from shared.suppression_list import SuppressionList
+    from shared.suppression_list import Addition, SuppressionList
     from tracker.commands.suppressions.file import Row
 
     Opened = AbstractAsyncContextManager[tuple[SuppressionList, BucketScan]]
@@ -55,7 +56,15 @@ class Imported(msgspec.Struct):
     up_to_line: int = 0
 
 
-def run(file: str, reason: str, opened: Opened, *, replace: bool, as_json: bool) -> None:
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """The options of an import."""
+
+    replace: bool
+    dry_run: bool
+    as_json: bool
+
+
+def run(file: str, reason: str, opened: Opened, options: Options) -> None:
     """Import a file into the list that is `opened`, and print the counts.
 
     Raises:
@@ -63,13 +72,13 @@ def run(file: str, reason: str, opened: Opened, *, replace: bool, as_json: bool)
         Unreachable: KV did not answer.
         SystemExit: a signal interrupted the import.
     """
-    done = Imported()
+    done, as_json = Imported(), options.as_json
 
     async def work() -> None:
         async with opened as (listed, _):
             with input_file.opened(file) as pieces:
                 rows = file_format.read(pieces, reason=reason, now=datetime.now(UTC))
-                await _Import(listed, done, replace=replace).add(rows)
+                await _Import(listed, done, options).add(rows)
 
     try:
         command.run(work())
@@ -84,11 +93,15 @@ def run(file: str, reason: str, opened: Opened, *, replace: bool, as_json: bool)
         raise command.Failed(f"{error}. {ALL_PAGES}") from error
     except (StoreUnavailable, Unreadable) as error:
         _print(done, as_json=as_json)
-        kind = command.Unreachable if isinstance(error, StoreUnavailable) else command.Failed
+        is_passing = isinstance(error, StoreUnavailable) and not isinstance(error, NotPermitted)
+        kind = command.Unreachable if is_passing else command.Failed
         raise kind(f"{error}. {CONTINUE}") from error
     _print(done, as_json=as_json)
+    if options.dry_run:
+        command.say("Dry run: nothing was written.")
     if done.wrong:
-        raise command.Failed(f"rows that are wrong: {done.wrong}; all others are in the list")
+        others = "nothing was written" if options.dry_run else "all others are in the list"
+        raise command.Failed(f"rows that are wrong: {done.wrong}; {others}")
 
 
 def _print(done: Imported, *, as_json: bool) -> None:
@@ -99,10 +112,11 @@ def _print(done: Imported, *, as_json: bool) -> None:
 
 
 class _Import:
-    def __init__(self, listed: SuppressionList, done: Imported, *, replace: bool) -> None:
+    def __init__(self, listed: SuppressionList, done: Imported, options: Options) -> None:
         self._listed = listed
         self._done = done
-        self._replace = replace
+        self._options = options
+        self._seen: set[str] = set()  # of a dry run: addresses that the rows so far would have added
         self._slots = asyncio.Semaphore(CONCURRENCY)
 
     async def add(self, rows: Iterator[Row | Broken]) -> None:
@@ -129,11 +143,31 @@ class _Import:
         async with self._slots:
             for row in rows:
                 async for attempt in AsyncRetrying(
-                    retry=retry_if_exception_type(StoreUnavailable),
+                    retry=retry_if_exception(_is_passing),
                     wait=wait_random_exponential(multiplier=0.1, max=3),
                     stop=stop_after_delay(PATIENCE_SECONDS),
                     reraise=True,
                 ):
                     with attempt:
-                        outcome, _ = await self._listed.add(row.entry, replace=self._replace)
+                        outcome = await (self._outcome_of(row) if self._options.dry_run else self._added(row))
                         setattr(self._done, outcome, getattr(self._done, outcome) + 1)
+
+    async def _added(self, row: Row) -> Addition:
+        outcome, _ = await self._listed.add(row.entry, replace=self._options.replace)
+        return outcome
+
+    async def _outcome_of(self, row: Row) -> Addition:
+        """Return the outcome that the row would have."""
+        address = row.entry.address
+        try:
+            known = await self._listed.find_latest(address)
+        except EntryCorrupt:
+            return "replaced"
+        if not known and address not in self._seen:
+            self._seen.add(address)
+            return "added"
+        return "replaced" if self._options.replace and known != row.entry else "kept"
+
+
+def _is_passing(error: BaseException) -> bool:
+    return isinstance(error, StoreUnavailable) and not isinstance(error, NotPermitted)

@@ -9,7 +9,15 @@ from typing import Final
 
 import pytest
 
-from relay.commands.mailing.results import HEADER, OLD_HEADER, ResultError, ResultFile, ResultLine, RowOutcome
+from relay.commands.mailing.results import (
+    HEADER,
+    OLD_HEADER,
+    WITH_DIGESTS,
+    ResultError,
+    ResultFile,
+    ResultLine,
+    RowOutcome,
+)
 from relay.commands.mailing.rows import Row
 from shared.contract import SendEmailRequest
 
@@ -23,7 +31,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def row(number: int) -> Row:
-    return Row(number, SendEmailRequest(to=f'"{number}, x"@example.com', group_id="g"), DIGEST)
+    return Row(number, SendEmailRequest(to=f'"{number}, x"@example.com', group_id="g"), DIGEST, number + 1)
 
 
 def test_the_last_line_of_a_row_counts_and_each_is_written_at_once(path: Path) -> None:
@@ -31,7 +39,7 @@ def test_the_last_line_of_a_row_counts_and_each_is_written_at_once(path: Path) -
         results.write(row(1), RowOutcome("sending"))
         results.write(row(2), RowOutcome("sending"))
         results.write(row(1), RowOutcome("sent", "id-1", "g"))
-        assert path.read_bytes().splitlines()[-1] == b'1,"""1, x""@example.com",sent,id-1,g,,0123456789abcdef'
+        assert path.read_bytes().splitlines()[-1] == b'1,"""1, x""@example.com",sent,id-1,g,,0123456789abcdef,2'
     with ResultFile(path) as results:
         assert {number: line.outcome.status for number, line in results.lines.items()} == {1: "sent", 2: "sending"}
         assert results.lines[1].to == row(1).to
@@ -41,12 +49,12 @@ def test_the_last_line_of_a_row_counts_and_each_is_written_at_once(path: Path) -
 ROW_2 = b'2,"""2, x""@example.com",'
 
 
-@pytest.mark.parametrize("known", [b"", ROW_2 + b"sending,,g,,\r\n"], ids=["not-sent", "sending"])
+@pytest.mark.parametrize("known", [b"", ROW_2 + b"sending,,g,,,\r\n"], ids=["not-sent", "sending"])
 @pytest.mark.parametrize(
     "rest", [ROW_2[:1], ROW_2[:2], ROW_2[:9], ROW_2, ROW_2 + b"sent,i", "2,Jos\u00e9".encode()[:-1]]
 )
 def test_an_incomplete_last_line_is_removed(path: Path, known: bytes, rest: bytes) -> None:
-    path.write_bytes(f"{','.join(HEADER)}\r\n1,a@b.org,sent,id,g,,\r\n".encode() + known + rest)
+    path.write_bytes(f"{','.join(HEADER)}\r\n1,a@b.org,sent,id,g,,,\r\n".encode() + known + rest)
     for _ in range(2):
         with ResultFile(path) as results:
             assert results.lines[1].outcome.status == "sent"
@@ -58,7 +66,7 @@ def test_an_incomplete_last_line_is_removed(path: Path, known: bytes, rest: byte
 
 @pytest.mark.parametrize("digest", [DIGEST, DIGEST[:3], ""])
 def test_a_last_line_that_lacks_only_its_end_counts(path: Path, digest: str) -> None:
-    path.write_text(",".join(HEADER) + f"\n1,a@b.org,sent,id,g,,{digest}", newline="")
+    path.write_text(",".join(HEADER) + f"\n1,a@b.org,sent,id,g,,{digest},2", newline="")
     for _ in range(2):
         with ResultFile(path) as results:
             assert results.lines[1] == ResultLine("a@b.org", RowOutcome("sent", "id", "g"), digest)
@@ -79,6 +87,22 @@ def test_a_file_of_an_older_version_or_of_a_spreadsheet_is_continued(path: Path,
     with ResultFile(path) as results:
         assert [line.outcome.email_id for line in results.lines.values()] == ["id", "id-2"]
     assert path.read_text().endswith(",sent,id-2,g,\n")
+
+
+def test_a_file_with_digests_and_without_lines_is_continued(path: Path) -> None:
+    path.write_text(f"{','.join(WITH_DIGESTS)}\r\n1,a@b.org,sent,id,g,,{DIGEST}\r\n", newline="")
+    with ResultFile(path) as results:
+        assert results.has_digests
+        results.write(row(2), RowOutcome("sent", "id-2", "g"))
+    assert path.read_text().endswith(f",sent,id-2,g,,{DIGEST}\n")
+
+
+def test_reading_only_changes_nothing(path: Path) -> None:
+    text = f"{','.join(HEADER)}\n1,a@b.org,sent,id,g,,{DIGEST},2\n2,c@d.o"
+    path.write_text(text)
+    with ResultFile(path, read_only=True) as results:
+        assert list(results.lines) == [1]
+    assert path.read_text() == text
 
 
 def test_an_incomplete_header_is_written_again(path: Path) -> None:

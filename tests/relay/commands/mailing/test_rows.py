@@ -63,7 +63,37 @@ def test_requests_that_the_relay_would_refuse_are_problems() -> None:
 
 def test_blank_lines_count_as_lines_but_not_as_rows() -> None:
     found = read('to,name\n\na@b.org,"two\nlines"\n,\nc@d.org,N\n', plain="x", subject="S").stored
-    assert [(number, row.line, row.to) for number, row in found.pairs()] == [(1, 4, "a@b.org"), (2, 6, "c@d.org")]
+    assert [(number, row.line, row.to) for number, row in found.pairs()] == [(1, 3, "a@b.org"), (2, 6, "c@d.org")]
+
+
+@pytest.mark.parametrize(
+    ("text", "delimiter"),
+    [
+        ("TO;Name;Group-ID\na@b.org;N, M;g\n", ""),
+        ("To\tname\tGROUP_ID\na@b.org\tN, M\tg\n", ""),
+        ("to|name|group_id\na@b.org|N, M|g\n", ""),
+        ('"to";"name, first";"group_id"\na@b.org;N, M;g\n', ""),
+        ("sep=;\nto;name;group id\na@b.org;N, M;g\n", ""),
+        ("to:name:group_id\na@b.org:N, M:g\n", ":"),
+    ],
+)
+def test_headings_in_any_case_are_separated_by_any_delimiter(text: str, delimiter: str) -> None:
+    given = {"subject": "S", "html": "h", "text": "t"}
+    (row,) = rows.read(text.splitlines(keepends=True), given, {}, delimiter).rows()
+    assert (row.request.to, row.request.group_id) == ("a@b.org", "g")
+    assert row.line == (3 if text.startswith("sep") else 2)
+
+
+def test_a_field_in_another_spelling_fills_its_placeholder() -> None:
+    (row,) = read("To,Group ID,name\na@b.org,g,N\n", plain="{to} {Group ID} {name}").rows()
+    assert (row.request.text, row.request.group_id) == ("a@b.org g N", "g")
+
+
+def test_repeated_recipients_are_counted_and_the_first_are_named() -> None:
+    text = "to,name\na@b.org,N\nc@d.org,N\n" + "A <A@b.org>,N\n" * 7
+    repeated = read(text).repeated
+    assert (repeated.count, len(repeated.shown)) == (7, rows.MAX_SHOWN_REPEATS)
+    assert repeated.shown[0] == "line 4: A <A@b.org>, as in line 2"
 
 
 def test_an_unused_column_is_named() -> None:
@@ -74,12 +104,11 @@ def test_an_unused_column_is_named() -> None:
     ("header", "problem"),
     [
         ("", "line 1: there is no header"),
-        ("to;name", "line 1: columns must be separated by commas"),
         ("to,name,", "line 1: column 3 has no name"),
         ("to,name,name", "line 1: column name appears twice"),
-        ("To,to,name", "line 1: column 'To' must be named to"),
-        ("to,name,reply-to", "line 1: column 'reply-to' must be named reply_to"),
-        ("name", "'to' is missing: add a column or an option"),
+        ("To,to,name", "line 1: column to appears twice"),
+        ("to,name,Group ID,group_id", "line 1: column group_id appears twice"),
+        ("name", "'to' is missing: add a column or an option; the columns are 'name'"),
         ("to", "{name} is used, but there is no such column"),
     ],
 )

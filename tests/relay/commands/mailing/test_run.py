@@ -20,6 +20,7 @@ from shared import contract
 from shared.commands import caller
 from tests.relay.commands.sending import SCRIPT, sent, service
 from tests.stack import child
+from tests.stack import nats_server as nats_servers
 from tests.stack.ports import free_port
 from tests.stack.waiting import until
 
@@ -70,6 +71,54 @@ async def test_a_later_run_continues_the_group_that_the_first_run_chose(
     assert groups["c@d.org"] == groups["e@f.org"] != "own"
 
 
+async def test_a_dry_run_shows_the_first_remaining_email_and_sends_nothing(
+    nats_server: NatsServer, folder: Folder
+) -> None:
+    folder.people.write_text("to;Name\na@b.org;A & B\nc@d.org;C\nA@B.ORG;D\n")
+    async with service(nats_server) as relay:
+        result = await folder.send_all("--dry-run", "--tag", "list=x")
+        assert (result.exit_code, relay.requests, folder.result.exists()) == (0, [], False)
+        assert [line.split(maxsplit=1) for line in result.stdout.splitlines()[:3]] == [
+            ["to", "a@b.org"],
+            ["subject", "Hello A & B"],
+            ["tags.list", "x"],
+        ]
+        assert "--- text ---\nHello A & B\n--- html ---\n<p>Hello A &amp; B</p>\n" in result.stdout
+        assert "rows with the recipient of an earlier row: 1\n  line 4: A@B.ORG, as in line 2\n" in result.stderr
+        assert "Dry run: nothing was sent. Rows: 3, to be sent: 3." in result.stderr
+        assert (await folder.send_all()).exit_code == 0
+        with folder.people.open("a") as people:
+            people.write("e@f.org;E\n")
+        before = folder.result.read_bytes()
+        rest = json.loads((await folder.send_all("--dry-run", "--json")).stdout)
+    assert (rest["rows"], rest["to_send"], rest["first"]["to"]) == (4, 1, "e@f.org")
+    assert folder.result.read_bytes() == before
+
+
+async def test_rows_from_standard_input_need_a_result_file(nats_server: NatsServer, folder: Folder) -> None:
+    mailing = ["--csv", "-", *folder.mailing[2:]]
+    async with service(nats_server) as relay:
+        refused = await folder.send(*mailing, text="to,name\na@b.org,A\n")
+        assert (refused.exit_code, "--csv - needs --result" in refused.stderr) == (2, True)
+        done = await folder.send(*mailing, "--result", str(folder.result), text="to,name\n\na@b.org,A\n")
+    assert (done.exit_code, relay.recipients) == (0, ["a@b.org"])
+    assert folder.result.read_text().splitlines()[-1].endswith(",3")
+
+
+async def test_a_missing_permission_ends_the_run_with_1(folder: Folder) -> None:
+    folder.write(3)
+    config = 'authorization { users: [{ user: u, password: p, permissions: { publish: "_INBOX.>" } }] }'
+    async with nats_servers.running(config) as server:
+        folder.url = server.url.replace("//", "//u:p@")
+        result = await folder.send_all()
+        folder.url = server.url.replace("//", "//u:wrong@")
+        refused = await folder.send_all()
+    assert (result.exit_code, refused.exit_code) == (1, 1)
+    assert "Error: the NATS user may not publish to lfx.email-service.send_email. Run the same" in result.stderr
+    assert "the login was refused" in refused.stderr
+    assert set(folder.statuses().values()) == {"unsent"}
+
+
 async def test_an_invalid_row_is_reported_with_its_line_and_nothing_is_sent(
     nats_server: NatsServer, folder: Folder
 ) -> None:
@@ -87,7 +136,9 @@ async def test_a_byte_that_is_not_utf_8_is_reported_with_its_line(nats_server: N
     async with service(nats_server) as relay:
         result = await folder.send_all()
     assert (result.exit_code, relay.requests) == (2, [])
-    assert result.stderr.endswith("nothing was sent\n  line 51: byte 0xff is not UTF-8\n")
+    assert result.stderr.endswith(
+        "nothing was sent\n  line 51: byte 0xff is not UTF-8: save the file as UTF-8 (in Excel: CSV UTF-8)\n"
+    )
 
 
 async def test_a_placeholder_is_filled_or_nothing_is_sent(nats_server: NatsServer, folder: Folder) -> None:
@@ -260,7 +311,7 @@ async def test_a_result_file_of_other_rows_is_refused(nats_server: NatsServer, f
         folder.people.write_text("to,name\nother@example.com,O\np2@example.com,P\n")
         result = await folder.send_all()
     assert (result.exit_code, len(relay.requests)) == (2, 2)
-    assert "row 1 was p1@example.com, and is now other@example.com" in result.stderr
+    assert "line 2 was p1@example.com, and is now other@example.com" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -286,7 +337,7 @@ async def test_a_result_file_of_another_mailing_is_refused(
         assert (await folder.send_all()).exit_code == 0
         result = await folder.send_all(changed.replace("other.txt", str(other)))
         assert (result.exit_code, result.stdout, len(relay.requests)) == (2, "", 2)
-        assert "the result file belongs to another mailing: row 1, p1@example.com, is sent" in result.stderr
+        assert "the result file belongs to another mailing: line 2, p1@example.com, is sent" in result.stderr
         assert "Use --result with another file" in result.stderr
         elsewhere = str(folder.people.with_name("second.csv"))
         again = await folder.send_all(changed.replace("other.txt", str(other)), "--result", elsewhere)
@@ -301,7 +352,7 @@ async def test_other_values_for_rows_that_were_sent_are_another_mailing(
         await folder.send_all()
         folder.people.write_text(folder.people.read_text().replace("P 2", "Q 2"))
         result = await folder.send_all()
-        assert (result.exit_code, "another mailing: row 2, p2@example.com" in result.stderr) == (2, True)
+        assert (result.exit_code, "another mailing: line 3, p2@example.com" in result.stderr) == (2, True)
     assert len(relay.requests) == 2
 
 
@@ -329,8 +380,8 @@ async def test_the_second_run_reports_that_all_were_sent_before(nats_server: Nat
     counts = dict(line.rsplit(maxsplit=1) for line in result.stdout.splitlines())
     assert {name.strip(): count for name, count in counts.items()}.items() >= {
         "sent": "2",
-        "sent before": "2",
-        "sent now": "0",
+        "sent_before": "2",
+        "sent_now": "0",
     }.items()
     assert "Nothing was sent now: 2 were sent before." in result.stderr
 

@@ -27,6 +27,7 @@ from tests.stack.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from nats.js.client import JetStreamContext
 
@@ -263,5 +264,22 @@ async def test_without_a_connection_to_nats_everything_else_is_skipped(
     url = as_user(server.url, "all:wr0ng") if wrong == "password" else f"nats://127.0.0.1:{free_port()}"
     findings = await found(url, B)
     assert [one.status for one in findings.values()] == ["failed", "skipped", "skipped"]
-    assert ("Authorization" if wrong == "password" else "Connect call failed") in findings["NATS"].found
+    assert ("the login was refused" if wrong == "password" else "connection refused") in findings["NATS"].found
+    assert ("the server runs, and" if wrong == "password" else "that the server runs") in findings["NATS"].advice
     assert "wr0ng" not in findings["NATS"].found
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"), [(None, "No such file or directory"), ("text", "has no user JWT and seed")]
+)
+async def test_a_credentials_file_that_cannot_be_used_is_a_warning(
+    server: NatsServer, tmp_path: Path, content: str | None, problem: str
+) -> None:
+    file = tmp_path / "user.creds"
+    if content:
+        file.write_text(content)
+    settings = NatsSettings(nats_url=as_user(server.url, "all:s3cret"), nats_creds=str(file))
+    planned = [nats_check.check(settings, "tests", [])]
+    first = await anext(aiter(checks.run(planned)))
+    assert (first.status, first.about) == ("warning", "NATS credentials")
+    assert problem in first.found

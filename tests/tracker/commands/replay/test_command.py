@@ -350,6 +350,24 @@ async def test_ctrl_c_finishes_the_events_under_way_and_reports_the_last_line(
         assert documents(again)[-1]["applied"] + counts["applied"] == 4 * len(emails)
 
 
+async def test_a_reader_that_ends_early_does_not_end_the_replay(
+    nats: NatsServer, recipients: Bucket, tmp_path: Path
+) -> None:
+    emails = [f"e{number}" for number in range(300)]
+    await send(recipients, *emails)
+    file = tmp_path / "saved.json"
+    file.write_text("\n".join(bodies(email_id)[0] for email_id in emails))
+    reading, writing = os.pipe()
+    process = await asyncio.create_subprocess_exec(
+        SCRIPT, "replay", str(file), "--json", env={"NATS_URL": nats.url}, stdout=writing, stderr=-1
+    )
+    os.close(writing)
+    os.close(reading)
+    _, errors = await asyncio.wait_for(process.communicate(), 60)
+    assert (process.returncode, errors) == (0, b"")
+    assert all(b'"delivered":true' in value for value in (await stored(recipients, emails)).values())
+
+
 async def has_connected(nats: NatsServer) -> bool:
     """Return whether a replay has connected; while nats-py connects, wait_for of Python 3.11 may lose a Ctrl-C."""
     _, connections = await probe.get(nats.monitor_port, "/connz")

@@ -19,7 +19,7 @@ from shared.kv import scan as bucket_scan
 from shared.kv.setup import create_missing
 from shared.nats import connection as nats_connection
 from shared.service.settings import ProcessSettings
-from tests.stack import nats_proxy
+from tests.stack import console, nats_proxy
 from tests.tracker.commands import operators
 from tests.tracker.commands.operators import Operator, documents
 from tracker.commands.suppressions import importing
@@ -107,9 +107,9 @@ async def test_the_list_is_read_in_pages_and_selected_by_reason_and_time(
         await put(bucket, f"p{number}@x.org", ("bounce", "manual")[number % 2], at)
     everything = await operator.run("suppressions", "list")
     assert (
-        everything.stdout.splitlines()[0] == "SUPPRESSED AT        REASON     ADDRESS                           DETAIL"
+        everything.stdout.splitlines()[0] == "SUPPRESSED AT         REASON     ADDRESS                           DETAIL"
     )
-    assert [line.split()[3] for line in everything.stdout.splitlines()[1:]] == [f"p{n}@x.org" for n in range(5)]
+    assert [line.split()[2] for line in everything.stdout.splitlines()[1:]] == [f"p{n}@x.org" for n in range(5)]
     assert everything.stderr == "5 addresses\n"
     lately = await operator.run("suppressions", "list", "--since", "5d", "--reason", "manual", "--json")
     assert [one["address"] for one in documents(lately)] == ["p3@x.org"]
@@ -205,6 +205,31 @@ async def test_an_export_that_fails_does_not_change_the_file(
     result = await operator.run("suppressions", "export", str(file))
     assert (result.exit_code, "no more values within" in result.stderr) == (3, True)
     assert (file.read_text(), os.listdir(tmp_path)) == ("older", ["list.csv"])  # noqa: PTH208
+
+
+async def test_a_dry_run_of_an_import_counts_and_writes_nothing(operator: Operator, bucket: KeyValue) -> None:
+    await operator.run("suppressions", "add", "known@x.org")
+    before = (await bucket.status()).values
+    text = "known@x.org\nnew@x.org\nNew@X.org\nnobody\n"
+    result = await operator.run("suppressions", "import", "-", "--dry-run", "--json", text=text)
+    assert documents(result) == [{"added": 1, "kept": 2, "replaced": 0, "wrong": 1, "up_to_line": 4}]
+    assert result.stderr.splitlines()[-2:] == [
+        "Dry run: nothing was written.",
+        "Error: rows that are wrong: 1; nothing was written",
+    ]
+    replaced = await operator.run(
+        "suppressions", "import", "-", "--dry-run", "--replace", "--json", text="known@x.org\n"
+    )
+    assert (replaced.exit_code, documents(replaced)[0]["replaced"]) == (0, 1)
+    assert (await bucket.status()).values == before
+
+
+async def test_an_export_keeps_all_characters_in_a_terminal_of_ascii(nats: NatsServer, operator: Operator) -> None:
+    await operator.run("suppressions", "add", "a@x.org", "--detail", "gr\u00fc\u00dfe")
+    env = {"NATS_URL": nats.url, "PYTHONIOENCODING": "ascii"}
+    async with console.running("lfx-email-tracker", "suppressions", "export", "-", "--json", env=env) as process:
+        assert await process.wait() == 0
+        assert '"detail":"gr\u00fc\u00dfe"' in process.output
 
 
 async def test_an_import_that_kv_interrupts_reports_how_to_continue(
