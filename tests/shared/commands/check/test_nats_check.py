@@ -27,7 +27,6 @@ from tests.stack.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
     from nats.js.client import JetStreamContext
 
