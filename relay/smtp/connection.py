@@ -129,7 +129,7 @@ class SmtpConnection(Dialogue):
         if failure or is_confused or isinstance(error, DialogueLost):
             self.abort()
             is_certain = is_confused or (has_timed_out and bool(self.replies))
-            pipelining.fail(_now(), str(failure or error), is_certain=is_certain)
+            pipelining.fail(_now(), redaction.text(str(failure or error)), is_certain=is_certain)
             if isinstance(error, DeliveryError) and not is_confused and not (is_on_trial and has_timed_out):
                 raise error
             raise failure or DialogueLost(str(error))

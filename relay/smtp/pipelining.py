@@ -18,7 +18,7 @@ _CONFUSED = re.compile(r"50[0-4] (?!5\.1\.)|.*(pipelin|synchroni[sz])", re.IGNOR
 
 
 class Pipelining:
-    """What is known of one server that offers PIPELINING. All connections to it share this.
+    """The experience with one server that offers PIPELINING. All connections to it share this.
 
     The server is on trial until it has answered pipelined commands once. A server on trial has little time, and its
     first failure starts a pause: the emails are tried again with single commands, and none is lost.

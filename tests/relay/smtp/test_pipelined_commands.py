@@ -307,3 +307,14 @@ async def test_a_server_that_stops_in_the_middle_later_is_found_out_too(smtp: Sc
     smtp.script = always("mail", USER)
     await refusal(await opening.connect())
     assert verbs(smtp, 3) == ["EHLO", "MAIL"]
+
+
+@pytest.mark.parametrize("action", [Reply("503 <alice@example.com>?"), Garbage(b"blocked: alice@example.com\r\n")])
+async def test_the_pause_is_logged_without_addresses(
+    smtp: ScriptedSmtp, caplog: pytest.LogCaptureFixture, action: Action
+) -> None:
+    caplog.set_level("INFO")
+    smtp.script = always("mail", action)
+    await refusal(await connector(smtp).connect())
+    [line] = [record for record in caplog.records if record.message == "smtp.pipelining_paused"]
+    assert "a***@example.com" in line.error  # type: ignore[attr-defined]  # of `extra`
