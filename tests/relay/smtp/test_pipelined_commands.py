@@ -24,7 +24,7 @@ from tests.relay.smtp import misled_smtp
 from tests.relay.smtp.senders import QUOTA, Sender
 from tests.relay.smtp.sessions import PATIENCE, verbs, warm
 from tests.stack import scripted_smtp, smtp_server
-from tests.stack.smtp_scripts import Close, Garbage, Reply, Reset, Silence, always, either, first
+from tests.stack.smtp_scripts import Close, Garbage, Moment, Reply, Reset, Silence, always, either, first
 from tests.stack.waiting import until
 
 if TYPE_CHECKING:
@@ -129,6 +129,7 @@ class Mix(NamedTuple):
     kind: type[DeliveryError]
     code: int
     usable: bool
+    seconds: float = 5.0  # for the transaction, and for the reply to an empty message
 
 
 OK, GO = Reply("250 Ok"), Reply("354 go")
@@ -150,12 +151,12 @@ MIXES = {
     "rcpt-refused-empty-message-421": Mix(replies(rcpt=USER, data=GO, dot=BYE), Rejected, 550, usable=False),
     "rcpt-refused-empty-message-lost": Mix(replies(rcpt=USER, data=GO, dot=Reset()), Rejected, 550, usable=False),
     "rcpt-refused-empty-message-unanswered": Mix(
-        replies(rcpt=USER, data=GO, dot=Silence()), Rejected, 550, usable=False
+        replies(rcpt=USER, data=GO, dot=Silence()), Rejected, 550, usable=False, seconds=PATIENCE
     ),
     "rcpt-refused-and-closed": Mix(replies(rcpt=Reply("554 no", close=True)), Rejected, 554, usable=False),
     "rcpt-refused-then-421": Mix(replies(rcpt=LATER, data=BYE), Deferred, 451, usable=False),
     "rcpt-refused-then-lost": Mix(replies(rcpt=USER, data=Close()), Rejected, 550, usable=False),
-    "rcpt-refused-then-silence": Mix(replies(rcpt=USER, data=Silence()), Rejected, 550, usable=False),
+    "rcpt-refused-then-silence": Mix(replies(rcpt=USER, data=Silence()), Rejected, 550, usable=False, seconds=PATIENCE),
     "rcpt-refused-then-garbage": Mix(replies(rcpt=USER, data=Garbage(b"\xff\r\n")), Rejected, 550, usable=False),
     "data-refused": Mix(replies(data=LATER), Deferred, 451, usable=True),
     "data-refused-permanently": Mix(replies(data=Reply("554 no")), Rejected, 554, usable=True),
@@ -177,8 +178,8 @@ MIXES = {
 async def test_the_first_refusal_counts_and_the_connection_stays_in_step(
     smtp: ScriptedSmtp, monkeypatch: pytest.MonkeyPatch, mix: Mix
 ) -> None:
-    monkeypatch.setattr(smtp_connection, "EMPTY_MESSAGE_SECONDS", PATIENCE)
-    connection = await proven(smtp, smtp_timeout_seconds=0.5)
+    monkeypatch.setattr(smtp_connection, "EMPTY_MESSAGE_SECONDS", mix.seconds)
+    connection = await proven(smtp, smtp_timeout_seconds=mix.seconds)
     smtp.script = mix.script
     error = await refusal(connection)
     assert (type(error), error.code, connection.is_usable) == (mix.kind, mix.code, mix.usable)
@@ -245,17 +246,24 @@ async def test_a_stalled_group_ends_at_the_time_limit_of_the_transaction(smtp: S
     assert time.monotonic() - started >= PATIENCE * 0.9
 
 
-async def test_a_send_cancelled_while_its_commands_wait_drops_the_connection(smtp: ScriptedSmtp) -> None:
-    for script in (always("rcpt", Silence()), replies(rcpt=USER, data=GO, dot=Silence())):
-        connection = await proven(smtp, smtp_timeout_seconds=30)
-        smtp.script = script
-        task = asyncio.create_task(connection.send(ENVELOPE, MAIL))
-        await asyncio.sleep(0.05)
-        task.cancel()
-        with pytest.raises((asyncio.CancelledError, Rejected)):
-            await task
-        assert not connection.is_usable
-        smtp.script = lambda _: None
+@pytest.mark.parametrize("stage", ["rcpt", "dot"])
+async def test_a_send_cancelled_while_a_reply_is_awaited_drops_the_connection(smtp: ScriptedSmtp, stage: Stage) -> None:
+    """At the dot: of the empty message after a refusal."""
+    reached = asyncio.Event()
+
+    def stall(moment: Moment) -> Action | None:
+        if moment.stage == stage:
+            reached.set()
+        return Silence() if moment.stage == stage else None
+
+    connection = await proven(smtp, smtp_timeout_seconds=30)
+    smtp.script = either(stall, replies(rcpt=USER, data=GO))
+    task = asyncio.create_task(connection.send(ENVELOPE, MAIL))
+    await reached.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not connection.is_usable
 
 
 # Servers that offer it and cannot do it
