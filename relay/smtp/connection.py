@@ -17,7 +17,8 @@ import aiosmtplib
 from relay import host_names
 from relay.errors import AccountRefused, ConnectionStale, Deferred, DeliveryError, Rejected, Uncertain
 from relay.settings import IMPLICIT_TLS_PORTS, is_loopback
-from relay.smtp.dialogue import Dialogue, DialogueLost
+from relay.smtp.dialogue import SERVICE_CLOSING, Dialogue, DialogueLost
+from relay.smtp.pipelining import Pipelining
 from shared import redaction
 from shared.service.server_addresses import ServerAddresses
 
@@ -31,11 +32,15 @@ if TYPE_CHECKING:
 HANDSHAKE_SECONDS: Final = 10.0
 STALLED_SECONDS: Final = 1.0  # then the next connection goes to another address of the server
 QUIT_SECONDS: Final = 1.0
-SERVICE_CLOSING: Final = 421
+EMPTY_MESSAGE_SECONDS: Final = 1.0
+POSITIVE: Final = 2
+INTERMEDIATE: Final = 3
 TRANSIENT: Final = 4  # RFC 5321, 4.2.1: the first digit
 PERMANENT: Final = 5
 REFUSALS: Final = (TRANSIENT, PERMANENT)
 RESET: Final = b"RSET\r\n"
+DATA: Final = b"DATA\r\n"
+EMPTY_MESSAGE: Final = b".\r\n"
 AUTH_METHODS: Final = ("plain", "login", "cram-md5")
 
 _QUOTA = re.compile(r"daily message quota exceeded", re.IGNORECASE)
@@ -46,10 +51,14 @@ _TIMED_OUT = re.compile(r"\b4\.4\.2\b")  # RFC 3463, 3.5: bad connection; SES cl
 class SmtpConnection(Dialogue):
     """A dialogue that sends emails. An error of the connection closes it; after a refusal it is still usable."""
 
-    def __init__(self, transport: Transport, timeout_seconds: float) -> None:
-        """Take over a transport on which EHLO, TLS and AUTH are done; a transaction takes at most `timeout_seconds`."""
+    def __init__(self, transport: Transport, timeout_seconds: float, pipelining: Pipelining | None) -> None:
+        """Take over a transport on which EHLO, TLS and AUTH are done; a transaction takes at most `timeout_seconds`.
+
+        `pipelining` is None if the server does not offer it.
+        """
         super().__init__(transport)
         self._timeout_seconds = timeout_seconds
+        self._pipelining = pipelining
         self._is_clean = True
         self.transactions = 0
         self.refusals = 0  # in a row, without those that ask for a lower rate
@@ -68,13 +77,16 @@ class SmtpConnection(Dialogue):
         handed_over = False
         self.transactions += 1
         try:
-            async with asyncio.timeout(self._timeout_seconds):
-                if not self._is_clean:
-                    await self._step(RESET)
-                self._is_clean = False
-                await self._step(b"MAIL FROM:<%s>\r\n" % envelope.sender.encode("ascii"))
-                await self._step(b"RCPT TO:<%s>\r\n" % envelope.recipient.encode("ascii"))
-                await self._step(b"DATA\r\n", expected=3)
+            async with asyncio.timeout(self._timeout_seconds) as limit:
+                commands = self._commands(envelope)
+                if self._pipelining and self._pipelining.is_used(_now()):
+                    ends = limit.when()
+                    limit.reschedule(None)  # `_pipeline` has the same limit: a refusal counts that came before it
+                    await self._pipeline(commands, self._pipelining)
+                    limit.reschedule(ends)
+                else:
+                    for line in commands:
+                        await self._step(line)
                 handed_over = self.is_usable  # if not, the next line fails before it sends a byte of the email
                 await self._step(_stuffed(message))
                 self._is_clean = self.is_proven = True
@@ -91,22 +103,82 @@ class SmtpConnection(Dialogue):
                 raise Uncertain("interrupted after the final dot") from error
             raise
 
-    async def _step(self, line: bytes, expected: int = 2) -> None:
-        reply = await self.command(line)
-        is_early = self.is_writing  # before the final dot
-        if reply.code // 100 == expected and not is_early:
+    def _commands(self, envelope: Envelope) -> list[bytes]:
+        """Return the commands before the message."""
+        commands = [
+            b"MAIL FROM:<%s>\r\n" % envelope.sender.encode("ascii"),
+            b"RCPT TO:<%s>\r\n" % envelope.recipient.encode("ascii"),
+            DATA,
+        ]
+        if not self._is_clean:
+            commands.insert(0, RESET)
+        self._is_clean = False
+        return commands
+
+    async def _step(self, line: bytes) -> None:
+        if error := self._error_of(line, await self.command(line)):
+            raise error
+
+    async def _pipeline(self, commands: list[bytes], pipelining: Pipelining) -> None:
+        """Send the commands in one write. All replies are read, and the first error counts."""
+        is_on_trial = pipelining.is_on_trial
+        failure = await self._exchange_within(pipelining.patience(self._timeout_seconds), commands)
+        error = next(filter(None, map(self._error_of, commands, self.replies)), None)
+        has_timed_out = isinstance(failure, TimeoutError)
+        is_confused = pipelining.is_confused(error)
+        if failure or is_confused or isinstance(error, DialogueLost):
+            self.abort()
+            is_certain = is_confused or (has_timed_out and bool(self.replies))
+            pipelining.fail(_now(), redaction.text(str(failure or error)), is_certain=is_certain)
+            if isinstance(error, DeliveryError) and not is_confused and not (is_on_trial and has_timed_out):
+                raise error
+            raise failure or DialogueLost(str(error))
+        pipelining.succeed()
+        if error:
+            await self._decline(self.replies)
+            raise error
+
+    async def _exchange_within(self, seconds: float, commands: list[bytes]) -> DialogueLost | TimeoutError | None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self.exchange(b"".join(commands), len(commands))
+        except TimeoutError:
+            return TimeoutError(f"no reply within {seconds:g} s")
+        except DialogueLost as error:
+            return error
+        return None
+
+    async def _decline(self, replies: list[Reply]) -> None:
+        """Leave a refused transaction that waits for a message: with an empty one, as RFC 2920, 3.1 demands."""
+        *_, recipient, data = replies
+        if data.code // 100 != INTERMEDIATE and data.code != SERVICE_CLOSING:
             return
+        if (
+            data.code != SERVICE_CLOSING and self.is_usable and recipient.code // 100 in REFUSALS
+        ):  # or it would get the empty message
+            with suppress(DialogueLost, TimeoutError):
+                async with asyncio.timeout(EMPTY_MESSAGE_SECONDS):
+                    reply = await self.command(EMPTY_MESSAGE)
+                if reply.code // 100 in REFUSALS and reply.code != SERVICE_CLOSING:
+                    return
+        self.abort()
+
+    def _error_of(self, line: bytes, reply: Reply) -> DeliveryError | DialogueLost | None:
+        """Return the error that a reply means, if any."""
+        is_early = self.is_writing  # before the final dot
+        if reply.code // 100 == (INTERMEDIATE if line is DATA else POSITIVE) and not is_early:
+            return None
         text = redaction.text(reply.text)
         if reply.code // 100 not in REFUSALS:
-            raise DialogueLost(f"unexpected reply: {reply.code} {text}")
+            return DialogueLost(f"unexpected reply: {reply.code} {text}")
         if reply.code == SERVICE_CLOSING or line is RESET or (line[:4] == b"MAIL" and _TIMED_OUT.search(text)):
             self.abort()
-            raise self._broken(text, reply.code)
+            return self._broken(text, reply.code)
         if is_early:  # or the server could accept the message after all
             self.abort()
         self.is_proven = True
         self.refusals += not _THROTTLED.search(text)
-        raise _refusal(reply, text)
+        return _refusal(reply, text)
 
     def _broken(self, text: str, code: int = 0) -> DeliveryError:
         return ConnectionStale(text, code) if self.transactions > 1 else Deferred(text, code)
@@ -132,6 +204,7 @@ class Connector:
         self._implicit_tls = settings.smtp_tls != "off" and settings.smtp_port in IMPLICIT_TLS_PORTS
         self._addresses = ServerAddresses(settings.smtp_host, settings.smtp_port)
         self.certificate_expiry: float | None = None  # seconds since 1970; of the server's last connection with TLS
+        self._pipelining = Pipelining()
 
     async def connect(self) -> SmtpConnection:
         """Return a connection that is ready for mail.
@@ -171,7 +244,8 @@ class Connector:
         finally:
             stall.cancel()
         self._addresses.trust(address)
-        return SmtpConnection(cast("Transport", client.transport), self._settings.smtp_timeout_seconds)
+        offered = self._pipelining if client.supports_extension("pipelining") else None
+        return SmtpConnection(cast("Transport", client.transport), self._settings.smtp_timeout_seconds, offered)
 
     async def _handshake(self, connected: socket.socket) -> aiosmtplib.SMTP:
         client = aiosmtplib.SMTP(
@@ -258,3 +332,7 @@ def _stuffed(message: bytes) -> bytes:
 def _is_local(client: aiosmtplib.SMTP) -> bool:
     peer = client.get_transport_info("peername")
     return bool(peer) and is_loopback(peer[0])
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 MAX_REPLY_BYTES: Final = 65_536
 CODE_DIGITS: Final = 3
+SERVICE_CLOSING: Final = 421  # no further reply will come
 
 
 class Reply(NamedTuple):
@@ -30,16 +31,21 @@ class DialogueLost(Exception):
 
 
 class Dialogue(asyncio.Protocol):
-    """Exchanges one command and reply at a time."""
+    """Exchanges one command and reply at a time, or several commands in one write and their replies (RFC 2920).
+
+    `replies` holds the replies that came to the last command, or to the last commands, in order.
+    """
 
     def __init__(self, transport: Transport) -> None:
         """Take over `transport`."""
+        self.replies: list[Reply] = []
         self._transport = transport
         self._buffer = b""
         self._lines: list[str] = []
         self._code = b""
         self._reply_bytes = 0
-        self._awaited: asyncio.Future[Reply] | None = None
+        self._awaited: asyncio.Future[None] | None = None
+        self._awaited_replies = 0
         self._lost: str | None = None
         self._ended = asyncio.Event()
         transport.set_protocol(self)
@@ -60,12 +66,22 @@ class Dialogue(asyncio.Protocol):
         Raises:
             DialogueLost: no reply will come.
         """
+        await self.exchange(line, 1)
+        return self.replies[0]
+
+    async def exchange(self, lines: bytes, count: int) -> None:
+        """Send `count` commands in one write; return when `replies` has the reply to each.
+
+        Raises:
+            DialogueLost: no more replies will come; `replies` has those that came.
+        """
+        self.replies, self._awaited_replies = [], count
         if not self.is_usable:
             raise DialogueLost(self._lost or "closed")
         self._awaited = asyncio.get_running_loop().create_future()
-        self._transport.write(line)
+        self._transport.write(lines)
         try:
-            return await self._awaited
+            await self._awaited
         finally:
             self._awaited = None
 
@@ -120,10 +136,15 @@ class Dialogue(asyncio.Protocol):
             return
         reply = Reply(int(code), " ".join(self._lines))
         self._lines, self._reply_bytes = [], 0
-        if self._awaited and not self._awaited.done():
-            self._awaited.set_result(reply)
-        else:  # a 421, or the reply to an abandoned command: every later reply would go to the wrong command
+        if not self._awaited or self._awaited.done():
+            # A 421, or the reply to an abandoned command: every later reply would go to the wrong command.
             self._lose(f"unexpected reply: {reply.code} {reply.text}")
+            return
+        self.replies.append(reply)
+        if len(self.replies) == self._awaited_replies:
+            self._awaited.set_result(None)
+        elif reply.code == SERVICE_CLOSING:
+            self._lose(f"{reply.code} {reply.text}")
 
     @property
     def _is_awaited(self) -> bool:

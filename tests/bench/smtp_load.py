@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tests.bench.row import Sample
 
 CREDENTIALS = ("bench", "bench-password")
+ENVELOPE = (b"MAIL FROM:<noreply@lfx.linuxfoundation.org>\r\n", b"RCPT TO:<reader@example.com>\r\n", b"DATA\r\n")
 
 
 class Target(NamedTuple):
@@ -26,13 +27,15 @@ class Target(NamedTuple):
 
     port: int
     tls: ssl.SSLContext | None = None
+    pipelining: bool = False
 
 
 class Kept(asyncio.Protocol):
-    """One connection, which waits for the reply to each line."""
+    """One connection, which waits for the reply to each line, or to the three before a mail."""
 
     def __init__(self) -> None:
         self._received = b""
+        self._replies = 1
         self._awaited: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self.transport: asyncio.Transport | None = None
 
@@ -41,15 +44,17 @@ class Kept(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)  # uvloop's has no base class
 
     def data_received(self, data: bytes) -> None:
-        """Complete the reply at its last line, the one without a hyphen."""
+        """Complete the replies at their last lines, those without a hyphen."""
         self._received += data
-        if self._received[-1:] == b"\n" and self._received.splitlines()[-1][3:4] == b" ":
+        last = [line for line in self._received.splitlines(keepends=True) if line[3:4] == b" "]
+        if len(last) == self._replies and last[-1][-1:] == b"\n":
             reply, self._received = self._received, b""
             self._awaited.set_result(reply)
 
-    async def command(self, line: bytes) -> bytes:
-        """Send a line, or a whole mail, and return the reply."""
+    async def command(self, line: bytes, *, replies: int = 1) -> bytes:
+        """Send a line, several lines or a whole mail, and return the reply, or the replies."""
         assert self.transport
+        self._replies = replies
         self._awaited = asyncio.get_running_loop().create_future()
         self.transport.write(line)
         return await self._awaited
@@ -66,11 +71,13 @@ class Kept(asyncio.Protocol):
             await self.command(b"EHLO bench\r\n")
             await self.command(b"AUTH PLAIN " + base64.b64encode("\0".join(["", *CREDENTIALS]).encode()) + b"\r\n")
 
-    async def send(self, message: bytes) -> None:
+    async def send(self, message: bytes, *, pipelining: bool) -> None:
         """Send one mail."""
-        await self.command(b"MAIL FROM:<noreply@lfx.linuxfoundation.org>\r\n")
-        await self.command(b"RCPT TO:<reader@example.com>\r\n")
-        await self.command(b"DATA\r\n")
+        if pipelining:
+            await self.command(b"".join(ENVELOPE), replies=len(ENVELOPE))
+        else:
+            for line in ENVELOPE:
+                await self.command(line)
         reply = await self.command(message)
         if reply[:1] != b"2":
             raise RuntimeError(f"the sink replied {reply!r}")
@@ -82,7 +89,7 @@ async def measure(target: Target, connections: int, count: int) -> Sample:
         latencies: list[float] = []
         mails_left = iter(range(count))
         started = time.perf_counter()
-        await asyncio.gather(*(_send_all(one, mails_left, latencies) for one in kept))
+        await asyncio.gather(*(_send_all(one, target, mails_left, latencies) for one in kept))
         return row.of_rate(latencies, time.perf_counter() - started)
 
 
@@ -92,10 +99,10 @@ async def mails_received(target: Target) -> int:
         return int((await asking.command(b"XCOUNT\r\n"))[4:])
 
 
-async def _send_all(kept: Kept, mails_left: Iterator[int], latencies: list[float]) -> None:
+async def _send_all(kept: Kept, target: Target, mails_left: Iterator[int], latencies: list[float]) -> None:
     for _ in mails_left:
         began = time.perf_counter()
-        await kept.send(mails.RAW_MESSAGE)
+        await kept.send(mails.RAW_MESSAGE, pipelining=target.pipelining)
         latencies.append(time.perf_counter() - began)
 
 

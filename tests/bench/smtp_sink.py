@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT
 """An SMTP server that accepts every mail and stores none, with so little work that it does not limit the measurement.
 
-`python -m tests.bench.smtp_sink PORT DELAY_SECONDS [CERT_FILE KEY_FILE]`: with a certificate it offers STARTTLS, and
-then AUTH. XCOUNT, its own command, returns the number of received mails.
+`python -m tests.bench.smtp_sink PORT DELAY_SECONDS PIPELINING [CERT_FILE KEY_FILE]`: PIPELINING is 1 if it is offered;
+with a certificate it offers STARTTLS, and then AUTH. XCOUNT, its own command, returns the number of received mails.
 """
 
 from __future__ import annotations
@@ -32,15 +32,16 @@ ANSWERS: Final = {
 class Sink:
     """The state of all sessions."""
 
-    def __init__(self, delay: float, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, delay: float, tls: ssl.SSLContext | None, extensions: tuple[bytes, ...]) -> None:
         self.delay = delay
+        self.extensions = extensions
         self.tls = tls
         self.mails = 0
         self.upgrading: set[asyncio.Task[None]] = set()
 
 
 class Session(asyncio.Protocol):
-    """One connection; the client waits for each reply."""
+    """One connection; the client waits for the reply to DATA and to the message."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
@@ -66,9 +67,10 @@ class Session(asyncio.Protocol):
                 self._received.clear()
                 self._reply(OK)
         elif self._received.endswith(b"\n"):
-            verb = bytes(self._received[:4]).upper()
+            lines = self._received.splitlines()
             self._received.clear()
-            self._answer(verb)
+            for line in lines:
+                self._answer(bytes(line[:4]).upper())
 
     def _answer(self, verb: bytes) -> None:
         if verb == b"EHLO":
@@ -80,9 +82,11 @@ class Session(asyncio.Protocol):
             self._reply(ANSWERS.get(verb, b"502 what?\r\n"), verb)
 
     def _extensions(self) -> bytes:
-        if self._sink.tls is None:
-            return b"250-sink\r\n250 8BITMIME\r\n"
-        return b"250-sink\r\n250 AUTH PLAIN LOGIN\r\n" if self._is_secure else b"250-sink\r\n250 STARTTLS\r\n"
+        security: tuple[bytes, ...] = ()
+        if self._sink.tls:
+            security = (b"AUTH PLAIN LOGIN",) if self._is_secure else (b"STARTTLS",)
+        *lines, last = [b"sink", *self._sink.extensions, *security]
+        return b"".join([*(b"250-%s\r\n" % line for line in lines), b"250 %s\r\n" % last])
 
     def _reply(self, reply: bytes, verb: bytes = b"") -> None:
         if self._sink.delay:
@@ -109,13 +113,13 @@ class Session(asyncio.Protocol):
         )
 
 
-async def main(port: int, delay: float, certificate: list[str]) -> None:
+async def main(port: int, delay: float, extensions: tuple[bytes, ...], certificate: list[str]) -> None:
     """Serve until killed."""
     tls = None
     if certificate:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         tls.load_cert_chain(*certificate)
-    sink = Sink(delay, tls)
+    sink = Sink(delay, tls, extensions)
     server = await asyncio.get_running_loop().create_server(lambda: Session(sink), "127.0.0.1", port, backlog=1024)
     sys.stdout.write("ready\n")
     sys.stdout.flush()
@@ -123,4 +127,5 @@ async def main(port: int, delay: float, certificate: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(main(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]))
+    offered = (b"8BITMIME", b"PIPELINING") if sys.argv[3] == "1" else (b"8BITMIME",)
+    uvloop.run(main(int(sys.argv[1]), float(sys.argv[2]), offered, sys.argv[4:]))

@@ -83,12 +83,12 @@ class Stage:
         return program.helper(module, *arguments, log=self._log(module))
 
     @asynccontextmanager
-    async def sink(self, *, delay: float = 0.0, tls: bool = False) -> AsyncIterator[Target]:
+    async def sink(self, *, delay: float = 0.0, tls: bool = False, pipelining: bool = False) -> AsyncIterator[Target]:
         """Run an SMTP sink."""
         port = free_port()
         files = [str(self.certificates.cert_file), str(self.certificates.key_file)] if tls else []
-        async with self.helper("smtp_sink", str(port), str(delay), *files):
-            yield Target(port, self.certificates.client_context() if tls else None)
+        async with self.helper("smtp_sink", str(port), str(delay), str(int(pipelining)), *files):
+            yield Target(port, self.certificates.client_context() if tls else None, pipelining)
 
     @asynccontextmanager
     async def queue(self) -> AsyncIterator[Feed]:

@@ -7,6 +7,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+import pytest
+
 from tests.relay import misbehaviour
 from tests.stack import scripted_smtp
 from tests.stack.smtp_scripts import Action, Close, Delay, Garbage, Reply, Reset, Silence, Store, always
@@ -87,10 +89,10 @@ def cases() -> Iterator[Case]:
 CASES: Final = list(cases())
 
 
-async def observed(case: Case, certificates: Certificates) -> tuple[dict[str, Any], int]:
+async def observed(case: Case, certificates: Certificates, advertise: tuple[str, ...]) -> tuple[dict[str, Any], int]:
     """Return the reply to one request, and how often its mail is at the server once all connections are closed."""
     tls = certificates.server_context() if case.stage == "starttls" else None
-    options = scripted_smtp.Options(tls=tls, username="u", password="p")
+    options = scripted_smtp.Options(tls=tls, username="u", password="p", advertise=advertise)
     async with scripted_smtp.running(always(case.stage, case.action), options=options) as smtp:
         async with misbehaviour.relay(
             smtp, retry_seconds=RETRY_SECONDS, smtp_timeout_seconds=case.seconds, **ACCOUNT
@@ -101,9 +103,12 @@ async def observed(case: Case, certificates: Certificates) -> tuple[dict[str, An
         return (SENT if "email_id" in reply else reply), misbehaviour.stored(smtp)[1]
 
 
-async def test_each_fault_at_each_step_has_its_reply_and_its_outcome(trusted: Certificates) -> None:
+@pytest.mark.parametrize("advertise", [("PIPELINING",), ()], ids=["pipelining", "one-by-one"])
+async def test_each_fault_at_each_step_has_its_reply_and_its_outcome(
+    trusted: Certificates, advertise: tuple[str, ...]
+) -> None:
     """All at the same time: each case that is retried lasts as long as a request."""
-    found = await asyncio.gather(*(observed(case, trusted) for case in CASES))
+    found = await asyncio.gather(*(observed(case, trusted, advertise) for case in CASES))
     wrong = [
         (case, reply, mails)
         for case, (reply, mails) in zip(CASES, found, strict=True)

@@ -24,14 +24,15 @@ if TYPE_CHECKING:
 @click.option("--count", default=10_000, show_default=True, help="Emails to send.")
 @click.option("--seed", type=int, help="Repeat the faults of an earlier run.")
 @click.option("--rate", default=experiment.RATE, show_default=True, help="The probability of a fault at each step.")
-def main(count: int, seed: int | None, rate: float) -> None:
+@click.option("--pipelining/--single-commands", default=True, show_default=True, help="Offer PIPELINING.")
+def main(count: int, seed: int | None, rate: float, *, pipelining: bool) -> None:
     """Send emails over a mail server that misbehaves, and compare each reply with the mails of the server."""
     logging.basicConfig(handlers=[logging.NullHandler()])
     seed = secrets.randbelow(1_000_000) if seed is None else seed
     click.echo(f"seed {seed}")
     started = time.monotonic()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        result = runner.run(experiment.run(seed, count, rate=rate))
+        result = runner.run(experiment.run(seed, count, is_pipelined=pipelining, rate=rate))
     click.echo(f"  faults: {_counted(result.faults)}")
     click.echo(f"  replies: {_counted(result.replies)}, {time.monotonic() - started:.0f} s")
     for problem in result.problems:

@@ -9,7 +9,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from unittest import mock
 
-from relay.smtp import delivery
+from relay.smtp import delivery, pipelining
 from shared import contract
 from tests.relay import misbehaviour
 from tests.smtp_faults.chance import STALL_SECONDS, Chance
@@ -24,6 +24,7 @@ CONNECTIONS: Final = 16
 RETRY_SECONDS: Final = 1.0
 PATIENCE_SECONDS: Final = STALL_SECONDS * 0.8
 CIRCUIT_OPEN_SECONDS: Final = 0.05  # 5 s would fail most requests without an attempt
+PIPELINING_PAUSE_SECONDS: Final = 0.05  # 600 s would leave it off after the first fault
 DISTURBANCE_SECONDS: Final = 1.0
 RATE: Final = 0.05
 
@@ -36,11 +37,14 @@ class Result(NamedTuple):
     problems: list[str]
 
 
-async def run(seed: int, count: int, *, rate: float = RATE) -> Result:
-    """Send `count` emails."""
+async def run(seed: int, count: int, *, is_pipelined: bool = True, rate: float = RATE) -> Result:
+    """Send `count` emails; `is_pipelined`: the server offers PIPELINING."""
     chance = Chance(seed, rate)
-    options = scripted_smtp.Options(username="u", password="p")
-    with mock.patch.object(delivery, "CIRCUIT_OPEN_SECONDS", CIRCUIT_OPEN_SECONDS):
+    options = scripted_smtp.Options(username="u", password="p", advertise=("PIPELINING",) if is_pipelined else ())
+    with (
+        mock.patch.object(delivery, "CIRCUIT_OPEN_SECONDS", CIRCUIT_OPEN_SECONDS),
+        mock.patch.object(pipelining, "PAUSE_SECONDS", PIPELINING_PAUSE_SECONDS),
+    ):
         async with scripted_smtp.running(chance.script, options=options) as smtp:
             account: dict[str, Any] = {
                 "smtp_username": "u",

@@ -24,10 +24,14 @@ __all__ = ["ReceivedMail", "SmtpServer", "running"]
 class SmtpServer:
     """The listening server, its accepted mails and refused recipients; it can be restarted on its port."""
 
-    def __init__(self, security: Security, *, port: int | None = None, dot_delay: float = 0.0) -> None:
+    def __init__(
+        self, security: Security, *, port: int | None = None, dot_delay: float = 0.0, pipelining: bool = False
+    ) -> None:
         self.host = "127.0.0.1"
         self.port = port or free_port()
         self.dot_delay = dot_delay
+        self.pipelining = pipelining
+        self.pipelined = 0  # how often RCPT came together with the command before it
         self.connections = 0
         self.max_open_connections = 0
         self.security = security
@@ -129,9 +133,10 @@ class _Hooks:
     async def handle_EHLO(  # noqa: N802 - aiosmtpd's name
         self, _smtp: smtp.SMTP, session: smtp.Session, _envelope: smtp.Envelope, hostname: str, responses: list[str]
     ) -> list[str]:
-        """Offer AUTH only with an account."""
+        """Offer AUTH only with an account, and PIPELINING, which aiosmtpd can do and does not offer, on request."""
         session.host_name = hostname
-        return [line for line in responses if self._server.security.account or not line.startswith("250-AUTH")]
+        lines = [line for line in responses if self._server.security.account or not line.startswith("250-AUTH")]
+        return [lines[0], "250-PIPELINING", *lines[1:]] if self._server.pipelining else lines
 
     async def handle_RCPT(  # noqa: N802 - aiosmtpd's name
         self, _smtp: smtp.SMTP, _session: smtp.Session, envelope: smtp.Envelope, address: str, options: list[str]
@@ -190,6 +195,10 @@ class _Protocol(smtp.SMTP):
         self._stack.closed(self)
         super().connection_lost(error)
 
+    def data_received(self, data: bytes) -> None:
+        self._stack.pipelined += b"\nRCPT TO:" in data
+        super().data_received(data)
+
     async def check_auth_needed(self, caller_method: str) -> bool:
         # aiosmtpd's own auth_required would warn at each connection without STARTTLS.
         self._auth_required = self._stack.security.account is not None
@@ -222,11 +231,12 @@ async def running(  # noqa: PLR0913 - the choices of one server
     implicit_tls: bool = False,
     port: int | None = None,
     dot_delay: float = 0.0,
+    pipelining: bool = False,
 ) -> AsyncIterator[SmtpServer]:
     """Run a server during the block; with a username MAIL needs AUTH, with `tls` AUTH needs TLS."""
     account = None if username is None else smtp.LoginPassword(username.encode(), (password or "").encode())
     security = Security(tls=tls, implicit_tls=implicit_tls, require_starttls=require_starttls, account=account)
-    server = SmtpServer(security, port=port, dot_delay=dot_delay)
+    server = SmtpServer(security, port=port, dot_delay=dot_delay, pipelining=pipelining)
     await server.start()
     try:
         yield server

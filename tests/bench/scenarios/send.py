@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Sending: over plain SMTP, over STARTTLS and AUTH, and to a server that is 20 ms away."""
+"""Sending: over plain SMTP, over STARTTLS and AUTH, and to a server that is 20 ms away, with PIPELINING or without."""
 
 from __future__ import annotations
 
@@ -40,13 +40,24 @@ async def tls(stage: Stage) -> list[Row]:
 
 async def wan(stage: Stage) -> list[Row]:
     """20 ms before every SMTP reply, default settings."""
-    return await _send(stage, emails=stage.options.count(1500), naive=stage.options.count(25, least=2), delay=FAR)
+    emails, naive = stage.options.count(1500), stage.options.count(25, least=2)
+    single = await _send(stage, emails=emails, naive=naive, delay=FAR, case="single commands")
+    return [*single, *await _send(stage, emails=emails, naive=naive, delay=FAR, pipelining=True, case="PIPELINING")]
 
 
-async def _send(stage: Stage, *, emails: int, naive: int, is_secure: bool = False, delay: float = 0.0) -> list[Row]:
+async def _send(  # noqa: PLR0913 - the choices of a scenario
+    stage: Stage,
+    *,
+    emails: int,
+    naive: int,
+    is_secure: bool = False,
+    delay: float = 0.0,
+    pipelining: bool = False,
+    case: str = "",
+) -> list[Row]:
     collected = Collected()
     async with AsyncExitStack() as stack:
-        target = await stack.enter_async_context(stage.sink(delay=delay, tls=is_secure))
+        target = await stack.enter_async_context(stage.sink(delay=delay, tls=is_secure, pipelining=pipelining))
         relay = await stack.enter_async_context(stage.relay(target))
         if not stage.options.alone:
             await stack.enter_async_context(stage.helper("nats_echo", stage.nats_url))
@@ -55,7 +66,7 @@ async def _send(stage: Stage, *, emails: int, naive: int, is_secure: bool = Fals
             collected.add("relay", "service", await service_sample(stage, target, relay, emails))
             if not stage.options.alone:
                 await _compare(stage, target, collected, emails, naive)
-    return collected.rows()
+    return [replace(one, case=case) for one in collected.rows()]
 
 
 async def service_sample(stage: Stage, target: Target, relay: Program, emails: int) -> Sample:

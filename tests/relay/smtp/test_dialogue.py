@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.smtp.dialogue import MAX_REPLY_BYTES, Dialogue, DialogueLost, Reply
+from relay.smtp.dialogue import MAX_REPLY_BYTES, SERVICE_CLOSING, Dialogue, DialogueLost, Reply
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -253,3 +253,75 @@ async def test_close_and_abort_end_the_command_that_waits(end: str) -> None:
             await command
         with pytest.raises(DialogueLost):
             await dialogue.command(b"NOOP\r\n")
+
+
+# Several commands in one write
+
+
+async def group(dialogue: Dialogue, count: int) -> asyncio.Task[None]:
+    """Commands that wait for their replies."""
+    task = asyncio.create_task(dialogue.exchange(b"NOOP\r\n" * count, count))
+    await asyncio.sleep(0)
+    return task
+
+
+@st.composite
+def several(draw: st.DrawFn) -> tuple[list[Reply], list[bytes]]:
+    """Some replies, none of them 421, in pieces that may hold parts of several."""
+    replies = draw(st.lists(spoken().filter(lambda one: one.reply.code != SERVICE_CLOSING), min_size=1, max_size=4))
+    wire = b"".join(chunk for one in replies for chunk in one.chunks)
+    return [one.reply for one in replies], draw(cut(wire))
+
+
+@given(several())
+@PROPERTY
+async def test_commands_in_one_write_get_their_replies_in_order_in_any_pieces(
+    answer: tuple[list[Reply], list[bytes]],
+) -> None:
+    replies, chunks = answer
+    async with connected() as (dialogue, reader, _):
+        commands = await group(dialogue, len(replies))
+        assert await reader.readexactly(6 * len(replies)) == b"NOOP\r\n" * len(replies)
+        feed(dialogue, chunks)
+        await commands
+        assert dialogue.replies == replies
+        assert dialogue.is_usable
+
+
+@given(several())
+@PROPERTY
+async def test_a_reply_too_many_ends_the_dialogue_after_the_commands(answer: tuple[list[Reply], list[bytes]]) -> None:
+    replies, chunks = answer
+    async with connected() as (dialogue, _, _):
+        commands = await group(dialogue, len(replies))
+        feed(dialogue, [b"".join(chunks) + b"250 Ok\r\n"])
+        await commands
+        assert dialogue.replies == replies
+        assert not dialogue.is_usable
+
+
+@given(several())
+@PROPERTY
+async def test_a_dialogue_that_ends_between_replies_has_those_that_came(
+    answer: tuple[list[Reply], list[bytes]],
+) -> None:
+    replies, chunks = answer
+    async with connected() as (dialogue, _, _):
+        commands = await group(dialogue, len(replies) + 1)
+        feed(dialogue, [*chunks, b"25"])
+        dialogue.connection_lost(None)
+        with pytest.raises(DialogueLost):
+            await commands
+        assert dialogue.replies == replies
+        with pytest.raises(DialogueLost):
+            await dialogue.command(b"NOOP\r\n")
+        assert dialogue.replies == []
+
+
+async def test_no_reply_is_awaited_after_a_421() -> None:
+    async with connected() as (dialogue, _, _):
+        commands = await group(dialogue, 3)
+        feed(dialogue, [b"250 Ok\r\n421 bye\r\n250 Ok\r\n"])
+        with pytest.raises(DialogueLost, match="421 bye"):
+            await commands
+        assert dialogue.replies == [Reply(250, "Ok"), Reply(421, "bye")]

@@ -108,6 +108,7 @@ async def test_without_354_no_mail_is_sent(smtp: ScriptedSmtp) -> None:
 async def test_a_second_reply_to_a_command_does_not_count_for_the_next(
     smtp: ScriptedSmtp, stage: Stage, answer: bytes
 ) -> None:
+    smtp.options = scripted_smtp.Options(advertise=())
     smtp.script = first(1, stage, Garbage(answer))
     connection = await connector(smtp).connect()
     with pytest.raises(Deferred):
