@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from relay import settings
 from relay.errors import Deferred
+from relay.group_share import GroupShare
 from relay.records.idempotency_store import DisabledIdempotencyStore, IdempotencyStore
 from relay.records.index_writer import IndexWriter
 from relay.records.record_writer import DisabledRecordWriter, RecordWriter
@@ -18,6 +19,7 @@ from relay.send_email_handler import Options, SendEmailHandler, Steps
 from relay.smtp.connection import Connector
 from relay.smtp.delivery import Delivery, DisabledDelivery
 from relay.smtp.pool import Pool, PoolLimits
+from relay.smtp.send_rate import SendRate
 from shared import contract, push_stream
 from shared.kv import setup
 from shared.kv.bucket import Bucket
@@ -57,13 +59,15 @@ def prepare(config: RelaySettings, *, create_missing: bool) -> Serve:
             await push_stream.create_missing(connection)
         async with _sending(life, connection, config) if config.email_enabled else nullcontext(DISABLED) as steps:
             byte_limit = ByteLimit(config.max_in_flight_bytes)
-            handler = SendEmailHandler(options, steps, life.spans)
+            share = GroupShare(config.max_in_flight, config.max_in_flight_bytes)
+            handler = SendEmailHandler(options, steps, life.spans, share)
             endpoint = Endpoint(
                 connection,
                 contract.SEND_EMAIL_SUBJECT,
                 handler,
                 max_in_flight=config.max_in_flight,
                 byte_limit=byte_limit,
+                admits=share.admits,
                 spans=life.spans,
             )
             async with endpoint, Discovery(connection, NAME, DESCRIPTION, [endpoint]):
@@ -91,7 +95,7 @@ async def _sending(life: Life, connection: Connection, config: RelaySettings) ->
             _task(setup.report_unusable(inbox, connection, needed)),
         ):
             server = (config.smtp_host, config.smtp_port)
-            deliver = Delivery(pool, max_send_rate=config.ses_max_send_rate, server=server, spans=life.spans)
+            deliver = Delivery(pool, SendRate(config.ses_max_send_rate), server=server, spans=life.spans)
             buckets = (recipients, index, keys)
             life.expose(lambda: _metrics().sending(deliver, pool, records, idempotency_store, buckets))
             suppression_list = SuppressionList(suppressions) if suppressions else None

@@ -9,16 +9,16 @@ import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from aiolimiter import AsyncLimiter
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
-from relay.errors import AccountRefused, ConnectionStale, Deferred, DeliveryError, HeldBack
+from relay.errors import AccountRefused, ConnectionStale, Deferred, DeliveryError, HeldBack, Throttled
 from shared.telemetry.spans import NO_SPANS
 
 if TYPE_CHECKING:
     from relay.envelope import Envelope
     from relay.smtp.connection import SmtpConnection
     from relay.smtp.pool import Pool
+    from relay.smtp.send_rate import SendRate
     from shared.telemetry.spans import Attributes, Spans
 
 log = logging.getLogger(__name__)
@@ -34,11 +34,11 @@ class Delivery:
     event = "email.sent"
 
     def __init__(
-        self, pool: Pool[SmtpConnection], *, max_send_rate: float, server: tuple[str, int], spans: Spans = NO_SPANS
+        self, pool: Pool[SmtpConnection], rate: SendRate, *, server: tuple[str, int], spans: Spans = NO_SPANS
     ) -> None:
-        """Send at most `max_send_rate` messages a second, 0 for no limit; spans name the `server`."""
+        """Send over these connections at this rate; spans name the `server`."""
         self._pool = pool
-        self._limiter = AsyncLimiter(1, 1 / max_send_rate) if max_send_rate else None  # evenly, without bursts
+        self.rate = rate
         self._spans = spans
         self._attributes: dict[str, str | int] = {"server.address": server[0], "server.port": server[1]}
         self._refusal: AccountRefused | None = None
@@ -47,13 +47,13 @@ class Delivery:
         self.transactions["uncertain", "none"] = 0  # Prometheus sees no increase in a series that begins with 1
         self.retries = self.throttles = self.circuit_openings = 0
 
-    async def __call__(self, envelope: Envelope, message: bytes, *, deadline: float) -> None:
-        """Deliver; no attempt starts after `deadline` (loop time in seconds).
+    async def __call__(self, envelope: Envelope, message: bytes, *, deadline: float, group: str) -> None:
+        """Deliver; no attempt starts after `deadline` (loop time in seconds). While emails wait, groups go by turns.
 
         Raises:
             DeliveryError: the mail server did not accept the message, or the outcome is unknown.
         """
-        sending = _Sending(envelope, message, deadline)
+        sending = _Sending(envelope, message, deadline, group)
         try:
             await self._attempt(sending)
         except Deferred as error:
@@ -73,6 +73,7 @@ class Delivery:
 
     async def _attempt(self, sending: _Sending) -> None:
         connection = await self._lease(sending)
+        generation = self.rate.generation
         attributes: Attributes = {**self._attributes, "messaging.message.body.size": len(sending.message)}
         try:
             self._check_circuit()  # again after the wait
@@ -82,8 +83,9 @@ class Delivery:
                 except DeliveryError as error:
                     sending.failure = error
                     span.fail(error.outcome, {"smtp.response.status_code": error.code})
-                    self._count_failure(error)
+                    self._count_failure(error, generation)
                     raise
+            self.rate.accepted()
             self.transactions["accepted", "2xx"] += 1
         finally:
             sending.refused_on = connection if connection.refusals else None
@@ -94,28 +96,40 @@ class Delivery:
         if _now() >= sending.deadline:  # the key, the suppression list or the pause took too long
             text = "the request's time was over before an attempt could begin"
             raise _last_refusal(sending.failure) or Deferred(text)
-        if not self._limiter and (connection := self._pool.take(sending.refused_on)):
+        if not self.rate.is_limited and (connection := self._pool.take(sending.refused_on)):
             return connection
-        is_held_back = self._limiter is not None
         try:
             async with asyncio.timeout_at(sending.deadline):
-                if self._limiter:
-                    await self._limiter.acquire()
-                    self._check_circuit()
-                    is_held_back = False
-                connection = await self._pool.acquire(sending.refused_on)
+                connection = await self._wait(sending)
             if _now() >= sending.deadline:  # on a busy machine
                 self._pool.release(connection)
                 raise TimeoutError
         except TimeoutError:
-            raise self._without_connection(sending, is_held_back=is_held_back) from None
+            raise self._without_connection(sending) from None
         except AccountRefused as error:
             self._open_circuit(error)
             raise
         return connection
 
-    def _without_connection(self, sending: _Sending, *, is_held_back: bool) -> Deferred:
-        if is_held_back:
+    async def _wait(self, sending: _Sending) -> SmtpConnection:
+        """Wait for the rate, then for a connection."""
+        again = sending.failure is not None
+        while True:
+            had_turn = self.rate.is_limited
+            if had_turn:
+                sending.is_held_back = True
+                await self.rate.take_turn(sending.group, again=again)
+                sending.is_held_back = False
+                self._check_circuit()
+            connection = await self._pool.acquire(sending.refused_on, group=sending.group, again=again)
+            if had_turn or not self.rate.is_limited:
+                return connection
+            self._pool.release(connection)  # the server throttles since this email began to wait
+
+    def _without_connection(self, sending: _Sending) -> Deferred:
+        if sending.is_held_back and self.rate.throttled_rate:
+            return HeldBack("held back for longer than the request's time: the mail server refuses a higher rate")
+        if sending.is_held_back:
             return HeldBack("held back by SES_MAX_SEND_RATE for longer than the request's time")
         if failure := _last_refusal(self._pool.failure or sending.failure):
             return failure
@@ -135,9 +149,11 @@ class Delivery:
         self._refusal, self._circuit_open_until = error, _now() + CIRCUIT_OPEN_SECONDS
         self.circuit_openings += 1
 
-    def _count_failure(self, error: DeliveryError) -> None:
+    def _count_failure(self, error: DeliveryError, generation: int) -> None:
         if isinstance(error, AccountRefused):
             self._open_circuit(error)
+        elif isinstance(error, Throttled):
+            self.rate.refused(generation)
         code_class = f"{error.code // 100}xx" if error.code else "none"
         self.transactions[error.outcome, code_class] += 1
         self.throttles += "throttling" in error.text.lower()
@@ -146,10 +162,12 @@ class Delivery:
 class _Sending:
     """An email and its last failure: why, and on which connection. Servers such as postscreen admit only a new one."""
 
-    def __init__(self, envelope: Envelope, message: bytes, deadline: float) -> None:
+    def __init__(self, envelope: Envelope, message: bytes, deadline: float, group: str) -> None:
         self.envelope = envelope
         self.message = message
         self.deadline = deadline
+        self.group = group
+        self.is_held_back = False
         self.refused_on: SmtpConnection | None = None
         self.failure: DeliveryError | None = None
 
@@ -159,7 +177,7 @@ class DisabledDelivery:
 
     event = "email.disabled"
 
-    async def __call__(self, envelope: Envelope, message: bytes, *, deadline: float) -> None:
+    async def __call__(self, envelope: Envelope, message: bytes, *, deadline: float, group: str) -> None:
         """Do nothing."""
 
 
@@ -179,7 +197,8 @@ def _retrying(deadline: float) -> AsyncRetrying:
 
 
 def _pause(state: RetryCallState) -> float:
-    return 0 if isinstance(_failure(state), ConnectionStale) else _backoff(state)
+    """Return 0 also for an email that was throttled: the send rate has a place for it."""
+    return 0 if isinstance(_failure(state), ConnectionStale | Throttled) else _backoff(state)
 
 
 def _log_retry(state: RetryCallState) -> None:

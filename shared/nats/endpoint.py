@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from shared.telemetry.spans import Spans
 
     Headers = Mapping[str, str] | None
+    Admits = Callable[[bytes], bool]
     Handler = Callable[[bytes, Headers], Awaitable[bytes]]
     """A coroutine from request bytes and headers to reply bytes; it drops the request bytes once they are decoded."""
 
@@ -42,6 +43,11 @@ CONFIRMED_BYTES: Final = 1024  # larger replies are replaced if the server did n
 RESERVED: Final = ("$", f"{contract.SEND_EMAIL_SUBJECT.rpartition('.')[0]}.")  # no inbox begins like this
 LARGE_BYTES: Final = 65_536  # of a request that takes more than about a millisecond
 READ_FIRST_SECONDS: Final = 1.0
+
+
+def unreserved(limit: int) -> int:
+    """Return the part of a limit that one group may take: without the last quarter, but at least 1."""
+    return limit - limit // 4
 
 
 class ByteLimit:
@@ -59,6 +65,10 @@ class ByteLimit:
         """Return whether a request of this size may be served now."""
         return not self.in_flight or self.in_flight + size <= self._limit
 
+    def reserves(self, size: int) -> bool:
+        """Return whether a request of this size would take bytes of the last quarter."""
+        return self.in_flight > 0 and self.in_flight + size > unreserved(self._limit)
+
 
 def is_inbox(reply: str) -> bool:
     """Return whether a reply may be sent to a subject; false where it would write to KV or be taken for a push event.
@@ -72,7 +82,7 @@ def is_inbox(reply: str) -> bool:
 class Endpoint:
     """Answers requests as long as its context is open; on leaving, it first answers those that it has received."""
 
-    def __init__(  # noqa: PLR0913 - its dependencies, and two limits
+    def __init__(  # noqa: PLR0913 - its dependencies, and three limits
         self,
         connection: Connection,
         subject: str,
@@ -80,14 +90,19 @@ class Endpoint:
         *,
         max_in_flight: int,
         byte_limit: ByteLimit | None = None,
+        admits: Admits | None = None,
         spans: Spans = NO_SPANS,
     ) -> None:
-        """Serve requests on `subject` with `handler`; the replicas share them as a queue group."""
+        """Serve requests on `subject` with `handler`; the replicas share them as a queue group.
+
+        A request that would take the last quarter of a limit is served only if `admits` returns true for its bytes.
+        """
         self._connection = connection
         self.subject = subject
         self._handler = handler
         self._max_in_flight = max_in_flight
         self._bytes = byte_limit or ByteLimit(sys.maxsize)
+        self._admits = admits
         self._turn = asyncio.Lock()
         self._spans = spans
         self._attributes = {"messaging.system": "nats", "messaging.destination.name": subject}
@@ -135,12 +150,34 @@ class Endpoint:
         size = _size(msg)
         if not is_inbox(msg.reply):
             self._ignore(msg)
-        elif self._allows(size):
+        elif not self._allows(size):
+            self._refuse(msg.reply)
+        elif self._admits and self._reserves(size):
             self._bytes.in_flight += size
-            serving = self._in_flight.start(self._serve(msg.reply, msg.data, msg.headers))
-            serving.add_done_callback(lambda _: self._release(size))
+            asyncio.get_running_loop().call_soon(self._decide, msg, size, self._admits)
+        else:
+            self._start(msg, size)
+
+    def _decide(self, msg: Msg, size: int, admits: Admits) -> None:
+        """Serve or refuse a request, now that the handler knows those that came with it in one read.
+
+        Large requests begin one after the other, so that the handler does not know all of them: they never take the
+        last quarter of the bytes.
+        """
+        self._release(size)
+        is_large = len(msg.data) > LARGE_BYTES and self._bytes.reserves(size)
+        if self._allows(size) and not is_large and admits(msg.data):
+            self._start(msg, size)
         else:
             self._refuse(msg.reply)
+
+    def _start(self, msg: Msg, size: int) -> None:
+        self._bytes.in_flight += size
+        serving = self._in_flight.start(self._serve(msg.reply, msg.data, msg.headers))
+        serving.add_done_callback(lambda _: self._release(size))
+
+    def _reserves(self, size: int) -> bool:
+        return len(self._in_flight) >= unreserved(self._max_in_flight) or self._bytes.reserves(size)
 
     def _allows(self, size: int) -> bool:
         return len(self._in_flight) < self._max_in_flight and self._bytes.allows(size)
