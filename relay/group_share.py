@@ -31,10 +31,6 @@ class GroupShare:
         self._bytes = unreserved(max_bytes)
         self._held: dict[str, tuple[int, int]] = {}
 
-    def __len__(self) -> int:
-        """Return how many groups have requests in flight."""
-        return len(self._held)
-
     def enter(self, group_id: str, size: int) -> None:
         """Count a request."""
         count, total = self._held.get(group_id, NONE)

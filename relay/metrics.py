@@ -71,6 +71,8 @@ def _smtp(delivery: Delivery, pool: Pool[SmtpConnection]) -> Iterator[Metric]:
         "email_relay_smtp_retries", "Attempts to deliver an email after its first attempt.", (), {(): delivery.retries}
     )
     yield counter("email_relay_smtp_throttles", "SMTP replies that ask for a lower rate.", (), {(): delivery.throttles})
+    throttled = "Emails a second that the relay sends at most while the SMTP server throttles; 0: it does not."
+    yield gauge("email_relay_smtp_throttled_rate", throttled, (), {(): delivery.rate.throttled_rate})
     refused = "Times that sending stopped because the SMTP server refused the account."
     yield counter("email_relay_smtp_bars", refused, (), {(): delivery.circuit_openings})
     states = {(state,): count for state, count in pool.state()._asdict().items()}
