@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING
 
 from tests.bench import stage
 from tests.bench.row import Result
-from tests.bench.scenarios import analytics, events, fast_paths, group_status, hot_group, lookup, send, soak, start
+from tests.bench.scenarios import (
+    analytics,
+    events,
+    fair,
+    fast_paths,
+    group_status,
+    hot_group,
+    lookup,
+    send,
+    soak,
+    start,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -23,6 +34,7 @@ ALL: dict[str, Scenario] = {
     "send_plain": send.plain,
     "send_tls": send.tls,
     "send_wan": send.wan,
+    "fair": fair.run,
     "hot_group": hot_group.run,
     "events": events.run,
     "lookup": lookup.run,
