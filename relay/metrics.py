@@ -72,7 +72,7 @@ def _smtp(delivery: Delivery, pool: Pool[SmtpConnection]) -> Iterator[Metric]:
     )
     yield counter("email_relay_smtp_throttles", "SMTP replies that ask for a lower rate.", (), {(): delivery.throttles})
     throttled = "Emails a second that the relay sends at most while the SMTP server throttles; 0: it does not."
-    yield gauge("email_relay_smtp_throttled_rate", throttled, (), {(): delivery.rate.throttled_rate})
+    yield gauge("email_relay_smtp_throttled_rate", throttled, (), {(): delivery.send_rate.throttled_rate})
     refused = "Times that sending stopped because the SMTP server refused the account."
     yield counter("email_relay_smtp_bars", refused, (), {(): delivery.circuit_openings})
     states = {(state,): count for state, count in pool.state()._asdict().items()}

@@ -95,7 +95,7 @@ async def _sending(life: Life, connection: Connection, config: RelaySettings) ->
             _task(setup.report_unusable(inbox, connection, needed)),
         ):
             server = (config.smtp_host, config.smtp_port)
-            deliver = Delivery(pool, SendRate(config.ses_max_send_rate), server=server, spans=life.spans)
+            deliver = Delivery(pool, send_rate=_send_rate(config), server=server, spans=life.spans)
             buckets = (recipients, index, keys)
             life.expose(lambda: _metrics().sending(deliver, pool, records, idempotency_store, buckets))
             suppression_list = SuppressionList(suppressions) if suppressions else None
@@ -111,6 +111,11 @@ async def _task(work: Coroutine[object, object, None]) -> AsyncIterator[None]:
         yield
     finally:
         tasks.cancel()
+
+
+def _send_rate(config: RelaySettings) -> SendRate:
+    own = config.ses_max_send_rate
+    return SendRate((lambda: own) if own else None)
 
 
 def _limits(config: RelaySettings) -> PoolLimits:

@@ -34,11 +34,16 @@ class Delivery:
     event = "email.sent"
 
     def __init__(
-        self, pool: Pool[SmtpConnection], rate: SendRate, *, server: tuple[str, int], spans: Spans = NO_SPANS
+        self,
+        pool: Pool[SmtpConnection],
+        *,
+        send_rate: SendRate,
+        server: tuple[str, int],
+        spans: Spans = NO_SPANS,
     ) -> None:
-        """Send over these connections at this rate; spans name the `server`."""
+        """Send over these connections at `send_rate`; spans name the `server`."""
         self._pool = pool
-        self.rate = rate
+        self.send_rate = send_rate
         self._spans = spans
         self._attributes: dict[str, str | int] = {"server.address": server[0], "server.port": server[1]}
         self._refusal: AccountRefused | None = None
@@ -73,7 +78,7 @@ class Delivery:
 
     async def _attempt(self, sending: _Sending) -> None:
         connection = await self._lease(sending)
-        generation = self.rate.generation
+        generation = self.send_rate.generation
         attributes: Attributes = {**self._attributes, "messaging.message.body.size": len(sending.message)}
         try:
             self._check_circuit()  # again after the wait
@@ -85,7 +90,7 @@ class Delivery:
                     span.fail(error.outcome, {"smtp.response.status_code": error.code})
                     self._count_failure(error, generation)
                     raise
-            self.rate.accepted()
+            self.send_rate.accepted()
             self.transactions["accepted", "2xx"] += 1
         finally:
             sending.refused_on = connection if connection.refusals else None
@@ -96,7 +101,7 @@ class Delivery:
         if _now() >= sending.deadline:  # the key, the suppression list or the pause took too long
             text = "the request's time was over before an attempt could begin"
             raise _last_refusal(sending.failure) or Deferred(text)
-        if not self.rate.is_limited and (connection := self._pool.take(sending.refused_on)):
+        if not self.send_rate.is_limited and (connection := self._pool.take(sending.refused_on)):
             return connection
         try:
             async with asyncio.timeout_at(sending.deadline):
@@ -112,25 +117,36 @@ class Delivery:
         return connection
 
     async def _wait(self, sending: _Sending) -> SmtpConnection:
-        """Wait for the rate, then for a connection."""
-        again = sending.failure is not None
-        while True:
-            had_turn = self.rate.is_limited
-            if had_turn:
-                sending.is_held_back = True
-                await self.rate.take_turn(sending.group, again=again)
-                sending.is_held_back = False
-                self._check_circuit()
-            connection = await self._pool.acquire(sending.refused_on, group=sending.group, again=again)
-            if had_turn or not self.rate.is_limited:
-                return connection
-            self._pool.release(connection)  # the server throttles since this email began to wait
+        """Return a connection when it is free and the send rate allows the email."""
+        if self.send_rate.is_limited:
+            return await self._lease_in_turn(sending)
+        generation, again = self.send_rate.generation, sending.failure is not None
+        connection = await self._pool.acquire(sending.refused_on, group=sending.group, again=again)
+        if generation == self.send_rate.generation:
+            return connection
+        self._pool.release(connection)  # the server throttles since this email began to wait
+        return await self._lease_in_turn(sending)
+
+    async def _lease_in_turn(self, sending: _Sending) -> SmtpConnection:
+        group, again = sending.group, sending.failure is not None
+        sending.is_held_back = True
+        async with self.send_rate.turn(group, again=again):
+            self._check_circuit()
+            sending.is_held_back = False
+            connection = await self._pool.acquire(sending.refused_on, group=group, again=again)
+            sending.is_held_back = True
+            try:
+                await self.send_rate.moment(group, again=again)
+            except BaseException:
+                self._pool.release(connection)
+                raise
+        sending.is_held_back = False
+        return connection
 
     def _without_connection(self, sending: _Sending) -> Deferred:
-        if sending.is_held_back and self.rate.throttled_rate:
-            return HeldBack("held back for longer than the request's time: the mail server refuses a higher rate")
-        if sending.is_held_back:
-            return HeldBack("held back by SES_MAX_SEND_RATE for longer than the request's time")
+        if self.send_rate.holds_back or (sending.is_held_back and not self._pool.failure):
+            text = "held back by the send rate for longer than the request's time"
+            return HeldBack(f"{text}: the mail server refuses more" if self.send_rate.throttled_rate else text)
         if failure := _last_refusal(self._pool.failure or sending.failure):
             return failure
         if self._pool.state().leased:
@@ -153,7 +169,7 @@ class Delivery:
         if isinstance(error, AccountRefused):
             self._open_circuit(error)
         elif isinstance(error, Throttled):
-            self.rate.refused(generation)
+            self.send_rate.refused(generation)
         code_class = f"{error.code // 100}xx" if error.code else "none"
         self.transactions[error.outcome, code_class] += 1
         self.throttles += "throttling" in error.text.lower()

@@ -36,7 +36,7 @@ class Relay:
     def __init__(self, pool: Pool[SmtpConnection], retry_seconds: float, rate: float) -> None:
         self.store = Store()
         self.late: list[float] = []
-        deliver = Delivery(pool, SendRate(rate), server=("localhost", 25))
+        deliver = Delivery(pool, send_rate=SendRate((lambda: rate) if rate else None), server=("localhost", 25))
         options = OPTIONS._replace(send_retry_seconds=retry_seconds)
         self._answer = SendEmailHandler(options, Steps(deliver, self.store, DisabledIdempotencyStore()))
         self._retry_seconds = retry_seconds

@@ -37,7 +37,7 @@ class Sender:
 
     def __init__(self, pool: Pool[SmtpConnection], rate: float) -> None:
         self.pool = pool
-        self.deliver = Delivery(pool, SendRate(rate), server=("localhost", 25))
+        self.deliver = Delivery(pool, send_rate=SendRate((lambda: rate) if rate else None), server=("localhost", 25))
 
     async def send(self, number: int, *, within: float = 8.0, group: str = "") -> None:
         """Deliver one email within a time."""
