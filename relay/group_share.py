@@ -1,16 +1,19 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Pure: the requests in flight of each group, and whether a further one leaves enough for the other groups."""
+"""The requests in flight of each group, and whether a further one leaves enough for the other groups."""
 
 from __future__ import annotations
 
 import sys
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from shared import decoding
 from shared.nats.endpoint import unreserved
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 NONE: Final = (0, 0)
 
@@ -44,9 +47,24 @@ class GroupShare:
 
     def admits(self, data: bytes) -> bool:
         """Return whether the group of a request has less than its share; a request without a group is its own group."""
-        try:
-            group_id = _read(data).group_id
-        except decoding.Malformed:  # it is answered at once
-            return True
-        count, total = self._held.get(group_id or "", NONE)
+        group_id = _group_id(data)
+        count, total = self._held.get(group_id, NONE) if group_id else NONE
         return count < self._requests and (not count or total + len(data) <= self._bytes)
+
+    def hold(self, data: bytes) -> Callable[[], None]:
+        """Count a request until the function that is returned is called."""
+        held = [(_group_id(data), len(data))]
+        self.enter(*held[0])
+
+        def end() -> None:
+            if held:
+                self.leave(*held.pop())
+
+        return end
+
+
+def _group_id(data: bytes) -> str:
+    try:
+        return _read(data).group_id or ""
+    except decoding.Malformed:  # it is answered at once
+        return ""

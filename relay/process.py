@@ -67,7 +67,7 @@ def prepare(config: RelaySettings, *, create_missing: bool) -> Serve:
                 handler,
                 max_in_flight=config.max_in_flight,
                 byte_limit=byte_limit,
-                admits=share.admits,
+                share=share,
                 spans=life.spans,
             )
             async with endpoint, Discovery(connection, NAME, DESCRIPTION, [endpoint]):

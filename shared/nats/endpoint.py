@@ -8,7 +8,7 @@ import asyncio
 import logging
 import sys
 import time
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
 import msgspec
 import nats.errors
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from shared.telemetry.spans import Spans
 
     Headers = Mapping[str, str] | None
-    Admits = Callable[[bytes], bool]
     Handler = Callable[[bytes, Headers], Awaitable[bytes]]
     """A coroutine from request bytes and headers to reply bytes; it drops the request bytes once they are decoded."""
 
@@ -70,6 +69,16 @@ class ByteLimit:
         return self.in_flight > 0 and self.in_flight + size > unreserved(self._limit)
 
 
+class Share(Protocol):
+    """Keeps one group of requests from taking all of the limits."""
+
+    def admits(self, data: bytes) -> bool:
+        """Return whether a request leaves enough for the requests of other groups."""
+
+    def hold(self, data: bytes) -> Callable[[], None]:
+        """Count a request that waits until the handler counts it; return a function that ends this, once or more."""
+
+
 def is_inbox(reply: str) -> bool:
     """Return whether a reply may be sent to a subject; false where it would write to KV or be taken for a push event.
 
@@ -90,19 +99,19 @@ class Endpoint:
         *,
         max_in_flight: int,
         byte_limit: ByteLimit | None = None,
-        admits: Admits | None = None,
+        share: Share | None = None,
         spans: Spans = NO_SPANS,
     ) -> None:
         """Serve requests on `subject` with `handler`; the replicas share them as a queue group.
 
-        A request that would take the last quarter of a limit is served only if `admits` returns true for its bytes.
+        A request that would take the last quarter of a limit is served only if `share` admits it.
         """
         self._connection = connection
         self.subject = subject
         self._handler = handler
         self._max_in_flight = max_in_flight
         self._bytes = byte_limit or ByteLimit(sys.maxsize)
-        self._admits = admits
+        self._share = share
         self._turn = asyncio.Lock()
         self._spans = spans
         self._attributes = {"messaging.system": "nats", "messaging.destination.name": subject}
@@ -152,29 +161,28 @@ class Endpoint:
             self._ignore(msg)
         elif not self._allows(size):
             self._refuse(msg.reply)
-        elif self._admits and self._reserves(size):
+        elif self._share and self._reserves(size):
             self._bytes.in_flight += size
-            asyncio.get_running_loop().call_soon(self._decide, msg, size, self._admits)
+            asyncio.get_running_loop().call_soon(self._decide, msg, size, self._share)
         else:
             self._start(msg, size)
 
-    def _decide(self, msg: Msg, size: int, admits: Admits) -> None:
-        """Serve or refuse a request, now that the handler knows those that came with it in one read.
-
-        Large requests begin one after the other, so that the handler does not know all of them: they never take the
-        last quarter of the bytes.
-        """
+    def _decide(self, msg: Msg, size: int, share: Share) -> None:
+        """Serve or refuse a request, now that the handler has counted those that came with it in one read."""
         self._release(size)
-        is_large = len(msg.data) > LARGE_BYTES and self._bytes.reserves(size)
-        if self._allows(size) and not is_large and admits(msg.data):
+        if self._allows(size) and share.admits(msg.data):
             self._start(msg, size)
         else:
             self._refuse(msg.reply)
 
     def _start(self, msg: Msg, size: int) -> None:
         self._bytes.in_flight += size
-        serving = self._in_flight.start(self._serve(msg.reply, msg.data, msg.headers))
+        is_large = len(msg.data) > LARGE_BYTES
+        begin = self._share.hold(msg.data) if self._share and is_large else _nothing
+        serving = self._in_flight.start(self._serve(msg.reply, msg.data, msg.headers, begin))
         serving.add_done_callback(lambda _: self._release(size))
+        if begin is not _nothing:
+            serving.add_done_callback(lambda _: begin())  # it may be cancelled before it begins
 
     def _reserves(self, size: int) -> bool:
         return len(self._in_flight) >= unreserved(self._max_in_flight) or self._bytes.reserves(size)
@@ -198,12 +206,13 @@ class Endpoint:
         if fields is not None:
             log.warning("request.ignored", extra={"subject": self.subject, "reply": msg.reply, **fields})
 
-    async def _serve(self, reply_to: str, data: bytes, headers: Headers) -> None:
+    async def _serve(self, reply_to: str, data: bytes, headers: Headers, begin: Callable[[], None]) -> None:
         reply = FAILED
         began = time.monotonic()
         try:
             if len(data) > LARGE_BYTES:
                 await self._take_turn(began)
+                begin()
             with self._spans.start(self.subject, "server", self._attributes, headers=headers or {}) as span:
                 handling = self._handler(data, headers)
                 del data, headers  # only the handler refers to them, until it has decoded them
@@ -250,6 +259,10 @@ class Endpoint:
     def _too_large(self, reply: bytes) -> bytes:
         log.error("reply.too_large", extra={"subject": self.subject, "bytes": len(reply)})
         return TOO_LARGE
+
+
+def _nothing() -> None:
+    pass
 
 
 def _size(msg: Msg) -> int:
