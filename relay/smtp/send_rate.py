@@ -74,9 +74,12 @@ class SendRate:
 
     def accepted(self) -> None:
         """Count an email that the server has accepted."""
-        was_throttled = self._throttle.rate > 0
-        self._throttle.accept(_now(), is_binding=len(self._waiting) + len(self._ready) > 0)
-        if was_throttled and not self._throttle.rate:
+        throttle = self._throttle
+        if not throttle.rate:
+            throttle.accept(_now(), is_binding=False)
+            return
+        throttle.accept(_now(), is_binding=len(self._waiting) + len(self._ready) > 0)
+        if not throttle.rate:
             self._end_throttle()
 
     def refused(self, generation: int) -> None:

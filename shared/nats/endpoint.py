@@ -164,6 +164,8 @@ class Endpoint:
         elif self._share and self._reserves(size):
             self._bytes.in_flight += size
             asyncio.get_running_loop().call_soon(self._decide, msg, size, self._share)
+        elif self._share and len(msg.data) > LARGE_BYTES:  # it waits for its turn before the handler counts it
+            self._start(msg, size, self._share.hold(msg.data))
         else:
             self._start(msg, size)
 
@@ -171,18 +173,17 @@ class Endpoint:
         """Serve or refuse a request, now that the handler has counted those that came with it in one read."""
         self._release(size)
         if self._allows(size) and share.admits(msg.data):
-            self._start(msg, size)
+            self._start(msg, size, share.hold(msg.data))
         else:
             self._refuse(msg.reply)
 
-    def _start(self, msg: Msg, size: int) -> None:
+    def _start(self, msg: Msg, size: int, begin: Callable[[], None] | None = None) -> None:
+        """Serve a request; call `begin` when its handler begins, or when it ends before."""
         self._bytes.in_flight += size
-        is_large = len(msg.data) > LARGE_BYTES
-        begin = self._share.hold(msg.data) if self._share and is_large else _nothing
         serving = self._in_flight.start(self._serve(msg.reply, msg.data, msg.headers, begin))
         serving.add_done_callback(lambda _: self._release(size))
-        if begin is not _nothing:
-            serving.add_done_callback(lambda _: begin())  # it may be cancelled before it begins
+        if begin:
+            serving.add_done_callback(lambda _: begin())
 
     def _reserves(self, size: int) -> bool:
         return len(self._in_flight) >= unreserved(self._max_in_flight) or self._bytes.reserves(size)
@@ -206,12 +207,13 @@ class Endpoint:
         if fields is not None:
             log.warning("request.ignored", extra={"subject": self.subject, "reply": msg.reply, **fields})
 
-    async def _serve(self, reply_to: str, data: bytes, headers: Headers, begin: Callable[[], None]) -> None:
+    async def _serve(self, reply_to: str, data: bytes, headers: Headers, begin: Callable[[], None] | None) -> None:
         reply = FAILED
         began = time.monotonic()
         try:
             if len(data) > LARGE_BYTES:
                 await self._take_turn(began)
+            if begin:
                 begin()
             with self._spans.start(self.subject, "server", self._attributes, headers=headers or {}) as span:
                 handling = self._handler(data, headers)
@@ -259,10 +261,6 @@ class Endpoint:
     def _too_large(self, reply: bytes) -> bytes:
         log.error("reply.too_large", extra={"subject": self.subject, "bytes": len(reply)})
         return TOO_LARGE
-
-
-def _nothing() -> None:
-    pass
 
 
 def _size(msg: Msg) -> int:

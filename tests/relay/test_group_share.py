@@ -17,6 +17,8 @@ from tests.shared.connections import connected
 from tests.stack.waiting import until
 
 if TYPE_CHECKING:
+    from nats.aio.msg import Msg
+
     from tests.stack.nats_server import NatsServer
 
 SUBJECT = "lfx.email-service.test"
@@ -59,29 +61,68 @@ def test_a_request_is_held_until_its_end_is_called_once_or_twice() -> None:
     assert groups.admits(request("g"))
 
 
-async def test_large_requests_of_one_group_leave_the_last_quarter_of_the_bytes(nats_server: NatsServer) -> None:
-    share, limit, may_end = GroupShare(100, 4_000_000), ByteLimit(4_000_000), asyncio.Event()
+class Stalled:
+    """A handler that counts requests in a share, and answers when it may."""
 
-    async def stall(data: bytes, _headers: object) -> bytes:
-        group_id, size = json.loads(data)["group_id"] or "", len(data)
-        share.enter(group_id, size)
+    def __init__(self, share: GroupShare) -> None:
+        self._share = share
+        self._places: list[asyncio.Event] = []
+
+    async def __call__(self, data: bytes, _headers: object) -> bytes:
+        """Answer a request."""
+        group_id, may_end = json.loads(data)["group_id"] or "", asyncio.Event()
+        self._places.append(may_end)
+        self._share.enter(group_id, len(data))
         try:
             await may_end.wait()
         finally:
-            share.leave(group_id, size)
+            self._share.leave(group_id, len(data))
         return b"served"
 
+    def end(self, count: int = 1000) -> None:
+        """Answer some requests."""
+        for may_end in self._places[:count]:
+            may_end.set()
+        del self._places[:count]
+
+
+async def test_a_place_that_falls_free_is_given_to_one_request_of_its_group(nats_server: NatsServer) -> None:
+    share = GroupShare(8)
+    handler = Stalled(share)
     async with (
         connected(nats_server.url) as ours,
-        Endpoint(ours, SUBJECT, stall, max_in_flight=100, byte_limit=limit, share=share) as endpoint,
+        Endpoint(ours, SUBJECT, handler, max_in_flight=8, share=share) as endpoint,
         await nats.connect(nats_server.url) as client,
     ):
-        ask = [client.request(SUBJECT, request("g", 480_000), timeout=10) for _ in range(12)]
-        of_group = [asyncio.ensure_future(one) for one in ask]
+        for _ in range(20):
+            await client.publish(SUBJECT, request("g"), reply="there")
+        await until(lambda: endpoint.busy == 14)
+        handler.end(1)
+        await until(lambda: endpoint.in_flight == 5)
+        for _ in range(10):
+            await client.publish(SUBJECT, request("g"), reply="there")
+        await until(lambda: endpoint.busy == 23)
+        assert endpoint.in_flight == 6
+        handler.end()
+
+
+async def test_large_requests_of_one_group_leave_the_last_quarter_of_the_bytes(nats_server: NatsServer) -> None:
+    share, limit = GroupShare(100, 4_000_000), ByteLimit(4_000_000)
+    handler = Stalled(share)
+    async with (
+        connected(nats_server.url) as ours,
+        Endpoint(ours, SUBJECT, handler, max_in_flight=100, byte_limit=limit, share=share) as endpoint,
+        await nats.connect(nats_server.url) as client,
+    ):
+
+        def ask(group_id: str | None) -> asyncio.Future[Msg]:
+            return asyncio.ensure_future(client.request(SUBJECT, request(group_id, 480_000), timeout=10))
+
+        of_group = [ask("g") for _ in range(12)]
         await until(lambda: endpoint.busy == 6)
-        others = [asyncio.ensure_future(client.request(SUBJECT, request(None, 480_000), timeout=10)) for _ in range(2)]
+        others = [ask(None) for _ in range(2)]
         await until(lambda: endpoint.in_flight == 8)
-        may_end.set()
+        handler.end()
         replies = [(await one).data for one in (*of_group, *others)]
         assert (replies.count(BUSY), replies.count(b"served")) == (6, 8)
-        assert limit.in_flight == 0
+        await until(lambda: limit.in_flight == 0)
