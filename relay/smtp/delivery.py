@@ -132,19 +132,19 @@ class Delivery:
         sending.is_held_back = True
         async with self.send_rate.turn(group, again=again):
             self._check_circuit()
-            sending.is_held_back = False
-            connection = await self._pool.acquire(sending.refused_on, group=group, again=again)
-            sending.is_held_back = True
+            try:
+                connection = await self._pool.acquire(sending.refused_on, group=group, again=again)
+            finally:
+                sending.is_held_back = self.send_rate.holds_back
             try:
                 await self.send_rate.moment(group, again=again)
             except BaseException:
                 self._pool.release(connection)
                 raise
-        sending.is_held_back = False
         return connection
 
     def _without_connection(self, sending: _Sending) -> Deferred:
-        if self.send_rate.holds_back or (sending.is_held_back and not self._pool.failure):
+        if sending.is_held_back and not self._pool.failure:
             text = "held back by the send rate for longer than the request's time"
             return HeldBack(f"{text}: the mail server refuses more" if self.send_rate.throttled_rate else text)
         if failure := _last_refusal(self._pool.failure or sending.failure):

@@ -25,7 +25,6 @@ log = logging.getLogger(__name__)
 
 LEAD_SECONDS: Final = 0.5  # a turn begins at most so long before the email may be sent
 CATCH_UP_SECONDS: Final = 0.02  # so late timers do not lower the rate
-TOGETHER_SECONDS: Final = 0.1
 TIMER_SECONDS: Final = 0.001  # the resolution of timers
 
 
@@ -40,7 +39,7 @@ class SendRate:
         self._last = -math.inf  # when the last email was due
         self._waiting: Turns[asyncio.Future[None]] = Turns()
         self._ready: Turns[asyncio.Future[None]] = Turns()
-        self._ready_since = self._held_back_until = -math.inf
+        self._ready_since = -math.inf
         self._turns = 0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -51,11 +50,9 @@ class SendRate:
 
     @property
     def holds_back(self) -> bool:
-        """Whether a caller has a connection and waits for its moment: then those without one wait for the rate, too.
-
-        Also if the time of all of them has just ended.
-        """
-        return len(self._ready) > 0 or _now() < self._held_back_until
+        """Whether emails are sent as fast as the rate allows: then all that wait, wait for the rate."""
+        rate = self._rate()
+        return rate <= 0 or _now() < max(self._last + 2 / rate, self._throttle.resumes_at)
 
     @property
     def waiting(self) -> int:
@@ -116,7 +113,7 @@ class SendRate:
             self._timer = asyncio.get_running_loop().call_at(min(due_at), self.change)
 
     @asynccontextmanager
-    async def turn(self, group: str, *, again: bool = False) -> AsyncIterator[None]:
+    async def turn(self, group: str = "", *, again: bool = False) -> AsyncIterator[None]:
         """Wait until this caller is one of the next to send; the context is for its connection and for `moment`.
 
         A caller that comes `again` goes before those of its group.
@@ -136,7 +133,7 @@ class SendRate:
         finally:
             self._end_turn()
 
-    async def moment(self, group: str, *, again: bool = False) -> None:
+    async def moment(self, group: str = "", *, again: bool = False) -> None:
         """Wait until the email may be sent."""
         moment = asyncio.get_running_loop().create_future()
         if not self._ready:
@@ -147,7 +144,6 @@ class SendRate:
             await moment
         except asyncio.CancelledError:
             self._ready.leave(group, moment)
-            self._held_back_until = _now() + TOGETHER_SECONDS
             raise
 
     def _begin(self, line: Turns[asyncio.Future[None]]) -> None:
