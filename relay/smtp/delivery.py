@@ -9,7 +9,6 @@ import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from aiolimiter import AsyncLimiter
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from relay.errors import AccountRefused, ConnectionStale, Deferred, DeliveryError, HeldBack
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from relay.envelope import Envelope
     from relay.smtp.connection import SmtpConnection
     from relay.smtp.pool import Pool
+    from relay.smtp.send_rate import SendRate
     from shared.telemetry.spans import Attributes, Spans
 
 log = logging.getLogger(__name__)
@@ -34,11 +34,16 @@ class Delivery:
     event = "email.sent"
 
     def __init__(
-        self, pool: Pool[SmtpConnection], *, max_send_rate: float, server: tuple[str, int], spans: Spans = NO_SPANS
+        self,
+        pool: Pool[SmtpConnection],
+        *,
+        send_rate: SendRate | None,
+        server: tuple[str, int],
+        spans: Spans = NO_SPANS,
     ) -> None:
-        """Send at most `max_send_rate` messages a second, 0 for no limit; spans name the `server`."""
+        """Send at `send_rate`, or without a limit; spans name the `server`."""
         self._pool = pool
-        self._limiter = AsyncLimiter(1, 1 / max_send_rate) if max_send_rate else None  # evenly, without bursts
+        self._send_rate = send_rate
         self._spans = spans
         self._attributes: dict[str, str | int] = {"server.address": server[0], "server.port": server[1]}
         self._refusal: AccountRefused | None = None
@@ -94,29 +99,43 @@ class Delivery:
         if _now() >= sending.deadline:  # the key, the suppression list or the pause took too long
             text = "the request's time was over before an attempt could begin"
             raise _last_refusal(sending.failure) or Deferred(text)
-        if not self._limiter and (connection := self._pool.take(sending.refused_on)):
+        if not self._send_rate and (connection := self._pool.take(sending.refused_on)):
             return connection
-        is_held_back = self._limiter is not None
         try:
             async with asyncio.timeout_at(sending.deadline):
-                if self._limiter:
-                    await self._limiter.acquire()
-                    self._check_circuit()
-                    is_held_back = False
-                connection = await self._pool.acquire(sending.refused_on)
+                if self._send_rate:
+                    connection = await self._lease_in_turn(sending, self._send_rate)
+                else:
+                    connection = await self._pool.acquire(sending.refused_on)
             if _now() >= sending.deadline:  # on a busy machine
                 self._pool.release(connection)
                 raise TimeoutError
         except TimeoutError:
-            raise self._without_connection(sending, is_held_back=is_held_back) from None
+            raise self._without_connection(sending) from None
         except AccountRefused as error:
             self._open_circuit(error)
             raise
         return connection
 
-    def _without_connection(self, sending: _Sending, *, is_held_back: bool) -> Deferred:
-        if is_held_back:
-            return HeldBack("held back by SES_MAX_SEND_RATE for longer than the request's time")
+    async def _lease_in_turn(self, sending: _Sending, send_rate: SendRate) -> SmtpConnection:
+        """Return a connection when the send rate allows an email."""
+        sending.is_held_back = True
+        async with send_rate.turn():
+            self._check_circuit()
+            sending.is_held_back = False
+            connection = await self._pool.acquire(sending.refused_on)
+            sending.is_held_back = True
+            try:
+                await send_rate.moment()
+            except BaseException:
+                self._pool.release(connection)
+                raise
+        sending.is_held_back = False
+        return connection
+
+    def _without_connection(self, sending: _Sending) -> Deferred:
+        if self._send_rate and (self._send_rate.holds_back or (sending.is_held_back and not self._pool.failure)):
+            return HeldBack("held back by the send rate for longer than the request's time")
         if failure := _last_refusal(self._pool.failure or sending.failure):
             return failure
         if self._pool.state().leased:
@@ -150,6 +169,7 @@ class _Sending:
         self.envelope = envelope
         self.message = message
         self.deadline = deadline
+        self.is_held_back = False
         self.refused_on: SmtpConnection | None = None
         self.failure: DeliveryError | None = None
 

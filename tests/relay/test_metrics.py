@@ -104,7 +104,7 @@ async def test_a_transaction_counts_by_its_outcome(  # noqa: PLR0913, PLR0917 - 
         return Ending(error)
 
     async with Pool[Any](connect, PoolLimits(connections=1, messages=9, idle_seconds=9, age_seconds=9)) as pool:
-        delivery = Delivery(pool, max_send_rate=0, server=("localhost", 25))
+        delivery = Delivery(pool, send_rate=None, server=("localhost", 25))
         with nullcontext() if error is None else pytest.raises(type(error)):
             await delivery(ENVELOPE, b"", deadline=asyncio.get_running_loop().time() + 5)
         keys, records = IdempotencyStore(bucket, LONGEST_REQUEST), RecordWriter(bucket, IndexWriter(bucket))
@@ -121,7 +121,7 @@ async def test_a_transaction_counts_by_its_outcome(  # noqa: PLR0913, PLR0917 - 
 async def test_the_uncertain_series_begins_with_0(bucket: Bucket) -> None:
     """Prometheus sees no increase in a series that begins with 1."""
     pool = Pool[Any](lambda: asyncio.sleep(0), PoolLimits(connections=1, messages=1, idle_seconds=1, age_seconds=1))
-    delivery = Delivery(pool, max_send_rate=0, server=("localhost", 25))
+    delivery = Delivery(pool, send_rate=None, server=("localhost", 25))
     writer = RecordWriter(bucket, IndexWriter(bucket))
     samples = read(metrics.sending(delivery, pool, writer, IdempotencyStore(bucket, LONGEST_REQUEST), []))
     assert samples["email_relay_smtp_transactions_total", "none", "uncertain"] == 0
