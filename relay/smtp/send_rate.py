@@ -40,8 +40,9 @@ class SendRate:
 
     @property
     def holds_back(self) -> bool:
-        """Whether a caller has a connection and waits for its moment: then those without one wait for the rate, too."""
-        return bool(self._ready)
+        """Whether emails are sent as fast as the rate allows: then those without a connection wait for the rate, too."""
+        rate = self._rate()
+        return rate <= 0 or _now() - self._last < 2 / rate
 
     def change(self) -> None:
         """Use a rate that has changed at once."""
