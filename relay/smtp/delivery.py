@@ -122,19 +122,19 @@ class Delivery:
         sending.is_held_back = True
         async with send_rate.turn():
             self._check_circuit()
-            sending.is_held_back = False
-            connection = await self._pool.acquire(sending.refused_on)
-            sending.is_held_back = True
+            try:
+                connection = await self._pool.acquire(sending.refused_on)
+            finally:
+                sending.is_held_back = send_rate.holds_back
             try:
                 await send_rate.moment()
             except BaseException:
                 self._pool.release(connection)
                 raise
-        sending.is_held_back = False
         return connection
 
     def _without_connection(self, sending: _Sending) -> Deferred:
-        if self._send_rate and (self._send_rate.holds_back or (sending.is_held_back and not self._pool.failure)):
+        if sending.is_held_back and not self._pool.failure:
             return HeldBack("held back by the send rate for longer than the request's time")
         if failure := _last_refusal(self._pool.failure or sending.failure):
             return failure

@@ -40,7 +40,7 @@ class SendRate:
 
     @property
     def holds_back(self) -> bool:
-        """Whether emails are sent as fast as the rate allows: then those without a connection wait for the rate, too."""
+        """Whether emails are sent as fast as the rate allows: then all that wait, wait for the rate."""
         rate = self._rate()
         return rate <= 0 or _now() - self._last < 2 / rate
 
