@@ -100,10 +100,11 @@ class Presence:
                 try:
                     await self._connection.publish(ALL, _encode(self._share.beat(_now())))
                     await self._show_share()
-                except nats.errors.Error as error:  # the connection was lost
+                except (nats.errors.Error, OSError) as error:  # the connection was lost
                     log.debug("send_rate.unpublished", extra={"error": repr(error)})
                 self._probe_others()
             self._apply()
+            self.on_change()  # also if the share ended and came back in between
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(HEARTBEAT_SECONDS):
                     await self._is_due.wait()

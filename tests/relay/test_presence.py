@@ -8,9 +8,12 @@ import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
+import pytest
+
 from relay import presence
 from relay.commands import rate_check
 from relay.presence import Presence
+from relay.rate_share import Heartbeat
 from relay.settings import RelaySettings
 from shared.nats import connection
 from shared.service.settings import ProcessSettings
@@ -68,3 +71,29 @@ async def test_check_names_the_missing_permission() -> None:
     assert finding.status == "failed"
     assert presence.ALL in finding.found
     assert presence.PREFIX in finding.advice
+
+
+@pytest.mark.parametrize(
+    ("counted", "status", "found"),
+    [
+        ([1, 1], "ok", "2 relays share 60 emails a second: 30 each"),
+        ([0], "ok", "1 relay shares 60 emails a second: 30"),
+        ([1, 0], "warning", "they do not count the same relays"),
+    ],
+)
+def test_check_compares_the_relays(counted: list[int], status: str, found: str) -> None:
+    heard = [
+        Heartbeat(
+            relay=f"{number:032x}",
+            at=1.0,
+            state="sharing",
+            relays=["f" * 32] * others,
+            rate=RATE,
+            share=30.0,
+            hold_seconds=9,
+        )
+        for number, others in enumerate(counted)
+    ]
+    finding = rate_check.describe(heard, RATE)
+    assert finding.status == status
+    assert found in finding.found
