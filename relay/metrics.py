@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.core import Metric
 
+    from relay.presence import Presence
     from relay.records.idempotency_store import IdempotencyStore
     from relay.records.record_writer import RecordWriter
     from relay.send_email_handler import SendEmailHandler
@@ -38,6 +39,13 @@ def sending(
 ) -> bytes:
     """Return the text about delivery and storage, which exist only with EMAIL_ENABLED=true."""
     return text([*_smtp(delivery, pool), *_records(records, buckets), *_idempotency_keys(idempotency_store)])
+
+
+def sharing(presence: Presence) -> bytes:
+    """Return the text about the rate that the relays share, which exists only with SES_ACCOUNT_SEND_RATE."""
+    share = gauge("email_relay_send_rate_share", "Emails a second that this relay may send.", (), {(): presence.share})
+    relays = "Relays that share the send rate, this one included; 0 if it does not hear even itself."
+    return text([share, gauge("email_relay_relays", relays, (), {(): presence.relays})])
 
 
 def _requests(endpoint: Endpoint, handler: SendEmailHandler, byte_limit: ByteLimit) -> Iterator[Metric]:

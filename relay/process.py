@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from relay import settings
 from relay.errors import Deferred
 from relay.group_share import GroupShare
+from relay.presence import Presence
 from relay.records.idempotency_store import DisabledIdempotencyStore, IdempotencyStore
 from relay.records.index_writer import IndexWriter
 from relay.records.record_writer import DisabledRecordWriter, RecordWriter
@@ -42,6 +43,7 @@ log = logging.getLogger(__name__)
 NAME: Final = "lfx-email-relay"
 DESCRIPTION: Final = "Delivers the platform's email over SMTP and writes the first tracking record"
 ATTEMPTS_TO_CONNECT: Final = 3  # at least, in the time of a request
+STEADY: Final = 0.98  # of a share: late timers and slow networks move emails closer to each other
 DISABLED: Final = Steps(DisabledDelivery(), DisabledRecordWriter(), DisabledIdempotencyStore())
 
 
@@ -91,15 +93,41 @@ async def _sending(life: Life, connection: Connection, config: RelaySettings) ->
         async with (
             IdempotencyStore(keys, settings.longest_request(config)) as idempotency_store,
             RecordWriter(recipients, IndexWriter(index)) as records,
+            _presence(life, connection, config) as presence,  # sends nothing any more when it ends
             Pool(Connector(config).connect, _limits(config), temporary=Deferred) as pool,
             _task(setup.report_unusable(inbox, connection, needed)),
         ):
             server = (config.smtp_host, config.smtp_port)
-            deliver = Delivery(pool, send_rate=_send_rate(config), server=server, spans=life.spans)
+            send_rate = _send_rate(config, presence)
+            deliver = Delivery(pool, send_rate=send_rate, server=server, spans=life.spans)
             buckets = (recipients, index, keys)
             life.expose(lambda: _metrics().sending(deliver, pool, records, idempotency_store, buckets))
             suppression_list = SuppressionList(suppressions) if suppressions else None
+            if presence:
+                await presence.wait_for_share()
             yield Steps(deliver, records, idempotency_store, suppression_list)
+
+
+@asynccontextmanager
+async def _presence(life: Life, connection: Connection, config: RelaySettings) -> AsyncIterator[Presence | None]:
+    """Share the rate of the account with the other relays, if it is limited."""
+    if not config.ses_account_send_rate:
+        yield None
+        return
+    async with Presence(connection, config.ses_account_send_rate, config.send_retry_seconds) as presence:
+        life.expose(lambda: _metrics().sharing(presence))
+        yield presence
+
+
+def _send_rate(config: RelaySettings, presence: Presence | None) -> SendRate:
+    """Return the rate of this process: the lower one of its own and its share."""
+    own = config.ses_max_send_rate
+    if not presence:
+        return SendRate((lambda: own) if own else None)
+    limit = own or float("inf")
+    send_rate = SendRate(lambda: min(presence.share * STEADY, limit))
+    presence.on_change = send_rate.change
+    return send_rate
 
 
 @asynccontextmanager
@@ -111,11 +139,6 @@ async def _task(work: Coroutine[object, object, None]) -> AsyncIterator[None]:
         yield
     finally:
         tasks.cancel()
-
-
-def _send_rate(config: RelaySettings) -> SendRate:
-    own = config.ses_max_send_rate
-    return SendRate((lambda: own) if own else None)
 
 
 def _limits(config: RelaySettings) -> PoolLimits:
