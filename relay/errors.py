@@ -30,6 +30,10 @@ class Deferred(DeliveryError):
     outcome = "deferred"
 
 
+class Throttled(Deferred):
+    """Refused because the account sends too many emails a second. May be tried again at a lower rate."""
+
+
 class HeldBack(Deferred):
     """The send rate did not allow an attempt within the request's time. Nothing was tried."""
 

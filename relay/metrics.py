@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.core import Metric
 
+    from relay.presence import Presence
     from relay.records.idempotency_store import IdempotencyStore
     from relay.records.record_writer import RecordWriter
     from relay.send_email_handler import SendEmailHandler
@@ -45,6 +46,13 @@ def server_certificate(connector: Connector) -> bytes:
     expiry = {} if connector.certificate_expiry is None else {(): connector.certificate_expiry}
     explanation = "When the certificate of the SMTP server expires, in seconds since 1970."
     return text([gauge("email_relay_smtp_certificate_expiry_timestamp_seconds", explanation, (), expiry)])
+
+
+def sharing(presence: Presence) -> bytes:
+    """Return the text about the rate that the relays share, which exists only with SES_ACCOUNT_SEND_RATE."""
+    share = gauge("email_relay_send_rate_share", "Emails a second that this relay may send.", (), {(): presence.share})
+    relays = "Relays that share the send rate, this one included; 0 if it does not hear even itself."
+    return text([share, gauge("email_relay_relays", relays, (), {(): presence.relays})])
 
 
 def _requests(endpoint: Endpoint, handler: SendEmailHandler, byte_limit: ByteLimit) -> Iterator[Metric]:
@@ -79,6 +87,8 @@ def _smtp(delivery: Delivery, pool: Pool[SmtpConnection]) -> Iterator[Metric]:
         "email_relay_smtp_retries", "Attempts to deliver an email after its first attempt.", (), {(): delivery.retries}
     )
     yield counter("email_relay_smtp_throttles", "SMTP replies that ask for a lower rate.", (), {(): delivery.throttles})
+    throttled = "Emails a second that the relay sends at most while the SMTP server throttles; 0: it does not."
+    yield gauge("email_relay_smtp_throttled_rate", throttled, (), {(): delivery.send_rate.throttled_rate})
     refused = "Times that sending stopped because the SMTP server refused the account."
     yield counter("email_relay_smtp_bars", refused, (), {(): delivery.circuit_openings})
     states = {(state,): count for state, count in pool.state()._asdict().items()}

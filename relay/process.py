@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Final
 
 from relay import settings
 from relay.errors import Deferred
+from relay.group_share import GroupShare
+from relay.presence import Presence
 from relay.records.idempotency_store import DisabledIdempotencyStore, IdempotencyStore
 from relay.records.record_writer import DisabledRecordWriter, RecordWriter
 from relay.send_email_handler import Options, SendEmailHandler, Steps
 from relay.smtp.connection import Connector
 from relay.smtp.delivery import Delivery, DisabledDelivery
 from relay.smtp.pool import Pool, PoolLimits
+from relay.smtp.send_rate import SendRate
 from shared import contract, push_stream
 from shared.index_writer import IndexWriter
 from shared.kv import setup
@@ -40,6 +43,7 @@ log = logging.getLogger(__name__)
 NAME: Final = "lfx-email-relay"
 DESCRIPTION: Final = "Delivers the platform's email over SMTP and writes the first tracking record"
 ATTEMPTS_TO_CONNECT: Final = 3  # at least, in the time of a request
+STEADY: Final = 0.98  # of a share: late timers and slow networks move emails closer to each other
 DISABLED: Final = Steps(DisabledDelivery(), DisabledRecordWriter(), DisabledIdempotencyStore())
 
 
@@ -57,13 +61,15 @@ def prepare(config: RelaySettings, *, create_missing: bool) -> Serve:
             await push_stream.create_missing(connection)
         async with _sending(life, connection, config) if config.email_enabled else nullcontext(DISABLED) as steps:
             byte_limit = ByteLimit(config.max_in_flight_bytes)
-            handler = SendEmailHandler(options, steps, life.spans)
+            share = GroupShare(config.max_in_flight, config.max_in_flight_bytes)
+            handler = SendEmailHandler(options, steps, life.spans, share)
             endpoint = Endpoint(
                 connection,
                 contract.SEND_EMAIL_SUBJECT,
                 handler,
                 max_in_flight=config.max_in_flight,
                 byte_limit=byte_limit,
+                share=share,
                 spans=life.spans,
             )
             async with endpoint, Discovery(connection, NAME, DESCRIPTION, [endpoint]):
@@ -88,16 +94,42 @@ async def _sending(life: Life, connection: Connection, config: RelaySettings) ->
         async with (
             IdempotencyStore(keys, settings.longest_request(config)) as idempotency_store,
             RecordWriter(recipients, IndexWriter(index)) as records,
+            _presence(life, connection, config) as presence,  # sends nothing any more when it ends
             Pool(connector.connect, _limits(config), temporary=Deferred) as pool,
             _task(setup.report_unusable(inbox, connection, needed)),
         ):
             server = (config.smtp_host, config.smtp_port)
-            deliver = Delivery(pool, max_send_rate=config.ses_max_send_rate, server=server, spans=life.spans)
+            send_rate = _send_rate(config, presence)
+            deliver = Delivery(pool, send_rate=send_rate, server=server, spans=life.spans)
             buckets = (recipients, index, keys)
             life.expose(lambda: _metrics().sending(deliver, pool, records, idempotency_store, buckets))
             life.expose(lambda: _metrics().server_certificate(connector))
             suppression_list = SuppressionList(suppressions) if suppressions else None
+            if presence:
+                await presence.wait_for_share()
             yield Steps(deliver, records, idempotency_store, suppression_list)
+
+
+@asynccontextmanager
+async def _presence(life: Life, connection: Connection, config: RelaySettings) -> AsyncIterator[Presence | None]:
+    """Share the rate of the account with the other relays, if it is limited."""
+    if not config.ses_account_send_rate:
+        yield None
+        return
+    async with Presence(connection, config.ses_account_send_rate, config.send_retry_seconds) as presence:
+        life.expose(lambda: _metrics().sharing(presence))
+        yield presence
+
+
+def _send_rate(config: RelaySettings, presence: Presence | None) -> SendRate:
+    """Return the rate of this process: the lower one of its own and its share."""
+    own = config.ses_max_send_rate
+    if not presence:
+        return SendRate((lambda: own) if own else None)
+    limit = own or float("inf")
+    send_rate = SendRate(lambda: min(presence.share * STEADY, limit))
+    presence.on_change = send_rate.change
+    return send_rate
 
 
 @asynccontextmanager

@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from relay import idempotency, mime, submission
 from relay.envelope import Envelope
 from relay.errors import DeliveryError, HeldBack, Uncertain
+from relay.group_share import GroupShare
 from relay.submission import Filtered, Refused, Submission
 from shared import contract, decoding, redaction
 from shared.errors import StoreError
@@ -58,7 +59,9 @@ class Deliver(Protocol):
 
     event: str
 
-    async def __call__(self, envelope: Envelope, message: bytes, *, deadline: float) -> None: ...  # noqa: D102
+    async def __call__(  # noqa: D102
+        self, envelope: Envelope, message: bytes, *, deadline: float, group: str
+    ) -> None: ...
 
 
 class Records(Protocol):
@@ -119,11 +122,14 @@ class Email(msgspec.Struct):
 class SendEmailHandler:
     """Checks a request, takes its idempotency key, looks up the suppression list, delivers, records, answers."""
 
-    def __init__(self, options: Options, steps: Steps, spans: Spans = NO_SPANS) -> None:
-        """Answer requests by these steps; an email carries the id of its span in `spans`."""
+    def __init__(
+        self, options: Options, steps: Steps, spans: Spans = NO_SPANS, share: GroupShare | None = None
+    ) -> None:
+        """Answer requests by these steps; an email carries the id of its span in `spans`, and counts in `share`."""
         self._options = options
         self._steps = steps
         self._spans = spans
+        self._share = share or GroupShare()
         self.results: Counter[str] = Counter()
 
     async def __call__(self, data: bytes, headers: Mapping[str, str] | None = None) -> bytes:
@@ -149,8 +155,13 @@ class SendEmailHandler:
                 taking_key = self._steps.idempotency_store.begin(
                     request, headers, email_id=accepted.email_id, group_id=accepted.group_id
                 )
+                group_id, size = accepted.group_id, len(email.message)
                 del request, headers, accepted
-                return await self._send_once(email, taking_key, deadline)
+                self._share.enter(group_id, size)
+                try:
+                    return await self._send_once(email, taking_key, deadline)
+                finally:
+                    self._share.leave(group_id, size)
 
     def _email(self, accepted: Submission) -> Email:
         message = mime.build(
@@ -219,7 +230,8 @@ class SendEmailHandler:
     async def _deliver(self, email: Email, deadline: float) -> None:
         envelope = Envelope(email.accepted.sender.address, email.accepted.recipient.address)
         try:
-            await self._steps.deliver(envelope, email.message, deadline=deadline)
+            group = email.accepted.group_id  # a new one if the request has none
+            await self._steps.deliver(envelope, email.message, deadline=deadline, group=group)
         finally:
             email.message = b""
 

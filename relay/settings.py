@@ -19,6 +19,9 @@ SPARE_SECONDS: Final = 10.0  # for KV, and for differences between clocks
 LEAST_SEND_RATE: Final = 0.001  # an email in a quarter of an hour; the reciprocal of a tiny rate is infinite
 IMPLICIT_TLS_PORTS: Final = frozenset({465, 2465})  # SES's TLS wrapper ports
 
+Rate = Annotated[float, msgspec.Meta(ge=0, le=1_000_000)]
+"""Emails a second; 0 is no limit."""
+
 
 class RelaySettings(ProcessSettings, frozen=True, kw_only=True):
     """Defaults are those of the specification."""
@@ -43,7 +46,8 @@ class RelaySettings(ProcessSettings, frozen=True, kw_only=True):
     smtp_timeout_seconds: Seconds = 30.0
     send_retry_seconds: Seconds = 8.0
     ses_configuration_set: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]{0,64}$")] = ""  # as SES accepts it
-    ses_max_send_rate: Annotated[float, msgspec.Meta(ge=0, le=1_000_000)] = 0.0
+    ses_max_send_rate: Rate = 0.0
+    ses_account_send_rate: Rate = 0.0
 
     def __post_init__(self) -> None:
         """Write host names in one way; `policy` refuses those that are malformed."""
@@ -65,7 +69,7 @@ def policy(settings: RelaySettings) -> Policy:
     """
     _check_host_names(settings)
     _check_credentials(settings)
-    _check_send_rate(settings)
+    _check_send_rates(settings)
     return Policy(
         sender=_sender(settings),
         display_name=_display_name(settings),
@@ -138,8 +142,8 @@ def _check_credentials(settings: RelaySettings) -> None:
         raise SettingsError("SMTP_TLS: off would send SMTP_PASSWORD unencrypted to another host")
 
 
-def _check_send_rate(settings: RelaySettings) -> None:
-    if 0 < settings.ses_max_send_rate < LEAST_SEND_RATE:
-        raise SettingsError(
-            f"SES_MAX_SEND_RATE: {settings.ses_max_send_rate:g} must be 0 or at least {LEAST_SEND_RATE} a second"
-        )
+def _check_send_rates(settings: RelaySettings) -> None:
+    rates = {"SES_MAX_SEND_RATE": settings.ses_max_send_rate, "SES_ACCOUNT_SEND_RATE": settings.ses_account_send_rate}
+    for variable, rate in rates.items():
+        if 0 < rate < LEAST_SEND_RATE:
+            raise SettingsError(f"{variable}: {rate:g} must be 0 or at least {LEAST_SEND_RATE} a second")

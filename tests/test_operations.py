@@ -109,7 +109,7 @@ async def running() -> AsyncIterator[Running]:
         features = {"SUPPRESSION_ENABLED": "true", "ENGAGEMENT_REBUILD_RECORDS": "true"}
         more = {**LOG_IMPORTS, **features, "ENGAGEMENT_RECORD_WAIT_SECONDS": "0.01"}
         async with (
-            services.relay(platform.nats, smtp, **LOG_IMPORTS) as relay,
+            services.relay(platform.nats, smtp, SES_ACCOUNT_SEND_RATE="1000", **LOG_IMPORTS) as relay,
             services.tracker(platform.nats, sqs, **more) as tracker,
         ):
             imported = {"relay": modules(relay), "tracker": modules(tracker)}

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 ROOT: Final = Path(__file__).parent.parent
 LOCKS: Final = sorted(ROOT.glob("requirements-*.txt"), key=lambda path: path.name)
 PROCESSES: Final = ("relay", "tracker")
-FOREIGN: Final = {"relay": ("boto3", "botocore", "aiohttp"), "tracker": ("aiosmtplib", "aiolimiter", "aiohttp")}
+FOREIGN: Final = {"relay": ("boto3", "botocore", "aiohttp"), "tracker": ("aiosmtplib", "aiohttp")}
 PIN: Final = r"[a-z0-9-]+==\S+( ; [^\\]+)? \\"
 HASH: Final = r"--hash=sha256:[0-9a-f]{64}( \\)?"
 

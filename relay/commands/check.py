@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from relay import settings as relay_settings
-from relay.commands import smtp_check
+from relay.commands import rate_check, smtp_check
 from relay.settings import RelaySettings
 from shared import addresses, contract
 from shared.commands import command
@@ -45,7 +45,8 @@ def check(*, as_json: bool) -> None:
 def plan(settings: RelaySettings) -> Plan:
     """Return the findings about the settings, and the checks to run with them."""
     nats = nats_check.check(settings, f"{NAME} check", bucket_uses(settings))
-    return Plan(settings_findings(settings), [nats, smtp_check.check(settings)])
+    rates = [rate_check.check(settings, f"{NAME} check")] if settings.ses_account_send_rate else []
+    return Plan(settings_findings(settings), [nats, *rates, smtp_check.check(settings)])
 
 
 def bucket_uses(settings: RelaySettings) -> list[BucketUse]:

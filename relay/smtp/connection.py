@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, cast
 import aiosmtplib
 
 from relay import host_names
-from relay.errors import AccountRefused, ConnectionStale, Deferred, DeliveryError, Rejected, Uncertain
+from relay.errors import AccountRefused, ConnectionStale, Deferred, DeliveryError, Rejected, Throttled, Uncertain
 from relay.settings import IMPLICIT_TLS_PORTS, is_loopback
 from relay.smtp.dialogue import SERVICE_CLOSING, Dialogue, DialogueLost
 from relay.smtp.pipelining import Pipelining
@@ -320,7 +320,7 @@ def _refusal(reply: Reply, text: str) -> DeliveryError:
         return AccountRefused(text, reply.code)
     if reply.code // 100 == PERMANENT:
         return Rejected(text, reply.code)
-    return Deferred(text, reply.code)
+    return (Throttled if _THROTTLED.search(text) else Deferred)(text, reply.code)
 
 
 def _stuffed(message: bytes) -> bytes:

@@ -9,16 +9,16 @@ import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from aiolimiter import AsyncLimiter
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
-from relay.errors import AccountRefused, ConnectionStale, Deferred, DeliveryError, HeldBack
+from relay.errors import AccountRefused, ConnectionStale, Deferred, DeliveryError, HeldBack, Throttled
 from shared.telemetry.spans import NO_SPANS
 
 if TYPE_CHECKING:
     from relay.envelope import Envelope
     from relay.smtp.connection import SmtpConnection
     from relay.smtp.pool import Pool
+    from relay.smtp.send_rate import SendRate
     from shared.telemetry.spans import Attributes, Spans
 
 log = logging.getLogger(__name__)
@@ -34,11 +34,16 @@ class Delivery:
     event = "email.sent"
 
     def __init__(
-        self, pool: Pool[SmtpConnection], *, max_send_rate: float, server: tuple[str, int], spans: Spans = NO_SPANS
+        self,
+        pool: Pool[SmtpConnection],
+        *,
+        send_rate: SendRate,
+        server: tuple[str, int],
+        spans: Spans = NO_SPANS,
     ) -> None:
-        """Send at most `max_send_rate` messages a second, 0 for no limit; spans name the `server`."""
+        """Send over these connections at `send_rate`; spans name the `server`."""
         self._pool = pool
-        self._limiter = AsyncLimiter(1, 1 / max_send_rate) if max_send_rate else None  # evenly, without bursts
+        self.send_rate = send_rate
         self._spans = spans
         self._attributes: dict[str, str | int] = {"server.address": server[0], "server.port": server[1]}
         self._refusal: AccountRefused | None = None
@@ -47,13 +52,13 @@ class Delivery:
         self.transactions["uncertain", "none"] = 0  # Prometheus sees no increase in a series that begins with 1
         self.retries = self.throttles = self.circuit_openings = 0
 
-    async def __call__(self, envelope: Envelope, message: bytes, *, deadline: float) -> None:
-        """Deliver; no attempt starts after `deadline` (loop time in seconds).
+    async def __call__(self, envelope: Envelope, message: bytes, *, deadline: float, group: str) -> None:
+        """Deliver; no attempt starts after `deadline` (loop time in seconds). While emails wait, groups go by turns.
 
         Raises:
             DeliveryError: the mail server did not accept the message, or the outcome is unknown.
         """
-        sending = _Sending(envelope, message, deadline)
+        sending = _Sending(envelope, message, deadline, group)
         try:
             await self._attempt(sending)
         except Deferred as error:
@@ -73,6 +78,7 @@ class Delivery:
 
     async def _attempt(self, sending: _Sending) -> None:
         connection = await self._lease(sending)
+        generation = self.send_rate.generation
         attributes: Attributes = {**self._attributes, "messaging.message.body.size": len(sending.message)}
         try:
             self._check_circuit()  # again after the wait
@@ -82,8 +88,9 @@ class Delivery:
                 except DeliveryError as error:
                     sending.failure = error
                     span.fail(error.outcome, {"smtp.response.status_code": error.code})
-                    self._count_failure(error)
+                    self._count_failure(error, generation)
                     raise
+            self.send_rate.accepted()
             self.transactions["accepted", "2xx"] += 1
         finally:
             sending.refused_on = connection if connection.refusals else None
@@ -94,29 +101,52 @@ class Delivery:
         if _now() >= sending.deadline:  # the key, the suppression list or the pause took too long
             text = "the request's time was over before an attempt could begin"
             raise _last_refusal(sending.failure) or Deferred(text)
-        if not self._limiter and (connection := self._pool.take(sending.refused_on)):
+        if not self.send_rate.is_limited and (connection := self._pool.take(sending.refused_on)):
             return connection
-        is_held_back = self._limiter is not None
         try:
             async with asyncio.timeout_at(sending.deadline):
-                if self._limiter:
-                    await self._limiter.acquire()
-                    self._check_circuit()
-                    is_held_back = False
-                connection = await self._pool.acquire(sending.refused_on)
+                connection = await self._wait(sending)
             if _now() >= sending.deadline:  # on a busy machine
                 self._pool.release(connection)
                 raise TimeoutError
         except TimeoutError:
-            raise self._without_connection(sending, is_held_back=is_held_back) from None
+            raise self._without_connection(sending) from None
         except AccountRefused as error:
             self._open_circuit(error)
             raise
         return connection
 
-    def _without_connection(self, sending: _Sending, *, is_held_back: bool) -> Deferred:
-        if is_held_back:
-            return HeldBack("held back by SES_MAX_SEND_RATE for longer than the request's time")
+    async def _wait(self, sending: _Sending) -> SmtpConnection:
+        """Return a connection when it is free and the send rate allows the email."""
+        if self.send_rate.is_limited:
+            return await self._lease_in_turn(sending)
+        generation, again = self.send_rate.generation, sending.failure is not None
+        connection = await self._pool.acquire(sending.refused_on, group=sending.group, again=again)
+        if generation == self.send_rate.generation:
+            return connection
+        self._pool.release(connection)  # the server throttles since this email began to wait
+        return await self._lease_in_turn(sending)
+
+    async def _lease_in_turn(self, sending: _Sending) -> SmtpConnection:
+        group, again = sending.group, sending.failure is not None
+        sending.is_held_back = True
+        async with self.send_rate.turn(group, again=again):
+            self._check_circuit()
+            try:
+                connection = await self._pool.acquire(sending.refused_on, group=group, again=again)
+            finally:
+                sending.is_held_back = self.send_rate.holds_back
+            try:
+                await self.send_rate.moment(group, again=again)
+            except BaseException:
+                self._pool.release(connection)
+                raise
+        return connection
+
+    def _without_connection(self, sending: _Sending) -> Deferred:
+        if sending.is_held_back and not self._pool.failure:
+            text = "held back by the send rate for longer than the request's time"
+            return HeldBack(f"{text}: the mail server refuses more" if self.send_rate.throttled_rate else text)
         if failure := _last_refusal(self._pool.failure or sending.failure):
             return failure
         if self._pool.state().leased:
@@ -135,9 +165,11 @@ class Delivery:
         self._refusal, self._circuit_open_until = error, _now() + CIRCUIT_OPEN_SECONDS
         self.circuit_openings += 1
 
-    def _count_failure(self, error: DeliveryError) -> None:
+    def _count_failure(self, error: DeliveryError, generation: int) -> None:
         if isinstance(error, AccountRefused):
             self._open_circuit(error)
+        elif isinstance(error, Throttled):
+            self.send_rate.refused(generation)
         code_class = f"{error.code // 100}xx" if error.code else "none"
         self.transactions[error.outcome, code_class] += 1
         self.throttles += "throttling" in error.text.lower()
@@ -146,10 +178,12 @@ class Delivery:
 class _Sending:
     """An email and its last failure: why, and on which connection. Servers such as postscreen admit only a new one."""
 
-    def __init__(self, envelope: Envelope, message: bytes, deadline: float) -> None:
+    def __init__(self, envelope: Envelope, message: bytes, deadline: float, group: str) -> None:
         self.envelope = envelope
         self.message = message
         self.deadline = deadline
+        self.group = group
+        self.is_held_back = False
         self.refused_on: SmtpConnection | None = None
         self.failure: DeliveryError | None = None
 
@@ -159,7 +193,7 @@ class DisabledDelivery:
 
     event = "email.disabled"
 
-    async def __call__(self, envelope: Envelope, message: bytes, *, deadline: float) -> None:
+    async def __call__(self, envelope: Envelope, message: bytes, *, deadline: float, group: str) -> None:
         """Do nothing."""
 
 
@@ -179,7 +213,8 @@ def _retrying(deadline: float) -> AsyncRetrying:
 
 
 def _pause(state: RetryCallState) -> float:
-    return 0 if isinstance(_failure(state), ConnectionStale) else _backoff(state)
+    """Return 0 also for an email that was throttled: the send rate has a place for it."""
+    return 0 if isinstance(_failure(state), ConnectionStale | Throttled) else _backoff(state)
 
 
 def _log_retry(state: RetryCallState) -> None:

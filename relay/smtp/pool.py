@@ -81,9 +81,9 @@ class _Opening:
 
 
 class Pool(Generic[C]):
-    """Lends connections in the order of the requests; opens them on demand up to the limit, in tasks of their own.
+    """Lends connections by turns among groups; opens them on demand up to the limit, in tasks of their own.
 
-    The first waiting caller gets the first free connection, kept or new: a slow handshake delays no other caller.
+    The caller whose turn it is gets the first free connection, kept or new: a slow handshake delays no other caller.
     After an opening that failed the callers go on waiting, and the next opening is begun after a pause.
     """
 
@@ -161,17 +161,18 @@ class Pool(Generic[C]):
             self._parked.insert(0, passed_over)
         return taken
 
-    async def acquire(self, avoided: C | None = None) -> C:
+    async def acquire(self, avoided: C | None = None, *, group: str = "", again: bool = False) -> C:
         """Return a connection as soon as one is free; the caller has it until `release`.
 
-        A caller gets the connection that it wants to avoid only while no other one can be opened.
+        Groups go by turns; a caller that comes `again` goes before those of its group. It gets the connection that it
+        wants to avoid only while no other one can be opened.
 
         Raises:
             Exception: the error of `connect`, unless it is temporary.
         """
         if connection := self.take(avoided):
             return connection
-        waiter = self._waiting.join(avoided)
+        waiter = self._waiting.join(group, avoided, again=again)
         self._open_more()
         began = _now()
         try:

@@ -1,18 +1,19 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""The callers that wait for a connection, in the order of their requests."""
+"""The callers that wait for a connection, by turns among groups."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from typing import Generic, NamedTuple, TypeVar
+
+from relay.smtp.turns import Turns
 
 C = TypeVar("C")
 
 
 class _Caller(NamedTuple, Generic[C]):
-    waiter: asyncio.Future[C]
+    group: str
     avoided: C | None
 
 
@@ -21,33 +22,32 @@ class WaitingLine(Generic[C]):
 
     def __init__(self) -> None:
         """Begin without callers."""
-        self._callers: deque[_Caller[C]] = deque()
+        self._turns: Turns[asyncio.Future[C]] = Turns()
+        self._callers: dict[asyncio.Future[C], _Caller[C]] = {}
 
     def __len__(self) -> int:
         """Return how many callers wait."""
-        return len(self._callers)
+        return len(self._turns)
 
-    def join(self, avoided: C | None) -> asyncio.Future[C]:
-        """Add a caller at the end, and return the future that it has to wait for."""
+    def join(self, group: str, avoided: C | None, *, again: bool = False) -> asyncio.Future[C]:
+        """Add a caller, before its group if it waits `again`; return the future that it has to wait for."""
         waiter: asyncio.Future[C] = asyncio.get_running_loop().create_future()
-        self._callers.append(_Caller(waiter, avoided))
+        self._turns.join(group, waiter, again=again)
+        self._callers[waiter] = _Caller(group, avoided)
         return waiter
 
     def leave(self, waiter: asyncio.Future[C]) -> None:
         """Remove a caller that does not wait any more."""
-        self._callers = deque(caller for caller in self._callers if caller.waiter is not waiter)
+        if caller := self._callers.pop(waiter, None):
+            self._turns.leave(caller.group, waiter)
 
     def first(self, connection: C | None = None) -> asyncio.Future[C] | None:
-        """Remove and return the first caller, without regard to those that avoid `connection`."""
-        passed_over: list[_Caller[C]] = []
-        found = None
-        while self._callers and found is None:
-            caller = self._callers.popleft()
-            if caller.waiter.done():
-                continue
-            if connection is not None and caller.avoided is connection:
-                passed_over.append(caller)
-            else:
-                found = caller.waiter
-        self._callers.extendleft(reversed(passed_over))
+        """Remove and return the caller whose turn it is, without regard to those that avoid `connection`."""
+
+        def suits(waiter: asyncio.Future[C]) -> bool:
+            return not waiter.done() and (connection is None or self._callers[waiter].avoided is not connection)
+
+        found = self._turns.next(suits)
+        if found:
+            del self._callers[found]
         return found

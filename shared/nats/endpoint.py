@@ -8,7 +8,7 @@ import asyncio
 import logging
 import sys
 import time
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
 import msgspec
 import nats.errors
@@ -44,6 +44,11 @@ LARGE_BYTES: Final = 65_536  # of a request that takes more than about a millise
 READ_FIRST_SECONDS: Final = 1.0
 
 
+def unreserved(limit: int) -> int:
+    """Return the part of a limit that one group may take: without the last quarter, but at least 1."""
+    return limit - limit // 4
+
+
 class ByteLimit:
     """A limit on the bytes of the requests in flight, which the endpoints of a process share.
 
@@ -59,6 +64,20 @@ class ByteLimit:
         """Return whether a request of this size may be served now."""
         return not self.in_flight or self.in_flight + size <= self._limit
 
+    def reserves(self, size: int) -> bool:
+        """Return whether a request of this size would take bytes of the last quarter."""
+        return self.in_flight > 0 and self.in_flight + size > unreserved(self._limit)
+
+
+class Share(Protocol):
+    """Keeps one group of requests from taking all of the limits."""
+
+    def admits(self, data: bytes) -> bool:
+        """Return whether a request leaves enough for the requests of other groups."""
+
+    def hold(self, data: bytes) -> Callable[[], None]:
+        """Count a request that waits until the handler counts it; return a function that ends this, once or more."""
+
 
 def is_inbox(reply: str) -> bool:
     """Return whether a reply may be sent to a subject; false where it would write to KV or be taken for a push event.
@@ -72,7 +91,7 @@ def is_inbox(reply: str) -> bool:
 class Endpoint:
     """Answers requests as long as its context is open; on leaving, it first answers those that it has received."""
 
-    def __init__(  # noqa: PLR0913 - its dependencies, and two limits
+    def __init__(  # noqa: PLR0913 - its dependencies, and three limits
         self,
         connection: Connection,
         subject: str,
@@ -80,14 +99,19 @@ class Endpoint:
         *,
         max_in_flight: int,
         byte_limit: ByteLimit | None = None,
+        share: Share | None = None,
         spans: Spans = NO_SPANS,
     ) -> None:
-        """Serve requests on `subject` with `handler`; the replicas share them as a queue group."""
+        """Serve requests on `subject` with `handler`; the replicas share them as a queue group.
+
+        A request that would take the last quarter of a limit is served only if `share` admits it.
+        """
         self._connection = connection
         self.subject = subject
         self._handler = handler
         self._max_in_flight = max_in_flight
         self._bytes = byte_limit or ByteLimit(sys.maxsize)
+        self._share = share
         self._turn = asyncio.Lock()
         self._spans = spans
         self._attributes = {"messaging.system": "nats", "messaging.destination.name": subject}
@@ -135,12 +159,34 @@ class Endpoint:
         size = _size(msg)
         if not is_inbox(msg.reply):
             self._ignore(msg)
-        elif self._allows(size):
+        elif not self._allows(size):
+            self._refuse(msg.reply)
+        elif self._share and self._reserves(size):
             self._bytes.in_flight += size
-            serving = self._in_flight.start(self._serve(msg.reply, msg.data, msg.headers))
-            serving.add_done_callback(lambda _: self._release(size))
+            asyncio.get_running_loop().call_soon(self._decide, msg, size, self._share)
+        elif self._share and len(msg.data) > LARGE_BYTES:  # it waits for its turn before the handler counts it
+            self._start(msg, size, self._share.hold(msg.data))
+        else:
+            self._start(msg, size)
+
+    def _decide(self, msg: Msg, size: int, share: Share) -> None:
+        """Serve or refuse a request, now that the handler has counted those that came with it in one read."""
+        self._release(size)
+        if self._allows(size) and share.admits(msg.data):
+            self._start(msg, size, share.hold(msg.data))
         else:
             self._refuse(msg.reply)
+
+    def _start(self, msg: Msg, size: int, begin: Callable[[], None] | None = None) -> None:
+        """Serve a request; call `begin` when its handler begins, or when it ends before."""
+        self._bytes.in_flight += size
+        serving = self._in_flight.start(self._serve(msg.reply, msg.data, msg.headers, begin))
+        serving.add_done_callback(lambda _: self._release(size))
+        if begin:
+            serving.add_done_callback(lambda _: begin())
+
+    def _reserves(self, size: int) -> bool:
+        return len(self._in_flight) >= unreserved(self._max_in_flight) or self._bytes.reserves(size)
 
     def _allows(self, size: int) -> bool:
         return len(self._in_flight) < self._max_in_flight and self._bytes.allows(size)
@@ -161,12 +207,14 @@ class Endpoint:
         if fields is not None:
             log.warning("request.ignored", extra={"subject": self.subject, "reply": msg.reply, **fields})
 
-    async def _serve(self, reply_to: str, data: bytes, headers: Headers) -> None:
+    async def _serve(self, reply_to: str, data: bytes, headers: Headers, begin: Callable[[], None] | None) -> None:
         reply = FAILED
         began = time.monotonic()
         try:
             if len(data) > LARGE_BYTES:
                 await self._take_turn(began)
+            if begin:
+                begin()
             with self._spans.start(self.subject, "server", self._attributes, headers=headers or {}) as span:
                 handling = self._handler(data, headers)
                 del data, headers  # only the handler refers to them, until it has decoded them

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tests.stack.smtp_server import SmtpServer
 
 USERS: Final = permissions.users()
-ON: Final = {"SUPPRESSION_ENABLED": "true", "PUSH_EVENTS_DURABLE": "true"}
+ON: Final = {"SUPPRESSION_ENABLED": "true", "PUSH_EVENTS_DURABLE": "true", "SES_ACCOUNT_SEND_RATE": "1000"}
 PUSHED: Final = (callers.EMAIL_DELIVERED, callers.EMAIL_OPENED, callers.EMAIL_LINK_CLICKED, callers.EMAIL_FAILED)
 ALLOWED_TO_NONE: Final = (
     *(f"$JS.API.STREAM.{verb}.KV_{name}" for verb in ("DELETE", "PURGE", "UPDATE") for name in contract.BUCKETS),

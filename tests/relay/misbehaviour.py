@@ -15,6 +15,7 @@ from relay.records.idempotency_store import DisabledIdempotencyStore
 from relay.send_email_handler import SendEmailHandler, Steps
 from relay.smtp.delivery import Delivery
 from relay.smtp.pool import Pool, PoolLimits
+from relay.smtp.send_rate import SendRate
 from tests.relay.inputs import connector
 from tests.relay.steps import OPTIONS, REQUEST, Store
 
@@ -35,7 +36,7 @@ class Relay:
     def __init__(self, pool: Pool[SmtpConnection], retry_seconds: float, rate: float) -> None:
         self.store = Store()
         self.late: list[float] = []
-        deliver = Delivery(pool, max_send_rate=rate, server=("localhost", 25))
+        deliver = Delivery(pool, send_rate=SendRate((lambda: rate) if rate else None), server=("localhost", 25))
         options = OPTIONS._replace(send_retry_seconds=retry_seconds)
         self._answer = SendEmailHandler(options, Steps(deliver, self.store, DisabledIdempotencyStore()))
         self._retry_seconds = retry_seconds

@@ -48,7 +48,7 @@ class Mails:
         self.sent: list[tuple[Envelope, bytes]] = []
         self._error = error
 
-    async def __call__(self, envelope: Envelope, message: bytes, *, deadline: float) -> None:  # noqa: ARG002 - interface
+    async def __call__(self, envelope: Envelope, message: bytes, *, deadline: float, group: str) -> None:  # noqa: ARG002 - interface
         """Accept an email."""
         if self._error:
             raise self._error

@@ -19,6 +19,7 @@ from relay.records.record_writer import DisabledRecordWriter, RecordWriter
 from relay.send_email_handler import SendEmailHandler, Steps
 from relay.smtp.delivery import Delivery, DisabledDelivery
 from relay.smtp.pool import Pool, PoolLimits
+from relay.smtp.send_rate import SendRate
 from shared import contract
 from shared.index_writer import IndexWriter
 from shared.kv.bucket import Bucket
@@ -104,9 +105,9 @@ async def test_a_transaction_counts_by_its_outcome(  # noqa: PLR0913, PLR0917 - 
         return Ending(error)
 
     async with Pool[Any](connect, PoolLimits(connections=1, messages=9, idle_seconds=9, age_seconds=9)) as pool:
-        delivery = Delivery(pool, max_send_rate=0, server=("localhost", 25))
+        delivery = Delivery(pool, send_rate=SendRate(), server=("localhost", 25))
         with nullcontext() if error is None else pytest.raises(type(error)):
-            await delivery(ENVELOPE, b"", deadline=asyncio.get_running_loop().time() + 5)
+            await delivery(ENVELOPE, b"", deadline=asyncio.get_running_loop().time() + 5, group="")
         keys, records = IdempotencyStore(bucket, LONGEST_REQUEST), RecordWriter(bucket, IndexWriter(bucket))
         bucket.conflicts = 4
         samples = read(metrics.sending(delivery, pool, records, keys, [bucket]))
@@ -121,7 +122,7 @@ async def test_a_transaction_counts_by_its_outcome(  # noqa: PLR0913, PLR0917 - 
 async def test_the_uncertain_series_begins_with_0(bucket: Bucket) -> None:
     """Prometheus sees no increase in a series that begins with 1."""
     pool = Pool[Any](lambda: asyncio.sleep(0), PoolLimits(connections=1, messages=1, idle_seconds=1, age_seconds=1))
-    delivery = Delivery(pool, max_send_rate=0, server=("localhost", 25))
+    delivery = Delivery(pool, send_rate=SendRate(), server=("localhost", 25))
     writer = RecordWriter(bucket, IndexWriter(bucket))
     samples = read(metrics.sending(delivery, pool, writer, IdempotencyStore(bucket, LONGEST_REQUEST), []))
     assert samples["email_relay_smtp_transactions_total", "none", "uncertain"] == 0

@@ -72,7 +72,7 @@ class MailServer:
         self.outcome = "accepted"
         self.accepted = 0
 
-    async def __call__(self, envelope: Envelope, message: bytes, *, deadline: float) -> None:  # noqa: ARG002 - interface
+    async def __call__(self, envelope: Envelope, message: bytes, *, deadline: float, group: str) -> None:  # noqa: ARG002 - interface
         """Accept an email, or fail."""
         await asyncio.sleep(0)
         if self.outcome == "refused":

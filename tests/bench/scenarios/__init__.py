@@ -11,6 +11,7 @@ from tests.bench.row import Result
 from tests.bench.scenarios import (
     analytics,
     events,
+    fair,
     fast_paths,
     group_status,
     growth,
@@ -34,6 +35,7 @@ ALL: dict[str, Scenario] = {
     "send_plain": send.plain,
     "send_tls": send.tls,
     "send_wan": send.wan,
+    "fair": fair.run,
     "hot_group": hot_group.run,
     "events": events.run,
     "lookup": lookup.run,

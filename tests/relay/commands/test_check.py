@@ -42,6 +42,7 @@ def test_unusual_settings_are_a_warning(unusual: dict[str, Any], found: str) -> 
         {"smtp_allowed_from_domains": ("*.example.com",)},
         {"smtp_from": "not-an-address"},
         {"ses_max_send_rate": 1e-320},
+        {"ses_account_send_rate": 1e-320},
         {"default_smtp_from_display_name": "é" * 129},
         {"default_smtp_from_display_name": "LFX\nSelf Serve"},
     ],

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from relay.errors import Deferred
 from relay.smtp.delivery import Delivery
 from relay.smtp.pool import Pool, PoolLimits
+from relay.smtp.send_rate import SendRate
 from tests.relay.inputs import ENVELOPE, connector, mail
 from tests.stack.smtp_scripts import (
     Moment,
@@ -36,11 +37,11 @@ class Sender:
 
     def __init__(self, pool: Pool[SmtpConnection], rate: float) -> None:
         self.pool = pool
-        self.deliver = Delivery(pool, max_send_rate=rate, server=("localhost", 25))
+        self.deliver = Delivery(pool, send_rate=SendRate((lambda: rate) if rate else None), server=("localhost", 25))
 
-    async def send(self, number: int, *, within: float = 8.0) -> None:
+    async def send(self, number: int, *, within: float = 8.0, group: str = "") -> None:
         """Deliver one email within a time."""
-        await self.deliver(ENVELOPE, mail(number), deadline=now() + within)
+        await self.deliver(ENVELOPE, mail(number), deadline=now() + within, group=group or f"group-{number}")
 
     async def try_all(self, mails: Iterable[int], *, within: float = 8.0) -> list[BaseException | None]:
         """Deliver many at once; return the outcome of each."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import aiosmtplib
 import pytest
 
-from relay.errors import AccountRefused, ConnectionStale, Deferred, DeliveryError, Rejected, Uncertain
+from relay.errors import AccountRefused, ConnectionStale, Deferred, DeliveryError, Rejected, Throttled, Uncertain
 from relay.smtp import connection as smtp_connection
 from tests.relay.inputs import ENVELOPE, MAIL, connector, mail, numbers
 from tests.relay.smtp.sessions import LENIENCE, ON_UVLOOP, PATIENCE, TRANSACTION, verbs, warm
@@ -121,7 +121,7 @@ async def test_replies_in_pieces_and_of_several_lines_are_read(smtp: ScriptedSmt
     ("reply", "kind", "text"),
     [
         ("451 4.3.0 try again", Deferred, "4.3.0 try again"),
-        ("454 Throttling failure: Maximum sending rate exceeded.", Deferred, None),
+        ("454 Throttling failure: Maximum sending rate exceeded.", Throttled, None),
         ("454 Throttling failure: Daily message quota exceeded.", AccountRefused, None),
         ("454-Throttling failure:\n454 Daily message quota exceeded.", AccountRefused, None),
         ("550 5.1.1 no such user", Rejected, "5.1.1 no such user"),

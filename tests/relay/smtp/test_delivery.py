@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from relay.errors import Deferred, DeliveryError, Rejected, Uncertain
+from relay.smtp import throttle
 from relay.smtp.delivery import DisabledDelivery
 from tests.relay.inputs import ENVELOPE, mail, numbers
 from tests.relay.smtp.senders import ACCOUNT, THROTTLED, TRANSACTION, Clock, count, now, sending
@@ -43,7 +44,11 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("stage", TRANSACTION)
-async def test_a_throttled_mail_is_sent_within_the_time_of_its_request(smtp: ScriptedSmtp, stage: Stage) -> None:
+async def test_a_throttled_mail_is_sent_within_the_time_of_its_request(
+    smtp: ScriptedSmtp, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(throttle, "SERVER_SECONDS", 0.1)
+    monkeypatch.setattr(throttle, "LEAST_FIRST_RATE", 50)
     smtp.script = first(2, stage, THROTTLED)
     async with sending(smtp) as sender:
         await sender.send(1)
@@ -326,4 +331,4 @@ async def test_with_random_faults_each_mail_is_sent_once_or_fails(smtp: Scripted
 
 
 async def test_with_sending_disabled_every_mail_counts_as_delivered() -> None:
-    await DisabledDelivery()(ENVELOPE, mail(1), deadline=0)
+    await DisabledDelivery()(ENVELOPE, mail(1), deadline=0, group="")

@@ -160,4 +160,4 @@ async def test_a_mail_that_the_rate_holds_back_past_its_time_is_not_sent(smtp: S
     assert numbers(smtp) == sent
     unsent = [outcome for outcome in outcomes if outcome is not None]
     assert {type(outcome) for outcome in unsent} == {HeldBack}
-    assert {str(outcome) for outcome in unsent} == {"held back by SES_MAX_SEND_RATE for longer than the request's time"}
+    assert {str(outcome) for outcome in unsent} == {"held back by the send rate for longer than the request's time"}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from relay.errors import Deferred, Rejected
+from relay.smtp import throttle
 from relay.smtp.pool import REFUSALS_IN_A_ROW
 from tests.relay.inputs import numbers
 from tests.relay.smtp.senders import ACCOUNT, THROTTLED, count, now, sending
@@ -180,7 +181,9 @@ async def test_refusals_between_accepted_mails_close_no_connection(smtp: Scripte
     assert smtp.sessions == 1
 
 
-async def test_throttled_mails_stay_on_their_connection(smtp: ScriptedSmtp) -> None:
+async def test_throttled_mails_stay_on_their_connection(smtp: ScriptedSmtp, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(throttle, "SERVER_SECONDS", 0.1)
+    monkeypatch.setattr(throttle, "LEAST_FIRST_RATE", 50)
     smtp.script = either(first(6, "mail", THROTTLED))
     async with sending(smtp) as sender:
         await sender.send(1)

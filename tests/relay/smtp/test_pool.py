@@ -43,6 +43,25 @@ async def test_the_connection_limit_holds() -> None:
         assert 50 <= server.attempts < 55
 
 
+async def test_groups_get_connections_by_turns_and_who_comes_again_goes_before_its_group() -> None:
+    async with Pool(Server().connect, limits(1)) as pool:
+        order: list[str] = []
+        connection = await pool.acquire()
+
+        async def use(name: str, *, again: bool = False) -> None:
+            lent = await pool.acquire(group=name[0], again=again)
+            order.append(name)
+            pool.release(lent)
+
+        waiting = [asyncio.ensure_future(use(name)) for name in ("a1", "a2", "a3", "b1")]
+        await settle()
+        waiting.append(asyncio.ensure_future(use("a0", again=True)))
+        await settle()
+        pool.release(connection)
+        await asyncio.gather(*waiting)
+        assert order == ["a0", "b1", "a1", "a2", "a3"]
+
+
 async def test_a_connection_counts_until_it_is_closed() -> None:
     server = Server(closes_slowly=True)
     async with Pool(server.connect, limits(1)) as pool:

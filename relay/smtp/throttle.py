@@ -1,0 +1,106 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""Pure: the rate that the relay imposes on itself while the mail server refuses emails because of their rate.
+
+The server does not name its rate, so the relay looks for it: an accepted email raises the rate a little, and a refusal
+lowers it (additive increase, multiplicative decrease).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+DECREASE: Final = 0.8
+STEEP_DECREASE: Final = 0.5  # for a refusal soon after the last one: the server's rate is much lower
+SOON_SECONDS: Final = 3.0
+STEEP_FROM: Final = 5.0  # emails a second: a lower rate is refused soon by chance
+INCREASE: Final = 0.045  # emails a second for each accepted email: from one refusal to the next it takes 5 seconds
+SMALL_INCREASE: Final = 0.005  # of a low rate: from one refusal to the next 40 emails are accepted
+BEYOND: Final = 1.25  # times the refused rate: the server's rate has risen
+FAST_INCREASE: Final = 0.7
+SMALL_FAST_INCREASE: Final = 0.03
+ENDED: Final = 10.0  # times the refused rate
+ENDED_SECONDS: Final = 60.0  # without a refusal
+LEAST_FIRST_RATE: Final = 1.0  # the lowest rate of an account; until the server accepts an email again
+LEAST_RATE: Final = 0.5
+SERVER_SECONDS: Final = 1.0  # SES counts the emails of a second
+
+
+class Throttle:
+    """`rate` is the limit in emails a second, 0 while there is none.
+
+    `generation` is the number of refusals that counted. Emails that were on their way at one of them do not count.
+    """
+
+    def __init__(self) -> None:
+        """Begin without a limit."""
+        self.generation = 0
+        self.rate = 0.0
+        self.resumes_at = 0.0
+        self.ends_at = 0.0
+        self._refused_rate = 0.0
+        self._least_rate = LEAST_FIRST_RATE
+        self._decreased_at = 0.0
+        self._measured_until = 0.0
+        self._second = 0
+        self._accepted = self._accepted_before = 0  # in this second, and in the one before
+
+    def accept(self, now: float, *, is_binding: bool) -> None:
+        """Count an accepted email; raise the limit if other emails had to wait because of it."""
+        self._begin_second(now)
+        self._accepted += 1
+        if not self.rate:
+            return
+        self._least_rate = LEAST_RATE
+        if now < self._measured_until:  # it was on its way when the first one was refused
+            self._refused_rate += 1
+            self.rate = DECREASE * self._refused_rate
+        elif is_binding:
+            self._increase()
+
+    def refuse(self, generation: int, now: float) -> None:
+        """Lower the limit because of an email that was begun in `generation`; the first limit begins with a pause."""
+        if generation != self.generation:
+            return
+        self.generation += 1
+        if not self.rate:
+            self._begin(now)
+        elif now < self._decreased_at + SERVER_SECONDS:
+            self.resumes_at = self._decreased_at + SERVER_SECONDS
+        else:
+            is_steep = self.rate > STEEP_FROM and now < self._decreased_at + SOON_SECONDS
+            self._refused_rate = self.rate
+            self._decrease(STEEP_DECREASE if is_steep else DECREASE, now)
+
+    def end(self) -> None:
+        """Remove the limit."""
+        self.rate = self.resumes_at = 0.0
+
+    def _begin(self, now: float) -> None:
+        self._least_rate = LEAST_FIRST_RATE
+        self._refused_rate = max(self._accepted_in_a_second(now), LEAST_FIRST_RATE / DECREASE)
+        self.resumes_at = self._measured_until = now + SERVER_SECONDS
+        self._decrease(DECREASE, now)
+
+    def _decrease(self, factor: float, now: float) -> None:
+        self.rate = max(factor * self._refused_rate, self._least_rate)
+        self._decreased_at = now
+        self.ends_at = now + ENDED_SECONDS
+
+    def _increase(self) -> None:
+        if self.rate < BEYOND * self._refused_rate:
+            self.rate += min(INCREASE, SMALL_INCREASE * self._refused_rate)
+        else:
+            self.rate += min(FAST_INCREASE, SMALL_FAST_INCREASE * self.rate)
+        if self.rate > ENDED * self._refused_rate:
+            self.end()
+
+    def _accepted_in_a_second(self, now: float) -> float:
+        self._begin_second(now)
+        return self._accepted + self._accepted_before * (1 - (now - self._second))
+
+    def _begin_second(self, now: float) -> None:
+        elapsed = now - self._second
+        if elapsed >= 1:
+            self._accepted_before = self._accepted if elapsed < 2 else 0  # noqa: PLR2004 - seconds
+            self._second, self._accepted = int(now), 0
