@@ -44,6 +44,9 @@ RELAY = {
 }
 
 
+TRACKER: dict[str, str] = {}
+
+
 class Result(NamedTuple):
     """How an experiment ended; `problems` is empty if every promise was kept."""
 
@@ -152,7 +155,7 @@ async def _stage(*, patience: float = PATIENCE_SECONDS) -> AsyncIterator[_Stage]
             await processes.create_buckets(client, replicas=NODES)
             url = ",".join(urls)
             relays = [processes.relay(number, url, smtp, **RELAY) for number in range(1, REPLICAS + 1)]
-            trackers = [processes.tracker(number, url, sqs) for number in range(1, REPLICAS + 1)]
+            trackers = [processes.tracker(number, url, sqs, **TRACKER) for number in range(1, REPLICAS + 1)]
             async with Requests(client, patience=patience) as requests, processes.running(*relays, *trackers):
                 yield _Stage(nodes, client, requests, smtp, sqs, relays, trackers)
         finally:

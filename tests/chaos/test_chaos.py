@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pytest
 
 SEED = 4
-SECONDS = 8.0
+SECONDS = 12.0
 RESTARTS = 3
 EVENTS = 300
 KILLS = 5
@@ -21,6 +21,9 @@ KILLS = 5
 
 async def test_acknowledged_emails_survive_kills_of_nodes_relays_and_trackers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(callers, "LAST_SECONDS", 3.0)  # what is not acknowledged by then is not checked
+    monkeypatch.setitem(
+        experiment.TRACKER, "ENGAGEMENT_RECORD_WAIT_SECONDS", "20"
+    )  # of emails that are not acknowledged
     result = await experiment.with_keys(SEED, SECONDS, print)
     assert result.problems == []
     assert result.acknowledged > 50

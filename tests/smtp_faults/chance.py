@@ -29,7 +29,6 @@ TEMPORARY: Final[tuple[Action, ...]] = (
     Reply("421 4.3.2 bye"),
     Reply("421 4.3.2 bye", close=True),
     Reply("451 4.3.0 later"),
-    Reply("454 Throttling failure: Maximum sending rate exceeded."),
 )
 REFUSALS: Final[tuple[Action, ...]] = (
     *TEMPORARY,
@@ -49,7 +48,10 @@ STEPS: Final[dict[Stage, tuple[Action, ...]]] = {
     "rset": LOSSES + REFUSALS,
     "quit": LOSSES + REFUSALS,
 }
-"""What a server can do wrong at each step. One that accepts a mail and replies that it did not cannot be found out."""
+"""What a server can do wrong at each step, without throttling, which slows the whole relay down.
+
+One that accepts a mail and replies that it did not cannot be found out.
+"""
 
 
 ACCOUNT: Final[dict[Stage, Action]] = {
