@@ -49,7 +49,7 @@ class RestrictedServices(NamedTuple):
         """Return the current subscriptions of a user, in the notation of the page."""
         _, body = await probe.get(self.nats.monitor_port, "/connz?subs=detail&auth=1")
         mine = [one for one in json.loads(body)["connections"] if one.get("authorized_user") == user]
-        details = [detail for one in mine for detail in one["subscriptions_list_detail"]]
+        details = [detail for one in mine for detail in one.get("subscriptions_list_detail", ())]
         return [" ".join(filter(None, (detail["subject"], detail.get("qgroup")))) for detail in details]
 
 
