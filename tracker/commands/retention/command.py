@@ -134,7 +134,7 @@ class _Reporter:
 
 def _rows(summary: Summary) -> list[tuple[str, object]]:
     rows: list[tuple[str, object]] = [
-        ("last activity before", f"{summary.before:%Y-%m-%d %H:%M:%S}"),
+        ("last activity before", formatting.time(summary.before)),
         ("emails to remove" if summary.dry_run else "emails removed", f"{summary.emails:,}"),
         ("groups", f"{summary.groups:,}"),
     ]

@@ -84,6 +84,8 @@ class Retention:
         """Count the emails that are due."""
         async for page in self._pages(self._recipients):
             for stored in page:
+                if _is_note(stored.key):
+                    continue
                 known = activity.of_record(stored.value)
                 if known and known.last_at < self._before:
                     self.progress.emails += 1
@@ -167,7 +169,7 @@ class Retention:
         """Delete the records that are due and that no group lists, so that they are in no count."""
         by_group: dict[str, list[Stored]] = {}
         for stored in page:
-            if stored.is_deleted or stored.key.startswith(erasure.KEY_PREFIX):
+            if stored.is_deleted or _is_note(stored.key):
                 continue
             known = activity.of_record(stored.value)
             if known is None:
@@ -209,6 +211,11 @@ async def _together(work: Iterable[Coroutine[None, None, None]]) -> None:
                 tasks.create_task(one)
     except ExceptionGroup as failed:
         raise failed.exceptions[0] from failed
+
+
+def _is_note(key: str) -> bool:
+    """Return whether this key holds a note of `erase`, which is not a record and stays."""
+    return key.startswith(erasure.KEY_PREFIX)
 
 
 def _members(segments: Iterable[Segment]) -> set[str]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from shared import contract, group_index
+from shared.erasure import Erasures
 from shared.errors import KeyMissing
 from shared.index_writer import IndexWriter
 from tests.stack import child
@@ -24,7 +25,7 @@ from tests.tracker.commands import operators
 from tests.tracker.commands.operators import Operator, documents
 from tests.tracker.commands.retention import mails as mails_module
 from tests.tracker.commands.retention.mails import OLD, RECENT, Mails
-from tests.tracker.examples import stored
+from tests.tracker.examples import TO, stored
 from tracker.commands.retention import sealing
 from tracker.commands.retention.run import Retention
 from tracker.queries import seal
@@ -236,3 +237,12 @@ async def test_the_subjects_in_the_docs_are_enough() -> None:
             result = await Operator(url).run(*REMOVE[:3], *options)
             assert result.exit_code == 0, result.stderr
         assert (await mails.recipients.info()).state.messages == 1
+
+
+async def test_a_note_of_erase_is_not_a_record_and_stays(mails: Mails, operator: Operator) -> None:
+    await mails.send("g", [{"sent_at": OLD}])
+    assert (await operator.run("erase", "--to", TO, "--yes")).exit_code == 0
+    for options in (REMOVE[:-1], REMOVE):
+        result = await operator.run(*options, "--json")
+        assert (result.exit_code, documents(result)[0]["unreadable"]) == (0, 0), result.output
+    assert await Erasures(mails.recipients).erased_at(TO)
