@@ -23,30 +23,12 @@ from tracker.commands.erase import UNREACHED
 from tracker.queries import counts
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from shared.kv.bucket import Bucket
     from shared.nats.connection import Connection
     from tests.stack.nats_server import NatsServer
 
 ADA = "ada@example.com"
 CLICK = {"event_id": "c1", "link": "https://ada.example/token", "clicked_at": "2026-01-02T03:04:05Z"}
-
-
-@pytest.fixture
-async def buckets(nats: NatsServer) -> AsyncIterator[Buckets]:
-    """Empty buckets of records and groups."""
-    async with await nats_py.connect(nats.url) as client:
-        made = Buckets(client)
-        await made.create()
-        yield made
-
-
-@pytest.fixture
-def operator(nats: NatsServer, buckets: Buckets) -> Operator:
-    """An operator who is connected to the server."""
-    assert buckets
-    return Operator(nats.url)
 
 
 async def suppress(connection: Connection, address: str) -> None:

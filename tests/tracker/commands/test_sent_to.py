@@ -7,7 +7,6 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-import nats as nats_py
 import pytest
 
 from shared.kv import scan as bucket_scan
@@ -17,27 +16,9 @@ from tests.tracker.commands.operators import Operator, documents
 from tracker.commands import sent_to
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from tests.stack.nats_server import NatsServer
 
 ADA = "ada@example.com"
-
-
-@pytest.fixture
-async def buckets(nats: NatsServer) -> AsyncIterator[Buckets]:
-    """Both buckets, empty."""
-    async with await nats_py.connect(nats.url) as client:
-        made = Buckets(client)
-        await made.create()
-        yield made
-
-
-@pytest.fixture
-def operator(nats: NatsServer, buckets: Buckets) -> Operator:
-    """An operator who is connected to the server."""
-    assert buckets
-    return Operator(nats.url)
 
 
 async def put(buckets: Buckets, **sent: str) -> None:
