@@ -2,7 +2,13 @@
 # SPDX-License-Identifier: MIT
 """Reads the values of all keys of a bucket, a page at a time, through a pull consumer that the server drops after it.
 
-Sources: the NATS docs on "JetStream wire API" (consumer create, next message), ADR-13 (pull subscribe).
+A page ends when all values that were asked for have come, or with a status message of the server. The latter is not
+always the end of the bucket: the server's count of what is left runs behind the writes, and in a bucket that keeps old
+values it also ends a page at a value that was purged. So the end is compared with the last sequence of the stream, and
+what is missing is read through another consumer.
+
+Sources: the NATS docs on "JetStream wire API" (consumer create, next message), ADR-13 (pull subscribe), and
+nats-server's `consumer.go` (`processNextMsgRequest`, `getNextMsg`).
 """
 
 from __future__ import annotations
@@ -29,6 +35,7 @@ if TYPE_CHECKING:
 
 PAGE: Final = 500
 PAGE_SECONDS: Final = 5.0
+WAIT_SECONDS: Final = 1.0  # for values that the stream has and the server of the consumer does not have yet
 ABANDONED_SECONDS: Final = 300  # without a request for so long, the server drops the consumer
 NANOSECONDS: Final = 1_000_000_000
 
@@ -63,11 +70,11 @@ class BucketScan:
         self._page_size = page or PAGE
         self._with_deleted = deleted
         self._reached = 0
-        self._is_at_end = False
         self.total = 0
         self._left = 0  # by the server's last count
         self._asked_for = 0
-        self._received = 0
+        self._read = 0
+        self._received = 0  # from the present consumer
         self._page: list[Stored] = []
         self._whole: asyncio.Future[None] | None = None
 
@@ -81,8 +88,47 @@ class BucketScan:
         self._connection.on_disconnect(self._lose)
         self._connection.on_error(self._deny)
         self._subscription = await self._connection.subscribe(self._reply_to, self._receive)
+        await self._begin({"deliver_policy": "last_per_subject"})
+        if denied := self._connection.denial_of(self._subscription):
+            raise NotPermitted(str(denied))
+        self.total = self._left
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Unsubscribe."""
+        if self._subscription and self._connection.connected:
+            await self._subscription.unsubscribe()
+
+    @property
+    def reached(self) -> tuple[int, int]:
+        """How many values were read, and how many there are, by the server's last count."""
+        return self._read, self._read + self._left
+
+    async def pages(self, *, written_meanwhile: bool = False) -> AsyncIterator[list[Stored]]:
+        """Yield the values, a page at a time; a page is fetched when it is needed.
+
+        With `written_meanwhile` the last pages have everything that was written while the others were used; without it
+        they may lack what a follower of the stream does not have yet.
+
+        Raises:
+            StoreUnavailable: a message was lost, so the values would not be complete.
+        """
+        while self._left:
+            yield await self._next_page()
+        last = (await self.bucket.info()).state.last_seq
+        if self._reached < last:
+            await self._begin({"deliver_policy": "by_start_sequence", "opt_start_seq": self._reached + 1})
+        while self._reached < last and (self._left or written_meanwhile):
+            reached = self._reached
+            page = await self._next_page(WAIT_SECONDS)
+            if self._reached == reached:
+                return  # what was written after it has been removed
+            yield page
+
+    async def _begin(self, start: dict[str, object]) -> None:
+        """Create a consumer that begins there."""
         config = {
-            "deliver_policy": "last_per_subject",
+            **start,
             "filter_subject": f"{self._prefix}>",
             "ack_policy": "none",
             "inactive_threshold": ABANDONED_SECONDS * NANOSECONDS,
@@ -94,47 +140,17 @@ class BucketScan:
         created = jetstream.decode_consumer(reply.data)
         if created.error:
             raise StoreUnavailable(f"consumer of {self._stream}: {created.error.description}")
-        if denied := self._connection.denial_of(self._subscription):
-            raise NotPermitted(str(denied))
-        self._consumer, self._left = created.name, created.num_pending
-        self.total = created.num_pending
-        return self
+        self._consumer, self._left, self._received = created.name, created.num_pending, 0
 
-    async def __aexit__(self, *_: object) -> None:
-        """Unsubscribe."""
-        if self._subscription and self._connection.connected:
-            await self._subscription.unsubscribe()
-
-    @property
-    def reached(self) -> tuple[int, int]:
-        """How many values were read, and how many there are, by the server's last count."""
-        return self._received, self._received + self._left
-
-    async def pages(self, *, written_meanwhile: bool = False) -> AsyncIterator[list[Stored]]:
-        """Yield the values, a page at a time; a page is fetched when it is needed.
-
-        With `written_meanwhile` the last pages have everything that was written while the others were used.
-
-        Raises:
-            StoreUnavailable: a message was lost, so the values would not be complete.
-        """
-        while self._left:
-            yield await self._next_page()
-        last = (await self.bucket.info()).state.last_seq if written_meanwhile else 0
-        while self._reached < last:
-            page = await self._next_page()
-            if self._is_at_end:
-                last = 0  # what was written after this page has been removed
-            yield page
-
-    async def _next_page(self) -> list[Stored]:
+    async def _next_page(self, wait_seconds: float = 0) -> list[Stored]:
+        """Return the next values; if there are none, wait so long for the first."""
         self._page, self._whole = [], asyncio.get_running_loop().create_future()
-        await self._ask(self._whole)
+        await self._ask(self._whole, int(wait_seconds * NANOSECONDS))
         return self._page
 
-    async def _ask(self, whole: asyncio.Future[None]) -> None:
+    async def _ask(self, whole: asyncio.Future[None], expires: int) -> None:
         self._asked_for = min(self._page_size, self._left or self._page_size)
-        query = jetstream.encode({"batch": self._asked_for, "no_wait": True})
+        query = jetstream.encode({"batch": self._asked_for, "no_wait": True, "expires": expires})
         if not self._connection.connected:
             raise StoreUnavailable("not connected to NATS")
         try:
@@ -171,6 +187,7 @@ class BucketScan:
             return
         *_, stream_sequence, consumer_sequence, _, pending = msg.reply.split(".")
         self._received += 1
+        self._read += 1
         if int(consumer_sequence) != self._received:
             self._lose()
             return
@@ -179,16 +196,16 @@ class BucketScan:
             self._page.append(Stored(msg.subject[len(self._prefix) :], msg.data, int(stream_sequence), deleted))
         self._reached = int(stream_sequence)
         self._left, self._asked_for = int(pending), self._asked_for - 1
-        if not (self._left and self._asked_for):
+        if not self._asked_for:
             self._whole.set_result(None)
 
     def _end(self, status: str) -> None:
-        """End a page early: the missing values were overwritten or deleted meanwhile, or the server cannot go on."""
+        """End a page before all that was asked for has come, because there is no more, or the server cannot go on."""
         assert self._whole
         if status not in {jetstream.NO_RESULTS, jetstream.NO_MORE}:
             self._lose()
             return
-        self._left, self._is_at_end = 0, True
+        self._left = 0
         self._whole.set_result(None)
 
     def _lose(self) -> None:
