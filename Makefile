@@ -52,7 +52,7 @@ demo: $(STAMP) ## Send real emails through an embedded stack and show what comes
 	@KEEP=$(KEEP) exec $(BIN)/python -m tests.demo
 
 test: $(STAMP) ## Run all tests (ARGS="-k pool" for some, WORKERS=0 in one process)
-	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
 
 test-postfix: $(STAMP) ## Deliver through a real Postfix (needs root and Debian's package; says so where it is missing)
 	@$(BIN)/python -m pytest -rs tests/postfix $(ARGS)

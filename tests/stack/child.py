@@ -1,24 +1,26 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""A child process of the stack, which never outlives the process that started it."""
+"""A child process of the stack, which does not outlive the process that started it (where `setpriv` of Linux is)."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import os
+import shutil
 import signal
-import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
     from typing import IO
 
-_LIBC = ctypes.CDLL(None)
-_PR_SET_PDEATHSIG = 1
+# A demo killed by a signal runs no clean-up: without this its servers would never end. It becomes the program. A
+# preexec_fn would do the same, but copies the page tables of pytest at each start, and may hang beside other threads.
+_DIES_WITH_PARENT = [shutil.which("setpriv") or "", "--pdeathsig", "KILL", "--"]
+
+END_SECONDS = 20.0  # on a busy machine
 
 
 async def start(
@@ -29,15 +31,13 @@ async def start(
     errors: IO[bytes] | int | None = None,
 ) -> asyncio.subprocess.Process:
     """Start the program; output is where stdout and stderr go (PIPE: two pipes), errors where stderr goes instead."""
+    words = [str(program), *arguments]
     return await asyncio.create_subprocess_exec(
-        program,
-        *arguments,
+        *(_DIES_WITH_PARENT + words if _DIES_WITH_PARENT[0] else words),
         env=env,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=output,
         stderr=output if errors is None else errors,
-        # A demo killed by a signal runs no clean-up: without this its servers would never end.
-        preexec_fn=_die_with_parent if sys.platform == "linux" else None,
     )
 
 
@@ -51,6 +51,20 @@ def signal_to(process: asyncio.subprocess.Process, number: signal.Signals) -> No
             os.kill(process.pid, number)
 
 
+async def ended(process: asyncio.subprocess.Process, timeout: float = END_SECONDS) -> int:
+    """Wait for the end of a process and return its exit code.
+
+    Raises:
+        TimeoutError: it still runs after `timeout` seconds, or another process has its pipes.
+    """
+    try:
+        async with asyncio.timeout(timeout):
+            return await process.wait()
+    except TimeoutError:
+        message = f"process {process.pid} has not ended after {timeout} s, or its pipes are open: {_state(process.pid)}"
+        raise TimeoutError(message) from None
+
+
 def pause(process: asyncio.subprocess.Process) -> None:
     """Send SIGSTOP and return when all threads have stopped."""
     signal_to(process, signal.SIGSTOP)
@@ -58,5 +72,8 @@ def pause(process: asyncio.subprocess.Process) -> None:
         os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
 
-def _die_with_parent() -> None:
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/status").read_text()[:100]
+    except OSError:
+        return "no such process"

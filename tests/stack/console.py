@@ -118,9 +118,12 @@ class Console:
         child.signal_to(self._process, number)
 
     async def wait(self, timeout: float = STOP_SECONDS) -> int:
-        """Wait for the end of the process and return its exit code."""
-        async with asyncio.timeout(timeout):
-            return await self._process.wait()
+        """Wait for the end of the process and return its exit code; the output is in the error of a timeout."""
+        try:
+            return await child.ended(self._process, timeout)
+        except TimeoutError as error:
+            message = f"{self!r}: {error}\n{self._printed()}"
+            raise TimeoutError(message) from None
 
     async def get(self, path: str) -> tuple[int, str]:
         """GET a path of its probes; return status and body."""
@@ -214,4 +217,5 @@ async def running(
         yield console
     finally:
         await console.end()
-        await reading
+        async with asyncio.timeout(STOP_SECONDS):  # another process may have its pipes
+            await reading

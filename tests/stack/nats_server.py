@@ -136,7 +136,7 @@ class NatsServer:
         process = self._running()
         child.signal_to(process, signal.SIGCONT)
         child.signal_to(process, how)
-        await process.wait()
+        await child.ended(process)
 
     async def _wait_for_info(self) -> None:
         try:
