@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""A child process of the stack, which does not outlive the process that started it (where `setpriv` of Linux is)."""
+"""A child process of the stack, which does not outlive the process that started it (where util-linux has `setpriv`)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 # A demo killed by a signal runs no clean-up: without this its servers would never end. It becomes the program. A
 # preexec_fn would do the same, but copies the page tables of pytest at each start, and may hang beside other threads.
-_DIES_WITH_PARENT = [shutil.which("setpriv") or "", "--pdeathsig", "KILL", "--"]
+_SETPRIV = shutil.which("setpriv") or ""
+_IS_USABLE = bool(_SETPRIV) and "busybox" not in os.path.realpath(_SETPRIV)  # that of BusyBox has no such option
+_DIES_WITH_PARENT = [_SETPRIV, "--pdeathsig", "KILL", "--"] if _IS_USABLE else []
 
 END_SECONDS = 20.0  # on a busy machine
 
@@ -31,9 +33,10 @@ async def start(
     errors: IO[bytes] | int | None = None,
 ) -> asyncio.subprocess.Process:
     """Start the program; output is where stdout and stderr go (PIPE: two pipes), errors where stderr goes instead."""
-    words = [str(program), *arguments]
     return await asyncio.create_subprocess_exec(
-        *(_DIES_WITH_PARENT + words if _DIES_WITH_PARENT[0] else words),
+        *_DIES_WITH_PARENT,
+        str(program),
+        *arguments,
         env=env,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=output,
