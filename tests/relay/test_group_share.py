@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import nats
 import pytest
@@ -62,15 +62,32 @@ def test_a_request_is_held_until_its_end_is_called_once_or_twice() -> None:
 
 
 class Stalled:
-    """A handler that counts requests in a share, and answers when it may."""
+    """A handler that counts requests in a share, and answers when it may, at the latest at the end of its context."""
 
     def __init__(self, share: GroupShare) -> None:
         self._share = share
         self._places: list[asyncio.Event] = []
+        self._is_over = False
+
+    async def __aenter__(self) -> Self:
+        """Begin without requests."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Answer all requests, also later ones: an endpoint waits for them without limit."""
+        self._is_over = True
+        self.end()
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for their answer."""
+        return len(self._places)
 
     async def __call__(self, data: bytes, _headers: object) -> bytes:
         """Answer a request."""
         group_id, may_end = json.loads(data)["group_id"] or "", asyncio.Event()
+        if self._is_over:
+            may_end.set()
         self._places.append(may_end)
         self._share.enter(group_id, len(data))
         try:
@@ -93,17 +110,17 @@ async def test_a_place_that_falls_free_is_given_to_one_request_of_its_group(nats
         connected(nats_server.url) as ours,
         Endpoint(ours, SUBJECT, handler, max_in_flight=8, share=share) as endpoint,
         await nats.connect(nats_server.url) as client,
+        handler,
     ):
         for _ in range(20):
             await client.publish(SUBJECT, request("g"), reply="there")
-        await until(lambda: endpoint.busy == 14)
+        await until(lambda: (endpoint.busy, handler.waiting) == (14, 6))
         handler.end(1)
         await until(lambda: endpoint.in_flight == 5)
         for _ in range(10):
             await client.publish(SUBJECT, request("g"), reply="there")
         await until(lambda: endpoint.busy == 23)
         assert endpoint.in_flight == 6
-        handler.end()
 
 
 async def test_large_requests_of_one_group_leave_the_last_quarter_of_the_bytes(nats_server: NatsServer) -> None:
@@ -113,6 +130,7 @@ async def test_large_requests_of_one_group_leave_the_last_quarter_of_the_bytes(n
         connected(nats_server.url) as ours,
         Endpoint(ours, SUBJECT, handler, max_in_flight=100, byte_limit=limit, share=share) as endpoint,
         await nats.connect(nats_server.url) as client,
+        handler,
     ):
 
         def ask(group_id: str | None) -> asyncio.Future[Msg]:
@@ -121,7 +139,7 @@ async def test_large_requests_of_one_group_leave_the_last_quarter_of_the_bytes(n
         of_group = [ask("g") for _ in range(12)]
         await until(lambda: endpoint.busy == 6)
         others = [ask(None) for _ in range(2)]
-        await until(lambda: endpoint.in_flight == 8)
+        await until(lambda: handler.waiting == 8)
         handler.end()
         replies = [(await one).data for one in (*of_group, *others)]
         assert (replies.count(BUSY), replies.count(b"served")) == (6, 8)
