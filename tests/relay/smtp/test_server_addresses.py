@@ -37,6 +37,7 @@ REFUSES = "127.0.0.2"
 DROPS = "127.0.0.3"
 UNROUTABLE = "fe80::1"  # link-local without an interface: the kernel refuses to connect
 SOON = 1.5  # seconds: far below a SYN's second repetition and the time of a request
+AGAIN = 5  # connections: with a dead address first, each of them would take long; of the others the machine delays some
 
 
 @pytest.fixture
@@ -99,9 +100,12 @@ async def test_a_dead_address_of_the_name_does_not_hold_up_a_connection(
     connection = await opener.connect()
     assert time.monotonic() - started < SOON
     await connection.send(ENVELOPE, MAIL)
-    again = time.monotonic()
-    await opener.connect()
-    assert time.monotonic() - again < server_addresses.NEXT_ADDRESS_SECONDS, "the dead ones are tried last"
+    taken = []
+    for _ in range(AGAIN):
+        again = time.monotonic()
+        await opener.connect()
+        taken.append(time.monotonic() - again)
+    assert min(taken) < server_addresses.NEXT_ADDRESS_SECONDS, "the dead ones are tried last"
 
 
 @pytest.mark.usefixtures("dropping")
