@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from nats.js.api import KeyValueConfig
 from nats.js.errors import KeyNotFoundError
 
+from tests.stack import bucket
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -35,7 +37,7 @@ class Buckets:
             KeyValueConfig(RECIPIENTS, history=1, max_value_size=LARGEST_RECORD, direct=direct, replicas=replicas),
             KeyValueConfig(GROUP_INDEX, history=1, direct=direct, replicas=replicas),
         ):
-            await self._jetstream.create_key_value(config)
+            await bucket.create(self._jetstream, config)
 
     async def delete(self) -> None:
         """Delete both with their content."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nats.js.api import KeyValueConfig
 
-from tests.stack import console
+from tests.stack import bucket, console
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -134,4 +134,4 @@ async def create_buckets(client: Client, *, replicas: int = 1) -> None:
     """Create the buckets of both processes."""
     jetstream = client.jetstream(timeout=10)
     for name in BUCKETS:
-        await jetstream.create_key_value(KeyValueConfig(name, history=1, direct=True, replicas=replicas))
+        await bucket.create(jetstream, KeyValueConfig(name, history=1, direct=True, replicas=replicas))
