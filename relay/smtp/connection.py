@@ -21,6 +21,7 @@ from relay.smtp.dialogue import SERVICE_CLOSING, Dialogue, DialogueLost
 from relay.smtp.pipelining import Pipelining
 from shared import redaction
 from shared.service.server_addresses import ServerAddresses
+from shared.service.time_limits import TimeLimits
 
 if TYPE_CHECKING:
     from asyncio import Transport
@@ -59,6 +60,7 @@ class SmtpConnection(Dialogue):
         super().__init__(transport)
         self._timeout_seconds = timeout_seconds
         self._pipelining = pipelining
+        self._limits = TimeLimits()
         self._is_clean = True
         self.transactions = 0
         self.refusals = 0  # in a row, without those that ask for a lower rate
@@ -76,17 +78,15 @@ class SmtpConnection(Dialogue):
         """
         handed_over = False
         self.transactions += 1
+        ends_at = _now() + self._timeout_seconds
         try:
-            async with asyncio.timeout(self._timeout_seconds) as limit:
-                commands = self._commands(envelope)
-                if self._pipelining and self._pipelining.is_used(_now()):
-                    ends = limit.when()
-                    limit.reschedule(None)  # `_pipeline` has the same limit: a refusal counts that came before it
-                    await self._pipeline(commands, self._pipelining)
-                    limit.reschedule(ends)
-                else:
-                    for line in commands:
-                        await self._step(line)
+            commands = self._commands(envelope)
+            if self._pipelining and self._pipelining.is_used(_now()):
+                await self._pipeline(commands, self._pipelining)  # with a limit of its own: an earlier refusal counts
+                commands = []
+            with self._limits.until(ends_at):
+                for line in commands:
+                    await self._step(line)
                 handed_over = self.is_usable  # if not, the next line fails before it sends a byte of the email
                 await self._step(_stuffed(message))
                 self._is_clean = self.is_proven = True
