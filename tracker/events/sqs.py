@@ -71,6 +71,7 @@ class Queue:
         self._client: Any = None
         self.undeleted = 0
         self._making = threading.Lock()
+        self._threads = threads.Threads()
 
     async def receive(self) -> list[Message]:
         """Long-poll once and return up to ten messages, invisible to others for a while.
@@ -138,7 +139,7 @@ class Queue:
         """
         try:
             async with asyncio.timeout(CALL_SECONDS):
-                return await threads.run(lambda: self._call(operation, arguments))
+                return await self._threads.run(lambda: self._call(operation, arguments))
         except TimeoutError as error:
             raise QueueUnavailable(f"{operation}: no answer within {CALL_SECONDS:g} s") from error
         except threads.ThreadRefused as error:
