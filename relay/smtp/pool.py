@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 STALLED_SECONDS: Final = 1.5  # an opening that takes longer keeps no others from being begun
+TRIAL_SECONDS: Final = 0.5  # then a connection counts as proven, or few slow emails would keep others from being sent
 REFUSALS_IN_A_ROW: Final = 3  # then a connection is closed: Postfix delays its replies after 10 errors without a mail
 CLOSE_SECONDS: Final = 2.0
 
@@ -200,7 +201,7 @@ class Pool(Generic[C]):
             self._untried.remove(connection)
             if self._pace.is_slow:
                 self._pace.reset()
-                self._open_more()
+            self._open_more()
         elif not connection.is_usable:
             self._pace.fail(self._opened[connection].generation, _now())
 
@@ -228,7 +229,8 @@ class Pool(Generic[C]):
         if self._waiting and _now() < self._pace.resumes_at:
             self._open_later()
             return
-        at_once = self._pace.at_once(len(self._opened))
+        on_trial = self._count_on_trial()
+        at_once = self._pace.at_once(len(self._opened) - on_trial, on_trial)
         while self._being_opened - self._stalled < min(len(self._waiting), at_once):
             if self._being_opened + len(self._opened) + self._being_closed >= self._limits.connections:
                 self._make_way()
@@ -236,6 +238,10 @@ class Pool(Generic[C]):
             self._being_opened += 1
             opening = _Opening(self._pace.generation)
             self._opening.start(self._open(opening), at_end=partial(self._end_open, opening))
+
+    def _count_on_trial(self) -> int:
+        newest = _now() - TRIAL_SECONDS
+        return sum(self._opened[one].at > newest for one in self._untried)
 
     def _make_way(self) -> None:
         """Close an idle connection: all callers that wait avoid it, and no other one can be opened beside it."""
@@ -268,6 +274,7 @@ class Pool(Generic[C]):
             self.failure = None
             self._opened[connection] = _Opened(_now(), opening.generation)
             self._untried.add(connection)
+            asyncio.get_running_loop().call_later(TRIAL_SECONDS, self._open_more)
             self._pass_on(connection)
 
     async def _connected(self, opening: _Opening) -> C:

@@ -91,6 +91,7 @@ def retention(older_than: timedelta, *, yes: bool, allow_recent: bool, as_json: 
             " --allow-recent if that is intended"
         )
     before = datetime.now(UTC).replace(microsecond=0) - older_than
+    command.give_way()
     summary = command.run(_retain(before, remove=yes))
     if as_json:
         command.print_json(summary)
