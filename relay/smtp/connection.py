@@ -39,11 +39,14 @@ INTERMEDIATE: Final = 3
 TRANSIENT: Final = 4  # RFC 5321, 4.2.1: the first digit
 PERMANENT: Final = 5
 REFUSALS: Final = (TRANSIENT, PERMANENT)
+AUTH_REQUIRED: Final = 530  # RFC 4954, 6 and RFC 3207, 4: without a login, or without STARTTLS, no email is accepted
 RESET: Final = b"RSET\r\n"
 DATA: Final = b"DATA\r\n"
 EMPTY_MESSAGE: Final = b".\r\n"
 
-_QUOTA = re.compile(r"daily message quota exceeded", re.IGNORECASE)
+_ACCOUNT = re.compile(
+    r"daily message quota exceeded|sending (?:for \S.* )?(?:is )?(?:paused|suspended|disabled)", re.IGNORECASE
+)
 _THROTTLED = re.compile(r"throttling", re.IGNORECASE)  # of the account: another connection would be throttled too
 _TIMED_OUT = re.compile(r"\b4\.4\.2\b")  # RFC 3463, 3.5: bad connection; SES closes an idle one with it
 
@@ -318,7 +321,7 @@ def _hang_up(connected: socket.socket) -> None:
 
 
 def _refusal(reply: Reply, text: str) -> DeliveryError:
-    if _QUOTA.search(text):
+    if reply.code == AUTH_REQUIRED or _ACCOUNT.search(text):
         return AccountRefused(text, reply.code)
     if reply.code // 100 == PERMANENT:
         return Rejected(text, reply.code)
