@@ -225,7 +225,7 @@ def test_the_help_of_a_command_lists_the_exit_statuses() -> None:
         assert f"  {status}  {meaning}" in text
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_a_command_without_a_message(number: signal.Signals) -> None:
     code = f"from shared.service import signals; signals.exit_at_once(); from {__name__} import main; main()"
     with subprocess.Popen(  # noqa: S603 - our own code
