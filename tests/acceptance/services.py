@@ -60,10 +60,14 @@ async def platform() -> AsyncIterator[Platform]:
 
 @asynccontextmanager
 async def relay(nats: Nats, smtp: Smtp, **variables: str) -> AsyncIterator[Console]:
-    """Run a relay that sends through `smtp`; enter the block when it is ready."""
+    """Run a relay that sends through `smtp`; enter the block when it is ready.
+
+    It is killed at the end unless the test has stopped it: a graceful stop waits for buckets that the test has deleted.
+    """
     async with console.running(RELAY, "serve", env=relay_environment(nats, smtp, **variables)) as process:
         await process.wait_until_ready()
         yield process
+        process.kill()
 
 
 @asynccontextmanager

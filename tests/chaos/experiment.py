@@ -12,6 +12,7 @@ import nats
 
 from tests.chaos.disorder import Disorder
 from tests.stack import nats_server, smtp_server, sqs_endpoint
+from tests.stack.waiting import until
 from tests.system import outcome, processes
 from tests.system.callers import Callers
 from tests.system.outcome import Facts
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from tests.system.processes import Replica
 
 CALLERS = 12
+CALLER_PAUSE_SECONDS = 0.0  # between two emails
+FEWEST = 50  # emails that are acknowledged before an experiment ends, however slow the machine is
+FEWEST_SECONDS = 120.0
 GROUPS = 4
 NODES = 3
 REPLICAS = 2
@@ -104,7 +108,9 @@ async def roll_out(restarts: int, report: Callable[[str], None]) -> Result:
 
 
 def _callers(stage: _Stage, *, with_keys: bool) -> Callers:
-    return Callers(stage.requests, count=CALLERS, groups=GROUPS, with_key=lambda _: with_keys)
+    return Callers(
+        stage.requests, count=CALLERS, groups=GROUPS, with_key=lambda _: with_keys, pause=CALLER_PAUSE_SECONDS
+    )
 
 
 async def _experiment(stage: _Stage, callers: Callers, disorder: object) -> Result:
@@ -115,6 +121,7 @@ async def _experiment(stage: _Stage, callers: Callers, disorder: object) -> Resu
         asking = tasks.create_task(_ask_for_analytics(stage.requests, callers.groups))
         await disorder  # type: ignore[misc] # a coroutine
         await nats_server.wait_for_leader(stage.nodes)
+        await until(lambda: len(callers.acknowledged) > FEWEST, timeout=FEWEST_SECONDS)
         callers.stop()
         await sending
         asking.cancel()

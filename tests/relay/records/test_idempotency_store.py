@@ -111,13 +111,14 @@ async def test_an_outcome_that_kv_does_not_store_at_once_is_stored_later(  # noq
     state: KeyState | None,
     loss: str,
 ) -> None:
-    monkeypatch.setattr(inboxes, "TIMEOUT_SECONDS", 0.1)
-    monkeypatch.setattr(idempotency_store, "LEAST_PATIENCE_SECONDS", 0.0)
     first = await held(store)
     getattr(nats_proxy, loss)(f"$KV.{bucket.name}.", 2)
-    await first.settle(state, deadline=soon(0))
-    assert store.unsettled == 1
-    await until(lambda: not store.unsettled)
+    with monkeypatch.context() as hasty:
+        hasty.setattr(inboxes, "TIMEOUT_SECONDS", 0.1)
+        hasty.setattr(idempotency_store, "LEAST_PATIENCE_SECONDS", 0.0)
+        await first.settle(state, deadline=soon(0))
+        assert store.unsettled == 1
+        await until(lambda: not store.unsettled)
     expected = {"sent": repeat_of(first), "unknown": repeat_of(first, UNKNOWN)}
     again = await begin(store)
     assert isinstance(again, HeldKey) if state is None else again == expected[state]
@@ -146,10 +147,11 @@ async def test_an_outcome_that_arrives_late_changes_nothing(
     monkeypatch: pytest.MonkeyPatch,
     state: KeyState | None,
 ) -> None:
-    monkeypatch.setattr(inboxes, "TIMEOUT_SECONDS", 0.1)
     first = await held(store)
     nats_proxy.delay_request(f"$KV.{bucket.name}.", 1, 0.4)
-    await first.settle(state, deadline=soon())
+    with monkeypatch.context() as hasty:
+        hasty.setattr(inboxes, "TIMEOUT_SECONDS", 0.1)
+        await first.settle(state, deadline=soon())
     second = await held(store) if state is None else None
     await until(lambda: not nats_proxy.delayed)
     expected = {"sent": repeat_of(first), "unknown": repeat_of(first, UNKNOWN)}

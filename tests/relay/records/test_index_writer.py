@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from tests.stack.nats_proxy import NatsProxy
     from tests.stack.nats_server import NatsServer
 
-pytestmark = pytest.mark.usefixtures("short_timeout")
-
 
 # Appending
 
@@ -70,6 +68,7 @@ async def test_an_empty_index_is_continued(index_writer: IndexWriter, buckets: B
     assert [one for number in (0, 1) for one in json.loads(await buckets.segment("g", number) or b"[]")] == [email_id]
 
 
+@pytest.mark.usefixtures("short_timeout")
 async def test_groups_do_not_wait_for_each_other(
     index_writer: IndexWriter, buckets: Buckets, nats_proxy: NatsProxy
 ) -> None:

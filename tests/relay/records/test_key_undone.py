@@ -60,10 +60,11 @@ async def test_a_write_that_fails_leaves_the_key_free(
 async def test_a_key_that_was_written_without_an_answer_is_freed(
     store: IdempotencyStore, bucket: Bucket, nats_proxy: NatsProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inboxes, "TIMEOUT_SECONDS", 0.1)
     nats_proxy.lose_reply(f"$KV.{bucket.name}.", 1)
-    with pytest.raises(StoreUnavailable):
-        await begin(store)
+    with monkeypatch.context() as hasty:
+        hasty.setattr(inboxes, "TIMEOUT_SECONDS", 0.1)
+        with pytest.raises(StoreUnavailable):
+            await begin(store)
     await until(lambda: not store.unsettled)
     await held(store)
 

@@ -17,12 +17,7 @@ from relay.smtp.pace import AT_ONCE_AT_FIRST
 from tests.relay.inputs import numbers
 from tests.relay.smtp.senders import ACCOUNT, QUOTA, TRANSACTION, Clock, count, now, sending
 from tests.stack import scripted_smtp
-from tests.stack.smtp_scripts import (
-    Delay,
-    Reply,
-    always,
-    first,
-)
+from tests.stack.smtp_scripts import Reply, Silence, always, first
 from tests.stack.waiting import until
 
 if TYPE_CHECKING:
@@ -83,14 +78,15 @@ async def test_a_refused_login_is_not_tried_for_each_mail(smtp: ScriptedSmtp, ca
 
 async def test_a_login_refused_beside_open_connections_is_not_tried_for_each_mail(smtp: ScriptedSmtp) -> None:
     smtp.options = scripted_smtp.Options(username="u", password="p")
-    smtp.script = first(1, "dot", Delay(0.3))
+    smtp.script = first(1, "dot", Silence())
     async with sending(smtp, connections=8, **ACCOUNT) as sender:
         slow = asyncio.create_task(sender.send(0))
         await until(lambda: count(smtp, "DATA") == 1)
         smtp.options.password = "other"  # noqa: S105 - of a server that lives for a second
         outcomes = await sender.try_all(range(1, 50))
         assert all(type(outcome) is AccountRefused for outcome in outcomes)
-        await slow
+        assert not slow.done()
+        slow.cancel()
     assert count(smtp, "AUTH") <= 8
 
 

@@ -255,13 +255,14 @@ async def test_the_key_of_every_group_id_can_be_written_and_read(bucket: Bucket,
 async def test_a_lost_answer_to_a_write_leaves_its_outcome_unknown(
     bucket: Bucket, nats_proxy: NatsProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shared.nats.inbox.TIMEOUT_SECONDS", 0.1)
-    nats_proxy.lose_reply(WRITE, 1)
-    with pytest.raises(StoreUnavailable):
+    with monkeypatch.context() as hasty, pytest.raises(StoreUnavailable):
+        hasty.setattr("shared.nats.inbox.TIMEOUT_SECONDS", 0.1)
+        nats_proxy.lose_reply(WRITE, 1)
         await bucket.create("k", b"1")
     assert (await bucket.get("k")).value == b"1"
-    nats_proxy.lose_request(WRITE, 1)
-    with pytest.raises(StoreUnavailable):
+    with monkeypatch.context() as hasty, pytest.raises(StoreUnavailable):
+        hasty.setattr("shared.nats.inbox.TIMEOUT_SECONDS", 0.1)
+        nats_proxy.lose_request(WRITE, 1)
         await bucket.update("k", b"2", 1)
     assert (await bucket.get("k")).value == b"1"
 

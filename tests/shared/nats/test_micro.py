@@ -38,10 +38,10 @@ async def asking(nats_server: NatsServer) -> AsyncIterator[Client]:
 
 @pytest.fixture
 async def endpoint(nats_server: NatsServer) -> AsyncIterator[Endpoint]:
-    """An endpoint that answers `bad` with an error, and the discovery of its process."""
+    """An endpoint that answers `bad` with an error and `slow` late, and the discovery of its process."""
 
     async def handle(data: bytes, _headers: object) -> bytes:
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.5 if data == b"slow" else 0.01)
         return b'{"error":"invalid to address"}' if data == b"bad" else b"{}"
 
     async with (
@@ -92,7 +92,7 @@ async def test_the_statistics_are_the_counts_and_times_of_the_endpoint(asking: C
 
 
 async def test_a_full_endpoint_is_answered_for_and_its_refusals_are_counted(asking: Client, endpoint: Endpoint) -> None:
-    first = asyncio.create_task(asking.request(SUBJECT, b"good", timeout=5))
+    first = asyncio.create_task(asking.request(SUBJECT, b"slow", timeout=5))
     while not endpoint.in_flight:
         await asyncio.sleep(0.001)
     assert b"service busy" in (await asking.request(SUBJECT, b"good", timeout=5)).data
