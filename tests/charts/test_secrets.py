@@ -19,8 +19,8 @@ EVENTING: Final = {"app": {"ses": {"eventingEnabled": True}}}
 OPERATOR: Final = {"externalSecretsOperator": {"enabled": True}, "global": {"awsRegion": "us-west-2"}}
 FILES: Final = ("SMTP_USERNAME_FILE", "SMTP_PASSWORD_FILE", "NATS_CREDS")
 KEYS: Final = {
-    "relay": {"smtp-username", "smtp-password", "ses_configuration_set_name"},
-    "tracker": {"sqs_queue_url"},
+    "relay": {"smtp-username", "smtp-password", "ses_configuration_set_name", "NATS_URL"},
+    "tracker": {"sqs_queue_url", "NATS_URL"},
 }
 
 
@@ -64,6 +64,13 @@ def test_the_login_can_be_in_files_instead_of_variables() -> None:
     variables = chart.variables(objects)
     assert {variables[name]["value"]: mounted[variables[name]["value"]] for name in FILES} == mounted
     assert {key for _, key in mounted.values()} == {"smtp-username", "smtp-password", "nats.creds"}
+
+
+@pytest.mark.parametrize("process", chart.PROCESSES)
+def test_the_urls_of_nats_can_be_in_a_secret(process: str) -> None:
+    url = chart.variables(chart.render(process, {"nats": {"urlSecretName": "nats-url"}}))["NATS_URL"]
+    assert url["valueFrom"] == {"secretKeyRef": {"name": "nats-url", "key": "NATS_URL"}}
+    assert "value" not in url
 
 
 def test_a_relay_without_login_mounts_no_files() -> None:
