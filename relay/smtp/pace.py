@@ -37,9 +37,9 @@ class Pace:
     def at_once(self, proven: int, on_trial: int) -> int:
         """Return how many connections may be in the process of being opened, beside those that are open.
 
-        Their number doubles each time that all of them are `proven`; those `on_trial` have not sent an email yet.
+        Their number grows by half each time that all of them are `proven`; those `on_trial` have not sent an email yet.
         """
-        return 1 if self._failures else max(AT_ONCE_AT_FIRST, proven) - on_trial
+        return 1 if self._failures else max(AT_ONCE_AT_FIRST, proven // 2) - on_trial
 
     def fail(self, generation: int, now: float) -> None:
         """Count a connection that was begun in `generation` and failed; the next one waits."""

@@ -146,8 +146,9 @@ def _absent(about: str, use: BucketUse, error: jetstream.ApiError) -> Finding:
 
 def _described(use: BucketUse, info: BucketInfo) -> str:
     config, state = info.config, info.state
+    values = f"{state.messages} value{'' if state.messages == 1 else 's'}"
     parts = [
-        f"{state.messages} values, {formatting.size(state.bytes)}, {_free(use, info)}",
+        f"{values}, {formatting.size(state.bytes)}, {_free(use, info)}",
         f"values up to {formatting.size(config.max_msg_size)}" if config.max_msg_size > 0 else "values of any size",
         f"{config.num_replicas} replica{'s' if config.num_replicas > 1 else ''} in {config.storage}",
         f"history {config.max_msgs_per_subject}",

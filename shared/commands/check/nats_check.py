@@ -134,7 +134,7 @@ async def _account(inbox: Inbox, add: AddFinding) -> None:
 
 def _storage(about: str, tier: jetstream.Tier) -> Finding:
     limit = tier.limits.max_storage
-    found = f"{formatting.size(tier.storage)} stored, {tier.streams} streams"
+    found = f"{formatting.size(tier.storage)} stored, {tier.streams} stream{'' if tier.streams == 1 else 's'}"
     found += f", of {formatting.size(limit)}" if limit > 0 else ", no storage limit"
     if 0 < limit < tier.storage + FREE_BYTES:
         return Finding(

@@ -93,7 +93,7 @@ async def test_a_healthy_bucket_is_described_and_nothing_is_left_in_it(server: N
     assert {one.status for one in findings.values()} == {"ok"}
     assert findings["NATS"].found.startswith("nats-server 2.")
     assert "round trip" in findings["NATS"].found
-    assert findings["JetStream account"].found.endswith("1 streams, of 19.07 MiB")
+    assert findings["JetStream account"].found.endswith("1 stream, of 19.07 MiB")
     assert findings[ABOUT].found == (
         "0 values, 0 B, 976.6 KiB free, values up to 64 KiB, 1 replica in file, history 1, no TTL, "
         "readable and writable"
