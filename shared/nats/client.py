@@ -33,6 +33,8 @@ _process_info           The limit for messages that an INFO reports later is ign
                         test_each_server_of_a_cluster_is_known_once_with_its_credentials; not reported yet
 _read_creds_user_jwt    A file without a JWT is read in an endless loop, which blocks the process.
                         test_a_broken_credentials_file_does_not_block_and_can_be_replaced; #1020
+_read_creds_user_nkey   A seed with CRLF or blanks behind it is invalid.
+                        test_a_credentials_file_of_any_editor_is_read; not reported yet
 _remove_sub (called)    A subscription whose drain failed is subscribed again at the next server.
                         test_a_subscription_whose_drain_failed_is_not_subscribed_again; not reported yet
 _parse_header_lines     Replaces a loop over each character, which takes twice as long and needs UTF-8.
@@ -68,7 +70,6 @@ import asyncio
 import re
 import ssl
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from urllib.parse import unquote
 
@@ -76,6 +77,7 @@ import nats.errors
 from nats.aio.client import PING_PROTO, Client
 from nats.protocol import parser
 
+from shared.nats import credentials
 from shared.nats.transport import Transport
 from shared.service.server_addresses import ServerAddresses
 
@@ -102,7 +104,6 @@ READ_AHEAD_BYTES: Final = 1_048_576  # with twice as many, asyncio stops reading
 INFO_SECONDS: Final = 1.0  # of silence, after which a client with a tls:// URL begins the handshake
 WHITESPACE: Final = " \t\n\r\v\f"
 CRLF: Final = b"\r\n"
-CREDENTIALS: Final = (b"BEGIN NATS USER JWT", b"BEGIN USER NKEY SEED")
 
 
 # Only blanks and tabs separate the words of a protocol line; nats-py splits at any white space.
@@ -246,11 +247,12 @@ class ReconnectingClient(Client):
         self._max_payload = limit
 
     def _read_creds_user_jwt(self, creds: Any) -> bytearray:
-        """Refuse a credentials file without a JWT or seed."""
-        content = Path(creds).read_bytes()
-        if not all(title in content for title in CREDENTIALS):
-            raise nats.errors.Error(f"nats: {creds} has no user JWT and seed")
-        return super()._read_creds_user_jwt(creds)  # type: ignore[no-any-return]
+        """Return the JWT of a credentials file."""
+        return credentials.part(creds, credentials.JWT)
+
+    def _read_creds_user_nkey(self, creds: Any) -> bytearray:
+        """Return the seed of a credentials file."""
+        return credentials.part(creds, credentials.SEED)
 
     @property
     def subscriptions(self) -> Mapping[int, Subscription]:
