@@ -151,7 +151,10 @@ class SendEmailHandler:
             case Submission() as accepted:
                 if self._steps.records.is_full:
                     return self._refuse(contract.SERVICE_BUSY, logging.ERROR, error="too many records are kept")
-                email = self._email(accepted)
+                try:
+                    email = self._email(accepted)
+                except UNEXPECTED as error:
+                    return self._end_early(accepted, error, "not_sent")
                 taking_key = self._steps.idempotency_store.begin(
                     request, headers, email_id=accepted.email_id, group_id=accepted.group_id
                 )

@@ -25,6 +25,12 @@ class BucketMissing(SetupIncomplete):
     advice = "install the relay's chart, or for a local server run serve --create-missing once"
 
 
+class BucketUnfit(SetupIncomplete):
+    """The bucket exists, and its configuration loses values."""
+
+    advice = "make the stream of the bucket as `nats kv add` does"
+
+
 class StreamMissing(SetupIncomplete):
     """The stream of push events does not exist."""
 

@@ -48,6 +48,7 @@ class Life:
     def serving(self) -> None:
         """Mark the process as serving."""
         self.is_serving = True
+        memory.collect_less_often()
 
     def fail(self) -> None:
         """Begin a stop as a signal does, and end with status 1."""

@@ -17,7 +17,9 @@ from relay.commands import smtp_addresses
 from relay.commands.smtp_addresses import SERVER
 from relay.errors import DeliveryError
 from relay.settings import IMPLICIT_TLS_PORTS, is_loopback
-from relay.smtp.connection import AUTH_METHODS, HANDSHAKE_SECONDS, Connector
+from relay.smtp import session_start
+from relay.smtp.connection import HANDSHAKE_SECONDS, Connector
+from relay.smtp.session_start import AUTH_METHODS
 from shared import error_texts, redaction
 from shared.commands.check.checks import Check, Finding
 
@@ -107,7 +109,7 @@ async def _greeted(client: aiosmtplib.SMTP, settings: RelaySettings) -> Finding:
     started = time.perf_counter()
     greeting = await client.connect()
     taken = time.perf_counter() - started
-    await client.ehlo()
+    await session_start.greet(client, settings)
     limit = client.esmtp_extensions.get("size", "")
     text = redaction.text(greeting.message.splitlines()[0]) if greeting.message else "an empty greeting"
     found = f"port {settings.smtp_port} answers in {taken * 1000:.0f} ms: {text}"

@@ -18,6 +18,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponen
 from shared import redaction
 from shared.erasure import Erasures
 from shared.errors import KeyTaken, StoreError, StoreUnavailable, ValueTooLarge
+from shared.service.time_limits import TimeLimits
 
 if TYPE_CHECKING:
     from shared.contract import EmailRecipientRecord
@@ -47,6 +48,7 @@ class RecordWriter:
         self._recipients = recipients
         self._erasures = Erasures(recipients)
         self._index = index
+        self._limits = TimeLimits()
         self._kept: dict[str, _Kept] = {}
         self._any_kept = asyncio.Event()
         self.stored_late = self.lost = 0
@@ -89,7 +91,7 @@ class RecordWriter:
         """
         deadline = max(deadline, _now() + LEAST_PATIENCE_SECONDS)
         try:
-            async with asyncio.timeout_at(deadline):
+            with self._limits.until(deadline):
                 await self._store(record, again=again)
         except (StoreError, TimeoutError) as error:
             await self._keep(record, error, deadline)

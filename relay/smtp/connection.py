@@ -17,10 +17,12 @@ import aiosmtplib
 from relay import host_names
 from relay.errors import AccountRefused, ConnectionStale, Deferred, DeliveryError, Rejected, Throttled, Uncertain
 from relay.settings import IMPLICIT_TLS_PORTS, is_loopback
+from relay.smtp import session_start
 from relay.smtp.dialogue import SERVICE_CLOSING, Dialogue, DialogueLost
 from relay.smtp.pipelining import Pipelining
 from shared import redaction
 from shared.service.server_addresses import ServerAddresses
+from shared.service.time_limits import TimeLimits
 
 if TYPE_CHECKING:
     from asyncio import Transport
@@ -38,12 +40,14 @@ INTERMEDIATE: Final = 3
 TRANSIENT: Final = 4  # RFC 5321, 4.2.1: the first digit
 PERMANENT: Final = 5
 REFUSALS: Final = (TRANSIENT, PERMANENT)
+AUTH_REQUIRED: Final = 530  # RFC 4954, 6 and RFC 3207, 4: without a login, or without STARTTLS, no email is accepted
 RESET: Final = b"RSET\r\n"
 DATA: Final = b"DATA\r\n"
 EMPTY_MESSAGE: Final = b".\r\n"
-AUTH_METHODS: Final = ("plain", "login", "cram-md5")
 
-_QUOTA = re.compile(r"daily message quota exceeded", re.IGNORECASE)
+_ACCOUNT = re.compile(
+    r"daily message quota exceeded|sending (?:for \S.* )?(?:is )?(?:paused|suspended|disabled)", re.IGNORECASE
+)
 _THROTTLED = re.compile(r"throttling", re.IGNORECASE)  # of the account: another connection would be throttled too
 _TIMED_OUT = re.compile(r"\b4\.4\.2\b")  # RFC 3463, 3.5: bad connection; SES closes an idle one with it
 
@@ -59,6 +63,7 @@ class SmtpConnection(Dialogue):
         super().__init__(transport)
         self._timeout_seconds = timeout_seconds
         self._pipelining = pipelining
+        self._limits = TimeLimits()
         self._is_clean = True
         self.transactions = 0
         self.refusals = 0  # in a row, without those that ask for a lower rate
@@ -76,17 +81,15 @@ class SmtpConnection(Dialogue):
         """
         handed_over = False
         self.transactions += 1
+        ends_at = _now() + self._timeout_seconds
         try:
-            async with asyncio.timeout(self._timeout_seconds) as limit:
-                commands = self._commands(envelope)
-                if self._pipelining and self._pipelining.is_used(_now()):
-                    ends = limit.when()
-                    limit.reschedule(None)  # `_pipeline` has the same limit: a refusal counts that came before it
-                    await self._pipeline(commands, self._pipelining)
-                    limit.reschedule(ends)
-                else:
-                    for line in commands:
-                        await self._step(line)
+            commands = self._commands(envelope)
+            if self._pipelining and self._pipelining.is_used(_now()):
+                await self._pipeline(commands, self._pipelining)  # with a limit of its own: an earlier refusal counts
+                commands = []
+            with self._limits.until(ends_at):
+                for line in commands:
+                    await self._step(line)
                 handed_over = self.is_usable  # if not, the next line fails before it sends a byte of the email
                 await self._step(_stuffed(message))
                 self._is_clean = self.is_proven = True
@@ -205,6 +208,7 @@ class Connector:
         self._addresses = ServerAddresses(settings.smtp_host, settings.smtp_port)
         self.certificate_expiry: float | None = None  # seconds since 1970; of the server's last connection with TLS
         self._pipelining = Pipelining()
+        self._auth_method = ""  # that the server has accepted
 
     async def connect(self) -> SmtpConnection:
         """Return a connection that is ready for mail.
@@ -258,7 +262,7 @@ class Connector:
             local_hostname=self._helo_name(connected),
         )
         await client.connect()
-        await client.ehlo()
+        await session_start.greet(client, self._settings)
         if not self._implicit_tls and self._settings.smtp_tls != "off":
             await self._secure(client)
         if certificate := client.get_transport_info("peercert"):
@@ -275,11 +279,12 @@ class Connector:
             raise Deferred("the server does not offer STARTTLS, and the connection must be encrypted")
 
     async def _log_in(self, client: aiosmtplib.SMTP) -> None:
-        offered = [method for method in AUTH_METHODS if method in client.supported_auth_methods]
+        offered = session_start.usable(client)
         if not offered:
             raise AccountRefused("the server offers no AUTH method that the relay supports")
-        log_in = {"plain": client.auth_plain, "login": client.auth_login, "cram-md5": client.auth_crammd5}[offered[0]]
-        await log_in(self._settings.smtp_username, self._settings.smtp_password)
+        offered.sort(key=lambda method: method != self._auth_method)
+        username, password = self._settings.smtp_username, self._settings.smtp_password
+        self._auth_method = await session_start.log_in(client, offered, username, password)
 
     def _helo_name(self, connected: socket.socket) -> str:
         return self._settings.smtp_helo_name or host_names.own_helo(socket.gethostname(), connected.getsockname()[0])
@@ -316,7 +321,7 @@ def _hang_up(connected: socket.socket) -> None:
 
 
 def _refusal(reply: Reply, text: str) -> DeliveryError:
-    if _QUOTA.search(text):
+    if reply.code == AUTH_REQUIRED or _ACCOUNT.search(text):
         return AccountRefused(text, reply.code)
     if reply.code // 100 == PERMANENT:
         return Rejected(text, reply.code)

@@ -13,8 +13,7 @@ from typing import Final
 FIRST_PAUSE_SECONDS: Final = 0.2
 LONGEST_PAUSE_SECONDS: Final = 3.0
 JITTER: Final = (0.75, 1.25)  # relays that lost the same server do not return together
-AT_ONCE_AT_FIRST: Final = 2  # a burst does not overload a server that refuses connections
-AT_ONCE_FOR_EACH: Final = 4  # for each connection that is open
+AT_ONCE_AT_FIRST: Final = 2  # a burst does not overload a server that refuses connections, or emails by their rate
 
 
 class Pace:
@@ -35,9 +34,12 @@ class Pace:
         """Whether the server failed, and no connection has worked since."""
         return self._failures > 0
 
-    def at_once(self, connections: int) -> int:
-        """Return how many connections may be in the process of being opened, while so many are open."""
-        return 1 if self._failures else max(AT_ONCE_AT_FIRST, AT_ONCE_FOR_EACH * connections)
+    def at_once(self, proven: int, on_trial: int) -> int:
+        """Return how many connections may be in the process of being opened, beside those that are open.
+
+        Their number grows by half each time that all of them are `proven`; those `on_trial` have not sent an email yet.
+        """
+        return 1 if self._failures else max(AT_ONCE_AT_FIRST, proven // 2) - on_trial
 
     def fail(self, generation: int, now: float) -> None:
         """Count a connection that was begun in `generation` and failed; the next one waits."""

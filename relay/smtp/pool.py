@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 STALLED_SECONDS: Final = 1.5  # an opening that takes longer keeps no others from being begun
+TRIAL_SECONDS: Final = 0.3  # then a connection counts as proven, or few slow emails would keep others from being sent
 REFUSALS_IN_A_ROW: Final = 3  # then a connection is closed: Postfix delays its replies after 10 errors without a mail
 CLOSE_SECONDS: Final = 2.0
 
@@ -101,6 +102,7 @@ class Pool(Generic[C]):
         self._parked: list[_Parked[C]] = []  # the connection used last is at the end, and is used next
         self._opened: dict[C, _Opened] = {}
         self._untried: set[C] = set()
+        self._on_trial: set[C] = set()  # those of them that were opened just now
         self._waiting: WaitingLine[C] = WaitingLine()
         self._pace = Pace(limits.pause_seconds)
         self._opening = Tasks()
@@ -200,7 +202,7 @@ class Pool(Generic[C]):
             self._untried.remove(connection)
             if self._pace.is_slow:
                 self._pace.reset()
-                self._open_more()
+            self._end_trial(connection)
         elif not connection.is_usable:
             self._pace.fail(self._opened[connection].generation, _now())
 
@@ -212,23 +214,26 @@ class Pool(Generic[C]):
             and _now() - self._opened[connection].at < self._limits.age_seconds
         )
 
-    def _pass_on(self, connection: C) -> None:
+    def _pass_on(self, connection: C) -> bool:
+        """Lend a connection to the caller whose turn it is, or keep it; return whether it was lent."""
         waiter = self._waiting.first(None if self._pace.is_slow else connection)
         if waiter:
             waiter.set_result(connection)
-            return
+            return True
         last = len(self._parked)
         self._parked.insert(0 if connection.refusals else last, _Parked(connection, _now()))
         self._sweep_later()
         if self._waiting:
             self._open_more()
+        return False
 
     def _open_more(self) -> None:
         """Open connections for the callers that wait, as far as limits and pace allow it."""
         if self._waiting and _now() < self._pace.resumes_at:
             self._open_later()
             return
-        at_once = self._pace.at_once(len(self._opened))
+        on_trial = self._count_on_trial()
+        at_once = self._pace.at_once(len(self._opened) - on_trial, on_trial)
         while self._being_opened - self._stalled < min(len(self._waiting), at_once):
             if self._being_opened + len(self._opened) + self._being_closed >= self._limits.connections:
                 self._make_way()
@@ -236,6 +241,14 @@ class Pool(Generic[C]):
             self._being_opened += 1
             opening = _Opening(self._pace.generation)
             self._opening.start(self._open(opening), at_end=partial(self._end_open, opening))
+
+    def _count_on_trial(self) -> int:
+        """Count the new connections that are in use; callers that wait may all avoid an idle one."""
+        return len(self._on_trial.difference(parked.connection for parked in self._parked)) if self._on_trial else 0
+
+    def _end_trial(self, connection: C) -> None:
+        self._on_trial.discard(connection)
+        self._open_more()
 
     def _make_way(self) -> None:
         """Close an idle connection: all callers that wait avoid it, and no other one can be opened beside it."""
@@ -268,6 +281,8 @@ class Pool(Generic[C]):
             self.failure = None
             self._opened[connection] = _Opened(_now(), opening.generation)
             self._untried.add(connection)
+            self._on_trial.add(connection)
+            asyncio.get_running_loop().call_later(TRIAL_SECONDS, self._end_trial, connection)
             self._pass_on(connection)
 
     async def _connected(self, opening: _Opening) -> C:
@@ -309,11 +324,13 @@ class Pool(Generic[C]):
     def _lend_avoided(self) -> None:
         """Lend idle connections also to callers that avoid them: another one may take long."""
         while self._waiting and self._pace.is_slow and (connection := self.take()):
-            self._pass_on(connection)
+            if not self._pass_on(connection):  # those that wait are cancelled, and will leave
+                return
 
     def _retire(self, connection: C) -> None:
         del self._opened[connection]
         self._untried.discard(connection)
+        self._on_trial.discard(connection)
         self._being_closed += 1
         self._closing.start(connection.quit(), at_end=self._end_closing)
 

@@ -11,13 +11,11 @@ from __future__ import annotations
 from typing import Final
 
 DECREASE: Final = 0.8
-STEEP_DECREASE: Final = 0.5  # for a refusal soon after the last one: the server's rate is much lower
-SOON_SECONDS: Final = 3.0
-STEEP_FROM: Final = 5.0  # emails a second: a lower rate is refused soon by chance
+LEAST_PART: Final = 0.5  # of a refused rate that counts: the server may have accepted little because little was sent
 INCREASE: Final = 0.045  # emails a second for each accepted email: from one refusal to the next it takes 5 seconds
 SMALL_INCREASE: Final = 0.005  # of a low rate: from one refusal to the next 40 emails are accepted
 BEYOND: Final = 1.25  # times the refused rate: the server's rate has risen
-FAST_INCREASE: Final = 0.7
+FAST_INCREASE: Final = 0.7  # up to so many times what was accepted: refusals come later than the emails that cause them
 SMALL_FAST_INCREASE: Final = 0.03
 ENDED: Final = 10.0  # times the refused rate
 ENDED_SECONDS: Final = 60.0  # without a refusal
@@ -56,7 +54,7 @@ class Throttle:
             self._refused_rate += 1
             self.rate = DECREASE * self._refused_rate
         elif is_binding:
-            self._increase()
+            self._increase(now)
 
     def refuse(self, generation: int, now: float) -> None:
         """Lower the limit because of an email that was begun in `generation`; the first limit begins with a pause."""
@@ -68,9 +66,8 @@ class Throttle:
         elif now < self._decreased_at + SERVER_SECONDS:
             self.resumes_at = self._decreased_at + SERVER_SECONDS
         else:
-            is_steep = self.rate > STEEP_FROM and now < self._decreased_at + SOON_SECONDS
-            self._refused_rate = self.rate
-            self._decrease(STEEP_DECREASE if is_steep else DECREASE, now)
+            self._refused_rate = min(self.rate, max(self._accepted_in_a_second(now) + 1, LEAST_PART * self.rate))
+            self._decrease(now)
 
     def end(self) -> None:
         """Remove the limit."""
@@ -80,17 +77,17 @@ class Throttle:
         self._least_rate = LEAST_FIRST_RATE
         self._refused_rate = max(self._accepted_in_a_second(now), LEAST_FIRST_RATE / DECREASE)
         self.resumes_at = self._measured_until = now + SERVER_SECONDS
-        self._decrease(DECREASE, now)
+        self._decrease(now)
 
-    def _decrease(self, factor: float, now: float) -> None:
-        self.rate = max(factor * self._refused_rate, self._least_rate)
+    def _decrease(self, now: float) -> None:
+        self.rate = max(DECREASE * self._refused_rate, self._least_rate)
         self._decreased_at = now
         self.ends_at = now + ENDED_SECONDS
 
-    def _increase(self) -> None:
+    def _increase(self, now: float) -> None:
         if self.rate < BEYOND * self._refused_rate:
             self.rate += min(INCREASE, SMALL_INCREASE * self._refused_rate)
-        else:
+        elif self.rate < BEYOND * self._accepted_in_a_second(now):
             self.rate += min(FAST_INCREASE, SMALL_FAST_INCREASE * self.rate)
         if self.rate > ENDED * self._refused_rate:
             self.end()

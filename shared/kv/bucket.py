@@ -17,6 +17,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 
 from shared.errors import (
     BucketMissing,
+    BucketUnfit,
     KeyMissing,
     KeyTaken,
     RevisionConflict,
@@ -81,6 +82,8 @@ class Bucket:
         info = await self._ask(jetstream.decode_info, f"$JS.API.STREAM.INFO.{self.stream_name}")
         if info.error:
             raise self._refused(info.error)
+        if why := jetstream.unfit(info.config):
+            raise BucketUnfit(f"bucket {self.name}: {why}")
         self._known_config, self._known_until = info.config, time.monotonic() + CONFIG_SECONDS
         return info
 

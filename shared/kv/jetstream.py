@@ -76,6 +76,9 @@ class StreamConfig(msgspec.Struct, frozen=True):
     max_age: int = 0
     num_replicas: int = 1
     allow_direct: bool = False
+    retention: str = "limits"
+    no_ack: bool = False
+    subject_transform: dict[str, str] | None = None
 
 
 class StreamState(msgspec.Struct, frozen=True):
@@ -218,6 +221,16 @@ decode_purge = _reader(PurgeResponse, lambda answer: answer.error or answer.succ
 decode_account = _reader(Account, lambda account: account.error or account.type)
 decode_consumer = _reader(ConsumerResponse, lambda consumer: consumer.error or consumer.name)
 encode = msgspec.json.encode
+
+
+def unfit(config: StreamConfig) -> str:
+    """Return why a stream cannot be a bucket; empty if it can. Others accept values and lose them."""
+    reasons = (
+        (config.retention != "limits", f"does not keep its values: its retention is {config.retention}, not limits"),
+        (config.no_ack, "does not confirm what it stores (no_ack)"),
+        (config.subject_transform, "stores its values under other keys (subject_transform)"),
+    )
+    return "; ".join(text for applies, text in reasons if applies)
 
 
 def text(headers: Mapping[str, str] | None, name: str) -> str:

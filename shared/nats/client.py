@@ -11,11 +11,15 @@ parser.MSG_RE           A control character such as VT in a subject is taken for
                         test_a_message_that_cannot_be_read_does_not_stop_the_others; not reported yet
 parser.HMSG_RE          The same in a message with headers.
                         test_a_message_that_cannot_be_read_does_not_stop_the_others; not reported yet
+parser.Parser           Each message is copied seven times; a server disconnects a client that reads too slowly.
+                        test_messages_are_read_however_their_bytes_are_divided; not reported yet
 _parse_server_uri       User and password in a URL are not percent-decoded.
                         test_user_and_password_of_the_url_are_sent_decoded; nats-architecture-and-design#123
 _connect_to_server      The socket and the tasks of a failed handshake stay, and disturb the next connection.
                         test_failed_attempts_to_connect_leave_no_sockets_or_tasks; not reported yet
-Transport.connect       With uvloop, a name is connected at its first address only if that does not answer (RFC 8305).
+Transport.connect       Received bytes are copied into one buffer, and again when they are read.
+                        test_messages_are_read_however_their_bytes_are_divided; not reported yet
+                        With uvloop, a name is connected at its first address only if that does not answer (RFC 8305).
                         test_a_dead_address_of_a_name_does_not_hide_the_others; not reported yet
 _process_connect_init   Some errors of a handshake end all attempts to connect.
                         test_a_connection_comes_back_after_another_program_used_the_port; not reported yet
@@ -33,6 +37,8 @@ _process_info           The limit for messages that an INFO reports later is ign
                         test_each_server_of_a_cluster_is_known_once_with_its_credentials; not reported yet
 _read_creds_user_jwt    A file without a JWT is read in an endless loop, which blocks the process.
                         test_a_broken_credentials_file_does_not_block_and_can_be_replaced; #1020
+_read_creds_user_nkey   A seed with CRLF or blanks behind it is invalid.
+                        test_a_credentials_file_of_any_editor_is_read; not reported yet
 _remove_sub (called)    A subscription whose drain failed is subscribed again at the next server.
                         test_a_subscription_whose_drain_failed_is_not_subscribed_again; not reported yet
 _parse_header_lines     Replaces a loop over each character, which takes twice as long and needs UTF-8.
@@ -65,10 +71,8 @@ Transport.wait_closed   It waits without limit for a silent server to read the r
 from __future__ import annotations
 
 import asyncio
-import re
 import ssl
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from urllib.parse import unquote
 
@@ -76,6 +80,9 @@ import nats.errors
 from nats.aio.client import PING_PROTO, Client
 from nats.protocol import parser
 
+from shared.nats import credentials
+from shared.nats.parser import Parser
+from shared.nats.reader import READ_AHEAD_BYTES
 from shared.nats.transport import Transport
 from shared.service.server_addresses import ServerAddresses
 
@@ -98,18 +105,9 @@ class Tls(NamedTuple):
     is_first: bool
 
 
-READ_AHEAD_BYTES: Final = 1_048_576  # with twice as many, asyncio stops reading until they are parsed
 INFO_SECONDS: Final = 1.0  # of silence, after which a client with a tls:// URL begins the handshake
 WHITESPACE: Final = " \t\n\r\v\f"
 CRLF: Final = b"\r\n"
-CREDENTIALS: Final = (b"BEGIN NATS USER JWT", b"BEGIN USER NKEY SEED")
-
-
-# Only blanks and tabs separate the words of a protocol line; nats-py splits at any white space.
-parser.MSG_RE = re.compile(rb"\AMSG[ \t]+([^ \t\r\n]+)[ \t]+([^ \t\r\n]+)[ \t]+(([^ \t\r\n]+)[ \t]+)?(\d+)\r\n")
-parser.HMSG_RE = re.compile(
-    rb"\AHMSG[ \t]+([^ \t\r\n]+)[ \t]+([^ \t\r\n]+)[ \t]+(([^ \t\r\n]+)[ \t]+)?(\d+)[ \t]+(\d+)\r\n"
-)
 
 
 class ReconnectingClient(Client):
@@ -118,6 +116,7 @@ class ReconnectingClient(Client):
     def __init__(self) -> None:
         """Begin without a server."""
         super().__init__()
+        self._ps = Parser(self)
         self.addresses: dict[Server, ServerAddresses] = {}
         self.orders: dict[Server, Order] = {}
         self._own_max_payload = 0  # if the server's limit for this user is lower than that for all
@@ -246,11 +245,12 @@ class ReconnectingClient(Client):
         self._max_payload = limit
 
     def _read_creds_user_jwt(self, creds: Any) -> bytearray:
-        """Refuse a credentials file without a JWT or seed."""
-        content = Path(creds).read_bytes()
-        if not all(title in content for title in CREDENTIALS):
-            raise nats.errors.Error(f"nats: {creds} has no user JWT and seed")
-        return super()._read_creds_user_jwt(creds)  # type: ignore[no-any-return]
+        """Return the JWT of a credentials file."""
+        return credentials.part(creds, credentials.JWT)
+
+    def _read_creds_user_nkey(self, creds: Any) -> bytearray:
+        """Return the seed of a credentials file."""
+        return credentials.part(creds, credentials.SEED)
 
     @property
     def subscriptions(self) -> Mapping[int, Subscription]:

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
 import msgspec
@@ -180,8 +181,8 @@ class Endpoint:
     def _start(self, msg: Msg, size: int, begin: Callable[[], None] | None = None) -> None:
         """Serve a request; call `begin` when its handler begins, or when it ends before."""
         self._bytes.in_flight += size
-        serving = self._in_flight.start(self._serve(msg.reply, msg.data, msg.headers, begin))
-        serving.add_done_callback(lambda _: self._release(size))
+        work = self._serve(msg.reply, msg.data, msg.headers, begin)
+        serving = self._in_flight.start(work, at_end=partial(self._release, size))
         if begin:
             serving.add_done_callback(lambda _: begin())
 

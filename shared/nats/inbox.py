@@ -15,6 +15,7 @@ import nats.errors
 
 from shared.errors import NoReply, NotPermitted, StoreUnavailable, ValueTooLarge
 from shared.nats import permissions
+from shared.service.time_limits import TimeLimits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,6 +41,7 @@ class Inbox:
         self._prefix = f"{connection.new_inbox()}."
         self._waiting: dict[str, tuple[str, asyncio.Future[None], Callable[[Msg], bool]]] = {}
         self._number = 0
+        self._limits = TimeLimits()
         self._subscription: Subscription | None = None
 
     @property
@@ -105,10 +107,11 @@ class Inbox:
             raise ValueTooLarge(f"{len(payload)} bytes exceed the server's max_payload")
         self._number += 1
         token = str(self._number)
-        future = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
         self._waiting[token] = (subject, future, take)
         try:
-            async with asyncio.timeout(TIMEOUT_SECONDS):
+            with self._limits.until(loop.time() + TIMEOUT_SECONDS):
                 await self._connection.publish(subject, payload, self._prefix + token, headers)
                 await future
         except TimeoutError:

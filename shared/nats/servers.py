@@ -10,6 +10,7 @@ import os
 import socket
 import ssl
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 from shared import error_texts, redaction
 from shared.errors import LoginRefused, ServiceUnreachable
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from shared.service.settings import NatsSettings
 
 SCHEMES: Final = ("nats://", "tls://")
+NOT_A_URL: Final = (
+    "one of its URLs (not shown) has no valid host and port; separate URLs with commas, and write special characters "
+    "of a user or password in percent, such as %23 for # and %2F for /"
+)
 FINAL: Final = (ConnectionRefusedError, FileNotFoundError, PermissionError, socket.gaierror, ssl.SSLError)
 
 
@@ -33,7 +38,17 @@ def urls(nats_url: str) -> list[str]:
     found = [url.strip() for url in nats_url.split(",") if url.strip()]
     if not found or any("://" in url and not url.startswith(SCHEMES) for url in found):
         raise SettingsError("NATS_URL: its value (not shown) is not a list of nats:// or tls:// URLs")
+    if not all(map(_has_host_and_port, found)):
+        raise SettingsError(f"NATS_URL: {NOT_A_URL}")
     return found
+
+
+def _has_host_and_port(url: str) -> bool:
+    try:
+        parts = urlsplit(url if "://" in url else f"{SCHEMES[0]}{url}")
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 class Refusals:

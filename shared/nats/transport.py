@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 from nats.aio.transport import TcpTransport
 
+from shared.nats.reader import PieceReader
+
 if TYPE_CHECKING:
     import ssl
     from urllib.parse import ParseResult
@@ -35,7 +37,11 @@ class Transport(TcpTransport):
         """Connect to the first address of the server's name that accepts a connection."""
         async with asyncio.timeout(connect_timeout):
             sock, self.address = await self.addresses.connect()
-        reader, writer = await asyncio.open_connection(sock=sock, limit=buffer_size)
+        loop = asyncio.get_running_loop()
+        reader = PieceReader()
+        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+        transport, _ = await loop.create_connection(lambda: protocol, sock=sock)
+        writer = asyncio.StreamWriter(transport, protocol, reader, loop)
         self._bare_io_reader = self._io_reader = reader
         self._bare_io_writer = self._io_writer = writer
 

@@ -1,16 +1,18 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""How the process allocates memory for large messages."""
+"""How the process allocates memory for large messages, and how often it looks for garbage."""
 
 from __future__ import annotations
 
 import ctypes
+import gc
 from typing import Final
 
 TRIM_THRESHOLD: Final = -1  # the names of glibc's malloc.h
 MMAP_THRESHOLD: Final = -3
 KEPT_BYTES: Final = 4_000_000
 LARGEST_BLOCK_BYTES: Final = 2_000_000  # more than a message that NATS accepts by default
+NEW_OBJECTS: Final = 2000  # more than 64 emails in flight have
 
 
 def keep_freed_blocks() -> None:
@@ -25,3 +27,13 @@ def keep_freed_blocks() -> None:
         return
     mallopt(TRIM_THRESHOLD, KEPT_BYTES)
     mallopt(MMAP_THRESHOLD, LARGEST_BLOCK_BYTES)
+
+
+def collect_less_often() -> None:
+    """Let Python look for cycles among fewer objects and less often; all others are freed at once anyway.
+
+    With its default of 700 new objects it looks through those of the emails in flight and of all modules again and
+    again, which takes 11 us of each email; so it takes 1 us.
+    """
+    gc.freeze()
+    gc.set_threshold(NEW_OBJECTS, *gc.get_threshold()[1:])

@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Handles SIGTERM and SIGINT from the start of the program to the graceful stop. Imports nothing slow."""
+"""Handles SIGTERM, SIGINT and SIGHUP from the start of the program to the graceful stop. Imports nothing slow."""
 
 from __future__ import annotations
 
@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 SIGNALLED: Final = 128  # plus the number of the signal: the exit status that shells use
 
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
+_OF_TERMINALS = (signal.SIGHUP, signal.SIGQUIT)
+"""The terminal or the ssh session ends, or a supervisor stops a process in the way of nginx."""
+
+
+def _heard(*numbers: signal.Signals) -> list[signal.Signals]:
+    """Return the signals that end the program: not those of a terminal that `nohup` has switched off."""
+    return [one for one in numbers if one in _STOPPING or signal.getsignal(one) is not signal.SIG_IGN]
 
 
 def exit_at_once() -> None:
@@ -28,15 +35,16 @@ def exit_at_once() -> None:
     Process 1 of a container ignores SIGTERM unless it has a handler. Without this one, a signal during the imports
     would be lost, and the container would run until it is killed.
     """
-    for number in _STOPPING:
+    for number in _heard(*_STOPPING, signal.SIGHUP):
         signal.signal(number, lambda came, _: os._exit(0 if sys.argv[1:2] == ["serve"] else SIGNALLED + came))
 
 
 def end_as_usual() -> None:
-    """Restore the default actions for a command: Ctrl-C raises KeyboardInterrupt, SIGTERM ends the process."""
+    """Restore the default actions for a command: Ctrl-C raises KeyboardInterrupt, the others end the process."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in _heard(signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
 
 
 @contextmanager
@@ -49,23 +57,25 @@ def cancelling(task: asyncio.Task[Any], loop: asyncio.AbstractEventLoop) -> Iter
         task.cancel()
 
     in_main = threading.current_thread() is threading.main_thread()  # no signal reaches another thread
-    for number in _STOPPING if in_main else ():
+    numbers = _heard(*_STOPPING, signal.SIGHUP) if in_main else []
+    for number in numbers:
         loop.add_signal_handler(number, cancel, number)
     try:
         yield came
     finally:
-        for number in _STOPPING if in_main else ():
+        for number in numbers:
             loop.remove_signal_handler(number)
 
 
 @contextmanager
 def setting(stop: asyncio.Event, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
     """Set `stop` at the first signal. Further signals have no effect, so that they do not cut off a reply."""
-    for number in _STOPPING:
+    numbers = _heard(*_STOPPING, *_OF_TERMINALS)
+    for number in numbers:
         loop.add_signal_handler(number, stop.set)
     try:
         yield
     finally:
-        for number in _STOPPING:
+        for number in numbers:
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_IGN)  # the process is ending, and its exit status is decided

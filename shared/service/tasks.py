@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -35,9 +36,7 @@ class Tasks:
         """
         task = asyncio.get_running_loop().create_task(work)
         self._running.add(task)
-        task.add_done_callback(self._finish)
-        if at_end:
-            task.add_done_callback(lambda _: at_end())
+        task.add_done_callback(partial(self._finish, at_end))
         return task
 
     async def wait(self, timeout_seconds: float | None = None, *, grace_seconds: float = 0.0) -> None:
@@ -68,7 +67,9 @@ class Tasks:
         for task in self._running:
             task.cancel()
 
-    def _finish(self, task: asyncio.Task[None]) -> None:
+    def _finish(self, at_end: Callable[[], object] | None, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
         if not task.cancelled() and (error := task.exception()):
             log.error("task.failed", exc_info=error)
+        if at_end:
+            at_end()

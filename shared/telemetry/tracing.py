@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -142,12 +143,24 @@ class LogFilter(logging.Filter):
 
 
 def configured(environ: Mapping[str, str], name: str) -> Tracing:
-    """Return the exporter that OpenTelemetry's variables describe.
+    """Return the exporter that OpenTelemetry's variables describe; those that are empty count as not set.
 
     Raises:
         SettingsError: a variable has an invalid value.
     """
+    for variable in [one for one, value in os.environ.items() if one.startswith("OTEL_") and not value.strip()]:
+        del os.environ[variable]  # OpenTelemetry reads it itself, and takes an empty endpoint for an address
     _check_sampler(environ)
+    try:
+        return _configured(environ, name)
+    except SettingsError:
+        raise
+    except Exception as error:  # OpenTelemetry's own errors do not name the variable
+        given = ", ".join(sorted(one for one in environ if one.startswith("OTEL_")))
+        raise SettingsError(f"{error}: correct one of {given}") from error
+
+
+def _configured(environ: Mapping[str, str], name: str) -> Tracing:
     resource = Resource.create(
         {SERVICE_NAME: environ.get("OTEL_SERVICE_NAME") or name, SERVICE_VERSION: __version__}
         | dict(_resource_attributes(environ))

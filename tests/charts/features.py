@@ -13,7 +13,7 @@ _EVENTING: Final[dict[str, Any]] = {"app": {"ses": {"eventingEnabled": True}}}
 _SECRETS: Final = {"externalSecretsOperator": {"enabled": True}, "global": {"awsRegion": "us-west-2"}}
 _COLLECTOR: Final = {"protocol": "http", "endpoint": "collector.lfx:4318", "insecure": "true", "tracesExporter": "otlp"}
 _POLICY: Final[dict[str, Any]] = {"networkPolicy": {"enabled": True}, "app": {"otel": _COLLECTOR}}
-_CREDENTIALS: Final[dict[str, Any]] = {"nats": {"credsSecretName": "nats-creds"}}
+_CREDENTIALS: Final[dict[str, Any]] = {"nats": {"credsSecretName": "nats-creds", "urlSecretName": "nats-url"}}
 _TELEMETRY: Final[dict[str, Any]] = {
     "app": {"otel": {**_COLLECTOR, "serviceName": "email", "tracesSampler": "traceidratio", "tracesSamplerArg": 0.25}}
 }
@@ -46,7 +46,7 @@ _FULL: Final[dict[str, Any]] = {
         "ingressFrom": [{"namespaceSelector": {}}],
         "extraEgress": [{"ports": [{"port": 8443, "protocol": "TCP"}]}],
     },
-    "nats": {"url": "tls://a.example:4223,tls://u:123@b.example", **_CREDENTIALS["nats"]},
+    "nats": {"url": "tls://a.example:4223,tls://u:123@b.example", "credsSecretName": "nats-creds"},
     "serviceAccount": {"name": "email", "annotations": _ROLE},
     **_METRICS,
     **_SECRETS,

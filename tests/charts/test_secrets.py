@@ -27,7 +27,7 @@ KEYS: Final = {
 @pytest.mark.parametrize(("process", "case"), features.ALL)
 def test_no_process_gets_the_secrets_of_the_other(process: str, case: str) -> None:
     keys = {key for _, key, _ in chart.secret_keys(chart.render(process, features.CASES[process][case]))}
-    assert keys <= KEYS[process]
+    assert keys <= KEYS[process] | {"NATS_URL"}
 
 
 def test_a_relay_with_eventing_does_not_start_without_login_and_configuration_set() -> None:
@@ -64,6 +64,13 @@ def test_the_login_can_be_in_files_instead_of_variables() -> None:
     variables = chart.variables(objects)
     assert {variables[name]["value"]: mounted[variables[name]["value"]] for name in FILES} == mounted
     assert {key for _, key in mounted.values()} == {"smtp-username", "smtp-password", "nats.creds"}
+
+
+@pytest.mark.parametrize("process", chart.PROCESSES)
+def test_the_urls_of_nats_can_be_in_a_secret(process: str) -> None:
+    url = chart.variables(chart.render(process, {"nats": {"urlSecretName": "nats-url"}}))["NATS_URL"]
+    assert url["valueFrom"] == {"secretKeyRef": {"name": "nats-url", "key": "NATS_URL"}}
+    assert "value" not in url
 
 
 def test_a_relay_without_login_mounts_no_files() -> None:

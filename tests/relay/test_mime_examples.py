@@ -76,7 +76,8 @@ def test_an_example_mail() -> None:
         ("x" * 999, "quoted-printable"),
         ("Hi\n", "quoted-printable"),
         ("x" * 75 + "\n", "quoted-printable"),
-        ("x" * 76 + "\n", "base64"),
+        ("x" * 76 + "\n", "quoted-printable"),
+        ("é" * 3 + "x" * 58 + "\n", "base64"),
         ("Hi\r", "quoted-printable"),
         ("Grüße aus dem Süden, sagt sie zum Schluss", "quoted-printable"),
         ("日本語", "base64"),
@@ -101,6 +102,16 @@ def test_no_line_looks_like_the_separator_of_a_mailbox_file() -> None:
         message = build(text=content)
         assert not any(line.startswith(b"From ") for line in physical_lines(message))
         assert bodies_of(message)[0][1] == content.encode()
+
+
+@pytest.mark.parametrize("end", ["\n", "=", "==", "\r", " ", " \n", "\t\n=", "\r\n.\n"])
+def test_plain_text_is_quoted_without_cutting_an_escape_or_ending_a_line_with_a_blank(end: str) -> None:
+    for before in range(65, 78):
+        content = "\n" + "x" * before + end
+        message = build(text=content)
+        assert bodies_of(message)[0][1] == content.encode()
+        quoted = message.split(b"quoted-printable\r\n\r\n")[1].partition(b"\r\n--=_")[0].split(b"\r\n")
+        assert all(len(line) <= 76 and not line.endswith((b" ", b"\t")) for line in quoted)
 
 
 @pytest.mark.parametrize(

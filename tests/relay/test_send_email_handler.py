@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from relay import errors, idempotency
+from relay import errors, idempotency, mime
 from relay.idempotency import Repeat
 from relay.records.idempotency_store import DisabledIdempotencyStore
 from relay.send_email_handler import ERROR_STRINGS, SendEmailHandler, Steps, error_string
@@ -124,6 +124,17 @@ class BrokenList:
 
 NOT_SENT = {"error": "internal error", "outcome": "not_sent"}
 UNKNOWN = {"error": "internal error", "outcome": "unknown"}
+
+
+async def test_an_unexpected_error_while_the_message_is_built_names_the_outcome(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object, **__: object) -> bytes:
+        raise RuntimeError
+
+    monkeypatch.setattr(mime, "build", fail)
+    assert await answer(Mails(), Store(), REQUEST) == NOT_SENT
+    assert [one.message for one in caplog.records] == ["request.failed"]
 
 
 async def test_an_unexpected_error_before_the_delivery_frees_the_key(caplog: pytest.LogCaptureFixture) -> None:

@@ -57,6 +57,26 @@ async def test_a_process_that_waits_for_nats_stops_at_once_and_ignores_a_second_
         assert process.errors == ""
 
 
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGQUIT])
+@pytest.mark.parametrize("script", SCRIPTS)
+async def test_the_end_of_a_terminal_stops_a_process_in_order(script: str, number: signal.Signals) -> None:
+    async with console.running(script, "serve", env={"NATS_URL": f"nats://127.0.0.1:{free_port()}"}) as process:
+        await process.wait_for_status("/livez", 200)
+        process.send(number)
+        assert await process.wait() == 0
+        assert process.logged("process.stopped")
+
+
+async def test_a_process_that_was_started_with_nohup_outlives_its_terminal() -> None:
+    environment = {"NATS_URL": f"nats://127.0.0.1:{free_port()}"}
+    async with console.running(SCRIPTS[0], "serve", env=environment, through=("nohup",)) as process:
+        await process.wait_for_status("/livez", 200)
+        process.send(signal.SIGHUP)
+        assert (await process.get("/livez"))[0] == 200
+        process.terminate()
+        assert await process.wait() == 0
+
+
 @pytest.mark.parametrize(
     ("script", "variables", "named"),
     [

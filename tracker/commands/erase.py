@@ -84,6 +84,7 @@ def erase(address: str, *, yes: bool, with_suppression: bool, as_json: bool) -> 
       lfx-email-tracker erase --to 'Ada <ada@example.com>' --yes
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
     report = Report(address=address, dry_run=not yes)
+    command.give_way()
     command.run(_erase(report, with_suppression=with_suppression))
     if as_json:
         command.print_json(report)

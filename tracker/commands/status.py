@@ -95,6 +95,7 @@ def status(  # noqa: PLR0913 - click passes each option
 
 
 def _print_sent_to(address: str, since: datetime | None, show: _Lines) -> None:
+    command.give_way()
     count = command.run(sent_to.show_all(NAME, address, since, show))
     if not count:
         raise command.Failed(f"no email to {address} is recorded" + (" since then" if since else ""))

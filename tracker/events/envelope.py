@@ -37,6 +37,17 @@ class NoEvent(Exception):
         self.is_expected = is_expected
 
 
+class SeveralEvents(NoEvent):
+    """The message holds a list of several elements, such as a batch of a Lambda function."""
+
+    def __init__(self, reason: str, elements: list[Any], message_id: str, received_at: datetime) -> None:
+        """Keep the elements, with the id and time of the envelope around them."""
+        super().__init__(reason)
+        self.elements = elements
+        self.message_id = message_id
+        self.received_at = received_at
+
+
 class Contents(NamedTuple):
     """An event with the id and time of its innermost envelope; the names of its fields are folded."""
 
@@ -65,11 +76,12 @@ _ENVELOPES: Final = (
 )
 
 
-def open_all(body: str, *, message_id: str, received_at: datetime) -> Contents:
+def open_all(body: object, *, message_id: str, received_at: datetime) -> Contents:
     """Return the event of a body; without an envelope, it gets the id and time of the SQS message.
 
     Raises:
         NoEvent: there is no JSON object inside, or what SNS sends instead of events.
+        SeveralEvents: there are several; each element may be given as a body.
     """
     value: Any = body
     label, detail_type, texts = "body", "", 0
@@ -87,6 +99,9 @@ def open_all(body: str, *, message_id: str, received_at: datetime) -> Contents:
             message_id = json_fields.text(fields.get(envelope.message_id)) or message_id
             received_at = _sent_at(fields, envelope) or received_at
             detail_type = json_fields.text(fields.get("detailtype"))
+        elif isinstance(value, list) and value:
+            reason = f"{label} holds {len(value)} elements instead of one"
+            raise SeveralEvents(reason, value, message_id, received_at)
         else:
             raise NoEvent(_unusable(value, label))
     raise NoEvent("the event is in too many envelopes")
@@ -104,8 +119,6 @@ def _decoded(text: str, label: str) -> Any:
 def _unusable(value: object, label: str) -> str:
     if isinstance(value, str):
         return "the event is in too many envelopes"
-    if isinstance(value, list) and value:
-        return f"{label} holds {len(value)} elements instead of one"
     return f"{label} is not a JSON object"
 
 

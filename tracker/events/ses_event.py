@@ -18,7 +18,7 @@ from msgspec import UNSET, UnsetType
 from shared import group_index, redaction, tracking_id
 from shared.contract import Delay, Failure
 from tracker.events import envelope, json_fields
-from tracker.events.envelope import NoEvent
+from tracker.events.envelope import NoEvent, SeveralEvents
 from tracker.events.json_fields import get, mapping, text
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["delivery", "open", "click", "bounce", "complaint", "reject", "delay"]
 
+MAX_LISTS: Final = 3  # in each other
 KINDS: Final[frozenset[str]] = frozenset(get_args(Kind))
 FAILURES: Final = frozenset({"bounce", "complaint", "reject"})
 RECIPIENTS: Final = {"bounce": "bouncedRecipients", "complaint": "complainedRecipients"}
@@ -87,10 +88,32 @@ class Ignored(msgspec.Struct, frozen=True):
     is_expected: bool = False
 
 
+class Several(Ignored, frozen=True):
+    """A message with several events; for a caller that cannot use them it holds none. Each may hold several again."""
+
+    parts: tuple[EngagementEvent | Ignored, ...] = ()
+
+    def flat(self) -> Iterator[EngagementEvent | Ignored]:
+        """Yield the events of all parts."""
+        for part in self.parts:
+            yield from part.flat() if isinstance(part, Several) else (part,)
+
+
 def parse(body: str, *, message_id: str, received_at: datetime) -> EngagementEvent | Ignored:
     """Read a body; without an envelope, the event gets the id and the time of the SQS message."""
+    return _parse(body, message_id, received_at, MAX_LISTS)
+
+
+def _parse(body: object, message_id: str, received_at: datetime, lists: int) -> EngagementEvent | Ignored:
     try:
         return _event(envelope.open_all(body, message_id=message_id, received_at=received_at))
+    except SeveralEvents as several:
+        if not lists:
+            return Ignored(several.reason)
+        numbered = enumerate(several.elements)
+        ids = ((one, f"{several.message_id}-{number}") for number, one in numbered)  # unless it has one of its own
+        parts = tuple(_parse(one, own_id, several.received_at, lists - 1) for one, own_id in ids)
+        return Several(several.reason, parts=parts)
     except NoEvent as no_event:
         return Ignored(no_event.reason, no_event.is_expected)
 

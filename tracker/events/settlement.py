@@ -21,7 +21,7 @@ from shared.telemetry.spans import NO_SPANS
 from tracker.events import ses_event
 from tracker.events.backoff import Backoff
 from tracker.events.record_updater import Verdict
-from tracker.events.ses_event import EngagementEvent, Ignored
+from tracker.events.ses_event import EngagementEvent, Ignored, Several
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -103,7 +103,9 @@ class Settlement:
             event = _parse(message)
             if event is None:
                 continue
-            if isinstance(event, Ignored):
+            if isinstance(event, Several):
+                settled += await self._settle_several(message, event)
+            elif isinstance(event, Ignored):
                 self._report_ignored(message, event)
                 settled.append(message)
             else:
@@ -117,6 +119,26 @@ class Settlement:
         for result in results:
             if isinstance(result, BaseException):
                 raise result
+
+    async def _settle_several(self, message: Message, several: Several) -> list[Message]:
+        """Apply each event of a message; return it if all are settled, else the queue delivers it again.
+
+        It is not held: such a message is rare, and events that are applied already change nothing.
+        """
+        is_settled, has_to_wait = True, False
+        for event in several.flat():
+            if isinstance(event, Ignored):
+                self._report_ignored(message, event)
+                continue
+            settled, waiting = await self._apply([_Received(message, event)])
+            is_settled = is_settled and bool(settled)
+            has_to_wait = has_to_wait or bool(waiting)
+            if not self._outage.is_over.is_set():
+                break
+        self._end_outages_unless_held()
+        if has_to_wait:
+            await self._queue.change_visibility([message], 0 if self._is_stopping else int(self._record_wait_seconds))
+        return [message] if is_settled else []
 
     async def stop(self) -> None:
         """Release the messages that are held. From now on, messages are released instead of held.
@@ -230,6 +252,9 @@ class Settlement:
         """Let go of messages, also of those that are stuck or met an error: the queue delivers them again."""
         self._let_go(one.message for one in waiting)
         self._failing.discard(waiting[0].event.email_id)
+        self._end_outages_unless_held()
+
+    def _end_outages_unless_held(self) -> None:
         if not self._held:  # only a holder notices that KV is back; without one, the next receive has to
             self._outage.end()
             self._outage.end_of_stream()

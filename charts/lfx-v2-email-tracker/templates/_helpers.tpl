@@ -78,10 +78,22 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{ include "lfx-v2-email-tracker.processSecretFiles" . }}
 {{- end }}
 
+{{/* The variable NATS_URL, from a Secret or from the values. */}}
+{{- define "lfx-v2-email-tracker.natsUrl" -}}
+- name: NATS_URL
+{{- if .Values.nats.urlSecretName }}
+  valueFrom:
+    secretKeyRef:
+      name: {{ .Values.nats.urlSecretName }}
+      key: {{ .Values.nats.urlSecretKey }}
+{{- else }}
+  value: {{ .Values.nats.url | quote }}
+{{- end }}
+{{- end }}
+
 {{/* The variables of both processes. */}}
 {{- define "lfx-v2-email-tracker.commonEnv" -}}
-- name: NATS_URL
-  value: {{ .Values.nats.url | quote }}
+{{ include "lfx-v2-email-tracker.natsUrl" . }}
 {{- if .Values.nats.credsSecretName }}
 - name: NATS_CREDS
   value: /var/run/secrets/nats/{{ .Values.nats.credsSecretKey }}

@@ -16,7 +16,7 @@ import msgspec
 from shared import contract
 from shared.commands import formatting
 from shared.commands.check.checks import Check, Finding
-from shared.errors import BucketMissing, KeyMissing, NotPermitted, RevisionConflict, StoreError
+from shared.errors import BucketMissing, BucketUnfit, KeyMissing, NotPermitted, RevisionConflict, StoreError
 from shared.kv import jetstream
 from shared.kv.bucket import Bucket
 
@@ -105,7 +105,7 @@ def check(use: BucketUse, inbox: Inbox, connection: Connection) -> Check:
             if not faults or isinstance(error, NotPermitted):
                 add(_unusable(about, use, error, _described(use, info)))
                 return
-            able = str(error).removeprefix(f"{about}: ")
+            able = "unusable" if isinstance(error, BucketUnfit) else str(error).removeprefix(f"{about}: ")
         advice = _advice(use, info)
         status: Status = "failed" if faults else "warning" if advice else "ok"
         add(Finding(status, about, f"{_described(use, info)}, {able}", "; ".join([*faults, *advice])))
@@ -146,8 +146,9 @@ def _absent(about: str, use: BucketUse, error: jetstream.ApiError) -> Finding:
 
 def _described(use: BucketUse, info: BucketInfo) -> str:
     config, state = info.config, info.state
+    values = f"{state.messages} value{'' if state.messages == 1 else 's'}"
     parts = [
-        f"{state.messages} values, {formatting.size(state.bytes)}, {_free(use, info)}",
+        f"{values}, {formatting.size(state.bytes)}, {_free(use, info)}",
         f"values up to {formatting.size(config.max_msg_size)}" if config.max_msg_size > 0 else "values of any size",
         f"{config.num_replicas} replica{'s' if config.num_replicas > 1 else ''} in {config.storage}",
         f"history {config.max_msgs_per_subject}",
@@ -179,7 +180,8 @@ def _faults(use: BucketUse, info: BucketInfo) -> list[str]:
         (0 < config.max_bytes < use.value_bytes, f"too small for a value: raise max_bytes, {needed} is one value"),
         (_is_full(use, info), f"full: raise its {'max_bytes' if config.max_bytes > 0 else 'max_msgs'}, {MAKE_SPACE}"),
     )
-    return [text for applies, text in faults if applies]
+    unfit = jetstream.unfit(config)
+    return [*[text for applies, text in faults if applies], *([f"{unfit}: {BucketUnfit.advice}"] if unfit else [])]
 
 
 def _advice(use: BucketUse, info: BucketInfo) -> list[str]:

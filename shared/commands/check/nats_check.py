@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import nats.errors
@@ -16,8 +15,7 @@ from shared.commands.check import bucket_check, checks
 from shared.commands.check.checks import Check, Finding
 from shared.errors import LoginRefused, NotPermitted, ServiceUnreachable, StoreError
 from shared.kv import jetstream
-from shared.nats import connection, permissions
-from shared.nats.client import CREDENTIALS
+from shared.nats import connection, credentials, permissions
 from shared.nats.inbox import Inbox
 from shared.service.settings import SettingsError
 
@@ -65,13 +63,15 @@ def check(settings: NatsSettings, name: str, uses: Sequence[BucketUse], more: Mo
     return Check("NATS", CONNECT_SECONDS + CHECK_SECONDS + CONNECT_SECONDS, run)
 
 
-def _problem_of(credentials: str) -> str:
+def _problem_of(file: str) -> str:
     """Return why a credentials file cannot be used; empty if it can."""
     try:
-        content = Path(credentials).read_bytes()
+        credentials.part(file, credentials.SEED)
     except OSError as error:
-        return f"{credentials}: {error.strerror}"
-    return "" if all(title in content for title in CREDENTIALS) else f"{credentials} has no user JWT and seed"
+        return f"{file}: {error.strerror}"
+    except nats.errors.Error as error:
+        return str(error).removeprefix("nats: ")
+    return ""
 
 
 async def _with_connection(opened: Connection, uses: Sequence[BucketUse], more: MoreChecks, add: AddFinding) -> None:
@@ -134,7 +134,7 @@ async def _account(inbox: Inbox, add: AddFinding) -> None:
 
 def _storage(about: str, tier: jetstream.Tier) -> Finding:
     limit = tier.limits.max_storage
-    found = f"{formatting.size(tier.storage)} stored, {tier.streams} streams"
+    found = f"{formatting.size(tier.storage)} stored, {tier.streams} stream{'' if tier.streams == 1 else 's'}"
     found += f", of {formatting.size(limit)}" if limit > 0 else ", no storage limit"
     if 0 < limit < tier.storage + FREE_BYTES:
         return Finding(

@@ -124,7 +124,20 @@ async def test_replies_in_pieces_and_of_several_lines_are_read(smtp: ScriptedSmt
         ("454 Throttling failure: Maximum sending rate exceeded.", Throttled, None),
         ("454 Throttling failure: Daily message quota exceeded.", AccountRefused, None),
         ("454-Throttling failure:\n454 Daily message quota exceeded.", AccountRefused, None),
+        # hcengineering/platform#8899, GoodDollar/GoodServer#419, faiscadev/fakecloud#1110
+        (
+            "554 Message rejected: Sending paused for this account. For more information, please check",
+            AccountRefused,
+            None,
+        ),
+        ("554 Message rejected: Sending suspended for this account.", AccountRefused, None),
+        ("554 Message rejected: Email sending for the account is paused.", AccountRefused, None),
+        ("554 Message rejected: Email sending for the configuration set x is paused.", AccountRefused, None),
+        ("530 Authentication required", AccountRefused, None),
+        ("530 5.7.0 Must issue a STARTTLS command first", AccountRefused, None),
         ("550 5.1.1 no such user", Rejected, "5.1.1 no such user"),
+        ("554 5.7.1 your sending address is blocked", Rejected, None),
+        ("554 Message rejected: Email address is not verified.", Rejected, None),
         ("554 Transaction failed: Configuration set x does not exist.", Rejected, None),
     ],
 )

@@ -8,7 +8,7 @@ import asyncio
 import base64
 import socket
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -243,6 +243,78 @@ async def test_a_permanent_refusal_of_auth_is_account_refused_and_a_temporary_on
     assert failure.value.code == int(reply[:3])
     assert PASSWORD not in str(failure.value)
     await smtp.wait_for_open_sessions(0)
+
+
+# Servers that do not understand or accept the first try
+
+
+@pytest.mark.parametrize("refusal", ["500 5.5.1 Command unrecognized", "502 not implemented", "503 Bad sequence"])
+async def test_a_server_that_does_not_know_ehlo_gets_helo(smtp: ScriptedSmtp, refusal: str) -> None:
+    """RFC 5321, 3.2 and dahlia/upyo#41, pear/Net_SMTP#5."""
+    smtp.script = lambda moment: Reply(refusal) if moment.line.startswith("EHLO") else None
+    connection = await connector(smtp).connect()
+    await connection.send(ENVELOPE, MAIL)
+    assert verbs(smtp) == ["EHLO", "HELO", "MAIL", "RCPT", "DATA"]
+
+
+@pytest.mark.parametrize("refusal", ["421 4.3.2 Closing", "550 5.7.1 Your name is not accepted"])
+async def test_a_server_that_refuses_the_client_gets_no_helo(smtp: ScriptedSmtp, refusal: str) -> None:
+    """The reason must not be hidden by the reply to HELO: PHPMailer/PHPMailer#2189."""
+    smtp.script = always("ehlo", Reply(refusal))
+    with pytest.raises(Deferred, match=refusal[4:]):
+        await connector(smtp).connect()
+    assert verbs(smtp) == ["EHLO"]
+
+
+@pytest.mark.parametrize("more", [ACCOUNT, {"smtp_tls": "required"}])
+async def test_helo_does_not_replace_tls_or_auth(smtp: ScriptedSmtp, more: dict[str, Any]) -> None:
+    smtp.script = always("ehlo", Reply("502 not implemented"))
+    with pytest.raises(Deferred, match="not implemented"):
+        await connector(smtp, **more).connect()
+    assert verbs(smtp) == ["EHLO"]
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        "504 5.7.4 Unrecognized authentication type",
+        "502 Invalid input",
+        "535 Login fail",
+        "535 5.7.8 Error: authentication failed: Invalid authentication mechanism",
+        "553 5.3.0 Auth failure",
+        "534 5.7.9 Authentication mechanism is too weak",
+    ],
+)
+async def test_a_server_that_refuses_a_method_that_it_offers_gets_the_next_one(
+    smtp: ScriptedSmtp, refusal: str
+) -> None:
+    """yc-software/qm#808, basecamp/once#12, cakephp/cakephp#14639, andris9/simplesmtp#7."""
+    smtp.options = scripted_smtp.Options(username=USER, password=PASSWORD)
+    smtp.script = lambda moment: Reply(refusal) if moment.line.startswith("AUTH PLAIN") else None
+    one = connector(smtp, **ACCOUNT)
+    for _ in range(2):
+        connection = await one.connect()
+        await connection.send(ENVELOPE, MAIL)
+    assert [received.authenticated_as for received in smtp.mails] == [USER, USER]
+    methods = [[line.split()[1] for line in lines if line.startswith("AUTH")] for lines in smtp.commands]
+    assert methods == [["PLAIN", "LOGIN"], ["LOGIN"]]
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        "535 Authentication Credentials Invalid",
+        "535-5.7.8 Username and Password not accepted.\n535 5.7.8 Learn more",
+        "530 5.7.0 Must issue a STARTTLS command first",
+        "454 4.7.0 Temporary authentication failure",
+    ],
+)
+async def test_a_login_that_another_method_would_not_help_is_tried_once(smtp: ScriptedSmtp, refusal: str) -> None:
+    smtp.options = scripted_smtp.Options(username=USER, password=PASSWORD)
+    smtp.script = always("auth", Reply(refusal))
+    with pytest.raises(DeliveryError):
+        await connector(smtp, **ACCOUNT).connect()
+    assert verbs(smtp) == ["EHLO", "AUTH"]
 
 
 async def test_a_server_without_a_supported_auth_method_is_account_refused(smtp: ScriptedSmtp) -> None:

@@ -150,21 +150,36 @@ async def test_the_connection_used_last_is_used_next() -> None:
         assert await pool.acquire() is second
 
 
-async def test_a_burst_opens_few_connections_until_one_succeeds_and_then_more() -> None:
+async def test_a_burst_opens_half_as_many_connections_again_each_time_that_all_of_them_have_sent_an_email() -> None:
     server = Server(opens_slowly=True)
     async with Pool(server.connect, limits(20)) as pool:
-        users = [task(pool.acquire()) for _ in range(30)]
+        users = [task(pool.acquire()) for _ in range(90)]
         await settle()
-        assert len(server.openings) == pace.AT_ONCE_AT_FIRST
-        for opened in range(1, 4):
-            server.openings[0].set_result(None)
+        for expected in (pace.AT_ONCE_AT_FIRST, 2, 2, 3, 4, 6, 1):  # up to the limit
+            assert len(server.openings) == expected
+            for opening in list(server.openings):
+                opening.set_result(None)
             await settle()
-            assert len(server.openings) == pace.AT_ONCE_FOR_EACH * opened
-        server.openings[0].set_result(None)
-        await settle()
-        assert repr(pool) == "<Pool 4 leased, 0 idle, 16 opening, 0 closing, 26 waiting>"
+            assert not server.openings
+            for user in [user for user in users if user.done()]:
+                users.remove(user)
+                pool.release(user.result())
+            await settle()
+        assert repr(pool) == "<Pool 17 leased, 3 idle, 0 opening, 0 closing, 0 waiting>"
         for user in users:
             user.cancel()
+
+
+async def test_a_first_email_that_takes_long_does_not_keep_other_connections_from_being_opened(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(smtp_pool, "TRIAL_SECONDS", SHORT)
+    server = Server()
+    async with Pool(server.connect, limits(20)) as pool:
+        users = [task(pool.acquire()) for _ in range(8)]
+        await until(lambda: len(server.open) == 8)
+        for user in users:
+            pool.release(await user)
 
 
 async def test_the_representation_shows_the_state() -> None:

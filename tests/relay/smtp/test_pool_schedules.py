@@ -79,6 +79,20 @@ async def test_a_connection_opened_for_a_cancelled_caller_serves_the_next() -> N
         assert server.attempts == 1
 
 
+async def test_a_wait_cancelled_while_it_avoids_the_idle_connection_and_no_other_opens_keeps_nothing_busy() -> None:
+    server = Server()
+    async with Pool(server.connect, limits(2), temporary=RefusedError) as pool:
+        connection = await pool.acquire()
+        pool.release(connection)
+        server.opens_slowly = True
+        user = task(pool.acquire(connection))
+        await settle()
+        server.openings[0].set_exception(RefusedError())
+        user.cancel()
+        await settle()
+        assert repr(pool) == "<Pool 0 leased, 1 idle, 0 opening, 0 closing, 0 waiting>"
+
+
 @pytest.mark.parametrize("steps", range(12))
 async def test_a_wait_can_be_cancelled_at_any_step(steps: int) -> None:
     server = Server()

@@ -225,7 +225,7 @@ def test_the_help_of_a_command_lists_the_exit_statuses() -> None:
         assert f"  {status}  {meaning}" in text
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_a_command_without_a_message(number: signal.Signals) -> None:
     code = f"from shared.service import signals; signals.exit_at_once(); from {__name__} import main; main()"
     with subprocess.Popen(  # noqa: S603 - our own code
@@ -254,3 +254,14 @@ def test_a_reader_that_closes_the_pipe_is_not_an_error(monkeypatch: pytest.Monke
     monkeypatch.setattr(click, "echo", closed)
     result = CliRunner().invoke(wait)
     assert (result.exit_code, result.stderr) == (0, "")
+
+
+async def test_a_command_that_reads_a_whole_bucket_lowers_its_priority_if_it_is_the_whole_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lowered: list[int] = []
+    monkeypatch.setattr("os.nice", lowered.append)
+    await asyncio.to_thread(command.give_way)
+    assert lowered == []
+    command.give_way()
+    assert lowered == [command.NICENESS]

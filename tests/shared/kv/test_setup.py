@@ -5,11 +5,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from shared.errors import BucketMissing, NotPermitted, StoreUnavailable
+from shared.errors import BucketMissing, BucketUnfit, NotPermitted, StoreUnavailable
 from shared.kv import setup
 from shared.kv.bucket import Bucket
 from shared.kv.setup import create_missing, report_unusable
@@ -123,6 +123,19 @@ async def test_the_time_without_a_connection_does_not_count(
     monkeypatch.undo()
     await nats_server.start()
     await required
+
+
+@pytest.mark.parametrize("change", [{"retention": "interest"}, {"no_ack": True}])
+async def test_a_stream_that_loses_the_values_of_a_bucket_is_logged_and_not_used(
+    nats_server: NatsServer, caplog: pytest.LogCaptureFixture, change: dict[str, Any]
+) -> None:
+    async with with_inbox(nats_server.url) as (connection, inbox):
+        await connection.jetstream().add_stream(name="KV_b", subjects=["$KV.b.>"], **change)
+        await report_unusable(inbox, connection, ["b"])
+        with pytest.raises(BucketUnfit, match="bucket b: does not"):
+            await Bucket(inbox, connection, "b").max_value_bytes()
+    (line,) = [vars(record) for record in caplog.records if record.message == "bucket.unusable"]
+    assert "nats kv add" in line["advice"]
 
 
 async def test_a_bucket_that_cannot_be_used_is_logged_with_advice(

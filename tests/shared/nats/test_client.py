@@ -85,6 +85,21 @@ async def test_a_broken_credentials_file_does_not_block_and_can_be_replaced(
         assert (await asyncio.wait_for(connecting, 5)).connected
 
 
+async def test_a_credentials_file_of_any_editor_is_read(tmp_path: Path) -> None:
+    made, file = Credentials(), tmp_path / "relay.creds"
+    text = made.user()
+    async with servers.running(made.server_config) as server:
+        for saved in (
+            text.replace("\n", "\r\n"),
+            text.replace("\n", " \t\n"),
+            "".join(f"    {line}\n" for line in text.splitlines()),
+            "\ufeff" + text.replace("\n", "\n\n").rstrip("\n"),
+        ):
+            file.write_bytes(saved.encode())
+            async with asyncio.timeout(5), connect(server.url, str(file)) as connected:
+                assert connected.connected
+
+
 async def test_tls_is_checked_against_the_systems_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -28,7 +28,7 @@ OWN = {  # names that nats-py does not have, or does not call
     "abort",
     "has_greeted",
 }
-WITHOUT_OVERRIDE = {"parser.MSG_RE", "parser.HMSG_RE", "_remove_sub"}
+WITHOUT_OVERRIDE = {"parser.MSG_RE", "parser.HMSG_RE", "parser.Parser", "_remove_sub"}
 
 
 def functions(kind: type) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import pytest
 from nats.aio.client import DEFAULT_MAX_RECONNECT_ATTEMPTS
 
 from shared.nats import connection
+from shared.nats import servers as nats_servers
 from shared.service.settings import SettingsError
 from tests.shared.connections import connected as connect
 from tests.shared.connections import events, has_reconnected, opening, publish, received, was_never_lost
@@ -111,6 +112,23 @@ async def test_an_invalid_list_of_urls_is_a_settings_error_without_the_password(
         async with asyncio.timeout(2), connect(url):
             pass
     assert "s3cret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "nats://relay:p#ss@localhost:4222",
+        "nats://relay:p/ss@localhost:4222",
+        "nats://relay:p?ss@localhost:4222",
+        "nats://a:4222;nats://b:4222",
+        "nats://a:4222 nats://b:4222",
+        "nats://a:4222\nnats://b:4222",
+    ],
+)
+def test_a_password_that_is_not_encoded_and_other_separators_are_explained(url: str) -> None:
+    with pytest.raises(SettingsError, match=r"commas.*%23") as raised:
+        nats_servers.urls(url)
+    assert "ss@" not in str(raised.value)
 
 
 async def test_a_flush_that_timed_out_does_not_stop_the_reading(

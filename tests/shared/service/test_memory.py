@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Memory of large messages is used again, without returning it to the system."""
+"""Memory of large messages is used again, without returning it to the system; cycles are still collected."""
 
 from __future__ import annotations
 
@@ -27,3 +27,21 @@ def test_freed_blocks_are_used_again() -> None:
     program = [sys.executable, "-c", PROGRAM]
     done = subprocess.run(program, capture_output=True, text=True, check=True)  # noqa: S603 - constant
     assert int(done.stdout) < PAGES / 2
+
+
+CYCLES: Final = """
+import gc
+from shared.service import memory
+memory.collect_less_often()
+for _ in range(100_000):
+    cycle = []
+    cycle.append(cycle)
+print(gc.get_freeze_count(), len(gc.get_objects()))
+"""
+
+
+def test_cycles_are_collected_after_few_thousand_objects() -> None:
+    done = subprocess.run([sys.executable, "-c", CYCLES], capture_output=True, text=True, check=True)  # noqa: S603 - constant
+    frozen, watched = map(int, done.stdout.split())
+    assert frozen > 1000
+    assert watched < 5000

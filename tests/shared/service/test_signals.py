@@ -19,7 +19,7 @@ threading.Event().wait()
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize(("arguments", "base"), [(["serve"], None), (["status", "serve"], 128), ([], 128)])
 def test_a_signal_ends_a_program_that_imports(number: signal.Signals, arguments: list[str], base: int | None) -> None:
     with subprocess.Popen(  # noqa: S603 - our own code

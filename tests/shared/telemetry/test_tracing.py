@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -36,6 +37,32 @@ def test_an_invalid_value_is_an_error_with_its_variable(variables: dict[str, str
     with pytest.raises(SettingsError) as error:
         lifecycle._tracing({"OTEL_TRACES_EXPORTER": "otlp", **variables}, "name")  # noqa: SLF001 - `run` calls it
     assert str(error.value).startswith(named)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "0"),
+        ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "-1"),
+    ],
+)
+def test_an_invalid_value_that_opentelemetry_reads_is_an_error_with_its_variable(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError, match=variable):
+        tracing.configured(os.environ, "name")
+
+
+@pytest.mark.parametrize("value", ["", " "])
+async def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    variables = ("ENDPOINT", "TIMEOUT", "TRACES_TIMEOUT", "COMPRESSION", "HEADERS", "CERTIFICATE")
+    for variable in variables:
+        monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{variable}", value)
+    await tracing.configured(os.environ, "name").aclose()
+    assert not [one for one in os.environ if one.startswith("OTEL_EXPORTER_OTLP_")]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 from tests.stack import ses_events
 from tests.tracker.examples import AT, EMAIL, TRACKING_ID
 from tracker.events import envelope, ses_event
-from tracker.events.ses_event import EngagementEvent, Ignored
+from tracker.events.ses_event import MAX_LISTS, EngagementEvent, Ignored, Several
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -133,13 +133,11 @@ def test_an_event_without_a_time_has_that_of_the_innermost_envelope_with_one(bod
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        ({"Records": [OPEN, OPEN]}, "Records holds 2 elements instead of one"),
-        ([OPEN, OPEN, OPEN], "body holds 3 elements instead of one"),
         ({"Records": []}, "Records is not a JSON object"),
         ({"detail": None}, "detail is not a JSON object"),
         ([[[[[[[[[[[[[[[[[[OPEN]]]]]]]]]]]]]]]]]], "the event is in too many envelopes"),
     ],
-    ids=range(5),
+    ids=range(3),
 )
 def test_a_body_without_one_event_is_ignored_with_the_reason(body: object, reason: str) -> None:
     assert read(body) == Ignored(reason)
@@ -174,3 +172,22 @@ def test_a_hostile_body_takes_little_time_at_any_level(shape: str) -> None:
         body = sns(body) if len(str(body)) < 4 << 20 else body
         assert isinstance(read(body), Ignored)
     assert time.process_time() - started < 10
+
+
+def test_a_list_of_several_events_has_them_all_each_with_an_id_of_its_own() -> None:
+    several = read({"Records": [sns(OPEN, "first"), OPEN, [OPEN, {"no": "event"}]]})
+    assert isinstance(several, Several)
+    found = list(several.flat())
+    ids = [one.event_id for one in found if not isinstance(one, Ignored)]
+    assert ids == ["first", "queue-id-1", "queue-id-2-0"]
+    assert isinstance(found[-1], Ignored)
+    assert several.reason == "Records holds 3 elements instead of one"
+
+
+def test_lists_in_lists_are_opened_up_to_a_limit() -> None:
+    body: object = OPEN
+    for _ in range(MAX_LISTS + 1):
+        body = [body, body]
+    several = read(body)
+    assert isinstance(several, Several)
+    assert {type(one) for one in several.flat()} == {Ignored}

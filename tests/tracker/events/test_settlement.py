@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from typing import TYPE_CHECKING
 
@@ -77,6 +78,41 @@ async def test_a_message_without_an_engagement_event_is_counted_logged_and_delet
     assert running.settlement.outcomes["none", outcome] == 1
     assert [(one.message, one.levelno) for one in caplog.records] == [("event.ignored", level)]
     assert "@" not in str(vars(caplog.records[0]))
+
+
+def batch_of_a_function(*bodies: str) -> str:
+    """Return the event of a Lambda function, whose records are SQS messages."""
+    return json.dumps({"Records": [{"messageId": f"sqs-{n}", "body": body} for n, body in enumerate(bodies)]})
+
+
+async def test_all_events_of_a_message_are_applied_before_it_is_deleted(
+    sqs: SqsEndpoint, recipients: Bucket, updater: RecordUpdater
+) -> None:
+    for email_id in ("email-0", "email-1"):
+        await recipients.create(email_id, records.encode(record(email_id=email_id)))
+    bodies = [of_email("email-0", "sns-0"), "{", of_email("email-1", "sns-1")]
+    async with polling(sqs, updater) as running:
+        message_id = sqs.send(batch_of_a_function(*bodies))
+        await sqs.wait_until_empty()
+    assert sqs.deleted == [message_id]
+    for email_id in ("email-0", "email-1"):
+        assert records.decode((await recipients.get(email_id)).value).delivered
+    assert running.settlement.outcomes["none", "malformed"] == 1
+
+
+@pytest.mark.parametrize("verdict", [Verdict.AGAIN, Verdict.UNMATCHED, Verdict.CONTESTED, Verdict.STUCK])
+async def test_a_message_with_an_event_that_is_not_applied_stays_in_the_queue(
+    sqs: SqsEndpoint, verdict: Verdict
+) -> None:
+    updater = Verdicts(verdict, Verdict.SETTLED)
+    sqs.send(batch_of_a_function(of_email("email-0", "sns-0"), of_email("email-1", "sns-1")))
+    async with polling(sqs, updater) as running:
+        await updater.wait_until_asked(1)
+        other = sqs.send(of_email("email-2", "sns-2"))
+        await until(lambda: sqs.deleted)
+        assert running.settlement.held == 0
+    assert sqs.deleted == [other]
+    assert ("ChangeMessageVisibilityBatch" in sqs.calls) == (verdict is not Verdict.STUCK)
 
 
 async def test_many_ignored_messages_are_logged_with_a_limit(

@@ -81,10 +81,12 @@ def read(pieces: Iterable[str], *, reason: str, now: datetime) -> Iterator[Row |
     """
     rest = iter(pieces)
     first = next(rest, "")
-    joined = itertools.chain([first], rest)
+    joined: Iterable[str] = itertools.chain([first], rest)
     if _JSON.match(first):
         yield from _complete(_from_json(joined), reason, now)
     else:
+        if "\r" in first and "\n" not in first:  # as Excel writes "CSV (Macintosh)"
+            joined = (piece.replace("\r", "\n") for piece in joined)
         yield from (_row(line, fields, reason, now) for line, fields in _from_csv(joined))
 
 

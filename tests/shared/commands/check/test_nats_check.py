@@ -7,14 +7,14 @@ from __future__ import annotations
 import json
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import nats
 import pytest
 import pytest_asyncio
 import yaml
-from nats.js.api import DiscardPolicy, KeyValueConfig, StorageType
+from nats.js.api import DiscardPolicy, KeyValueConfig, RetentionPolicy, StorageType, SubjectTransform
 
 from shared import contract
 from shared.commands.check import bucket_check, checks, nats_check
@@ -93,7 +93,7 @@ async def test_a_healthy_bucket_is_described_and_nothing_is_left_in_it(server: N
     assert {one.status for one in findings.values()} == {"ok"}
     assert findings["NATS"].found.startswith("nats-server 2.")
     assert "round trip" in findings["NATS"].found
-    assert findings["JetStream account"].found.endswith("1 streams, of 19.07 MiB")
+    assert findings["JetStream account"].found.endswith("1 stream, of 19.07 MiB")
     assert findings[ABOUT].found == (
         "0 values, 0 B, 976.6 KiB free, values up to 64 KiB, 1 replica in file, history 1, no TTL, "
         "readable and writable"
@@ -219,6 +219,28 @@ async def test_a_bucket_that_deletes_old_values_when_it_is_full_is_a_warning(ser
         await js.update_stream(config.evolve(discard=DiscardPolicy.OLD))
         bucket = (await found(as_user(server.url, "all:s3cret"), B))[ABOUT]
     assert (bucket.status, "discard policy" in bucket.advice) == ("warning", True)
+
+
+@pytest.mark.parametrize(
+    ("change", "advice"),
+    [
+        ({"retention": RetentionPolicy.INTEREST}, "its retention is interest, not limits"),
+        ({"retention": RetentionPolicy.WORK_QUEUE}, "its retention is workqueue, not limits"),
+        ({"no_ack": True}, "no_ack"),
+        ({"subject_transform": SubjectTransform(src="$KV.*.>", dest="x.{{wildcard(1)}}.>")}, "subject_transform"),
+    ],
+)
+async def test_a_stream_that_loses_the_values_of_a_bucket_is_a_failure(
+    server: NatsServer, change: dict[str, Any], advice: str
+) -> None:
+    async with await nats.connect(as_user(server.url, "all:s3cret")) as client:
+        js = client.jetstream()
+        await js.add_stream(name=f"KV_{NAME}", subjects=[f"$KV.{NAME}.>"], max_msgs_per_subject=1, **change)
+        try:
+            bucket = (await found(as_user(server.url, "all:s3cret"), B))[ABOUT]
+        finally:
+            await js.delete_stream(f"KV_{NAME}")
+    assert (bucket.status, advice in bucket.advice) == ("failed", True)
 
 
 async def test_one_replica_in_a_cluster_is_a_warning(server: NatsServer) -> None:

@@ -26,7 +26,7 @@ from tests.tracker.commands.operators import Operator, documents
 from tests.tracker.commands.retention import mails as mails_module
 from tests.tracker.commands.retention.mails import OLD, RECENT, Mails
 from tests.tracker.examples import TO, stored
-from tracker.commands.retention import sealing
+from tracker.commands.retention import command, sealing
 from tracker.commands.retention.run import Retention
 from tracker.queries import seal
 from tracker.queries.email_status_handler import EmailStatusHandler
@@ -69,6 +69,22 @@ async def test_old_emails_go_and_the_counts_stay(mails: Mails, operator: Operato
     status = EmailStatusHandler(mails.recipients, mails.reader, mails.connected[0].payload_limit)
     assert await status(b'{"group_id":"other"}') == b"[]"
     assert await status(b'{"email_id":"other-00000"}') == b'{"error":"not found"}'
+
+
+async def test_without_space_for_the_counts_the_error_has_an_advice(
+    mails: Mails, operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sealing, "PATIENCE_SECONDS", 0.1)
+    await mails.send("g", [{"sent_at": OLD}])
+    js = mails.connected[0].client.jetstream()
+    info = await js.stream_info(f"KV_{contract.EMAIL_GROUP_INDEX_BUCKET}")
+    await js.update_stream(info.config, max_bytes=info.state.bytes)
+    result = await operator.run(*REMOVE)
+    assert result.exit_code == 1
+    assert "max" in result.stderr
+    assert command.FULL_ADVICE in result.stderr
+    await js.update_stream(info.config, max_bytes=-1)
+    assert (await operator.run(*REMOVE)).exit_code == 0
 
 
 async def test_without_yes_nothing_is_written(mails: Mails, operator: Operator) -> None:

@@ -43,6 +43,7 @@ def entry(address: str = "ada@x.org", reason: str = "bounce", at: datetime = NOO
         "EMAIL;Reason;Last Update Time\r\nada@x.org;BOUNCE;2026-01-31T12:00:00Z\r\n",
         "sep=;\r\nada@x.org;BOUNCE;2026-01-31T12:00:00Z\r\n",
         "ada@x.org\tBOUNCE\t2026-01-31T12:00:00Z\n",
+        "EmailAddress,Reason,LastUpdateTime\rada@x.org,BOUNCE,2026-01-31T12:00:00Z\r",
         ' "Ada" <ada@x.org> ,  bounce , 2026-01-31T13:00:00+01:00 \n',
         '{"emailAddress":"ada@x.org","reason":"BOUNCE","lastUpdateTime":"2026-01-31T12:00:00Z"}\n',
         '{"address":"ada@x.org","reason":"bounce","detail":"","email_id":"","suppressed_at":"2026-01-31T12:00:00Z"}',
