@@ -35,6 +35,7 @@ INTERNAL: tuple[type[Exception], ...] = (
     shared_errors.StoreUnavailable,
     shared_errors.SetupIncomplete,
     shared_errors.BucketMissing,
+    shared_errors.BucketUnfit,
     shared_errors.StreamMissing,
     shared_errors.StreamUnfit,
     shared_errors.NotPermitted,
