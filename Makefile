@@ -57,7 +57,7 @@ test: $(STAMP) ## Run all tests (ARGS="-k pool" for some, WORKERS=0 in one proce
 test-postfix: $(STAMP) ## Deliver through a real Postfix (needs root and Debian's package; says so where it is missing)
 	@$(BIN)/python -m pytest -rs tests/postfix $(ARGS)
 
-bench: $(STAMP) ## Measure (SCENARIO="send_plain events", ARGS="--runs 5 --json FILE"; soak and growth only by name, DURATION=600)
+bench: $(STAMP) ## Measure (SCENARIO="send_plain events", ARGS="--runs 5 --json FILE"; soak, growth and status_to only by name, DURATION=600)
 	@$(BIN)/python -m tests.bench $(if $(DURATION),--duration $(DURATION)) $(ARGS) $(SCENARIO)
 
 bench-compare: $(STAMP) ## Measure alternately with the services of another revision (BASE=main)

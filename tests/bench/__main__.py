@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""`python -m tests.bench [SCENARIO ...]`: by default all scenarios except the soak and the growth."""
+"""`python -m tests.bench [SCENARIO ...]`: by default all scenarios except those that take minutes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 @click.option("--callers", default=DEFAULTS.callers, show_default=True, help="Number of concurrent callers.")
 @click.option("--groups", default="100,1000,20000,100000", show_default=True, help="Sizes of groups for analytics.")
 @click.option("--duration", default=DEFAULTS.duration, show_default=True, help="Seconds of the soak.")
-@click.option("--records", default=DEFAULTS.records, show_default=True, help="Number of records of `growth`.")
+@click.option("--records", default=DEFAULTS.records, show_default=True, help="Records of `growth` and `status_to`.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write all figures to this file.")
 @click.option("--base", help="Compare this code with a git revision.")
 def main(names: tuple[str, ...], groups: str, json_file: Path | None, base: str | None, **given: float) -> None:

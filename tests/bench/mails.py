@@ -37,13 +37,13 @@ def new_ids(count: int) -> list[str]:
     return [str(uuid.uuid4()) for _ in range(count)]
 
 
-def record(email_id: str, group_id: str) -> bytes:
+def record(email_id: str, group_id: str, to: str = "reader@example.com") -> bytes:
     """Return the record of an email that was just sent."""
     return msgspec.json.encode(
         contract.EmailRecipientRecord(
             email_id=email_id,
             group_id=group_id,
-            to="reader@example.com",
+            to=to,
             subject="Your talk was moved",
             sent_at=SENT_AT,
         )

@@ -37,6 +37,17 @@ class Program:
         """The process id."""
         return self._process.pid
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended.
+
+        Raises:
+            RuntimeError: it failed.
+        """
+        if self._process.returncode:
+            self._check_alive()
+        return self._process.returncode is None
+
     async def wait_until_ready(self) -> None:
         """Return when a helper has printed READY."""
         async with asyncio.timeout(START_SECONDS):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Role = Literal["service", "limit", "naive", "part"]
-RATE, MILLISECONDS, MEGABYTES, TIMES = "/s", "ms", "MB", "x"
+RATE, MILLISECONDS, SECONDS, MEGABYTES, TIMES = "/s", "ms", "s", "MB", "x"
 LEAST_CPU_SECONDS = 0.05  # the kernel counts in steps of 0.01
 _MS, _US = 1e3, 1e6
 

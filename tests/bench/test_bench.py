@@ -28,6 +28,7 @@ ROLES = {
     "start": {"service", "limit"},
     "growth": {"service", "part"},
     "soak": {"service", "part"},
+    "status_to": {"service", "part"},
 }
 
 

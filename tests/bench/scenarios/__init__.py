@@ -20,6 +20,7 @@ from tests.bench.scenarios import (
     send,
     soak,
     start,
+    status_to,
 )
 
 if TYPE_CHECKING:
@@ -45,8 +46,9 @@ ALL: dict[str, Scenario] = {
     "start": start.run,
     "growth": growth.run,
     "soak": soak.run,
+    "status_to": status_to.run,
 }
-ONLY_WHEN_ASKED = frozenset({"growth", "soak"})
+ONLY_WHEN_ASKED = frozenset({"growth", "soak", "status_to"})
 
 
 async def run(name: str, options: Options) -> Result:
