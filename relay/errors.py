@@ -51,8 +51,14 @@ class Rejected(DeliveryError):
     is_permanent = True
 
 
+class SenderRefused(Rejected):
+    """Refused until an operator acts: the sender's identity is not verified, or the user may not send as it."""
+
+    is_permanent = False
+
+
 class AccountRefused(DeliveryError):
-    """The account cannot send now: wrong credentials, or its daily quota is used up. No email is tried for a while."""
+    """The account cannot send now, as with wrong credentials. No email is tried for a while."""
 
     outcome = "barred"
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Final, cast
 import aiosmtplib
 
 from relay import host_names
-from relay.errors import AccountRefused, ConnectionStale, Deferred, DeliveryError, Rejected, Throttled, Uncertain
+from relay.errors import AccountRefused, ConnectionStale, Deferred, DeliveryError, Throttled, Uncertain
 from relay.settings import IMPLICIT_TLS_PORTS, is_loopback
-from relay.smtp import session_start
+from relay.smtp import refusals, session_start
 from relay.smtp.dialogue import SERVICE_CLOSING, Dialogue, DialogueLost
 from relay.smtp.pipelining import Pipelining
 from shared import redaction
@@ -37,18 +37,10 @@ QUIT_SECONDS: Final = 1.0
 EMPTY_MESSAGE_SECONDS: Final = 1.0
 POSITIVE: Final = 2
 INTERMEDIATE: Final = 3
-TRANSIENT: Final = 4  # RFC 5321, 4.2.1: the first digit
-PERMANENT: Final = 5
-REFUSALS: Final = (TRANSIENT, PERMANENT)
-AUTH_REQUIRED: Final = 530  # RFC 4954, 6 and RFC 3207, 4: without a login, or without STARTTLS, no email is accepted
 RESET: Final = b"RSET\r\n"
 DATA: Final = b"DATA\r\n"
 EMPTY_MESSAGE: Final = b".\r\n"
 
-_ACCOUNT = re.compile(
-    r"daily message quota exceeded|sending (?:for \S.* )?(?:is )?(?:paused|suspended|disabled)", re.IGNORECASE
-)
-_THROTTLED = re.compile(r"throttling", re.IGNORECASE)  # of the account: another connection would be throttled too
 _TIMED_OUT = re.compile(r"\b4\.4\.2\b")  # RFC 3463, 3.5: bad connection; SES closes an idle one with it
 
 
@@ -156,13 +148,12 @@ class SmtpConnection(Dialogue):
         *_, recipient, data = replies
         if data.code // 100 != INTERMEDIATE and data.code != SERVICE_CLOSING:
             return
-        if (
-            data.code != SERVICE_CLOSING and self.is_usable and recipient.code // 100 in REFUSALS
-        ):  # or it would get the empty message
+        is_refused = recipient.code // 100 in refusals.REFUSALS  # or it would get the empty message
+        if data.code != SERVICE_CLOSING and self.is_usable and is_refused:
             with suppress(DialogueLost, TimeoutError):
                 async with asyncio.timeout(EMPTY_MESSAGE_SECONDS):
                     reply = await self.command(EMPTY_MESSAGE)
-                if reply.code // 100 in REFUSALS and reply.code != SERVICE_CLOSING:
+                if reply.code // 100 in refusals.REFUSALS and reply.code != SERVICE_CLOSING:
                     return
         self.abort()
 
@@ -172,7 +163,7 @@ class SmtpConnection(Dialogue):
         if reply.code // 100 == (INTERMEDIATE if line is DATA else POSITIVE) and not is_early:
             return None
         text = redaction.text(reply.text)
-        if reply.code // 100 not in REFUSALS:
+        if reply.code // 100 not in refusals.REFUSALS:
             return DialogueLost(f"unexpected reply: {reply.code} {text}")
         if reply.code == SERVICE_CLOSING or line is RESET or (line[:4] == b"MAIL" and _TIMED_OUT.search(text)):
             self.abort()
@@ -180,8 +171,9 @@ class SmtpConnection(Dialogue):
         if is_early:  # or the server could accept the message after all
             self.abort()
         self.is_proven = True
-        self.refusals += not _THROTTLED.search(text)
-        return _refusal(reply, text)
+        error = refusals.error_of(reply.code, text)
+        self.refusals += not isinstance(error, Throttled)
+        return error
 
     def _broken(self, text: str, code: int = 0) -> DeliveryError:
         return ConnectionStale(text, code) if self.transactions > 1 else Deferred(text, code)
@@ -296,7 +288,7 @@ class Connector:
 
 def _failure(error: BaseException) -> DeliveryError | None:
     match error:
-        case aiosmtplib.SMTPAuthenticationError() if error.code // 100 == PERMANENT:
+        case aiosmtplib.SMTPAuthenticationError() if error.code // 100 == refusals.PERMANENT:
             return AccountRefused(f"AUTH: {redaction.text(error.message)}", error.code)
         case aiosmtplib.SMTPResponseException():
             return Deferred(redaction.text(error.message), max(error.code, 0))  # -1: not an SMTP reply
@@ -318,14 +310,6 @@ def _hang_up(connected: socket.socket) -> None:
     """
     with suppress(OSError):  # it is closed already
         connected.shutdown(socket.SHUT_RDWR)
-
-
-def _refusal(reply: Reply, text: str) -> DeliveryError:
-    if reply.code == AUTH_REQUIRED or _ACCOUNT.search(text):
-        return AccountRefused(text, reply.code)
-    if reply.code // 100 == PERMANENT:
-        return Rejected(text, reply.code)
-    return (Throttled if _THROTTLED.search(text) else Deferred)(text, reply.code)
 
 
 def _stuffed(message: bytes) -> bytes:

@@ -30,6 +30,7 @@ BEFORE_THE_MESSAGE: Final[tuple[Stage, ...]] = ("mail", "rcpt", "data")
 LOSSES: Final[tuple[Action, ...]] = (Close(), Reset(), GARBAGE, Silence())
 TEMPORARY: Final = (Reply("451 4.3.0 later"), Reply("421 4.3.2 bye"), Reply("421 4.3.2 bye", close=True))
 REFUSED: Final = Reply("554 5.7.1 no")
+SENDER_REFUSED: Final = Reply("554 Message rejected: Email address is not verified.")
 QUOTA: Final = Reply("454 Throttling failure: Daily message quota exceeded.")
 SENT: Final = {"sent": True}
 
@@ -80,6 +81,7 @@ def cases() -> Iterator[Case]:
     for reply in (*TEMPORARY, QUOTA):
         yield Case("dot", reply, failed("not_sent", code_of(reply)))
     yield Case("dot", REFUSED, failed("not_sent", 554, permanent=True))
+    yield Case("dot", SENDER_REFUSED, failed("not_sent", 554))
     for action in (*LOSSES, *TEMPORARY, REFUSED):
         yield Case("quit", action, SENT, (1,))
     yield Case("dot", Store(Garbage(b"250 Ok\r\n\xff")), SENT, (1,))

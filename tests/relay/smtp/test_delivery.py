@@ -184,12 +184,12 @@ async def test_a_stall_before_the_dot_is_retried_on_another_session(smtp: Script
 
 @pytest.mark.parametrize("stage", TRANSACTION)
 async def test_a_permanent_refusal_is_not_retried(smtp: ScriptedSmtp, stage: Stage) -> None:
-    smtp.script = always(stage, Reply("554 Transaction failed: Configuration set x does not exist."))
+    smtp.script = always(stage, Reply("554 Transaction failed: Expected ';', got null"))
     async with sending(smtp) as sender:
         with pytest.raises(Rejected) as failure:
             await sender.send(1)
     assert failure.value.code == 554
-    assert failure.value.text == "Transaction failed: Configuration set x does not exist."
+    assert failure.value.text == "Transaction failed: Expected ';', got null"
     assert count(smtp, "MAIL") == 1
 
 
