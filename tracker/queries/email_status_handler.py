@@ -1,11 +1,16 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Answers `get_email_status`, request bytes to reply bytes: one record by its id, or those of a group in pages."""
+"""Answers `get_email_status`, request bytes to reply bytes: one record by its id, or those of a group in pages.
+
+A page needs memory of some times its size, so few are read at once; the other requests wait. Large pages have a line of
+their own, so that small ones do not wait behind them.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from shared import contract, group_index
 from shared.errors import KeyMissing
@@ -14,10 +19,14 @@ from tracker.queries import replies
 from tracker.queries.replies import Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from shared.kv.bucket import Bucket
     from tracker.queries.group_reader import GroupReader
+
+SMALL_PAGE: Final = 500  # emails
+SMALL_PAGES_AT_ONCE: Final = 8
+LARGE_PAGES_AT_ONCE: Final = 2  # one is encoded while the other is read
 
 _decode = replies.decoder(contract.GetEmailStatusRequest)
 
@@ -41,6 +50,8 @@ class EmailStatusHandler:
         self._groups = groups
         self._payload_limit = payload_limit
         self._by_both_ids = by_both_ids
+        self._small_pages = asyncio.Semaphore(SMALL_PAGES_AT_ONCE)
+        self._large_pages = asyncio.Semaphore(LARGE_PAGES_AT_ONCE)
         self.results: Counter[str] = Counter()
 
     async def __call__(self, data: bytes, _headers: object = None) -> bytes:
@@ -66,14 +77,25 @@ class EmailStatusHandler:
         return await self._checked(records.encode(record), total=1)
 
     async def _page(self, group_id: str, offset: int, limit: int | None) -> bytes:
-        email_ids = await self._groups.email_ids(group_id)
-        wanted = email_ids[offset:] if limit is None else email_ids[offset : offset + limit]
-        reply = b"["
-        async for some in self._groups.records(wanted):
-            reply += b"".join(records.encode(record) + b"," for record in some)
+        end = None if limit is None else offset + limit
+        async with self._small_pages:
+            email_ids = await self._groups.email_ids(group_id)
+            if len(email_ids[offset:end]) <= SMALL_PAGE:
+                return await self._records(email_ids[offset:end], total=len(email_ids))
+        del email_ids  # they would stay in memory while this request waits
+        async with self._large_pages:
+            email_ids = await self._groups.email_ids(group_id)
+            return await self._records(email_ids[offset:end], total=len(email_ids))
+
+    async def _records(self, email_ids: Sequence[str], total: int) -> bytes:
+        reply = bytearray(b"[")
+        async for some in self._groups.records(email_ids):
+            for record in some:
+                reply += records.encode(record)
+                reply += b","
             if len(reply) > await self._payload_limit(len(reply)):  # the other records need not be read
                 break
-        return await self._checked(reply.removesuffix(b",") + b"]", total=len(email_ids))
+        return await self._checked(bytes(reply).removesuffix(b",") + b"]", total)
 
     async def _checked(self, reply: bytes, total: int) -> bytes:
         if len(reply) > await self._payload_limit(len(reply)):

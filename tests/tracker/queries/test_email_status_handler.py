@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,12 +14,17 @@ from nats.js.api import KeyValueConfig
 
 from shared import contract, group_index
 from shared.kv.bucket import Bucket
+from tests.stack.waiting import until
 from tests.tracker.examples import EMAIL, GROUP, record
 from tracker.events import records
+from tracker.queries import email_status_handler
 from tracker.queries.email_status_handler import EmailStatusHandler
 from tracker.queries.group_reader import GroupReader
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from shared.contract import EmailRecipientRecord
     from shared.nats.connection import Connection
     from shared.nats.inbox import Inbox
 
@@ -72,3 +78,44 @@ async def test_an_expired_record_is_not_found_and_does_not_hide_others(
 
     assert await status(email_id="expired") == {"error": contract.NOT_FOUND}
     assert await status(group_id="g") == [json.loads(RECORD)]
+
+
+class Watched(GroupReader):
+    """Notes how many pages are read at once; the reads of the group `large` wait."""
+
+    def __init__(self, recipients: Bucket, index: Bucket) -> None:
+        super().__init__(recipients, index)
+        self.resumed = asyncio.Event()
+        self.reading: Counter[int] = Counter()
+        self.most: Counter[int] = Counter()
+
+    async def records(self, email_ids: Sequence[str]) -> AsyncIterator[list[EmailRecipientRecord]]:
+        """Read, and count it."""
+        size = len(email_ids)
+        self.reading[size] += 1
+        self.most[size] = max(self.most[size], self.reading[size])
+        if size > email_status_handler.SMALL_PAGE:
+            await self.resumed.wait()
+        async for some in super().records(email_ids):
+            yield some
+        self.reading[size] -= 1
+
+
+async def test_few_pages_are_read_at_once_and_small_ones_do_not_wait_for_large_ones(
+    recipients: Bucket, index: Bucket, connection: Connection
+) -> None:
+    size = email_status_handler.SMALL_PAGE + 1
+    await index.create("large", group_index.encode([str(number) for number in range(size)]))
+    await index.create("small", group_index.encode([EMAIL]))
+    await recipients.create(EMAIL, RECORD)
+    reader = Watched(recipients, index)
+    handler = EmailStatusHandler(recipients, reader, connection.payload_limit)
+    large = [asyncio.create_task(handler(b'{"group_id":"large"}')) for _ in range(20)]
+    await until(lambda: reader.reading[size], lambda reading: reading == email_status_handler.LARGE_PAGES_AT_ONCE)
+    small = await asyncio.gather(*(handler(b'{"group_id":"small"}') for _ in range(20)))
+    part = await handler(b'{"group_id":"large","offset":1}')
+    reader.resumed.set()
+    assert small == [b"[" + RECORD + b"]"] * 20
+    assert {part, *await asyncio.gather(*large)} == {b"[]"}
+    assert reader.most[size] == email_status_handler.LARGE_PAGES_AT_ONCE
+    assert reader.most[1] <= email_status_handler.SMALL_PAGES_AT_ONCE
