@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 TINY = Options(runs=1, scale=0.004, callers=8, groups=(20, 100), duration=0.3)
 COMPARED = ("--runs", "1", "--scale", "0.002", "--callers", "4")
 ROLES = {
+    "account_rate": {"service", "part"},
     "fair": {"service", "part"},
     "hot_group": {"service", "limit", "part"},
     "fast_paths": {"service", "naive"},

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tests.bench import stage
 from tests.bench.row import Result
 from tests.bench.scenarios import (
+    account_rate,
     analytics,
     events,
     fair,
@@ -37,6 +38,7 @@ ALL: dict[str, Scenario] = {
     "send_tls": send.tls,
     "send_wan": send.wan,
     "fair": fair.run,
+    "account_rate": account_rate.run,
     "hot_group": hot_group.run,
     "events": events.run,
     "lookup": lookup.run,
