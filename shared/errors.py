@@ -16,7 +16,7 @@ class StoreUnavailable(StoreError):
 
 
 class SetupIncomplete(StoreUnavailable):
-    """A bucket or stream does not exist, or cannot be used with its configuration. An operator has to act."""
+    """A bucket or stream does not exist, is full, or cannot be used with its configuration. An operator has to act."""
 
 
 class BucketMissing(SetupIncomplete):
@@ -29,6 +29,12 @@ class BucketUnfit(SetupIncomplete):
     """The bucket exists, and its configuration loses values."""
 
     advice = "make the stream of the bucket as `nats kv add` does"
+
+
+class StoreFull(SetupIncomplete):
+    """The bucket, the account or the server has no space for the value."""
+
+    advice = "raise max_bytes of the bucket, or the storage of the account, by 1 MiB or more, and try again"
 
 
 class StreamMissing(SetupIncomplete):

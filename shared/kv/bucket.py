@@ -22,6 +22,7 @@ from shared.errors import (
     KeyTaken,
     RevisionConflict,
     StoreError,
+    StoreFull,
     StoreUnavailable,
     ValueTooLarge,
 )
@@ -330,7 +331,9 @@ class Bucket:
         """Return the error to raise for an error of JetStream."""
         self._known_config = None
         message = f"bucket {self.name}: {error.description or 'no answer'} ({error.err_code})"
-        return BucketMissing(message) if error.err_code == jetstream.NO_STREAM else StoreUnavailable(message)
+        if error.err_code == jetstream.NO_STREAM:
+            return BucketMissing(message)
+        return (StoreFull if jetstream.NO_SPACE.search(error.description) else StoreUnavailable)(message)
 
 
 def while_conflicting() -> AsyncRetrying:

@@ -7,6 +7,7 @@ Sources: the NATS docs on "JetStream wire API", ADR-8 (key-value store), ADR-31 
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
@@ -40,6 +41,9 @@ WRONG_LAST_SEQUENCE: Final = frozenset({10071, 10164})  # the second with replic
 MESSAGE_TOO_LARGE: Final = 10054
 NO_MESSAGE: Final = 10037
 NO_STREAM: Final = 10059
+NO_SPACE: Final = re.compile(
+    r"maximum (?:bytes|messages) exceeded|insufficient|limits? exceeded|no space", re.IGNORECASE
+)
 
 LONGEST_NUMBER: Final = 20  # digits of the largest sequence
 

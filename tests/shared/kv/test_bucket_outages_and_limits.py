@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from nats.js.api import KeyValueConfig
 
-from shared.errors import KeyMissing, KeyTaken, StoreUnavailable, ValueTooLarge
+from shared.errors import KeyMissing, KeyTaken, StoreFull, StoreUnavailable, ValueTooLarge
 from shared.kv import bucket as buckets
 from shared.kv.bucket import Bucket
 from shared.kv.setup import create_missing
@@ -130,7 +130,7 @@ async def test_a_full_bucket_is_unavailable_for_writes_and_readable(nats_proxy: 
     async with with_inbox(nats_proxy.url) as (connected, inbox):
         bucket = Bucket(inbox, connected, "small")
         await bucket.create("k", bytes(6000))
-        with pytest.raises(StoreUnavailable, match="10077"):
+        with pytest.raises(StoreFull, match="10077"):
             await bucket.create("other", bytes(6000))
         assert (await bucket.get("k")).value == bytes(6000)
 

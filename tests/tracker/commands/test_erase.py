@@ -12,6 +12,7 @@ import nats as nats_py
 import pytest
 
 from shared import contract, erasure, suppression_list
+from shared.errors import StoreFull
 from shared.kv import scan as bucket_scan
 from shared.kv.setup import create_missing
 from tests.acceptance import services
@@ -183,6 +184,20 @@ async def test_a_record_that_cannot_be_read_is_named_and_all_others_are_erased(
     result = await operator.run("erase", "--to", ADA, "--yes")
     assert (result.exit_code, "Error: records that could not be erased: torn" in result.stderr) == (1, True)
     assert b"ada" not in (await values(connection))["a1"].lower()
+
+
+async def test_without_space_for_the_note_the_error_has_an_advice(
+    operator: Operator, buckets: Buckets, connection: Connection
+) -> None:
+    await buckets.put_records(of_ada("a"))
+    js = connection.client.jetstream()
+    info = await js.stream_info(f"KV_{RECIPIENTS}")
+    await js.update_stream(info.config, max_bytes=info.state.bytes)
+    result = await operator.run("erase", "--to", ADA, "--yes")
+    assert result.exit_code == 1
+    assert StoreFull.advice in result.stderr
+    await js.update_stream(info.config, max_bytes=-1)
+    assert (await operator.run("erase", "--to", ADA, "--yes")).exit_code == 0
 
 
 async def test_old_values_go_too_and_those_of_deleted_records_are_named(

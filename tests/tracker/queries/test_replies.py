@@ -36,6 +36,7 @@ INTERNAL: tuple[type[Exception], ...] = (
     shared_errors.SetupIncomplete,
     shared_errors.BucketMissing,
     shared_errors.BucketUnfit,
+    shared_errors.StoreFull,
     shared_errors.StreamMissing,
     shared_errors.StreamUnfit,
     shared_errors.NotPermitted,

@@ -14,7 +14,6 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from shared.commands import command, formatting
-from shared.errors import StoreUnavailable
 from shared.nats.inbox import Inbox
 from tracker.commands.retention.run import Retention
 
@@ -37,13 +36,6 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     unreadable: int
     bytes_before: dict[str, int]
     bytes_after: dict[str, int] | UnsetType = UNSET
-
-
-FULL: Final = re.compile(r"maximum (?:bytes|messages) exceeded|insufficient|limits? exceeded|no space", re.IGNORECASE)
-FULL_ADVICE: Final = (
-    "no space for the counts of removed emails: raise max_bytes of this bucket, or the storage of the account, by 1 MiB"
-    " or more, and run it again; nothing is lost"
-)
 
 
 class Age(click.ParamType):  # type: ignore[type-arg] # not generic in older versions of click
@@ -100,12 +92,7 @@ def retention(older_than: timedelta, *, yes: bool, allow_recent: bool, as_json: 
         )
     before = datetime.now(UTC).replace(microsecond=0) - older_than
     command.give_way()
-    try:
-        summary = command.run(_retain(before, remove=yes))
-    except StoreUnavailable as error:
-        if not FULL.search(str(error)):
-            raise
-        raise command.Failed(f"{error}: {FULL_ADVICE}") from error
+    summary = command.run(_retain(before, remove=yes))
     if as_json:
         command.print_json(summary)
     else:

@@ -17,7 +17,7 @@ import pytest
 
 from shared import contract, group_index
 from shared.erasure import Erasures
-from shared.errors import KeyMissing
+from shared.errors import KeyMissing, StoreFull
 from shared.index_writer import IndexWriter
 from tests.stack import child
 from tests.stack.waiting import until
@@ -26,7 +26,7 @@ from tests.tracker.commands.operators import Operator, documents
 from tests.tracker.commands.retention import mails as mails_module
 from tests.tracker.commands.retention.mails import OLD, RECENT, Mails
 from tests.tracker.examples import TO, stored
-from tracker.commands.retention import command, sealing
+from tracker.commands.retention import sealing
 from tracker.commands.retention.run import Retention
 from tracker.queries import seal
 from tracker.queries.email_status_handler import EmailStatusHandler
@@ -81,8 +81,7 @@ async def test_without_space_for_the_counts_the_error_has_an_advice(
     await js.update_stream(info.config, max_bytes=info.state.bytes)
     result = await operator.run(*REMOVE)
     assert result.exit_code == 1
-    assert "max" in result.stderr
-    assert command.FULL_ADVICE in result.stderr
+    assert StoreFull.advice in result.stderr
     await js.update_stream(info.config, max_bytes=-1)
     assert (await operator.run(*REMOVE)).exit_code == 0
 
