@@ -160,7 +160,7 @@ def _described(use: BucketUse, info: BucketInfo) -> str:
 def _free(use: BucketUse, info: BucketInfo) -> str:
     config, state = info.config, info.state
     if config.max_bytes <= 0:
-        return f"full: no more than {config.max_msgs} values" if _is_full(use, info) else "no size limit"
+        return f"full: its max_msgs is {config.max_msgs}" if _is_full(use, info) else "no size limit"
     free = f"{formatting.size(max(config.max_bytes - state.bytes, 0))} free"
     return f"full: {free}" if _is_full(use, info) else free
 

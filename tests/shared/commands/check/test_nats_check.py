@@ -209,7 +209,7 @@ async def test_a_bucket_with_as_many_values_as_it_may_have_is_full(server: NatsS
         await js.update_stream(config.evolve(max_msgs=1))
         await js.publish(f"$KV.{NAME}.k", b"x")
         bucket = (await found(as_user(server.url, "all:s3cret"), B))[ABOUT]
-    assert (bucket.status, "no more than 1 values" in bucket.found) == ("failed", True)
+    assert (bucket.status, "its max_msgs is 1" in bucket.found) == ("failed", True)
     assert bucket.advice.startswith("full: raise its max_msgs")
 
 
