@@ -305,6 +305,8 @@ class ReconnectingClient(PromptClient):
 
     async def _flush_pending(self, force_flush: bool = False) -> Any:  # noqa: FBT001, FBT002 - nats-py's signature
         """Flush, and raise the cancellation of the current task, which nats-py catches."""
+        if not force_flush and self.flushes_promptly():
+            return None
         task = asyncio.current_task()
         requests = task.cancelling() if task else 0
         flushed = await super()._flush_pending(force_flush)

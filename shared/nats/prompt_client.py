@@ -70,12 +70,13 @@ class PromptClient(Client):
         self._pending_data_size += len(message)
         self._write_promptly()
 
-    async def _flush_pending(self, force_flush: bool = False) -> Any:  # noqa: FBT001, FBT002 - nats-py's signature
-        """Write without nats-py's task, unless the server reads too slowly."""
-        if force_flush or not self._is_prompt:
-            return await super()._flush_pending(force_flush)
-        self._write_promptly()
-        return None
+    def flushes_promptly(self) -> bool:
+        """Write without nats-py's task; return false if the server reads too slowly."""
+        if not self._writes_soon:
+            if not self._is_prompt:
+                return False
+            self._write_promptly()
+        return True
 
     @property
     def _is_prompt(self) -> bool:
@@ -90,10 +91,12 @@ class PromptClient(Client):
 
     def _write_promptly(self) -> None:
         """Write in the next turn of the event loop, with what is published until then; a small answer at once."""
+        if self._writes_soon:
+            return
         if self._has_lone_message and self._pending_data_size < SMALL_BYTES:
             self._has_lone_message = False
             self._write_pending()
-        elif not self._writes_soon:
+        else:
             self._writes_soon = True
             asyncio.get_running_loop().call_soon(self._write_pending)
 
