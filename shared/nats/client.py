@@ -51,6 +51,10 @@ _read_loop              After an unexpected error nothing is read, and the conne
                         test_a_server_that_sends_an_unreadable_protocol_line_is_left; #914
 _flush_pending          It catches the cancellation of a waiting publish, so that a time limit has no effect.
                         test_the_time_limit_holds_if_the_server_reads_no_more_bytes; not reported yet
+                        Each write takes a queue and a task.
+                        test_messages_of_one_turn_of_the_event_loop_are_one_write; not a fault
+publish                 Each message takes four steps.
+                        test_messages_of_one_turn_of_the_event_loop_are_one_write; not a fault
 _send_ping              The PING of a flush is sent before earlier messages.
                         test_the_ping_of_a_flush_is_sent_after_earlier_messages; not reported yet
 _process_pong           The PONG for a flush that timed out stops the reading.
@@ -82,6 +86,7 @@ from nats.protocol import parser
 
 from shared.nats import credentials
 from shared.nats.parser import Parser
+from shared.nats.prompt_client import PromptClient
 from shared.nats.reader import READ_AHEAD_BYTES
 from shared.nats.transport import Transport
 from shared.service.server_addresses import ServerAddresses
@@ -110,7 +115,7 @@ WHITESPACE: Final = " \t\n\r\v\f"
 CRLF: Final = b"\r\n"
 
 
-class ReconnectingClient(Client):
+class ReconnectingClient(PromptClient):
     """Reconnects after every loss of its connection, until its owner closes it."""
 
     def __init__(self) -> None:
@@ -174,7 +179,7 @@ class ReconnectingClient(Client):
         s.last_attempt = time.monotonic()
         host, port = s.uri.hostname or "", s.uri.port or 0
         addresses = self.addresses.setdefault((host, port), ServerAddresses(host, port))
-        self._transport = Transport(addresses)
+        self._transport = Transport(addresses, self.take)
         await self._transport.connect(s.uri, READ_AHEAD_BYTES, self.options["connect_timeout"])
 
     async def _process_connect_init(self) -> None:
@@ -300,6 +305,8 @@ class ReconnectingClient(Client):
 
     async def _flush_pending(self, force_flush: bool = False) -> Any:  # noqa: FBT001, FBT002 - nats-py's signature
         """Flush, and raise the cancellation of the current task, which nats-py catches."""
+        if not force_flush and self.flushes_promptly():
+            return None
         task = asyncio.current_task()
         requests = task.cancelling() if task else 0
         flushed = await super()._flush_pending(force_flush)

@@ -32,22 +32,31 @@ class Parser(parser.Parser):
             position = await self._collect(data)
             if self._pieces:
                 return
-        if not self.buf and self.state == parser.AWAITING_CONTROL_LINE:
-            position = await self._pass_messages(data, position)
+        position = self.deliver(data, position)
         rest: Any = memoryview(data)[position:] if position else data  # nats-py only adds it to its buffer
         await super().parse(rest)
         if self.buf and self.state == parser.AWAITING_MSG_PAYLOAD:
             self._pieces, self._size, self.buf = [self.buf], len(self.buf), bytearray()
 
-    async def _pass_messages(self, data: bytes, position: int) -> int:
-        """Pass on complete messages without headers; return the position of the first other byte."""
-        while line := parser.MSG_RE.match(data, position):
-            subject, sid, _, reply, size = line.groups()
-            begin, end = line.end(), line.end() + int(size)
+    def deliver(self, data: bytes, position: int = 0) -> int:
+        """Pass on the complete messages that come next; return the position of the first other byte.
+
+        Other bytes, and messages that nats-py has to process, are for `parse`.
+        """
+        if self.buf or self._pieces or self.state != parser.AWAITING_CONTROL_LINE:
+            return position
+        while line := parser.MSG_RE.match(data, position) or parser.HMSG_RE.match(data, position):
+            subject, sid, _, reply, *sizes = line.groups()
+            try:
+                number, size, header_size = int(sid), int(sizes[-1]), int(sizes[0]) if len(sizes) > 1 else 0
+            except ValueError:  # `parse` raises the error
+                break
+            begin, body, end = line.end(), line.end() + header_size, line.end() + size
             if end + parser.CRLF_SIZE > len(data):
                 break
+            if not self.nc.deliver(number, subject, reply or b"", data[body:end], data[begin:body]):
+                break
             position = end + parser.CRLF_SIZE
-            await self.nc._process_msg(int(sid), subject, reply or b"", data[begin:end], None)  # noqa: SLF001 - as nats-py does
         return position
 
     async def _collect(self, data: bytes) -> int:

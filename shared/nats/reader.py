@@ -6,7 +6,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 READ_AHEAD_BYTES: Final = 1_000_000  # with twice as many, reading pauses until they are taken
 
@@ -14,9 +17,11 @@ READ_AHEAD_BYTES: Final = 1_000_000  # with twice as many, reading pauses until 
 class PieceReader(asyncio.StreamReader):
     """asyncio's own reader joins all bytes in one buffer, and copies each part that is read from it."""
 
-    def __init__(self) -> None:
-        """Begin without bytes."""
+    def __init__(self, take: Callable[[bytes], int] = lambda _: 0) -> None:
+        """Begin without bytes. While `read` waits, `take` may take bytes as they arrive; it returns how many."""
         super().__init__()
+        self._take = take
+        self._is_awaited = False
         self._pieces: deque[bytes] = deque()
         self._unread = 0
         self._changed = asyncio.Event()
@@ -30,6 +35,10 @@ class PieceReader(asyncio.StreamReader):
 
     def feed_data(self, data: Any) -> None:
         """Keep `bytes` that were received."""
+        if self._is_awaited and not self._pieces and (taken := self._take(data)):
+            if taken == len(data):
+                return
+            data = data[taken:]
         self._pieces.append(data)
         self._unread += len(data)
         self._changed.set()
@@ -53,8 +62,12 @@ class PieceReader(asyncio.StreamReader):
 
     async def read(self, n: int = -1) -> bytes:  # noqa: ARG002 - asyncio's signature
         """Return the next piece, of any size; empty at the end."""
-        while not self._pieces and not super().at_eof():
-            await self._change()
+        self._is_awaited = True
+        try:
+            while not self._pieces and not super().at_eof():
+                await self._change()
+        finally:
+            self._is_awaited = False
         piece = self._pieces.popleft() if self._pieces else b""
         self._keep(self._unread - len(piece))
         return piece

@@ -16,6 +16,7 @@ from shared.nats.reader import PieceReader
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Callable
     from urllib.parse import ParseResult
 
     from shared.service.server_addresses import ServerAddresses
@@ -26,9 +27,10 @@ CLOSE_TIMEOUT_SECONDS: Final = 2
 class Transport(TcpTransport):
     """A transport that writes nothing to a closed socket, and closes within a time limit."""
 
-    def __init__(self, addresses: ServerAddresses) -> None:
+    def __init__(self, addresses: ServerAddresses, take: Callable[[bytes], int]) -> None:
         """Connect to one of these addresses."""
         super().__init__()
+        self._take = take
         self.addresses = addresses
         self.address = ""
         self.greeting: bytes | None = None
@@ -38,7 +40,7 @@ class Transport(TcpTransport):
         async with asyncio.timeout(connect_timeout):
             sock, self.address = await self.addresses.connect()
         loop = asyncio.get_running_loop()
-        reader = PieceReader()
+        reader = PieceReader(self._take)
         protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
         transport, _ = await loop.create_connection(lambda: protocol, sock=sock)
         writer = asyncio.StreamWriter(transport, protocol, reader, loop)
@@ -63,6 +65,11 @@ class Transport(TcpTransport):
         """Write, unless the socket is closed."""
         if self._io_writer and not self._io_writer.transport.is_closing():
             super().writelines(payload)
+
+    @property
+    def unsent_bytes(self) -> int:
+        """How many bytes the socket has not taken yet."""
+        return self._io_writer.transport.get_write_buffer_size() if self._io_writer else 0
 
     @property
     def unread_bytes(self) -> int:

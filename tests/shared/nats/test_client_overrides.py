@@ -17,14 +17,20 @@ from nats.aio.subscription import Subscription
 from nats.aio.transport import TcpTransport
 from nats.protocol import parser
 
-from shared.nats import client, transport
+from shared.nats import client, prompt_client, transport
 
 NOT_OF_NATS_PY = {"_replace"}  # a method of urllib's ParseResult
 OWN = {  # names that nats-py does not have, or does not call
     "__init__",
     "_greet",
+    "_has_lone_message",
+    "_is_prompt",
     "_note_max_payload",
     "_own_max_payload",
+    "_take",
+    "_write_pending",
+    "_write_promptly",
+    "_writes_soon",
     "abort",
     "has_greeted",
 }
@@ -43,7 +49,7 @@ def table() -> str:
 
 
 def attributes_used() -> set[str]:
-    tree = ast.parse(inspect.getsource(client) + inspect.getsource(transport))
+    tree = ast.parse("".join(map(inspect.getsource, (client, prompt_client, transport))))
     names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr.startswith("_")}
     return {name for name in names if not name.startswith("__")}
 
@@ -51,8 +57,9 @@ def attributes_used() -> set[str]:
 OVERRIDDEN = [
     *(
         (Client, name, function)
-        for name, function in functions(client.ReconnectingClient).items()
-        if name[0] == "_" and name not in OWN
+        for kind in (client.ReconnectingClient, prompt_client.PromptClient)
+        for name, function in functions(kind).items()
+        if (name[0] == "_" or name == "publish") and name not in OWN
     ),
     *((TcpTransport, name, function) for name, function in functions(transport.Transport).items() if name not in OWN),
 ]

@@ -7,13 +7,16 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from shared.nats import reader
 from shared.nats.parser import Parser
 from shared.nats.reader import PieceReader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LARGE = bytes(range(256)) * 300
 HEADERS = b"NATS/1.0\r\nA: b\r\n\r\n"
@@ -42,10 +45,19 @@ PARSED = [
 
 
 class Seen:
-    """Takes the place of the client."""
+    """Takes the place of the client; each message is delivered, or processed as nats-py does."""
 
-    def __init__(self) -> None:
+    def __init__(self, delivers: Callable[[], bool] = lambda: True) -> None:
         self.all: list[Any] = []
+        self._delivers = delivers
+
+    def deliver(self, *message: Any) -> bool:
+        """Note a message, or return false."""
+        if not self._delivers():
+            return False
+        assert [type(part) for part in message] == [int, bytes, bytes, bytes, bytes]
+        self.all.append((*message[:-1], message[-1] or None))
+        return True
 
     async def _process_msg(self, *message: Any) -> None:
         assert type(message[3]) is bytes
@@ -62,8 +74,8 @@ def divided(data: bytes, positions: list[int]) -> list[bytes]:
     return [data[a:b] for a, b in itertools.pairwise([0, *sorted(positions), len(data)])]
 
 
-async def parsed(pieces: list[bytes]) -> list[Any]:
-    seen = Seen()
+async def parsed(pieces: list[bytes], delivers: Callable[[], bool] = lambda: True) -> list[Any]:
+    seen = Seen(delivers)
     parser = Parser(seen)
     for piece in pieces:
         await parser.parse(piece)
@@ -74,7 +86,7 @@ async def parsed(pieces: list[bytes]) -> list[Any]:
 async def test_messages_are_read_however_their_bytes_are_divided(seed: int) -> None:
     chance = random.Random(seed)  # noqa: S311 - not for secrets
     positions = [chance.randrange(len(WIRE)) for _ in range(chance.choice([0, 1, 5, 50, 500]))]
-    assert await parsed(divided(WIRE, positions)) == PARSED
+    assert await parsed(divided(WIRE, positions), lambda: chance.random() < chance.choice([0, 0.5, 1])) == PARSED
 
 
 async def test_each_division_near_the_begin_and_the_end_of_a_message_is_read() -> None:
@@ -121,6 +133,24 @@ async def test_a_line_is_read_whole_also_if_the_first_attempt_is_cancelled() -> 
     ended.append(received.at_eof())
     assert ended == [False, True]
     assert (await received.read(), await received.readline()) == (b"", b"")
+
+
+async def test_bytes_are_offered_as_they_arrive_while_read_waits_for_them() -> None:
+    offered: list[bytes] = []
+
+    def take_two(data: bytes) -> int:
+        offered.append(data)
+        return min(2, len(data))
+
+    received = PieceReader(take_two)
+    received.feed_data(b"nobody reads")
+    assert await received.read() == b"nobody reads"
+    reading = asyncio.create_task(received.read())
+    await asyncio.sleep(0)
+    for piece in (b"ab", b"cdef", b"the rest of the last piece is first"):
+        received.feed_data(piece)
+    assert (await reading, offered) == (b"ef", [b"ab", b"cdef"])
+    assert await received.read() == b"the rest of the last piece is first"
 
 
 async def test_reading_pauses_while_many_bytes_are_unread() -> None:

@@ -1,0 +1,107 @@
+# Copyright The Linux Foundation and each contributor to LFX.
+# SPDX-License-Identifier: MIT
+"""When the client writes, and which messages it passes on without nats-py."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from shared.nats import prompt_client, transport
+from tests.shared.connections import connected as connect
+from tests.stack.waiting import until
+
+if TYPE_CHECKING:
+    from nats.aio.msg import Msg
+
+    from shared.nats.connection import Connection
+    from tests.stack.nats_server import NatsServer
+
+Write = list[bytes]
+
+
+@pytest.fixture
+def writes(monkeypatch: pytest.MonkeyPatch) -> list[Write]:
+    """The subjects of each write to a server, without those of the client's own commands."""
+    seen: list[Write] = []
+    write = transport.Transport.writelines
+
+    def record(self: transport.Transport, payload: list[bytes]) -> None:
+        if subjects := [command.split()[1] for command in payload if command.startswith((b"PUB ", b"HPUB "))]:
+            seen.append(subjects)
+        write(self, payload)
+
+    monkeypatch.setattr(transport.Transport, "writelines", record)
+    return seen
+
+
+async def publish(connection: Connection, *subjects: str) -> None:
+    """Publish messages without waiting between them."""
+    for number, subject in enumerate(subjects):
+        await connection.publish(subject, b"x", headers={"A": "b"} if number % 2 else None)
+
+
+async def test_messages_of_one_turn_of_the_event_loop_are_one_write(
+    nats_server: NatsServer, writes: list[Write]
+) -> None:
+    async with connect(nats_server.url) as connection:
+        await publish(connection, "a", "b", "c")
+        assert writes == []
+        await asyncio.sleep(0)
+        await publish(connection, "d")
+        await connection.flush()
+    assert writes == [[b"a", b"b", b"c"], [b"d"]]
+
+
+async def test_the_answer_to_a_lone_message_is_written_in_the_turn_in_which_it_is_published(
+    nats_server: NatsServer, writes: list[Write]
+) -> None:
+    seen: list[list[Write]] = []
+
+    async def answer() -> None:
+        await publish(connection, "a")
+        seen.append([*writes])
+        await publish(connection, "b", "c")
+        seen.append([*writes])
+
+    async with connect(nats_server.url) as connection, connect(nats_server.url) as caller:
+        tasks = set()
+        await connection.subscribe("question", lambda _: tasks.add(asyncio.create_task(answer())))
+        await connection.flush()
+        await caller.client._transport.drain()  # type: ignore[union-attr] # noqa: SLF001
+        writes.clear()
+        caller.client._transport.write(b"PUB question 0\r\n\r\n")  # type: ignore[union-attr] # noqa: SLF001
+        await until(lambda: len(seen) == 2)
+        await connection.flush()
+    assert seen == [[[b"a"]], [[b"a"]]]
+    assert writes == [[b"a"], [b"b", b"c"]]
+
+
+async def test_what_the_server_does_not_read_waits_for_nats_py(
+    nats_server: NatsServer, writes: list[Write], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prompt_client, "UNSENT_BYTES", 0)
+    received: list[Msg] = []
+    async with connect(nats_server.url) as connection:
+        await connection.subscribe("*", received.append)
+        await publish(connection, "a", "b")
+        await until(lambda: len(received) == 2)
+    assert writes == [[b"a", b"b"]]
+
+
+async def test_each_kind_of_message_arrives_once_and_in_order(nats_server: NatsServer) -> None:
+    """Those with headers and without, to a subscription of our own and to one of nats-py."""
+    received: list[tuple[str, bytes, dict[str, str] | None]] = []
+    sent = [("a", b"1", None), ("b", b"2", {"A": "b"}), ("c", b"", None), ("d", b"4", {"A": "ü"})]
+    async with connect(nats_server.url) as connection, connect(nats_server.url) as caller:
+        theirs = await connection.client.subscribe("*")
+        await connection.subscribe("*", lambda msg: received.append((msg.subject, msg.data, msg.headers)))
+        await connection.flush()
+        for subject, payload, headers in sent:
+            await caller.publish(subject, payload, headers=headers)
+        await until(lambda: len(received) == len(sent))
+        assert received == sent
+        assert [(await theirs.next_msg()).subject for _ in sent] == [subject for subject, *_ in sent]
+        assert connection.client.stats["in_msgs"] == 2 * len(sent)
