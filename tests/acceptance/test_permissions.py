@@ -279,10 +279,11 @@ async def test_buckets_and_stream_can_be_created_with_the_permissions_that_the_p
     [
         ("status", CALLER),
         ("analytics", CALLER),
-        ("watch", CONSUMER),
+        ("watch --since", CONSUMER),
         ("erase", TRACKER),
+        ("status --to", TRACKER),
         ("replay", TRACKER),
-        ("suppressions list", TRACKER),
+        ("suppressions", TRACKER),
         ("retention", RETENTION),
     ],
 )

@@ -78,7 +78,7 @@ def erase(address: str, *, yes: bool, with_suppression: bool, as_json: bool) -> 
 
     May be interrupted and run again. Ends with 1 if a record could not be erased.
 
-    \\b
+    \b
     Examples:
       lfx-email-tracker erase --to ada@example.com
       lfx-email-tracker erase --to 'Ada <ada@example.com>' --yes

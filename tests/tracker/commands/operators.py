@@ -50,13 +50,11 @@ def documents(result: Result) -> list[dict[str, Any]]:
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
-def subjects_of(command: str, title: str = "The NATS user") -> list[str]:
-    """Return the subjects that docs/commands.md lists for a command, in the table that begins with this title."""
-    section = re.search(rf"^## lfx-email-tracker {command}$(.*?)^## ", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-    table = section[1].partition(f"| {title} may publish to | For |")[2] if section else ""
-    rows = table.strip().partition("\n\n")[0].splitlines()
-    cells = [row.split("|")[1] for row in rows if row.startswith("| `")]
-    return [subject for cell in cells for subject in re.findall(r"`([^`]+)`", cell)]
+def subjects_of(command: str) -> list[str]:
+    """Return the subjects that the table of docs/commands.md lists for a command."""
+    table = PAGE.read_text().partition("| Command | It may publish to | For |\n")[2].partition("\n\n")[0]
+    cells = [row.split("|")[1:3] for row in table.splitlines() if f"`{command}`" in row.split("|")[1]]
+    return [subject for _, cell in cells for subject in re.findall(r"`([^`]+)`", cell)]
 
 
 @asynccontextmanager
