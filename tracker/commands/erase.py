@@ -36,7 +36,7 @@ UNREACHED: Final = (
     "files that the commands send --csv, replay and suppressions export have written",
     "records that a Go service has in memory; links of later clicks that it stores (erase again)",
 )
-"""Where the address may still be; also in docs/commands.md."""
+"""Where the address may still be."""
 
 OLD_VALUES: Final = "old values of deleted records, kept by the history of the bucket: nats kv purge BUCKET EMAIL_ID"
 
