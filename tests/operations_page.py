@@ -21,10 +21,11 @@ ERRORS: Final = {value for name, value in vars(contract).items() if name.isupper
 def metrics(process: str) -> dict[str, tuple[str, set[str]]]:
     """Return type and labels of each metric of a process, by its name in Prometheus."""
     found = {}
-    for name, kind, *_ in rows("Metric"):
-        match = re.fullmatch(rf"`((?:email_{process}|process|python)_\w+)(?:\{{(.+)\}})?`", name)
-        if match:
-            found[match[1]] = kind, set((match[2] or "").split(",")) - {""}
+    for cell, kind, *_ in rows("Metric"):
+        for span in spans(cell):
+            match = re.fullmatch(rf"((?:email_{process}|process|python)_\w+)(?:\{{(.+)\}})?", span)
+            if match:
+                found[match[1]] = kind, set((match[2] or "").split(",")) - {""}
     return found
 
 

@@ -64,7 +64,7 @@ OUTCOMES: Final = {
     for kind in vars(errors).values()
     if isinstance(kind, type) and issubclass(kind, errors.DeliveryError) and kind is not errors.DeliveryError
 }
-VERSIONS: Final = {"version", "python_version"}
+OBVIOUS: Final = {"version", "python_version", "generation"}
 ENUMERATED: Final = (
     ("email_relay_smtp_transactions_total", "outcome", OUTCOMES | {"accepted"}),
     ("email_relay_smtp_connections", "state", set(smtp_pool.PoolState._fields)),
@@ -157,7 +157,7 @@ async def test_the_page_names_each_metric_with_its_type_and_labels(process: str,
         for label in names:
             seen = {sample.labels[label] for sample in scraped[name].samples}
             assert seen, f"{name} was never counted here"
-            assert label in VERSIONS or seen <= page.values(name, label), f"{label} of {name}"
+            assert label in OBVIOUS or seen <= page.values(name, label), f"{label} of {name}"
 
 
 @pytest.mark.parametrize(("metric", "label", "values"), ENUMERATED)

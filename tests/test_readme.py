@@ -157,6 +157,20 @@ def test_the_page_on_the_contract_names_every_field(kind: str) -> None:
     assert set(STRUCTS[kind].__struct_encode_fields__) <= words
 
 
+def test_each_example_of_the_contract_is_a_message_with_known_fields() -> None:
+    for example, _ in blocks("docs/contract.md", "json"):
+        fields = msgspec.json.decode(example, type=dict[str, object])
+        assert any(is_written_as(kind, fields) for kind in STRUCTS.values()), example
+
+
+def is_written_as(kind: type[msgspec.Struct], fields: dict[str, object]) -> bool:
+    """Return whether a struct has these fields, none is missing, and it is written with the same values."""
+    try:
+        return bool(msgspec.to_builtins(msgspec.convert(fields, kind)) == fields)
+    except msgspec.ValidationError:
+        return False
+
+
 def test_each_fast_path_names_the_code_that_it_replaces_and_is_compared_with_it() -> None:
     listed = {row["Fast path"]: row["Compared in"] for row in table("docs/performance.md", "Fast path")}
     paths = [path for package in ("relay", "tracker", "shared") for path in modules_of(package)]

@@ -24,7 +24,6 @@ from tests.acceptance.caller import Caller, Pushes
 from tests.acceptance.event_cases import at
 from tests.acceptance.permissions import ADMIN, CALLER, CONSUMER, RELAY, RETENTION, TRACKER, covers
 from tests.stack import console, nats_proxy, ses_events
-from tests.tracker.commands import operators
 from tests.tracker.commands.operators import Operator
 
 if TYPE_CHECKING:
@@ -272,21 +271,3 @@ async def test_buckets_and_stream_can_be_created_with_the_permissions_that_the_p
             await push_stream.create_missing(connection)
         assert len(await admin.jetstream().streams_info()) == len(contract.BUCKETS) + 1
         assert "Violation" not in nats.log
-
-
-@pytest.mark.parametrize(
-    ("command", "name"),
-    [
-        ("status", CALLER),
-        ("analytics", CALLER),
-        ("watch", CONSUMER),
-        ("erase", TRACKER),
-        ("replay", TRACKER),
-        ("suppressions list", TRACKER),
-        ("retention", RETENTION),
-    ],
-)
-def test_a_user_has_the_permissions_that_the_page_on_commands_lists(command: str, name: str) -> None:
-    listed = operators.subjects_of(command)
-    assert listed
-    assert [one for one in listed if not any(covers(own, one) for own in USERS[name].publish)] == []

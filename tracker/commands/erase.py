@@ -36,7 +36,7 @@ UNREACHED: Final = (
     "files that the commands send --csv, replay and suppressions export have written",
     "records that a Go service has in memory; links of later clicks that it stores (erase again)",
 )
-"""Where the address may still be; also in docs/commands.md."""
+"""Where the address may still be."""
 
 OLD_VALUES: Final = "old values of deleted records, kept by the history of the bucket: nats kv purge BUCKET EMAIL_ID"
 
@@ -78,7 +78,7 @@ def erase(address: str, *, yes: bool, with_suppression: bool, as_json: bool) -> 
 
     May be interrupted and run again. Ends with 1 if a record could not be erased.
 
-    \\b
+    \b
     Examples:
       lfx-email-tracker erase --to ada@example.com
       lfx-email-tracker erase --to 'Ada <ada@example.com>' --yes

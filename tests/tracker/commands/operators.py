@@ -6,9 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from click.testing import CliRunner
@@ -17,6 +15,7 @@ from shared import contract
 from shared.kv.setup import create_missing
 from shared.nats import connection as nats_connection
 from shared.service.settings import ProcessSettings
+from tests.acceptance import permissions
 from tests.stack import nats_server
 from tracker.cli import main
 
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
     from click.testing import Result
 
-PAGE: Final = Path(__file__).parents[3] / "docs" / "commands.md"
 _USERS: Final = """
 authorization {{ users: [
   {{ user: admin, password: a }}
@@ -50,13 +48,9 @@ def documents(result: Result) -> list[dict[str, Any]]:
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
-def subjects_of(command: str, title: str = "The NATS user") -> list[str]:
-    """Return the subjects that docs/commands.md lists for a command, in the table that begins with this title."""
-    section = re.search(rf"^## lfx-email-tracker {command}$(.*?)^## ", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-    table = section[1].partition(f"| {title} may publish to | For |")[2] if section else ""
-    rows = table.strip().partition("\n\n")[0].splitlines()
-    cells = [row.split("|")[1] for row in rows if row.startswith("| `")]
-    return [subject for cell in cells for subject in re.findall(r"`([^`]+)`", cell)]
+def subjects_of(user: str) -> list[str]:
+    """Return the subjects that a user of docs/security.md may publish to."""
+    return permissions.users()[user].publish
 
 
 @asynccontextmanager

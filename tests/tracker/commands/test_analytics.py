@@ -125,6 +125,6 @@ async def test_ctrl_c_ends_watch_with_130(nats: NatsServer) -> None:
 
 
 async def test_the_documented_permissions_are_enough() -> None:
-    async with operators.restricted(operators.subjects_of("analytics")) as (admin, url), counting(admin):
+    async with operators.restricted(operators.subjects_of("caller")) as (admin, url), counting(admin):
         result = await Operator(url).run("analytics", "speakers")
         assert (result.exit_code, result.stderr) == (0, "")

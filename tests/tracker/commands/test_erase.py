@@ -225,7 +225,7 @@ async def test_the_note_of_an_erasure_is_not_an_email(operator: Operator, bucket
 
 
 async def test_the_documented_permissions_are_enough() -> None:
-    async with operators.restricted(operators.subjects_of("erase")) as (admin, url):
+    async with operators.restricted(operators.subjects_of("tracker")) as (admin, url):
         await operators.create_buckets(admin)
         async with await nats_py.connect(admin) as client:
             await Buckets(client).put_records(of_ada("a1"))

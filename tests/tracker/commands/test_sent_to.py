@@ -104,8 +104,7 @@ async def test_wrong_usage_ends_with_2(arguments: tuple[str, ...], error: str) -
 
 
 async def test_the_documented_permissions_are_enough() -> None:
-    subjects = operators.subjects_of("status", "With `--to` the NATS user")
-    async with operators.restricted(subjects) as (admin, url):
+    async with operators.restricted(operators.subjects_of("tracker")) as (admin, url):
         await operators.create_buckets(admin)
         result = await Operator(url).run("status", "--to", ADA)
         assert (result.exit_code, "is recorded" in result.stderr) == (1, True), result.output

@@ -224,7 +224,7 @@ async def test_neither_or_both_ids_are_wrong_usage(operator: Operator, arguments
 
 async def test_the_documented_permissions_are_enough() -> None:
     async with (
-        operators.restricted(operators.subjects_of("status")) as (admin, url),
+        operators.restricted(operators.subjects_of("caller")) as (admin, url),
         await nats_py.connect(admin) as client,
     ):
         await Buckets(client).create()

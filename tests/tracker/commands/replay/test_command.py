@@ -393,7 +393,7 @@ async def test_ctrl_c_ends_a_replay_that_waits_for_standard_input(nats: NatsServ
 
 async def test_the_documented_permissions_are_enough() -> None:
     async with (
-        operators.restricted(operators.subjects_of("replay")) as (admin, url),
+        operators.restricted(operators.subjects_of("tracker")) as (admin, url),
         nats_connection.opened(ProcessSettings(nats_url=admin), "test") as connection,
     ):
         await create_missing(connection, contract.BUCKETS)

@@ -267,7 +267,7 @@ async def test_a_missing_bucket_is_reported_with_advice_by_each_command(
 
 
 async def test_the_documented_permissions_are_enough() -> None:
-    async with operators.restricted(operators.subjects_of("suppressions list")) as (admin, url), bucket_at(admin):
+    async with operators.restricted(operators.subjects_of("tracker")) as (admin, url), bucket_at(admin):
         operator = Operator(url)
         for arguments in (("add", "a@x.org"), ("show", "a@x.org"), ("list",), ("export", "-"), ("import", "-")):
             result = await operator.run("suppressions", *arguments, text="b@x.org")
