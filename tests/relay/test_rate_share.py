@@ -79,7 +79,7 @@ def act(world: World, step: Step) -> None:
 
 
 @given(steps, st.integers(0, 1 << 30))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_no_schedule_of_faults_lets_the_relays_send_faster_together(schedule: list[Step], seed: int) -> None:
     world = World(
         Random(seed),  # noqa: S311 - not a secret

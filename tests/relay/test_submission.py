@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay import header_text, submission
@@ -17,7 +17,7 @@ from shared import contract
 from shared.addresses import Mailbox
 from shared.contract import SendEmailRequest
 
-PROPERTY = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+PROPERTY = settings(max_examples=100)
 EMAIL_ID = "550e8400-e29b-41d4-a716-446655440000"
 NEW_GROUP_ID = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
 

@@ -8,7 +8,7 @@ import re
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from relay import unsubscribe_url
@@ -104,7 +104,6 @@ def test_a_url_that_is_not_https_or_would_end_its_brackets_is_refused(url: str) 
         unsubscribe_url.parse(url)
 
 
-@settings(deadline=None)
 @given(st.text(max_size=60))
 def test_an_accepted_url_is_ascii_without_brackets_and_decodes_to_the_original(rest: str) -> None:
     try:

@@ -11,7 +11,7 @@ from email.utils import parseaddr
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from shared import addresses
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # By default, newer versions of Python do not parse address literals.
 LENIENT: Final[dict[str, bool]] = {"strict": False} if hasattr(email.utils, "supports_strict_parsing") else {}
-PROPERTY = settings(deadline=None, max_examples=400, suppress_health_check=[HealthCheck.too_slow])
+PROPERTY = settings(max_examples=400)
 ATEXT = "abcXYZ0189!#$%&'*+-/=?^_`{|}~"
 
 

@@ -8,12 +8,12 @@ import json
 import re
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from shared import decoding, group_index
 
-PROPERTY = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+PROPERTY = settings(max_examples=100)
 UUID = "550e8400-e29b-41d4-a716-446655440000"
 ODD_GROUP_IDS = (
     "=",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from shared import group_index, tracking_id
@@ -20,7 +20,7 @@ from shared import group_index, tracking_id
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PROPERTY = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+PROPERTY = settings(max_examples=100)
 UUID = "550e8400-e29b-41d4-a716-446655440000"
 
 group_ids = st.one_of(

@@ -18,7 +18,7 @@ from relay.smtp.dialogue import MAX_REPLY_BYTES, SERVICE_CLOSING, Dialogue, Dial
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
-PROPERTY = settings(deadline=None, max_examples=100)
+PROPERTY = settings(max_examples=100)
 
 words = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), max_size=12)
 codes = st.integers(200, 599)

@@ -205,7 +205,7 @@ codes = st.sampled_from([200, 250, 251, 354, 400, 450, 452, 500, 503, 550, 554, 
 
 
 @given(st.lists(st.tuples(codes, codes, codes, st.sampled_from([250, 450, 554])), min_size=1, max_size=4))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 async def test_no_mail_is_sent_into_a_refused_transaction(mixes: list[tuple[int, int, int, int]]) -> None:
     """Each mix of codes, also after each other on one connection as long as it is usable."""
     async with scripted_smtp.running() as smtp:

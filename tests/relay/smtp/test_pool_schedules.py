@@ -209,7 +209,7 @@ def _settle_one(futures: list[asyncio.Future[None]], which: int, error: Exceptio
 
 
 @given(st.integers(1, 3), steps)
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 async def test_in_any_schedule_the_limit_holds_and_every_caller_is_served(
     bound: int, schedule: list[tuple[str, int]]
 ) -> None:

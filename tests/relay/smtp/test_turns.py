@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from relay.smtp.turns import FIRST_TURNS_IN_A_ROW, Turns
 
-PROPERTY = settings(deadline=None, max_examples=200)
+PROPERTY = settings(max_examples=200)
 GROUPS = st.sampled_from("abcd")
 STEPS = st.lists(st.one_of(st.tuples(st.just("join"), GROUPS), st.just(("next", "")), st.just(("leave", ""))))
 

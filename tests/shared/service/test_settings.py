@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given
+from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
@@ -20,7 +20,7 @@ from tracker.settings import TrackerSettings
 if TYPE_CHECKING:
     from pathlib import Path
 
-PROPERTY = hypothesis_settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+PROPERTY = hypothesis_settings(max_examples=100)
 SPELLINGS_OF_TRUE = ("true", "t", "1", "yes", "on")
 SPELLINGS_OF_FALSE = ("false", "f", "0", "no", "off")
 EMPTY = ("", " ", "\n", "\t \r\n")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from tracker.events.ses_event import EngagementEvent
 
-PROPERTY = settings(deadline=None, max_examples=100)
+PROPERTY = settings(max_examples=100)
 
 
 def after(start: EmailRecipientRecord, events: Sequence[EngagementEvent]) -> EmailRecipientRecord:

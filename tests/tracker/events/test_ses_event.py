@@ -26,7 +26,7 @@ from tracker.events.ses_event import EngagementEvent, Ignored
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PROPERTY = settings(deadline=None, max_examples=300)
+PROPERTY = settings(max_examples=300)
 SENT_TO_QUEUE = datetime(2026, 5, 6, 7, 8, 9, tzinfo=UTC)
 QUEUE_ID = "sqs-message-id"
 HEADER = "X-LFX-TRACKING-ID"

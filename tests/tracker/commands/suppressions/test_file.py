@@ -180,7 +180,7 @@ entries = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(entries, max_size=4))
 def test_an_export_can_be_imported_with_all_fields_of_its_columns(given_entries: list[Suppression]) -> None:
     text = file_format.header() + "".join(map(file_format.line_of, given_entries))
