@@ -279,7 +279,7 @@ class ReconnectingClient(PromptClient):
 
         Bytes that are not UTF-8 become lone surrogates, so that different values stay different.
         """
-        fields = (line.partition(":") for line in raw.decode("utf-8", "surrogateescape").split("\r\n"))
+        fields = [line.partition(":") for line in raw.decode("utf-8", "surrogateescape").split("\r\n")]
         return {name.strip(WHITESPACE): value.strip(WHITESPACE) for name, colon, value in fields if colon}
 
     async def _process_headers(self, headers: Any) -> dict[str, str] | None:
