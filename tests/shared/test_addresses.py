@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # By default, newer versions of Python do not parse address literals.
 LENIENT: Final[dict[str, bool]] = {"strict": False} if hasattr(email.utils, "supports_strict_parsing") else {}
-PROPERTY = settings(deadline=None, max_examples=400, suppress_health_check=[HealthCheck.too_slow])
+PROPERTY = settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 ATEXT = "abcXYZ0189!#$%&'*+-/=?^_`{|}~"
 
 

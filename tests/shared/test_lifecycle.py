@@ -39,7 +39,7 @@ async def test_a_process_waits_for_nats_and_is_ready_when_it_is_connected(script
         async with servers.running(port=port):
             await process.wait_until_ready()
             assert "_nats_connected 1.0\n" in (await process.get("/metrics"))[1]
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(20):
                 process.terminate()
                 assert await process.wait() == 0
 
@@ -62,7 +62,7 @@ async def test_readiness_follows_nats_and_liveness_does_not(script: str) -> None
 async def test_a_process_that_waits_for_nats_stops_at_once_and_ignores_a_second_signal(script: str) -> None:
     async with console.running(script, "serve", env={"NATS_URL": f"nats://127.0.0.1:{free_port()}"}) as process:
         await process.wait_for_status("/livez", 200)
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(20):
             process.terminate()
             process.send(signal.SIGINT)
             assert await process.wait() == 0

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from shared import redaction
 
-PROPERTY = settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+PROPERTY = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 MAX_REPLY_BYTES = 65_536  # of relay/smtp/dialogue.py: the longest text of a server
 
 ATEXT = "abcXYZ019!#$%&'*+/=?^_`{|}~-."

@@ -154,7 +154,7 @@ async def test_discovery_is_answered_again_and_its_denial_is_no_obstacle(
         await permissions.allow()
         await until(lambda: answers(caller, "$SRV.PING.tests"))
         await until(lambda: answers(caller, "$SRV.STATS"))
-        assert json.loads((await caller.request("$SRV.INFO.tests", b"", timeout=5)).data)["name"] == "tests"
+        assert json.loads((await caller.request("$SRV.INFO.tests", b"", timeout=20)).data)["name"] == "tests"
 
 
 async def test_a_subscription_that_has_ended_is_not_tried_again(permissions: Permissions, ours: Connection) -> None:

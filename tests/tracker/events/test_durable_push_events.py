@@ -278,10 +278,10 @@ async def test_an_event_without_a_record_is_not_published(durable: Durable) -> N
 
 async def test_the_events_of_a_batch_wait_together(durable: Durable) -> None:
     await durable.create_stream()
-    durable.proxy.delay_reply(SERVICE, 20, SHORT_SECONDS / 2)
+    durable.proxy.delay_reply(SERVICE, 20, 0.5)
     started = time.monotonic()
     await durable.apply(*(event("open", number, str(number)) for number in range(20)))
-    assert time.monotonic() - started < 20 * SHORT_SECONDS / 2
+    assert time.monotonic() - started < 20 * 0.5
 
 
 async def test_an_event_is_published_after_its_address_is_suppressed(

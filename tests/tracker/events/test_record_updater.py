@@ -266,7 +266,7 @@ async def test_a_record_at_its_limit_keeps_the_latest_opens_and_an_exact_count(
     for number in range(2000):
         opened = event("open", number, f"sns-message-id-of-36-characters-{number:04}")
         assert (await updater.apply(EMAIL, [opened])).verdict is Verdict.SETTLED
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 60
     entry = await recipients.get(EMAIL)
     assert MAX_RECORD_BYTES - HEADER_ROOM_BYTES - 200 < len(entry.value) <= MAX_RECORD_BYTES - HEADER_ROOM_BYTES
     found = records.decode(entry.value)

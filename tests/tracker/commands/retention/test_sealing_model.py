@@ -351,6 +351,6 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_the_counts_never_change(machine: type[Model], monkeypatch: pytest.MonkeyPatch) -> None:
     with _small(monkeypatch):
         limits = settings(
-            max_examples=12, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=8, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
         )
         run_machine(machine, settings=limits)
