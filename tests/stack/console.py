@@ -22,7 +22,7 @@ from tests.stack.ports import free_port
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-START_SECONDS = 30.0  # on a busy machine; a process that ends is noticed at once
+START_SECONDS = 60.0  # on a busy machine; a process that ends is noticed at once
 STOP_SECONDS = 30.0
 _LOOK_AGAIN = 0.02
 

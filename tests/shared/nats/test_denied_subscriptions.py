@@ -42,7 +42,7 @@ pytestmark = pytest.mark.usefixtures("impatience")
 def quick_retries(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """Subscribe again after 0.02 s, and log at info."""
     monkeypatch.setattr(denied_subscriptions, "RETRY_SECONDS", 0.02)
-    monkeypatch.setattr(inbox, "TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(inbox, "TIMEOUT_SECONDS", 0.5)
     caplog.set_level(logging.INFO)
 
 
@@ -74,7 +74,7 @@ async def echo(data: bytes, _headers: object) -> bytes:
 async def answers(caller: Client, subject: str = SUBJECT) -> bool:
     """Return whether a request is answered."""
     try:
-        return bool((await caller.request(subject, b"x", timeout=0.5)).data)
+        return bool((await caller.request(subject, b"x", timeout=1.0)).data)
     except (nats.errors.NoRespondersError, nats.errors.TimeoutError):
         return False
 
