@@ -341,7 +341,7 @@ async def test_without_its_server_an_event_is_tried_again_until_the_server_is_ba
 async def test_a_write_whose_answer_is_lost_is_not_repeated_at_the_next_try(
     recipients: Bucket, nats: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shared.nats.inbox, "TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(shared.nats.inbox, "TIMEOUT_SECONDS", 0.8)
     await recipients.create(EMAIL, records.encode(record()))
     async with nats_proxy.running(nats.url) as proxy, another(proxy.url) as updater:
         proxy.lose_reply("$KV.", 1)
