@@ -23,7 +23,7 @@ VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' shared/__init__.py)
 COMMIT = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 NAMESPACE ?= lfx
 # Tests mostly wait for servers, so there are more workers than cores.
-WORKERS ?= 3
+WORKERS ?= 4
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-postfix bench bench-compare chaos faults smtp-faults check format run-relay run-tracker \

@@ -149,7 +149,7 @@ async def try_what_is_shown(shown: str) -> None:
     request = re.search(r"nats req --server (\S+) (\S+get_email_status) \\\s+'(.*)'", shown)
     assert request
     client = await nats.connect(request[1])
-    reply = await client.request(request[2], request[3].encode(), timeout=5)
+    reply = await client.request(request[2], request[3].encode(), timeout=20)
     await client.close()
     assert json.loads(reply.data)["to"] == "ada@example.com"
     typed = re.sub(r"\\\s+", "", shown)

@@ -28,7 +28,7 @@ EMAIL_OPENED = "lfx.email-service.email_opened"
 EMAIL_LINK_CLICKED = "lfx.email-service.email_link_clicked"
 EMAIL_FAILED = "lfx.email-service.email_failed"
 
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 30.0
 """The timeout of today's callers."""
 
 EMAIL = {"to": "ada@example.com", "subject": "Hello Ada", "html": "<p>Hello Ada</p>", "text": "Hello Ada"}
@@ -58,7 +58,7 @@ class Pushes:
         self.all: list[Push] = []
         self._change = Change()
 
-    async def wait_for(self, count: int, timeout: float = 10.0) -> list[Push]:
+    async def wait_for(self, count: int, timeout: float = 30.0) -> list[Push]:
         """Return all of them once there are `count`."""
         await self._change.wait_until(lambda: len(self.all) >= count, timeout, lambda: f"{len(self.all)} of {count}")
         return self.all
@@ -76,7 +76,7 @@ class Replies:
         self.bodies: dict[int, list[bytes]] = {}
         self._change = Change()
 
-    async def wait_for(self, count: int, timeout: float = 20.0) -> None:
+    async def wait_for(self, count: int, timeout: float = 30.0) -> None:
         """Return when `count` requests have a reply."""
         await self._change.wait_until(
             lambda: len(self.bodies) >= count, timeout, lambda: f"{len(self.bodies)} of {count} replies"

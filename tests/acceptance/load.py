@@ -25,11 +25,12 @@ PAUSE_SECONDS = 0.02
 class Load:
     """The emails acknowledged so far, by group in the order of the replies, all error replies, and the timeouts."""
 
-    def __init__(self, groups: int, patience: float) -> None:
+    def __init__(self, groups: int, patience: float, pause: float) -> None:
         self.acknowledged: dict[str, list[str]] = {f"load-{number}": [] for number in range(groups)}
         self.errors: list[str] = []
         self.unanswered = 0
         self._patience = patience
+        self._pause = pause
         self._change = Change()
         self._stopped = False
         self._numbers: Iterator[int] = itertools.count()
@@ -72,14 +73,16 @@ class Load:
             else:
                 self.errors.append(reply["error"])
             self._change.notify()
+            if self._pause:
+                await asyncio.sleep(self._pause)  # leave processor time for the other tests
 
 
 @asynccontextmanager
 async def running(
-    caller: Caller, *, senders: int = 16, groups: int = 3, patience: float = PATIENCE_SECONDS
+    caller: Caller, *, senders: int = 16, groups: int = 3, patience: float = PATIENCE_SECONDS, pause: float = 0.0
 ) -> AsyncIterator[Load]:
     """Send during the block; at its end wait for the open requests."""
-    load = Load(groups, patience)
+    load = Load(groups, patience, pause)
     async with asyncio.TaskGroup() as tasks:
         for _ in range(senders):
             tasks.create_task(load.send(caller))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tests.stack.nats_server import NatsServer
     from tests.stack.received_mail import ReceivedMail
 
-SENT_MEANWHILE = 60
+SENT_MEANWHILE = 40
 
 
 class Cluster(NamedTuple):
@@ -65,7 +65,7 @@ async def test_a_rolling_restart_of_the_servers_loses_no_email_and_no_event() ->
             services.tracker(cluster, sqs),
         ):
             reported = 0
-            async with load.running(asking, groups=2, patience=2.0) as under:
+            async with load.running(asking, senders=8, groups=2, patience=2.0, pause=0.05) as under:
                 leader, *followers = await leader_first(buckets, servers)
                 for server, end in ((leader, leader.kill), *((one, one.stop) for one in followers)):
                     await under.wait_for(SENT_MEANWHILE)

@@ -117,7 +117,7 @@ async def fill_buckets(admin: Client) -> None:
 async def served(admin: Client, verb: str) -> set[str]:
     """Ask both services by their names, as `nats micro` does; return the names that replied."""
     replies = [
-        await admin.request(f"$SRV.{verb}.{name}", b"", timeout=5) for name in (services.RELAY, services.TRACKER)
+        await admin.request(f"$SRV.{verb}.{name}", b"", timeout=20) for name in (services.RELAY, services.TRACKER)
     ]
     return {json.loads(reply.data)["name"] for reply in replies}
 

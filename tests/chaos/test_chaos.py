@@ -10,8 +10,8 @@ from tests.chaos import experiment, push_events
 from tests.system import callers
 
 SEED = 4
-SECONDS = 8.0
-CALLER_PAUSE_SECONDS = 0.1
+SECONDS = 5.0
+CALLER_PAUSE_SECONDS = 0.3
 RESTARTS = 3
 EVENTS = 300
 KILLS = 5

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from tests.charts import chart
@@ -22,13 +21,9 @@ if TYPE_CHECKING:
 
 def images(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Image]:
     """Return the image of each process; the first caller of a run builds them."""
-    folder = built_once.folder(tmp_path_factory, "images", _build)
+    folder = built_once.folder(tmp_path_factory, "images", _build_all)
     return {process: replay.image(process, folder / process) for process in chart.PROCESSES}
 
 
-def _build(folder: Path) -> None:
-    """Build both images at the same time."""
-    for process in chart.PROCESSES:
-        (folder / process).mkdir()
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(lambda process: replay.build(process, folder / process), chart.PROCESSES))
+def _build_all(folder: Path) -> None:
+    replay.build_all(chart.PROCESSES, folder)

@@ -8,10 +8,12 @@ The Python of this machine replaces that of the base image.
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -19,6 +21,8 @@ from tests.charts import chart
 from tests.images import dockerfile
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from tests.images.dockerfile import Dockerfile, Instruction
 
 PYTHON: Final = Path(sys.base_prefix) / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}"
@@ -38,13 +42,40 @@ class Image(NamedTuple):
         return self.root / "opt" / "venv"
 
 
-def build(process: str, root: Path) -> None:
-    """Replay both stages of a process's Dockerfile."""
-    read = dockerfile.read(process)
-    (build_stage, final_stage) = read.stages
-    kept = [_copied_from_build(one) for one in final_stage if one.keyword == "COPY"]
-    _run_build_stage(build_stage, read.pairs("ENV", 0), root)
-    for path in [*root.iterdir(), *(root / "opt").iterdir()]:  # the final image begins empty
+def build_all(processes: Sequence[str], folder: Path) -> None:
+    """Replay the Dockerfiles of the processes; the steps that all begin with run once, as an engine caches layers."""
+    read = {process: dockerfile.read(process) for process in processes}
+    stages = {process: one.stages[0] for process, one in read.items()}
+    variables = {process: _variables(one) for process, one in read.items()}
+    common = [steps[0] for steps in itertools.takewhile(_are_equal, zip(*stages.values(), strict=True))]
+    base = folder / "base"
+    base.mkdir()
+    directory = _run_steps(common, variables[processes[0]], base, base).relative_to(base)
+
+    def build(process: str) -> None:
+        root = folder / process
+        shutil.copytree(base, root, symlinks=True)  # its scripts name the Python of the base
+        _run_steps(stages[process][len(common) :], variables[process], root, root / directory)
+        _keep_final_files(read[process], root)
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(build, processes))
+    shutil.rmtree(base)
+
+
+def _are_equal(steps: Sequence[Instruction]) -> bool:
+    return len(set(steps)) == 1
+
+
+def _variables(read: Dockerfile) -> Mapping[str, str]:
+    """Return the variables of the build stage."""
+    return {name: value for name, value in read.pairs("ENV", 0).items() if name not in NOT_REPLAYED}
+
+
+def _keep_final_files(read: Dockerfile, root: Path) -> None:
+    """Remove what the final stage does not copy; that stage begins empty."""
+    kept = [_copied_from_build(one) for one in read.final if one.keyword == "COPY"]
+    for path in [*root.iterdir(), *(root / "opt").iterdir()]:
         if not any(copied.is_relative_to(path) for copied in (root / name for name in kept)):
             shutil.rmtree(path)
 
@@ -55,10 +86,9 @@ def image(process: str, root: Path) -> Image:
     return Image(root, _command(read, root), read.pairs("ENV"))
 
 
-def _run_build_stage(stage: list[Instruction], variables: dict[str, str], root: Path) -> None:
-    shown = {name: value for name, value in variables.items() if name not in NOT_REPLAYED}
-    directory = root
-    for instruction in stage:
+def _run_steps(steps: Sequence[Instruction], variables: Mapping[str, str], root: Path, directory: Path) -> Path:
+    """Replay steps of a build stage from a working directory; return the last one."""
+    for instruction in steps:
         match instruction.keyword:
             case "WORKDIR":
                 directory = root / instruction.rest.strip("/")
@@ -67,11 +97,12 @@ def _run_build_stage(stage: list[Instruction], variables: dict[str, str], root: 
                 *sources, target = instruction.words
                 _copy(sources, directory / target)
             case "RUN":
-                _run(_here(instruction.rest, root), directory, shown)
+                _run(_here(instruction.rest, root), directory, variables)
             case "FROM" | "ENV":
                 pass
             case other:
                 raise NotImplementedError(other)
+    return directory
 
 
 def _copy(sources: list[str], target: Path) -> None:
@@ -83,7 +114,7 @@ def _copy(sources: list[str], target: Path) -> None:
             shutil.copy2(chart.ROOT / source, target)
 
 
-def _run(command: str, directory: Path, variables: dict[str, str]) -> None:
+def _run(command: str, directory: Path, variables: Mapping[str, str]) -> None:
     """Run a command as the shell form does, with only the variables that find programs and packages."""
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(Path.home()), **_registry(), **variables}
     done = subprocess.run(  # noqa: S603 - our own command

@@ -22,7 +22,7 @@ from shared.addresses import Mailbox
 
 # By default a newer Python does not read address literals.
 LENIENT: Final[dict[str, bool]] = {"strict": False} if hasattr(email.utils, "supports_strict_parsing") else {}
-PROPERTY = settings(max_examples=100)
+PROPERTY = settings(max_examples=60)
 NOW = datetime(2025, 1, 5, 3, 4, 5, tzinfo=UTC)
 EMAIL_ID = "550e8400-e29b-41d4-a716-446655440000"
 SUBMISSION = Submission(

@@ -286,7 +286,7 @@ def test_no_schedule_sends_two_mails_under_one_key() -> None:
     async def machine_on(url: str) -> None:
         TwoRelays.url = url
         TwoRelays.loop = asyncio.new_event_loop()
-        limits = settings(max_examples=40, stateful_step_count=12)
+        limits = settings(max_examples=20, stateful_step_count=12)
         await asyncio.to_thread(run_state_machine_as_test, TwoRelays, settings=limits)
         TwoRelays.loop.close()
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # By default, newer versions of Python do not parse address literals.
 LENIENT: Final[dict[str, bool]] = {"strict": False} if hasattr(email.utils, "supports_strict_parsing") else {}
-PROPERTY = settings(max_examples=400)
+PROPERTY = settings(max_examples=200)
 ATEXT = "abcXYZ0189!#$%&'*+-/=?^_`{|}~"
 
 

@@ -6,12 +6,24 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from typing import TYPE_CHECKING
 
 import pytest
 
+from relay import settings as relay_settings
+from relay.settings import RelaySettings
+from shared.service import settings
+from shared.service.settings import SettingsError
 from tests.stack import console
 from tests.stack import nats_server as servers
 from tests.stack.ports import free_port
+from tracker import settings as tracker_settings
+from tracker.settings import TrackerSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from shared.service.settings import ProcessSettings
 
 SCRIPTS = ("lfx-email-relay", "lfx-email-tracker")
 
@@ -27,7 +39,7 @@ async def test_a_process_waits_for_nats_and_is_ready_when_it_is_connected(script
         async with servers.running(port=port):
             await process.wait_until_ready()
             assert "_nats_connected 1.0\n" in (await process.get("/metrics"))[1]
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(20):
                 process.terminate()
                 assert await process.wait() == 0
 
@@ -50,7 +62,7 @@ async def test_readiness_follows_nats_and_liveness_does_not(script: str) -> None
 async def test_a_process_that_waits_for_nats_stops_at_once_and_ignores_a_second_signal(script: str) -> None:
     async with console.running(script, "serve", env={"NATS_URL": f"nats://127.0.0.1:{free_port()}"}) as process:
         await process.wait_for_status("/livez", 200)
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(20):
             process.terminate()
             process.send(signal.SIGINT)
             assert await process.wait() == 0
@@ -81,23 +93,10 @@ async def test_a_process_that_was_started_with_nohup_outlives_its_terminal() -> 
     ("script", "variables", "named"),
     [
         ("lfx-email-relay", {"SMTP_PORT": "x"}, "SMTP_PORT"),
-        ("lfx-email-relay", {"EMAIL_ENABLED": "perhaps"}, "EMAIL_ENABLED"),
-        ("lfx-email-relay", {"SEND_RETRY_SECONDS": "inf"}, "SEND_RETRY_SECONDS"),
-        ("lfx-email-relay", {"SMTP_FROM": "no-address"}, "SMTP_FROM"),
-        ("lfx-email-relay", {"SMTP_ALLOWED_RECIPIENT_DOMAINS": ","}, "SMTP_ALLOWED_RECIPIENT_DOMAINS"),
-        ("lfx-email-relay", {"SES_CONFIGURATION_SET": "x" * 65}, "SES_CONFIGURATION_SET"),
-        ("lfx-email-relay", {"DEFAULT_SMTP_FROM_DISPLAY_NAME": "x" * 257}, "DEFAULT_SMTP_FROM_DISPLAY_NAME"),
-        ("lfx-email-relay", {"SES_MAX_SEND_RATE": "inf"}, "SES_MAX_SEND_RATE"),
-        ("lfx-email-relay", {"SES_MAX_SEND_RATE": "1e-320"}, "SES_MAX_SEND_RATE"),
         ("lfx-email-relay", {"SMTP_PASSWORD": "s3cret"}, "SMTP_USERNAME"),
         ("lfx-email-relay", {"NATS_URL": "nats://u:s3cret@:bad"}, "NATS_URL"),
         ("lfx-email-tracker", {"LOG_LEVEL": "loud"}, "LOG_LEVEL"),
         ("lfx-email-tracker", {"SES_EVENTING_ENABLED": "true"}, "SES_ENGAGEMENT_SQS_QUEUE_URL"),
-        (
-            "lfx-email-tracker",
-            {"SES_EVENTING_ENABLED": "true", "SES_ENGAGEMENT_SQS_QUEUE_URL": "http://[x"},
-            "SES_ENGAGEMENT_SQS_QUEUE_URL",
-        ),
     ],
 )
 async def test_an_invalid_setting_ends_the_start_with_one_log_line_that_has_its_name(
@@ -110,6 +109,32 @@ async def test_an_invalid_setting_ends_the_start_with_one_log_line_that_has_its_
     assert line["error"].startswith(f"{named}: ")
     assert "s3cret" not in process.output
     assert process.errors == ""
+
+
+@pytest.mark.parametrize(
+    ("check", "kind", "variables"),
+    [
+        (relay_settings.policy, RelaySettings, {"EMAIL_ENABLED": "perhaps"}),
+        (relay_settings.policy, RelaySettings, {"SEND_RETRY_SECONDS": "inf"}),
+        (relay_settings.policy, RelaySettings, {"SMTP_FROM": "no-address"}),
+        (relay_settings.policy, RelaySettings, {"SMTP_ALLOWED_RECIPIENT_DOMAINS": ","}),
+        (relay_settings.policy, RelaySettings, {"SES_CONFIGURATION_SET": "x" * 65}),
+        (relay_settings.policy, RelaySettings, {"DEFAULT_SMTP_FROM_DISPLAY_NAME": "x" * 257}),
+        (relay_settings.policy, RelaySettings, {"SES_MAX_SEND_RATE": "inf"}),
+        (relay_settings.policy, RelaySettings, {"SES_MAX_SEND_RATE": "1e-320"}),
+        (
+            tracker_settings.check,
+            TrackerSettings,
+            {"SES_ENGAGEMENT_SQS_QUEUE_URL": "http://[x", "SES_EVENTING_ENABLED": "true"},
+        ),
+    ],
+)
+def test_an_invalid_setting_is_an_error_that_begins_with_its_name(
+    check: Callable[[ProcessSettings], object], kind: type[ProcessSettings], variables: dict[str, str]
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        check(settings.load(variables, kind))
+    assert str(caught.value).startswith(f"{next(iter(variables))}: ")
 
 
 async def test_a_port_in_use_ends_the_start_with_one_log_line_that_has_its_number() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from shared import redaction
 
-PROPERTY = settings(max_examples=200)
+PROPERTY = settings(max_examples=100)
 MAX_REPLY_BYTES = 65_536  # of relay/smtp/dialogue.py: the longest text of a server
 
 ATEXT = "abcXYZ019!#$%&'*+/=?^_`{|}~-."

@@ -22,7 +22,7 @@ _SETPRIV = shutil.which("setpriv") or ""
 _IS_USABLE = bool(_SETPRIV) and "busybox" not in os.path.realpath(_SETPRIV)  # that of BusyBox has no such option
 _DIES_WITH_PARENT = [_SETPRIV, "--pdeathsig", "KILL", "--"] if _IS_USABLE else []
 
-END_SECONDS = 20.0  # on a busy machine
+END_SECONDS = 60.0  # on a busy machine
 
 
 async def start(

@@ -22,8 +22,8 @@ from tests.stack.ports import free_port
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-START_SECONDS = 30.0  # on a busy machine; a process that ends is noticed at once
-STOP_SECONDS = 10.0
+START_SECONDS = 60.0  # on a busy machine; a process that ends is noticed at once
+STOP_SECONDS = 30.0
 _LOOK_AGAIN = 0.02
 
 
@@ -133,7 +133,7 @@ class Console:
         """Return when /readyz is 200; raise RuntimeError with the output if the process ends before."""
         await self.wait_for_status("/readyz", 200, timeout)
 
-    async def wait_for_status(self, path: str, status: int, timeout: float = 10.0) -> None:
+    async def wait_for_status(self, path: str, status: int, timeout: float = 30.0) -> None:
         """Return when a probe answers with this status."""
         try:
             async with asyncio.timeout(timeout):
@@ -144,7 +144,7 @@ class Console:
             message = f"{self!r}: {path} is not {status} after {timeout} s\n{self._printed()}"
             raise TimeoutError(message) from None
 
-    async def wait_for_log(self, event: str, timeout: float = 10.0, count: int = 1) -> dict[str, Any]:
+    async def wait_for_log(self, event: str, timeout: float = 30.0, count: int = 1) -> dict[str, Any]:
         """Return the latest record of an event when it was logged `count` times."""
         await self._output.change.wait_until(
             lambda: len(self.logged(event)) >= count,
@@ -153,13 +153,13 @@ class Console:
         )
         return self.logged(event)[-1]
 
-    async def wait_for_lines(self, count: int, timeout: float = 10.0) -> list[str]:
+    async def wait_for_lines(self, count: int, timeout: float = 30.0) -> list[str]:
         """Return the lines of standard output when there are `count`."""
         lines = self._output.lines
         await self._output.change.wait_until(lambda: len(lines) >= count, timeout, self._printed)
         return [line.decode() for line in lines]
 
-    async def wait_for_error(self, text: str, timeout: float = 10.0) -> None:
+    async def wait_for_error(self, text: str, timeout: float = 30.0) -> None:
         """Return when standard error contains this text."""
         await self._errors.change.wait_until(lambda: text in self.errors, timeout, self._printed)
 

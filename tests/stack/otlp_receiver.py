@@ -78,7 +78,7 @@ class OtlpReceiver:
                     _span(resource["service.name"], one) for scope in group.scope_spans for one in scope.spans
                 ]
 
-    async def wait_for(self, names: Sequence[str], timeout: float = 15.0) -> dict[str, Span]:
+    async def wait_for(self, names: Sequence[str], timeout: float = 30.0) -> dict[str, Span]:
         """Return the last span of each of these names when all are there."""
         await until(lambda: {span.name for span in self.spans}, lambda seen: seen >= set(names), timeout=timeout)
         return {span.name: span for span in self.spans if span.name in names}

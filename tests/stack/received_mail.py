@@ -32,7 +32,7 @@ class Mailbox:
         self.mails.append(mail)
         self._change.notify()
 
-    async def wait_for_mails(self, count: int, timeout: float = 10.0) -> list[ReceivedMail]:
+    async def wait_for_mails(self, count: int, timeout: float = 30.0) -> list[ReceivedMail]:
         """Return all mails when there are `count`."""
         await self._change.wait_until(
             lambda: len(self.mails) >= count, timeout, lambda: f"{len(self.mails)} of {count} mails"

@@ -74,11 +74,11 @@ class ScriptedSmtp:
         """The number of sessions whose client has not closed its side."""
         return sum(dialogue.is_held_by_client for dialogue in self._open.values())
 
-    async def wait_for_mails(self, count: int, timeout: float = 10.0) -> list[ReceivedMail]:
+    async def wait_for_mails(self, count: int, timeout: float = 30.0) -> list[ReceivedMail]:
         """Return all mails when there are `count`."""
         return await self.mailbox.wait_for_mails(count, timeout)
 
-    async def wait_for_open_sessions(self, count: int, timeout: float = 10.0) -> None:
+    async def wait_for_open_sessions(self, count: int, timeout: float = 30.0) -> None:
         """Return when exactly `count` sessions are open."""
         await self._change.wait_until(
             lambda: self.open_sessions == count, timeout, lambda: f"{self.open_sessions} sessions open, not {count}"

@@ -50,7 +50,7 @@ class SmtpServer:
         """The number of connected clients."""
         return len(self._sessions)
 
-    async def wait_for_mails(self, count: int, timeout: float = 10.0) -> list[ReceivedMail]:
+    async def wait_for_mails(self, count: int, timeout: float = 30.0) -> list[ReceivedMail]:
         """Return all mails when there are `count`."""
         return await self.mailbox.wait_for_mails(count, timeout)
 

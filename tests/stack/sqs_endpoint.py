@@ -111,17 +111,17 @@ class SqsEndpoint:
         """End the visibility timeout of every message of the first queue, such as those of a killed receiver."""
         self.queue.redeliver()
 
-    async def wait_until_empty(self, timeout: float = 10.0) -> None:
+    async def wait_until_empty(self, timeout: float = 30.0) -> None:
         """Return when the first queue has no visible message and none in flight."""
         await self.queue.wait_until_empty(timeout)
 
-    async def wait_for_calls(self, action: str, count: int = 1, timeout: float = 10.0) -> None:
+    async def wait_for_calls(self, action: str, count: int = 1, timeout: float = 30.0) -> None:
         """Return when `count` calls of an action were received, also failed ones."""
         await self._change.wait_until(
             lambda: self.calls[action] >= count, timeout, lambda: f"{self.calls[action]} of {count} {action}"
         )
 
-    async def wait_for_no_connections(self, timeout: float = 10.0) -> None:
+    async def wait_for_no_connections(self, timeout: float = 30.0) -> None:
         """Return when every client has disconnected."""
         await self._change.wait_until(
             lambda: not self._connections, timeout, lambda: f"{self.open_connections} clients connected"

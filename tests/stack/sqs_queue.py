@@ -178,7 +178,7 @@ class Queue:
         except TimeoutError:
             return
 
-    async def wait_until_empty(self, timeout: float = 10.0) -> None:
+    async def wait_until_empty(self, timeout: float = 30.0) -> None:
         """Return when nothing is visible or in flight."""
         await self._change.wait_until(
             lambda: not self._messages, timeout, lambda: f"{self.visible} visible, {self.in_flight} in flight"

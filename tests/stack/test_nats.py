@@ -56,7 +56,7 @@ async def test_nats_server_answers_nothing_while_paused() -> None:
         with pytest.raises(nats.errors.TimeoutError):
             await client.request("$JS.API.INFO", timeout=0.1)
         server.resume()
-        await client.request("$JS.API.INFO", timeout=5)
+        await client.request("$JS.API.INFO", timeout=20)
 
 
 async def test_nats_server_starts_with_authorization_and_tls(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ async def test_proxy_delays_single_publications() -> None:
     ):
         await put_and_get(client)
         proxy.delay_request("$KV.b.", 1, 0.2)
-        late = asyncio.create_task(client.request("$KV.b.key", b"late", timeout=5))
+        late = asyncio.create_task(client.request("$KV.b.key", b"late", timeout=20))
         await until(lambda: proxy.delayed)
         await client.request("$KV.b.key", b"early")
         assert await read(server) == b"early"
@@ -187,7 +187,7 @@ async def test_proxy_freezes_thaws_and_drops_the_link() -> None:
 
         client._reconnected_cb = note  # noqa: SLF001 - only connect() takes it
         proxy.drop_link()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await reconnected.wait()
         proxy.delay = 0.1
         started = time.monotonic()

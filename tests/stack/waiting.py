@@ -20,7 +20,9 @@ _LOOK_AGAIN_SECONDS = 0.005
 async def until(look: Callable[[], Awaitable[T]], holds: Callable[[T], object] = ..., *, timeout: float = ...) -> T: ...
 @overload
 async def until(look: Callable[[], T], holds: Callable[[T], object] = ..., *, timeout: float = ...) -> T: ...
-async def until(look: Callable[[], Awaitable[T] | T], holds: Callable[[T], object] = bool, *, timeout: float = 10) -> T:
+async def until(
+    look: Callable[[], Awaitable[T] | T], holds: Callable[[T], object] = bool, *, timeout: float = 30.0
+) -> T:
     """Call `look` until `holds` is true of what it returns, and return that.
 
     `look` may be async. Without `holds` the wait ends at the first true value. An error of either one ends the wait.

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def short_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait for a lost reply only for a short time."""
-    monkeypatch.setattr(inboxes, "TIMEOUT_SECONDS", 0.4)
+    monkeypatch.setattr(inboxes, "TIMEOUT_SECONDS", 0.8)
 
 
 @pytest.fixture

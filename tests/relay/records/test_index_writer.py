@@ -161,7 +161,7 @@ async def test_a_small_bucket_rolls_over_earlier_and_other_writers_continue_it(
     assert await buckets.segment("g", segments - 1)
     assert not await buckets.segment("g", segments)
     late = new_ids(8)
-    async with another_writer(nats_server, buckets) as another, asyncio.timeout(3):
+    async with another_writer(nats_server, buckets) as another, asyncio.timeout(20):
         await append_all(another, "g", late)
     assert await buckets.ids("g") == [*ids, *late]
 

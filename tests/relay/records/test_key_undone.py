@@ -32,7 +32,7 @@ FULL = proxies.js_error(503, 10077, "maximum bytes exceeded")
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait for KV only for a short time."""
-    monkeypatch.setattr(inboxes, "TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(inboxes, "TIMEOUT_SECONDS", 0.3)
     monkeypatch.setattr(idempotency_store, "LEAST_PATIENCE_SECONDS", 0.0)
 
 
@@ -82,7 +82,7 @@ async def test_a_failed_write_does_not_free_the_key_of_another_request(
 
 @pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("history", ["new", "freed"])
-@pytest.mark.parametrize("delay", [0.12, 0.4])
+@pytest.mark.parametrize("delay", [0.35, 0.8])
 async def test_a_write_that_arrives_after_its_time_does_not_take_the_key(
     store: IdempotencyStore, bucket: Bucket, nats_proxy: NatsProxy, history: str, delay: float
 ) -> None:
@@ -99,7 +99,7 @@ async def test_a_write_that_arrives_after_its_time_does_not_take_the_key(
 async def test_a_write_that_arrives_late_does_not_affect_the_request_that_took_the_key_meanwhile(
     store: IdempotencyStore, bucket: Bucket, nats_proxy: NatsProxy
 ) -> None:
-    nats_proxy.delay_request(f"$KV.{bucket.name}.", 1, 0.4)
+    nats_proxy.delay_request(f"$KV.{bucket.name}.", 1, 0.8)
     await refused(store)
     second = await held(store)
     await until(lambda: not (store.unsettled or nats_proxy.delayed))
@@ -113,7 +113,7 @@ async def test_a_late_undo_does_not_affect_the_request_that_took_the_key_meanwhi
     store: IdempotencyStore, bucket: Bucket, nats_proxy: NatsProxy
 ) -> None:
     nats_proxy.lose_request(f"$KV.{bucket.name}.", 1)
-    nats_proxy.delay_request(f"$KV.{bucket.name}.", 1, 0.4)
+    nats_proxy.delay_request(f"$KV.{bucket.name}.", 1, 0.8)
     await refused(store)
     await until(lambda: nats_proxy.delayed)
     second = await held(store)

@@ -151,7 +151,7 @@ async def test_an_unexpected_error_loses_no_record_and_does_not_stop_the_retries
 async def test_a_write_whose_reply_is_lost_adds_its_id_once(
     records: RecordWriter, buckets: Buckets, nats_proxy: NatsProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shared.nats.inbox.TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr("shared.nats.inbox.TIMEOUT_SECONDS", 0.8)
     nats_proxy.lose_reply("$KV.", 4)
     ones = [record() for _ in range(3)]
     await asyncio.gather(*(records.write(one, deadline=soon(5)) for one in ones))

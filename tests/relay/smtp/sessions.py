@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 USER, PASSWORD = "AKIAUSER", "pass word+/="
 ACCOUNT: dict[str, Any] = {"smtp_username": USER, "smtp_password": PASSWORD}
-PATIENCE = 0.25  # seconds for a transaction that the server stalls
-LENIENCE = 5.0  # more seconds for a busy machine; far below the default time limits
+PATIENCE = 0.4  # seconds for a transaction that the server stalls
+LENIENCE = 20.0  # more seconds for a busy machine; far below the default time limits
 SILENT = (Silence, Garbage)
 ON_UVLOOP = pytest.mark.asyncio(loop_factories=["uvloop"])  # for tests that do not depend on the loop
 
@@ -49,11 +49,20 @@ def patience(action: Action) -> float:
     return PATIENCE if isinstance(action.then if isinstance(action, Store) else action, SILENT) else 5.0
 
 
-async def warm(smtp: ScriptedSmtp, **changes: Any) -> SmtpConnection:
-    """A connection that has sent an email and was kept; the script of the server begins after it."""
+async def opened(smtp: ScriptedSmtp, seconds: float) -> SmtpConnection:
+    """A connection with this time limit for a transaction; its opening may take longer on a busy machine."""
+    connection = await connector(smtp).connect()
+    connection._timeout_seconds = seconds  # noqa: SLF001 - the setting also limits the opening
+    return connection
+
+
+async def warm(smtp: ScriptedSmtp, seconds: float | None = None, **changes: Any) -> SmtpConnection:
+    """A connection that has sent an email and was kept; the script and the time limit begin after it."""
     script, smtp.script = smtp.script, lambda _: None
     connection = await connector(smtp, **changes).connect()
     await connection.send(ENVELOPE, mail(0))
+    if seconds is not None:
+        connection._timeout_seconds = seconds  # noqa: SLF001 - the setting also limits the opening
     smtp.script = script
     return connection
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tests.stack.scripted_smtp import ScriptedSmtp
     from tests.stack.smtp_scripts import Stage
 
-AT_ONCE = 2.0  # seconds: far below the 30 that TLS waits for close_notify
+AT_ONCE = 20.0  # seconds on a busy machine: below the 30 that TLS waits for close_notify
 
 
 @pytest.fixture(params=[False, True], ids=["starttls", "implicit"])
@@ -117,7 +117,7 @@ async def test_quit_is_over_within_its_time_and_nothing_stays_open(
     started = time.monotonic()
     await connection.quit()
     assert time.monotonic() - started < AT_ONCE + smtp_connection.QUIT_SECONDS
-    await until(lambda: not server.held_sessions, timeout=0.5)
+    await until(lambda: not server.held_sessions)
     assert server.open_sessions == 1
 
 

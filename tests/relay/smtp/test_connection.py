@@ -259,4 +259,4 @@ async def test_quit_over_tls_does_not_wait_for_close_notify(
     smtp.script = always("quit", Silence())
     connection = await warm(smtp)
     await connection.quit()
-    await smtp.wait_for_open_sessions(0, timeout=2)
+    await smtp.wait_for_open_sessions(0, timeout=20)

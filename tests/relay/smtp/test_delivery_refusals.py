@@ -103,10 +103,10 @@ async def test_a_server_that_admits_few_connections_gets_all_mails_over_them(smt
 async def test_two_silent_connections_hold_up_no_mail(smtp: ScriptedSmtp, stage: Stage) -> None:
     smtp.options = scripted_smtp.Options(username="u", password="p")
     smtp.script = first(2, stage, Silence())
-    async with sending(smtp, smtp_timeout_seconds=30, **ACCOUNT) as sender:
+    async with sending(smtp, smtp_timeout_seconds=60, **ACCOUNT) as sender:
         started = time.monotonic()
         await sender.send_all(range(40))
-        assert time.monotonic() - started < 3.5
+        assert time.monotonic() - started < 30
     assert numbers(smtp) == list(range(40))
 
 

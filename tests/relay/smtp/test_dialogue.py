@@ -18,7 +18,7 @@ from relay.smtp.dialogue import MAX_REPLY_BYTES, SERVICE_CLOSING, Dialogue, Dial
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
-PROPERTY = settings(max_examples=100)
+PROPERTY = settings(max_examples=50)
 
 words = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), max_size=12)
 codes = st.integers(200, 599)
@@ -47,7 +47,7 @@ async def connected() -> AsyncIterator[Ends]:
     transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=ours)
     reader, writer = await asyncio.open_connection(sock=theirs)
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             yield Ends(Dialogue(transport), reader, writer)
     finally:
         transport.abort()
@@ -237,7 +237,7 @@ async def test_a_connection_lost_within_a_reply_ends_the_dialogue(end: str) -> N
 async def test_a_connection_lost_while_idle_is_noticed() -> None:
     async with connected() as (dialogue, _, writer):
         writer.close()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while dialogue.is_usable:
                 await asyncio.sleep(0)
         with pytest.raises(DialogueLost, match="closed the connection"):

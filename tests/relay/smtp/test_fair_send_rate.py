@@ -60,13 +60,13 @@ async def test_a_rate_that_changes_counts_for_those_that_wait() -> None:
     await until(lambda: rate.waiting == 1)
     allowed[0] = 1000
     rate.change()
-    await asyncio.wait_for(waiting, 5)
+    await asyncio.wait_for(waiting, 20)
     allowed[0] = 0
     waiting = asyncio.create_task(send(rate, "g"))
     await until(lambda: rate.waiting == 1)
     allowed[0] = 1000
     rate.change()
-    await asyncio.wait_for(waiting, 5)
+    await asyncio.wait_for(waiting, 20)
 
 
 async def test_a_cancelled_send_takes_no_turn() -> None:

@@ -42,9 +42,9 @@ TIMED_OUT = Reply("451 4.4.2 Timeout waiting for data from client.", close=True)
 NO_RECIPIENT = Reply("554 5.5.1 no valid recipients")
 
 
-async def proven(smtp: ScriptedSmtp, **changes: float) -> SmtpConnection:
+async def proven(smtp: ScriptedSmtp, seconds: float | None = None, **changes: float) -> SmtpConnection:
     """A kept connection to a server that has answered pipelined commands; its script begins after them."""
-    return await warm(smtp, **changes)
+    return await warm(smtp, seconds, **changes)
 
 
 async def refusal(connection: SmtpConnection) -> DeliveryError:
@@ -179,7 +179,7 @@ async def test_the_first_refusal_counts_and_the_connection_stays_in_step(
     smtp: ScriptedSmtp, monkeypatch: pytest.MonkeyPatch, mix: Mix
 ) -> None:
     monkeypatch.setattr(smtp_connection, "EMPTY_MESSAGE_SECONDS", mix.seconds)
-    connection = await proven(smtp, smtp_timeout_seconds=mix.seconds)
+    connection = await proven(smtp, mix.seconds)
     smtp.script = mix.script
     error = await refusal(connection)
     assert (type(error), error.code, connection.is_usable) == (mix.kind, mix.code, mix.usable)
@@ -237,12 +237,12 @@ async def test_no_mail_is_sent_into_a_refused_transaction(mixes: list[tuple[int,
 
 
 async def test_a_stalled_group_ends_at_the_time_limit_of_the_transaction(smtp: ScriptedSmtp) -> None:
-    connection = await proven(smtp, smtp_timeout_seconds=PATIENCE)
+    connection = await proven(smtp, PATIENCE)
     smtp.script = always("rcpt", Silence())
     started = time.monotonic()
     error = await refusal(connection)
     assert type(error) is ConnectionStale
-    assert "no reply within 0.25 s" in error.text
+    assert f"no reply within {PATIENCE} s" in error.text
     assert time.monotonic() - started >= PATIENCE * 0.9
 
 

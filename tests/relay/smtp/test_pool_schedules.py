@@ -104,7 +104,7 @@ async def test_a_wait_can_be_cancelled_at_any_step(steps: int) -> None:
         [outcome] = await asyncio.gather(user, return_exceptions=True)
         if isinstance(outcome, Connection):
             pool.release(outcome)
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(20):
             assert await pool.acquire() in server.open
         assert server.most == 1
 
@@ -209,7 +209,7 @@ def _settle_one(futures: list[asyncio.Future[None]], which: int, error: Exceptio
 
 
 @given(st.integers(1, 3), steps)
-@settings(max_examples=300)
+@settings(max_examples=150)
 async def test_in_any_schedule_the_limit_holds_and_every_caller_is_served(
     bound: int, schedule: list[tuple[str, int]]
 ) -> None:

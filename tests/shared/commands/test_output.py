@@ -29,10 +29,7 @@ PROGRAMS: Final = {name: Path(sys.executable).parent / f"lfx-email-{name}" for n
 HELP: Final = [
     ("relay", ["--help"]),
     ("relay", ["--version"]),
-    ("relay", ["serve", "--help"]),
     ("relay", ["send", "--help"]),
-    ("tracker", ["--version"]),
-    ("tracker", ["watch", "--help"]),
     ("tracker", ["suppressions", "--help"]),
     ("tracker", ["suppressions", "list", "--help"]),
 ]

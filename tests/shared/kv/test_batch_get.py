@@ -193,7 +193,7 @@ async def test_after_a_batch_without_an_answer_in_time_keys_are_read_alone_for_a
     monkeypatch.setattr(batch_get, "SINGLY_SECONDS", 60.0)
     await fill(bucket, ["a", "b"])
     with monkeypatch.context() as patch:
-        patch.setattr("shared.nats.inbox.TIMEOUT_SECONDS", 0.5)
+        patch.setattr("shared.nats.inbox.TIMEOUT_SECONDS", 1.0)
         nats_proxy.lose_request(BATCH, 1)
         assert await values(bucket, ["a", "b", "c"]) == {"a": b"a", "b": b"b"}
     assert await values(bucket, ["a", "b"]) == {"a": b"a", "b": b"b"}
@@ -207,7 +207,7 @@ async def test_batches_are_tried_again_later(
     monkeypatch.setattr(batch_get, "SINGLY_SECONDS", 0.0)
     await fill(bucket, ["a"])
     with monkeypatch.context() as patch:
-        patch.setattr("shared.nats.inbox.TIMEOUT_SECONDS", 0.5)
+        patch.setattr("shared.nats.inbox.TIMEOUT_SECONDS", 1.0)
         nats_proxy.lose_request(BATCH, 1)
         await bucket.get_many(["a"])
     assert await values(bucket, ["a"]) == {"a": b"a"}

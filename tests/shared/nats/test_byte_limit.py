@@ -181,11 +181,11 @@ async def test_endpoints_share_a_limit(nats_server: NatsServer) -> None:
     ):
         await asked.ask(b"x" * 60)
         await until(lambda: handler.begun)
-        refused = await asked.client.request("other", b"x" * 60, timeout=5)
+        refused = await asked.client.request("other", b"x" * 60, timeout=20)
         handler.may_end.set()
         assert refused.data == BUSY
         await until(lambda: limit.in_flight == 0)
-        assert (await asked.client.request("other", b"x" * 60, timeout=5)).data == b"60"
+        assert (await asked.client.request("other", b"x" * 60, timeout=20)).data == b"60"
 
 
 async def test_bytes_are_released_when_a_request_fails_or_is_cancelled(
@@ -204,9 +204,9 @@ async def test_bytes_are_released_when_a_request_fails_or_is_cancelled(
     async with connected(nats_server.url) as ours, await nats.connect(nats_server.url) as client:
         served = Endpoint(ours, SUBJECT, fail, max_in_flight=10, byte_limit=limit)
         await served.__aenter__()
-        await client.request(SUBJECT, b"fail", timeout=5)
+        await client.request(SUBJECT, b"fail", timeout=20)
         await until(lambda: limit.in_flight == 0)
-        waiting = asyncio.create_task(client.request(SUBJECT, b"wait", timeout=5))
+        waiting = asyncio.create_task(client.request(SUBJECT, b"wait", timeout=20))
         await begun.wait()
         assert limit.in_flight == 4
         leaving = asyncio.create_task(served.__aexit__())
@@ -230,7 +230,7 @@ async def test_only_the_handler_refers_to_the_bytes_of_a_request(nats_server: Na
         Endpoint(ours, SUBJECT, count, max_in_flight=10),
         await nats.connect(nats_server.url) as client,
     ):
-        await client.request(SUBJECT, b"x" * 1000, timeout=5)
+        await client.request(SUBJECT, b"x" * 1000, timeout=20)
     only = bytes(bytearray(1000))
     assert references == [sys.getrefcount(only)]
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -59,7 +58,7 @@ def tls(server: NatsServer, user_info: str = "") -> str:
 async def test_a_tls_url_connects_in_each_order_of_the_server(order: str, certificates: Certificates) -> None:
     async with (
         running(certificates, f", handshake_first: {order}") as server,
-        asyncio.timeout(5),
+        asyncio.timeout(20),
         connect(tls(server)) as connected,
     ):
         assert (await connected.client.rtt()) > 0
@@ -96,12 +95,11 @@ async def test_a_connection_comes_back_after_the_server_was_configured_anew(
         await until(lambda: connected.connected and connected.client.stats["reconnects"] == 2)
 
 
-async def test_the_order_of_a_server_is_remembered(certificates: Certificates) -> None:
+async def test_the_order_of_a_server_is_remembered(certificates: Certificates, monkeypatch: pytest.MonkeyPatch) -> None:
     async with running(certificates, TLS_FIRST) as server, connect(tls(server)) as connected:
+        monkeypatch.setattr(client, "INFO_SECONDS", 600)  # the connection does not wait for INFO again
         await connected.client.force_reconnect()
-        began = time.monotonic()
         await until(lambda: has_reconnected(connected))
-        assert time.monotonic() - began < 0.15
 
 
 async def test_an_unknown_certificate_is_refused_in_either_order(

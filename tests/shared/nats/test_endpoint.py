@@ -93,7 +93,7 @@ async def test_a_request_with_a_reserved_reply_subject_is_not_served(
         there = await caller.subscribe(reply)
         for subject in ("$SRV.PING", SUBJECT):
             await caller.publish(subject, b"forged", reply=reply)
-        assert (await caller.request(SUBJECT, b"asked", timeout=5)).data == b"asked"
+        assert (await caller.request(SUBJECT, b"asked", timeout=20)).data == b"asked"
         assert (served, there.pending_msgs) == ([b"asked"], 0)
     assert len(events(caplog, "request.ignored")) == 1
 
@@ -138,7 +138,7 @@ async def test_a_handler_that_fails_is_answered_and_logged_once(
         Endpoint(ours, SUBJECT, fail, max_in_flight=1) as endpoint,
         await nats.connect(nats_server.url) as caller,
     ):
-        assert (await caller.request(SUBJECT, b"", timeout=5)).data == FAILED
+        assert (await caller.request(SUBJECT, b"", timeout=20)).data == FAILED
         assert endpoint.failed == 1
     assert len(events(caplog, "request.failed")) == 1
 
@@ -152,7 +152,7 @@ async def test_a_reply_over_max_payload_is_replaced_by_an_error(nats_server: Nat
         Endpoint(ours, SUBJECT, flood, max_in_flight=1),
         await nats.connect(nats_server.url) as caller,
     ):
-        assert (await caller.request(SUBJECT, b"", timeout=5)).data == TOO_LARGE
+        assert (await caller.request(SUBJECT, b"", timeout=20)).data == TOO_LARGE
 
 
 async def test_a_handler_is_given_the_headers_of_the_request(nats_server: NatsServer) -> None:
@@ -164,8 +164,8 @@ async def test_a_handler_is_given_the_headers_of_the_request(nats_server: NatsSe
         Endpoint(ours, SUBJECT, name, max_in_flight=1),
         await nats.connect(nats_server.url) as caller,
     ):
-        assert (await caller.request(SUBJECT, b"", timeout=5)).data == b"None"
-        reply = await caller.request(SUBJECT, b"", timeout=5, headers={"Idempotency-Key": "a"})
+        assert (await caller.request(SUBJECT, b"", timeout=20)).data == b"None"
+        reply = await caller.request(SUBJECT, b"", timeout=20, headers={"Idempotency-Key": "a"})
         assert reply.data == b"{'Idempotency-Key': 'a'}"
 
 
@@ -178,7 +178,7 @@ async def test_a_request_without_a_reply_subject_is_served(nats_server: NatsServ
 
     async with connected(nats_server.url) as ours, Endpoint(ours, SUBJECT, note, max_in_flight=1):
         await ours.publish(SUBJECT, b"")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await served.wait()
 
 
@@ -189,7 +189,7 @@ async def test_leaving_answers_the_requests_that_the_server_had_sent(nats_server
 
     async with connected(nats_server.url) as ours, await nats.connect(nats_server.url) as caller:
         async with Endpoint(ours, SUBJECT, slow, max_in_flight=100):
-            asked = [asyncio.create_task(caller.request(SUBJECT, b"%d" % number, timeout=5)) for number in range(40)]
+            asked = [asyncio.create_task(caller.request(SUBJECT, b"%d" % number, timeout=20)) for number in range(40)]
             await asyncio.sleep(0)  # the requests are written
             await caller.flush()
             await caller.flush()  # the ping of nats-py's first flush overtakes the requests
@@ -240,5 +240,5 @@ async def test_two_endpoints_share_the_requests(nats_server: NatsServer) -> None
         Endpoint(other, SUBJECT, lambda *_: name(b"other"), max_in_flight=10),
         await nats.connect(nats_server.url) as caller,
     ):
-        replies = {(await caller.request(SUBJECT, b"", timeout=5)).data for _ in range(100)}
+        replies = {(await caller.request(SUBJECT, b"", timeout=20)).data for _ in range(100)}
         assert replies == {b"one", b"other"}

@@ -54,7 +54,7 @@ async def endpoint(nats_server: NatsServer) -> AsyncIterator[Endpoint]:
 
 
 async def ask(client: Client, subject: str) -> dict[str, Any]:
-    reply: dict[str, Any] = json.loads((await client.request(subject, b"", timeout=5)).data)
+    reply: dict[str, Any] = json.loads((await client.request(subject, b"", timeout=20)).data)
     return reply
 
 
@@ -83,7 +83,7 @@ async def test_the_answers_can_be_read_by_the_library(asking: Client) -> None:
 
 async def test_the_statistics_are_the_counts_and_times_of_the_endpoint(asking: Client, endpoint: Endpoint) -> None:
     for payload in (b"good", b"bad", b"good"):
-        await asking.request(SUBJECT, payload, timeout=5)
+        await asking.request(SUBJECT, payload, timeout=20)
     [stats] = (await ask(asking, "$SRV.STATS"))["endpoints"]
     assert (stats["num_requests"], stats["num_errors"], stats["last_error"]) == (3, 1, "invalid to address")
     assert stats["processing_time"] == pytest.approx(endpoint.seconds.total * 1e9, rel=1e-6)
@@ -92,10 +92,10 @@ async def test_the_statistics_are_the_counts_and_times_of_the_endpoint(asking: C
 
 
 async def test_a_full_endpoint_is_answered_for_and_its_refusals_are_counted(asking: Client, endpoint: Endpoint) -> None:
-    first = asyncio.create_task(asking.request(SUBJECT, b"slow", timeout=5))
+    first = asyncio.create_task(asking.request(SUBJECT, b"slow", timeout=20))
     while not endpoint.in_flight:
         await asyncio.sleep(0.001)
-    assert b"service busy" in (await asking.request(SUBJECT, b"good", timeout=5)).data
+    assert b"service busy" in (await asking.request(SUBJECT, b"good", timeout=20)).data
     await first
     [stats] = (await ask(asking, "$SRV.STATS"))["endpoints"]
     assert (stats["num_requests"], stats["num_errors"], stats["last_error"]) == (2, 1, "service busy")

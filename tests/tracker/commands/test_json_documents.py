@@ -62,7 +62,7 @@ def test_documents_are_found_in_each_form_and_in_pieces_of_any_size(
     assert contents(read(FORMS[form](given_documents), size)) == given_documents
 
 
-@settings(max_examples=80)
+@settings(max_examples=40)
 @given(st.lists(objects, min_size=3, max_size=3), st.integers(0, 40), cuts)
 def test_a_line_that_is_cut_off_anywhere_does_not_affect_the_others(three: list[Any], at: int, size: int) -> None:
     first, second, third = map(json.dumps, three)
@@ -71,7 +71,7 @@ def test_a_line_that_is_cut_off_anywhere_does_not_affect_the_others(three: list[
     assert found == [three[0], *([2] if broken else []), three[2]]
 
 
-@settings(max_examples=80)
+@settings(max_examples=40)
 @given(st.text('{}[]",:\\ \n1ae', max_size=60), cuts)
 def test_any_text_is_read_to_its_end_with_lines_in_order(text: str, size: int) -> None:
     lines = [one.line for one in read(text, size)]

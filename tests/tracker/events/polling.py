@@ -67,7 +67,7 @@ class Verdicts:
         """Settle everything from now on."""
         self._verdicts = [Verdict.SETTLED]
 
-    async def wait_until_asked(self, times: int, timeout: float = 10) -> None:
+    async def wait_until_asked(self, times: int, timeout: float = 30.0) -> None:
         """Return after so many calls."""
         await self._change.wait_until(
             lambda: len(self.asked) >= times, timeout, lambda: f"asked {len(self.asked)} of {times} times"

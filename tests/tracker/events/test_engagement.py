@@ -109,7 +109,7 @@ def two_orders(draw: st.DrawFn) -> tuple[list[EngagementEvent], list[EngagementE
     return draw(st.permutations(events + draw(repeats))), draw(st.permutations(events + draw(repeats)))
 
 
-@settings(PROPERTY, max_examples=300)
+@settings(PROPERTY, max_examples=150)
 @given(starts, two_orders())
 @example(
     records.decode(

@@ -47,7 +47,7 @@ def in_order(one: EmailRecipientRecord) -> EmailRecipientRecord:
     return replace(one, click_list=tuple(clicks), click_event_ids=tuple(sorted(one.click_event_ids or ())))
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(starts, some_events, some_events)
 def test_a_record_is_the_same_whether_events_come_before_or_after_it_is_erased(
     start: EmailRecipientRecord, events: list[EngagementEvent], later: list[EngagementEvent]

@@ -48,7 +48,7 @@ async def test_an_event_whose_record_never_comes_is_skipped_when_its_time_is_ove
     async with polling(sqs, updater, record_wait_seconds=1):
         sqs.send(of_email(sns_id="sns-id"), sent_at=sent_at)
         await sqs.wait_until_empty()
-    assert 1 <= time.time() - sent_at < 3
+    assert time.time() - sent_at >= 1
     assert (await recipients.info()).state.last_seq == 0
     [line] = logged(caplog, "event.unmatched")
     assert (line["email_id"], line["kind"], line["event_id"]) == (EMAIL, "delivery", "sns-id")

@@ -49,7 +49,7 @@ async def test_a_receiver_that_does_not_poll_for_long_fails(sqs: SqsEndpoint, ca
         sqs.send(of_email("first"))
         await until(lambda: sqs.in_flight == 1)
         sqs.send(of_email("second"))  # takes a slot of its own
-        await asyncio.wait_for(running.receiver.failed.wait(), 10)
+        await asyncio.wait_for(running.receiver.failed.wait(), 20)
         updater.may_end.set()
     [line] = logged(caplog, "queue.not_polled")
     assert (line["error"], line["batches"]) == ("no poll for 1 s", 2)
@@ -76,7 +76,7 @@ async def test_an_outage_that_nothing_reports_any_more_is_no_reason_not_to_poll(
     async with polling(sqs, Verdicts(Verdict.SETTLED), long_polls=1) as running:
         await sqs.wait_for_calls("ReceiveMessage")
         running.outage.begin()
-        await asyncio.wait_for(running.receiver.failed.wait(), 10)
+        await asyncio.wait_for(running.receiver.failed.wait(), 20)
 
 
 @pytest.mark.parametrize("name", ["_poll", "_watch"])
@@ -86,7 +86,7 @@ async def test_the_death_of_a_task_of_the_receiver_is_a_failure(
     async with polling(sqs, Verdicts(Verdict.SETTLED), long_polls=2) as running:
         await sqs.wait_for_calls("ReceiveMessage")
         tasks_of(name)[0].cancel()
-        await asyncio.wait_for(running.receiver.failed.wait(), 10)
+        await asyncio.wait_for(running.receiver.failed.wait(), 20)
     assert [one["error"] for one in logged(caplog, "queue.not_polled")] == ["a task that polls has ended"]
 
 
@@ -103,7 +103,7 @@ async def test_without_threads_polling_ends_after_three_tries_that_name_the_limi
 ) -> None:
     FewThreads(monkeypatch)
     async with polling(sqs, Verdicts(Verdict.SETTLED)) as running:
-        await asyncio.wait_for(running.receiver.failed.wait(), 10)
+        await asyncio.wait_for(running.receiver.failed.wait(), 20)
     lines = logged(caplog, "queue.receive_failed")
     assert [one["failures"] for one in lines] == [1, 2, 3]
     assert "can't start new thread: raise the limit of threads" in lines[0]["error"]

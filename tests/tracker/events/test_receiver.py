@@ -52,7 +52,7 @@ async def test_three_failures_in_a_row_with_growing_pauses_end_it(
     sqs.fail_next("ReceiveMessage", times=100)
     started = time.monotonic()
     async with polling(sqs, Verdicts(Verdict.SETTLED)) as running:
-        await asyncio.wait_for(running.receiver.failed.wait(), 10)
+        await asyncio.wait_for(running.receiver.failed.wait(), 20)
     assert time.monotonic() - started >= 1 + 2
     assert sqs.receives == 3
     assert [one["failures"] for one in logged(caplog, "queue.receive_failed")] == [1, 2, 3]
@@ -63,7 +63,7 @@ async def test_three_failures_in_a_row_with_growing_pauses_end_it(
 async def test_answers_that_do_not_come_from_sqs_are_failures(sqs: SqsEndpoint) -> None:
     sqs.instead["ReceiveMessage"] = b"[]"
     async with polling(sqs, Verdicts(Verdict.SETTLED)) as running:
-        await asyncio.wait_for(running.receiver.failed.wait(), 10)
+        await asyncio.wait_for(running.receiver.failed.wait(), 20)
 
 
 @pytest.mark.usefixtures("short_pauses")

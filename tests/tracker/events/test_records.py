@@ -22,7 +22,7 @@ from tracker.events import engagement, records
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-PROPERTY = settings(max_examples=200)
+PROPERTY = settings(max_examples=100)
 
 
 def opens(*seconds: float) -> tuple[OpenEvent, ...]:

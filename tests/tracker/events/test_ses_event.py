@@ -26,7 +26,7 @@ from tracker.events.ses_event import EngagementEvent, Ignored
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PROPERTY = settings(max_examples=300)
+PROPERTY = settings(max_examples=120)
 SENT_TO_QUEUE = datetime(2026, 5, 6, 7, 8, 9, tzinfo=UTC)
 QUEUE_ID = "sqs-message-id"
 HEADER = "X-LFX-TRACKING-ID"
@@ -536,7 +536,7 @@ def test_a_wrong_type_at_any_place_is_read_without_an_error(body: dict[str, Any]
                 assert_is_ignored_or_applicable(form)
 
 
-@settings(PROPERTY, max_examples=500)
+@settings(PROPERTY, max_examples=200)
 @given(st.data(), st.sampled_from(bodies()))
 def test_anything_at_several_places_is_read_without_an_error(data: st.DataObject, body: dict[str, Any]) -> None:
     for _ in range(data.draw(st.integers(1, 4))):

@@ -131,7 +131,7 @@ async def test_an_abandoned_poll_does_not_delay_the_process(sqs: SqsEndpoint, qu
     await sqs.wait_for_calls("ReceiveMessage")
     poll.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(poll, 1)
+        await asyncio.wait_for(poll, 20)
     assert {thread.daemon for thread in threading.enumerate() if thread.name == threads.NAME} == {True}
 
 

@@ -92,7 +92,7 @@ async def test_a_stop_does_not_wait_for_an_empty_poll(sqs: SqsEndpoint) -> None:
     async with polling(sqs, Verdicts(Verdict.SETTLED)):
         await sqs.wait_for_calls("ReceiveMessage")
         started = time.monotonic()
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 15
 
 
 async def test_a_stop_while_kv_is_away_releases_the_messages(

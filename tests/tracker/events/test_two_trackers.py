@@ -126,7 +126,7 @@ def test_two_trackers_in_any_schedule_end_where_the_model_ends() -> None:
     async def machine_on(url: str) -> None:
         TwoTrackers.url = url
         TwoTrackers.loop = asyncio.new_event_loop()
-        limits = settings(max_examples=30, stateful_step_count=15)
+        limits = settings(max_examples=15, stateful_step_count=15)
         await asyncio.to_thread(run_state_machine_as_test, TwoTrackers, settings=limits)
         TwoTrackers.loop.close()
 

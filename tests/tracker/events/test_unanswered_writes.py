@@ -247,7 +247,7 @@ async def test_a_stop_without_kv_ends_in_time(trackers: Trackers, caplog: pytest
     trackers.proxy.lose_reply(WRITE, 1)
     assert (await trackers.first.apply(EMAIL, [A])).verdict is Verdict.AGAIN
     await trackers.proxy.stop()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await trackers.first.close(0.1)
     assert any(one.message == "event.unannounced" for one in caplog.records)
     assert await trackers.counts() == []

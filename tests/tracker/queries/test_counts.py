@@ -19,7 +19,7 @@ from tracker.queries.counts import NOTHING, RecordCounts
 if TYPE_CHECKING:
     from shared.contract import EmailRecipientRecord
 
-PROPERTY = settings(max_examples=200)
+PROPERTY = settings(max_examples=100)
 OPENS = tuple(OpenEvent(event_id=str(second), opened_at=at(second)) for second in range(3))
 OF_GO = [{"event_id": str(number), "opened_at": "2026-01-02T03:04:05Z"} for number in range(3)]
 

@@ -13,7 +13,7 @@ from tracker.queries.counts import NOTHING, RecordCounts
 from tracker.queries.group_counts import GroupCounts
 from tracker.queries.seal import Leaving, Seal, Segment
 
-PROPERTY = settings(max_examples=200)
+PROPERTY = settings(max_examples=100)
 
 
 def add(group: GroupCounts, *email_ids: str) -> list[str]:

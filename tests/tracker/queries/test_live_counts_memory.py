@@ -48,7 +48,7 @@ class Reads:
 
     async def held(self) -> Publication:
         """Return the next one that is held."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             return await self._held.get()
 
     async def let_pass(self, request: Publication) -> None:

@@ -98,7 +98,7 @@ async def test_a_gap_in_the_delivered_messages_is_noticed(
     client = jetstream._nc  # noqa: SLF001 - the connection of the context
     fifth = "ack.7.5.0.0"  # where the first is expected; only the server may use the subject of a real one
     await client.publish(consumer.config.deliver_subject, b"", reply=fifth)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while not follower.is_lost:
             await asyncio.sleep(0.01)
     with pytest.raises(StoreUnavailable):

@@ -387,7 +387,7 @@ async def test_ctrl_c_ends_a_replay_that_waits_for_standard_input(nats: NatsServ
             while not await has_connected(nats):
                 await asyncio.sleep(0.01)
         process.send_signal(signal.SIGINT)
-        _, errors = await asyncio.wait_for(process.communicate(), 10)
+        _, errors = await asyncio.wait_for(process.communicate(), 20)
     assert (process.returncode, b"Interrupted" in errors) == (130, True)
 
 

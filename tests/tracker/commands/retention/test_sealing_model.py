@@ -350,5 +350,5 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.parametrize("machine", [Model, WithoutBatches])
 def test_the_counts_never_change(machine: type[Model], monkeypatch: pytest.MonkeyPatch) -> None:
     with _small(monkeypatch):
-        limits = settings(max_examples=12, stateful_step_count=40, suppress_health_check=list(HealthCheck))
+        limits = settings(max_examples=8, stateful_step_count=40, suppress_health_check=list(HealthCheck))
         run_machine(machine, settings=limits)
