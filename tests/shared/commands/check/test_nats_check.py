@@ -14,7 +14,7 @@ import nats
 import pytest
 import pytest_asyncio
 import yaml
-from nats.js.api import DiscardPolicy, KeyValueConfig, RetentionPolicy, StorageType, SubjectTransform
+from nats.js.api import DiscardPolicy, KeyValueConfig, RetentionPolicy, StorageType, StreamSource, SubjectTransform
 
 from shared import contract
 from shared.commands.check import bucket_check, checks, nats_check
@@ -240,6 +240,29 @@ async def test_a_stream_that_loses_the_values_of_a_bucket_is_a_failure(
             bucket = (await found(as_user(server.url, "all:s3cret"), B))[ABOUT]
         finally:
             await js.delete_stream(f"KV_{NAME}")
+    assert (bucket.status, advice in bucket.advice) == ("failed", True)
+
+
+@pytest.mark.parametrize(
+    ("config", "advice"),
+    [
+        ({"mirror": StreamSource(name="KV_origin")}, "a mirror, which accepts no writes"),
+        ({"subjects": ["$KV.other.>"]}, f"add $KV.{NAME}.>"),
+    ],
+)
+async def test_a_stream_that_accepts_no_values_of_a_bucket_is_a_failure(
+    server: NatsServer, config: dict[str, Any], advice: str
+) -> None:
+    """As after `nats kv add --mirror` (nats-io/natscli#928)."""
+    async with await nats.connect(as_user(server.url, "all:s3cret")) as client:
+        js = client.jetstream()
+        await js.add_stream(name="KV_origin", subjects=["$KV.origin.>"])
+        await js.add_stream(name=f"KV_{NAME}", **config)
+        try:
+            bucket = (await found(as_user(server.url, "all:s3cret"), B))[ABOUT]
+        finally:
+            await js.delete_stream(f"KV_{NAME}")
+            await js.delete_stream("KV_origin")
     assert (bucket.status, advice in bucket.advice) == ("failed", True)
 
 
