@@ -14,7 +14,7 @@ import nats
 import pytest
 import pytest_asyncio
 import yaml
-from nats.js.api import DiscardPolicy, KeyValueConfig, RetentionPolicy, StorageType, StreamSource, SubjectTransform
+from nats.js.api import DiscardPolicy, KeyValueConfig, RetentionPolicy, StorageType, SubjectTransform
 
 from shared import contract
 from shared.commands.check import bucket_check, checks, nats_check
@@ -246,7 +246,7 @@ async def test_a_stream_that_loses_the_values_of_a_bucket_is_a_failure(
 @pytest.mark.parametrize(
     ("config", "advice"),
     [
-        ({"mirror": StreamSource(name="KV_origin")}, "a mirror, which accepts no writes"),
+        ({"subjects": None, "mirror": {"name": "KV_origin"}}, "a mirror, which accepts no writes"),
         ({"subjects": ["$KV.other.>"]}, f"add $KV.{NAME}.>"),
     ],
 )
@@ -254,15 +254,15 @@ async def test_a_stream_that_accepts_no_values_of_a_bucket_is_a_failure(
     server: NatsServer, config: dict[str, Any], advice: str
 ) -> None:
     """As after `nats kv add --mirror` (nats-io/natscli#928)."""
-    async with await nats.connect(as_user(server.url, "all:s3cret")) as client:
-        js = client.jetstream()
-        await js.add_stream(name="KV_origin", subjects=["$KV.origin.>"])
-        await js.add_stream(name=f"KV_{NAME}", **config)
-        try:
-            bucket = (await found(as_user(server.url, "all:s3cret"), B))[ABOUT]
-        finally:
-            await js.delete_stream(f"KV_{NAME}")
-            await js.delete_stream("KV_origin")
+
+    def changed(reply: Delivery) -> Delivery:
+        info = json.loads(reply.payload)
+        settings = {name: value for name, value in {**info["config"], **config}.items() if value is not None}
+        return msgspec.structs.replace(reply, payload=json.dumps({**info, "config": settings}).encode())
+
+    async with with_bucket(server), nats_proxy.running(server.url) as proxy:
+        proxy.rewrite_reply("$JS.API.STREAM.INFO.", 1, changed)
+        bucket = (await found(as_user(proxy.url, "all:s3cret"), B))[ABOUT]
     assert (bucket.status, advice in bucket.advice) == ("failed", True)
 
 
