@@ -31,9 +31,8 @@ MAX_CONNECTIONS: Final = 64
 """At more, the oldest is disconnected: a probe sends its request at once and is answered within milliseconds."""
 
 
-_SCHEME_AND_HOST = re.compile(
-    rb"^https?://[^/?]*", re.IGNORECASE
-)  # in the target through some proxies: RFC 9112, 3.2.2
+# Clients with a proxy send them before the path (RFC 9112, 3.2.2).
+_SCHEME_AND_HOST = re.compile(rb"^https?://[^/?]*", re.IGNORECASE)
 
 
 class Probes:
