@@ -34,12 +34,19 @@ def has_headers(mail: Mapping[str, Any]) -> bool:
 def tags(mail: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the tags with their first value."""
     for name, values in _pairs(get(mail, "tags")):
-        yield name, text(next(iter(listed(values)), ""))
+        yield name, _first(values)
 
 
 def tag(mail: Mapping[str, Any], name: str) -> str:
     """Return the value of a tag; an empty text if it is missing."""
-    return next((value for given, value in tags(mail) if given == name), "")
+    given = get(mail, "tags")
+    if isinstance(given, dict):
+        return _first(given.get(name))
+    return next((value for found, value in tags(mail) if found == name), "")
+
+
+def _first(values: object) -> str:
+    return text(next(iter(listed(values)), ""))
 
 
 def destination(mail: Mapping[str, Any]) -> tuple[str, ...]:
@@ -54,5 +61,5 @@ def _pairs(given: object) -> Iterator[tuple[str, object]]:
         yield from found.items()
     for one in found if isinstance(found, list) else ():
         if isinstance(one, dict):
-            name = next((text(value) for field, value in one.items() if folded(field) in NAMES), "")
-            yield name, get(one, "value")
+            name = one.get("name") or next((value for field, value in one.items() if folded(field) in NAMES), "")
+            yield text(name), get(one, "value")
