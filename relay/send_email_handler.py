@@ -46,7 +46,9 @@ ERROR_STRINGS: Final[dict[type[Exception], str]] = {
     EntryCorrupt: contract.INTERNAL_ERROR,
 }
 
-_read = decoding.decoder(contract.SendEmailRequest)
+_read = decoding.request_decoder(
+    contract.SendEmailRequest, lambda sent: sent.to and sent.subject and sent.html and sent.text
+)
 _encode = msgspec.json.Encoder().encode
 UNEXPECTED: Final = (Exception, asyncio.CancelledError)
 """Errors, or the end of the time to stop, that the reply of an accepted request has to name with its outcome."""

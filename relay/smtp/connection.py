@@ -134,13 +134,22 @@ class SmtpConnection(Dialogue):
             raise error
 
     async def _exchange_within(self, seconds: float, commands: list[bytes]) -> DialogueLost | TimeoutError | None:
+        """Wait `seconds` for the first reply; for each further one as long again, within the time of the transaction.
+
+        A server on trial has little time to answer at all, and a slow one needs it for each of its replies.
+        """
+        ends_at = _now() + self._timeout_seconds
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(seconds) as limit:
+                if seconds < self._timeout_seconds:
+                    self.on_reply = lambda: limit.reschedule(min(_now() + seconds, ends_at))
                 await self.exchange(b"".join(commands), len(commands))
         except TimeoutError:
             return TimeoutError(f"no reply within {seconds:g} s")
         except DialogueLost as error:
             return error
+        finally:
+            self.on_reply = None
         return None
 
     async def _decline(self, replies: list[Reply]) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from asyncio import Transport
+    from collections.abc import Callable
 
 MAX_REPLY_BYTES: Final = 65_536
 CODE_DIGITS: Final = 3
@@ -39,6 +40,7 @@ class Dialogue(asyncio.Protocol):
     def __init__(self, transport: Transport) -> None:
         """Take over `transport`."""
         self.replies: list[Reply] = []
+        self.on_reply: Callable[[], None] | None = None  # called for each awaited reply that is not the last
         self._transport = transport
         self._buffer = b""
         self._lines: list[str] = []
@@ -145,6 +147,8 @@ class Dialogue(asyncio.Protocol):
             self._awaited.set_result(None)
         elif reply.code == SERVICE_CLOSING:
             self._lose(f"{reply.code} {reply.text}")
+        elif self.on_reply:
+            self.on_reply()
 
     @property
     def _is_awaited(self) -> bool:

@@ -15,7 +15,9 @@ parser.Parser           Each message is copied seven times; a server disconnects
                         test_messages_are_read_however_their_bytes_are_divided; not reported yet
 _parse_server_uri       User and password in a URL are not percent-decoded.
                         test_user_and_password_of_the_url_are_sent_decoded; nats-architecture-and-design#123
-_connect_to_server      The socket and the tasks of a failed handshake stay, and disturb the next connection.
+_connect_to_server      No certificate matches a name with a dot at its end (RFC 6066, 3), as in Kubernetes.
+                        test_a_dot_at_the_end_of_the_name_is_not_compared_with_the_certificate; nzbget/nzbget#491
+                        The socket and the tasks of a failed handshake stay, and disturb the next connection.
                         test_failed_attempts_to_connect_leave_no_sockets_or_tasks; not reported yet
 Transport.connect       Received bytes are copied into one buffer, and again when they are read.
                         test_messages_are_read_however_their_bytes_are_divided; not reported yet
@@ -143,7 +145,7 @@ class ReconnectingClient(PromptClient):
         context = self._transport.tls_context if isinstance(self._transport, Transport) else None
         if not (context and self._current_server):
             return None
-        name = self._current_server.tls_name or self._current_server.uri.hostname or ""
+        name = self._current_server.tls_name or ""
         return Tls(context, name, bool(self.options["tls_handshake_first"]))
 
     def limit_payload(self, max_payload: int) -> None:
@@ -178,6 +180,7 @@ class ReconnectingClient(PromptClient):
             self._transport.abort()
         s.last_attempt = time.monotonic()
         host, port = s.uri.hostname or "", s.uri.port or 0
+        s.tls_name = (s.tls_name or host).rstrip(".")
         addresses = self.addresses.setdefault((host, port), ServerAddresses(host, port))
         self._transport = Transport(addresses, self.take)
         await self._transport.connect(s.uri, READ_AHEAD_BYTES, self.options["connect_timeout"])

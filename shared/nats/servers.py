@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import re
 import socket
 import ssl
 from typing import TYPE_CHECKING, Final
@@ -26,6 +27,7 @@ NOT_A_URL: Final = (
     "one of its URLs (not shown) has no valid host and port; separate URLs with commas, and write special characters "
     "of a user or password in percent, such as %23 for # and %2F for /"
 )
+_SCHEME: Final = re.compile(r"^[A-Za-z]+://")  # in any case: RFC 3986, 3.1
 FINAL: Final = (ConnectionRefusedError, FileNotFoundError, PermissionError, socket.gaierror, ssl.SSLError)
 
 
@@ -35,7 +37,7 @@ def urls(nats_url: str) -> list[str]:
     Raises:
         SettingsError: it is not a list of URLs.
     """
-    found = [url.strip() for url in nats_url.split(",") if url.strip()]
+    found = [_SCHEME.sub(lambda scheme: scheme[0].lower(), url.strip()) for url in nats_url.split(",") if url.strip()]
     if not found or any("://" in url and not url.startswith(SCHEMES) for url in found):
         raise SettingsError("NATS_URL: its value (not shown) is not a list of nats:// or tls:// URLs")
     if not all(map(_has_host_and_port, found)):
@@ -46,7 +48,8 @@ def urls(nats_url: str) -> list[str]:
 def _has_host_and_port(url: str) -> bool:
     try:
         parts = urlsplit(url if "://" in url else f"{SCHEMES[0]}{url}")
-        return bool(parts.hostname) and parts.port != 0
+        has_scheme = "://" in url or not parts.path.strip("/")  # `nats:/host` would be the server `nats`
+        return has_scheme and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
 

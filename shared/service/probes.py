@@ -31,6 +31,10 @@ MAX_CONNECTIONS: Final = 64
 """At more, the oldest is disconnected: a probe sends its request at once and is answered within milliseconds."""
 
 
+# Clients with a proxy send them before the path (RFC 9112, 3.2.2).
+_SCHEME_AND_HOST = re.compile(rb"^https?://[^/?]*", re.IGNORECASE)
+
+
 class Probes:
     """Listens on IPv6 and IPv4, as far as the host has them, as long as its context is open."""
 
@@ -102,7 +106,7 @@ class Probes:
                 http.receive_data(await reader.read(READ_BYTES))
         except h11.RemoteProtocolError as error:
             return _response(http, error.error_status_hint, b"bad request\n")
-        path = event.target.partition(b"?")[0]
+        path = _SCHEME_AND_HOST.sub(b"", event.target).partition(b"?")[0]
         status, body = self._answer(event.method, path)
         headers = {}
         if path == b"/metrics" and status == HTTPStatus.OK:

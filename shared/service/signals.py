@@ -33,10 +33,12 @@ def exit_at_once() -> None:
     `serve` ends with status 0, like any stop; other commands with 128 plus the number of the signal.
 
     Process 1 of a container ignores SIGTERM unless it has a handler. Without this one, a signal during the imports
-    would be lost, and the container would run until it is killed.
+    would be lost, and the container would run until it is killed. A parent that blocks signals while it starts the
+    program passes the block on (podman-container-tools/podman#3452), and no handler would ever run.
     """
     for number in _heard(*_STOPPING, signal.SIGHUP):
         signal.signal(number, lambda came, _: os._exit(0 if sys.argv[1:2] == ["serve"] else SIGNALLED + came))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (*_STOPPING, *_OF_TERMINALS))
 
 
 def end_as_usual() -> None:

@@ -16,8 +16,8 @@ from msgspec import UNSET
 
 from shared import addresses, group_index, tracking_id
 from shared.contract import EmailRecipientRecord
-from tracker.events import json_fields, ses_event
-from tracker.events.json_fields import get, mapping, text
+from tracker.events import json_fields, ses_mail
+from tracker.events.json_fields import get, listed, mapping, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -49,7 +49,7 @@ def of_event(event: EngagementEvent) -> EmailRecipientRecord | None:
 
 
 def _group_id(event: EngagementEvent) -> str:
-    for value in ses_event.headers(event.mail, tracking_id.HEADER):
+    for value in ses_mail.headers(event.mail, tracking_id.HEADER):
         group_id = tracking_id.group_id_of(value)
         named = group_index.email_id_of(tracking_id.email_id_of(value))
         if named == event.email_id and group_id and group_index.is_valid(group_id):
@@ -58,15 +58,14 @@ def _group_id(event: EngagementEvent) -> str:
 
 
 def _recipients(mail: Mapping[str, Any]) -> Iterator[str]:
-    yield from ses_event.destination(mail)
-    listed = get(mapping(get(mail, "commonHeaders")), "to")
-    yield from filter(None, map(text, listed if isinstance(listed, list) else [listed]))
-    yield from map(_decoded, ses_event.headers(mail, "TO"))
+    yield from ses_mail.destination(mail)
+    yield from filter(None, map(text, listed(get(mapping(get(mail, "commonHeaders")), "to"))))
+    yield from map(_decoded, ses_mail.headers(mail, "TO"))
 
 
 def _subject(mail: Mapping[str, Any]) -> str:
     subject = text(get(mapping(get(mail, "commonHeaders")), "subject"))
-    return _decoded(subject or next(ses_event.headers(mail, "SUBJECT"), ""))
+    return _decoded(subject or next(ses_mail.headers(mail, "SUBJECT"), ""))
 
 
 def _decoded(value: str) -> str:
@@ -87,8 +86,7 @@ def _cut(value: str, max_bytes: int) -> str:
 def _tags(mail: Mapping[str, Any]) -> dict[str, str]:
     """Return the tags of the request; those of SES have a colon in their names."""
     tags: dict[str, str] = {}
-    for name, values in mapping(get(mail, "tags")).items():
-        value = text(values[0] if isinstance(values, list) and values else values)
+    for name, value in ses_mail.tags(mail):
         if name not in OWN_TAGS and _TAG.fullmatch(name) and _TAG.fullmatch(value) and len(tags) < MAX_TAGS:
             tags[name] = value
     return tags

@@ -17,9 +17,9 @@ from msgspec import UNSET, UnsetType
 
 from shared import group_index, redaction, tracking_id
 from shared.contract import Delay, Failure
-from tracker.events import envelope, json_fields
+from tracker.events import envelope, json_fields, ses_mail
 from tracker.events.envelope import NoEvent, SeveralEvents
-from tracker.events.json_fields import get, mapping, text
+from tracker.events.json_fields import get, listed, mapping, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -131,8 +131,8 @@ def _event(contents: Contents) -> EngagementEvent:
         failure=_failure(kind, detail) if kind in FAILURES else None,
         delay=_delay(detail, at) if kind == "delay" else None,
         recipients=_recipients(get(detail, RECIPIENTS[kind])) if kind in RECIPIENTS else (),
-        destination=destination(mail) if kind in RECIPIENTS else (),
-        traceparent=_tag(mail, "traceparent"),
+        destination=ses_mail.destination(mail) if kind in RECIPIENTS else (),
+        traceparent=ses_mail.tag(mail, "traceparent"),
         mail=mail,
     )
 
@@ -154,31 +154,18 @@ def _time(kind: Kind, detail: dict[str, Any], mail: dict[str, Any]) -> datetime 
 
 
 def _email_id(mail: dict[str, Any]) -> str:
-    for value in headers(mail, tracking_id.HEADER):
+    for value in ses_mail.headers(mail, tracking_id.HEADER):
         email_id = group_index.email_id_of(tracking_id.email_id_of(value))
         if group_index.is_email_id(email_id):
             return email_id
-    email_id = group_index.email_id_of(_tag(mail, "email_id"))
+    email_id = group_index.email_id_of(ses_mail.tag(mail, "email_id"))
     if group_index.is_email_id(email_id):
         return email_id
     if get(mail, "headersTruncated") is True:
         raise NoEvent("headers are truncated and there is no email_id tag")
-    if not isinstance(get(mail, "headers"), list):
+    if not ses_mail.has_headers(mail):
         raise NoEvent("headers are missing: switch on the original headers for the event destination")
     raise NoEvent(f"no {tracking_id.HEADER} header")
-
-
-def headers(mail: Mapping[str, Any], name: str) -> Iterator[str]:
-    """Yield the values of a header of the email; `name` is in capitals."""
-    listed = get(mail, "headers")
-    for header in listed if isinstance(listed, list) else ():
-        if isinstance(header, dict) and text(get(header, "name")).strip().upper() == name:
-            yield text(get(header, "value"))
-
-
-def _tag(mail: dict[str, Any], name: str) -> str:
-    tagged = mapping(get(mail, "tags")).get(name)
-    return text(tagged[0] if isinstance(tagged, list) and tagged else tagged)
 
 
 def _failure(kind: Kind, detail: dict[str, Any]) -> Failure:
@@ -209,16 +196,10 @@ def _delay(detail: dict[str, Any], at: datetime) -> Delay:
 
 def _diagnostic(recipients: object) -> str | UnsetType:
     """Return the text about the first recipient."""
-    first = mapping(recipients[0]) if isinstance(recipients, list) and recipients else {}
-    return text(get(first, "diagnosticCode")) or UNSET
+    first = next(iter(listed(recipients)), None)
+    return text(get(mapping(first), "diagnosticCode")) or UNSET
 
 
-def _recipients(listed: object) -> tuple[str, ...]:
-    recipients = listed if isinstance(listed, list) else ()
-    return tuple(address for one in recipients if (address := text(get(mapping(one), "emailAddress"))))
-
-
-def destination(mail: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the addresses that the mail was sent to."""
-    addresses = get(mail, "destination")
-    return tuple(filter(None, map(text, addresses if isinstance(addresses, list) else [addresses])))
+def _recipients(recipients: object) -> tuple[str, ...]:
+    addresses = (text(one) or text(get(mapping(one), "emailAddress")) for one in listed(recipients))
+    return tuple(filter(None, addresses))

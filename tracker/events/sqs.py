@@ -194,7 +194,8 @@ def region_of(url: str) -> str | None:
 def endpoint_of(url: str, environ: Mapping[str, str]) -> str | None:
     """Return the endpoint of a queue URL outside AWS's regions; None if boto3 finds the endpoint itself."""
     parts = urlsplit(url)
-    if environ.get("AWS_ENDPOINT_URL_SQS") or environ.get("AWS_ENDPOINT_URL"):
+    is_ignored = environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").strip().lower() == "true"  # as boto3 reads it
+    if not is_ignored and (environ.get("AWS_ENDPOINT_URL_SQS") or environ.get("AWS_ENDPOINT_URL")):
         return None
     if _REGIONAL_ENDPOINT.fullmatch(parts.hostname or ""):
         return None

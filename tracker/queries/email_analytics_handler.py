@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Count = Callable[[str], Awaitable[contract.GetEmailEngagementAnalyticsResponse]]
     """Returns the counts of a group."""
 
-_decode = replies.decoder(contract.GetEmailEngagementAnalyticsRequest)
+_decode = replies.decoder(contract.GetEmailEngagementAnalyticsRequest, lambda asked: asked.group_id)
 _encode = msgspec.json.Encoder().encode
 
 

@@ -28,7 +28,7 @@ SMALL_PAGE: Final = 500  # emails
 SMALL_PAGES_AT_ONCE: Final = 8
 LARGE_PAGES_AT_ONCE: Final = 2  # one is encoded while the other is read
 
-_decode = replies.decoder(contract.GetEmailStatusRequest)
+_decode = replies.decoder(contract.GetEmailStatusRequest, lambda asked: asked.email_id or asked.group_id)
 
 
 class EmailStatusHandler:

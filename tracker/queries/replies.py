@@ -28,7 +28,7 @@ REASONS: Final[dict[type[Exception], str]] = {
 }
 """The reply for each error, and for the errors derived from it."""
 
-T = TypeVar("T")
+S = TypeVar("S", bound=msgspec.Struct)
 
 _encode = msgspec.json.Encoder().encode
 
@@ -42,11 +42,11 @@ class Refused(Exception):
         self.reply = contract.ErrorResponse(reason, total)
 
 
-def decoder(kind: type[T]) -> Callable[[bytes], T]:
+def decoder(kind: type[S], is_whole: Callable[[S], object]) -> Callable[[bytes], S]:
     """Return a function that reads a request, and raises Refused if it is malformed."""
-    read = decoding.decoder(kind)
+    read = decoding.request_decoder(kind, is_whole)
 
-    def decode(data: bytes) -> T:
+    def decode(data: bytes) -> S:
         try:
             return read(data)
         except decoding.Malformed as error:

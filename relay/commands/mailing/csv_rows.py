@@ -34,6 +34,9 @@ class Malformed(Exception):
 def read(lines: Iterable[str], delimiter: str = "") -> Iterator[Line]:
     """Yield the header, then the rows that are not empty, with cells without blanks at their ends.
 
+    Empty cells at the end of the header, and behind its columns in a row, are left out: Excel writes them for columns
+    that once had content (wireservice/csvkit#426).
+
     Raises:
         Malformed: quotes are wrong, or a cell is too large.
     """
@@ -43,6 +46,7 @@ def read(lines: Iterable[str], delimiter: str = "") -> Iterator[Line]:
     if separator := _SEPARATOR.match(first):
         delimiter, skipped, first = delimiter or separator[1], 1, next(rest, "")
     reader = csv.reader(itertools.chain([first], rest), delimiter=delimiter or _found_in(first), strict=True)
+    columns = 0  # unknown before the header
     is_header = True
     while True:
         line = reader.line_num + skipped + 1
@@ -52,8 +56,10 @@ def read(lines: Iterable[str], delimiter: str = "") -> Iterator[Line]:
             return
         except csv.Error as error:
             raise Malformed(f"line {line}: {_REASONS.get(str(error), str(error))}") from error
+        if is_header:
+            columns = max((at for at, name in enumerate(cells, 1) if name), default=0)
         if is_header or any(cells):
-            yield line, cells
+            yield line, cells if any(cells[columns:]) else cells[:columns]
         is_header = False
 
 

@@ -71,6 +71,8 @@ class BucketConfig(jetstream.StreamConfig, frozen=True):
     discard: str = "new"
     max_msgs_per_subject: int = 1
     storage: str = "file"
+    subjects: tuple[str, ...] = ()
+    mirror: dict[str, object] | None = None
 
 
 class BucketInfo(jetstream.StreamInfo, frozen=True):
@@ -175,11 +177,18 @@ def _is_full(use: BucketUse, info: BucketInfo) -> bool:
 def _faults(use: BucketUse, info: BucketInfo) -> list[str]:
     """Return advice on everything that keeps values from being stored."""
     config, needed = info.config, formatting.size(use.value_bytes)
-    faults = (
+    faults = [
         (0 < config.max_msg_size < use.value_bytes, f"too small for a value: raise max_value_size to {needed} or more"),
         (0 < config.max_bytes < use.value_bytes, f"too small for a value: raise max_bytes, {needed} is one value"),
         (_is_full(use, info), f"full: raise its {'max_bytes' if config.max_bytes > 0 else 'max_msgs'}, {MAKE_SPACE}"),
-    )
+    ]
+    if use.writes:
+        keys = f"$KV.{use.bucket}.>"
+        takes_none = not config.mirror and not {keys, "$KV.>", ">"} & {*config.subjects}
+        faults += [
+            (bool(config.mirror), f"a mirror, which accepts no writes: replace it with a stream for {keys}"),
+            (takes_none, f"a stream without the subjects of its keys: add {keys}"),
+        ]
     unfit = jetstream.unfit(config)
     return [*[text for applies, text in faults if applies], *([f"{unfit}: {BucketUnfit.advice}"] if unfit else [])]
 

@@ -22,9 +22,9 @@ from relay.smtp.pool import Pool, PoolLimits
 from tests.relay.inputs import ENVELOPE, MAIL, connector, mail, numbers
 from tests.relay.smtp import misled_smtp
 from tests.relay.smtp.senders import QUOTA, Sender
-from tests.relay.smtp.sessions import PATIENCE, verbs, warm
+from tests.relay.smtp.sessions import BEFORE_THE_DOT, PATIENCE, verbs, warm
 from tests.stack import scripted_smtp, smtp_server
-from tests.stack.smtp_scripts import Close, Garbage, Moment, Reply, Reset, Silence, always, either, first
+from tests.stack.smtp_scripts import Close, Delay, Garbage, Moment, Reply, Reset, Silence, always, either, first
 from tests.stack.waiting import until
 
 if TYPE_CHECKING:
@@ -305,6 +305,16 @@ async def test_after_a_pause_it_is_tried_again(monkeypatch: pytest.MonkeyPatch) 
         for _ in range(3):
             await refusal(await opening.connect())
         assert server.pipelined == 3
+
+
+async def test_a_slow_server_has_the_time_of_the_trial_for_each_reply(
+    smtp: ScriptedSmtp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As tarpits and scanners are slow (testssl/testssl.sh#731): 3 replies of 0.4 s are more than the time."""
+    monkeypatch.setattr(pipelining, "TRIAL_SECONDS", 1.0)
+    smtp.script = either(*(always(stage, Delay(0.4)) for stage in BEFORE_THE_DOT))
+    await (await connector(smtp, smtp_timeout_seconds=30).connect()).send(ENVELOPE, mail(0))
+    assert verbs(smtp)[1:4] == GROUP
 
 
 async def test_a_server_that_stops_in_the_middle_later_is_found_out_too(smtp: ScriptedSmtp) -> None:

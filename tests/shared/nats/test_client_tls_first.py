@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 TLS_FIRST = ", handshake_first: true"
 INFO_FIRST = ""
+LOOK_UP = socket.getaddrinfo
 ORDERS = ["true", "auto", '"300ms"', "false", "true, timeout: 0.3", '"1.5s"']
 
 
@@ -62,6 +64,26 @@ async def test_a_tls_url_connects_in_each_order_of_the_server(order: str, certif
         connect(tls(server)) as connected,
     ):
         assert (await connected.client.rtt()) > 0
+
+
+@pytest.mark.parametrize("order", [TLS_FIRST, INFO_FIRST])
+async def test_a_dot_at_the_end_of_the_name_is_not_compared_with_the_certificate(
+    order: str, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a name is looked up at once, without the search domains of the pod."""
+    looked_up: list[str] = []
+
+    def look_up(host: str, *args: Any, **kwargs: Any) -> list[Any]:
+        looked_up.append(host)
+        return LOOK_UP(host.rstrip("."), *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    async with running(certificates, order) as server:
+        url = tls(server).replace("127.0.0.1", "localhost.")
+        async with asyncio.timeout(5), connect(url) as connected:
+            assert (await connected.client.rtt()) > 0
+            await connected.payload_limit(2_000_000)
+    assert "localhost." in looked_up
 
 
 @pytest.mark.parametrize("order", [TLS_FIRST, INFO_FIRST])

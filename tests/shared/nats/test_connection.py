@@ -131,6 +131,16 @@ def test_a_password_that_is_not_encoded_and_other_separators_are_explained(url: 
     assert "ss@" not in str(raised.value)
 
 
+def test_the_scheme_of_a_url_may_be_in_capitals() -> None:
+    assert nats_servers.urls("NATS://Relay:P@a:4222, Tls://b") == ["nats://Relay:P@a:4222", "tls://b"]
+    assert nats_servers.urls("a:4222,b/") == ["a:4222", "b/"]
+
+
+def test_a_slash_that_is_missing_in_a_url_is_not_the_name_of_a_server() -> None:
+    with pytest.raises(SettingsError, match="NATS_URL"):
+        nats_servers.urls("nats:/localhost:4222")
+
+
 async def test_a_flush_that_timed_out_does_not_stop_the_reading(
     nats_server: NatsServer,
     nats_proxy: NatsProxy,

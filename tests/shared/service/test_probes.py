@@ -63,6 +63,12 @@ async def test_each_path_has_its_answer(listening: Listening) -> None:
     assert (await listening.get("/"))[0] == "HTTP/1.1 404 Not Found"
 
 
+@pytest.mark.parametrize("target", ["http://relay:8080/livez", "HTTPS://[::1]:1/livez?a=http://b", "http://x/livez?"])
+async def test_a_target_may_be_a_whole_url(listening: Listening, target: str) -> None:
+    """As clients with a proxy send it, and each server has to accept it (honojs/node-server#228)."""
+    assert await listening.get(target) == ("HTTP/1.1 200 OK", b"OK\n")
+
+
 async def test_ipv4_and_ipv6_are_served(listening: Listening) -> None:
     for host in ("127.0.0.1", "::1"):
         assert (await listening.get("/livez", host))[1] == b"OK\n"

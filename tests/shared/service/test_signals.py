@@ -30,3 +30,17 @@ def test_a_signal_ends_a_program_that_imports(number: signal.Signals, arguments:
         process.send_signal(number)
         rest, errors = process.communicate(timeout=20)
     assert (process.returncode, rest, errors) == (0 if base is None else base + number, b"", b"")
+
+
+def test_signals_that_the_parent_has_blocked_are_handled() -> None:
+    blocked = {signal.SIGTERM, signal.SIGINT}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
+    try:
+        process = subprocess.Popen([sys.executable, "-c", IMPORTING, "serve"], stdout=subprocess.PIPE)  # noqa: S603 - our own code
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with process:
+        assert process.stdout
+        assert process.stdout.readline() == b"importing\n"
+        process.terminate()
+        assert process.wait(timeout=20) == 0

@@ -443,6 +443,16 @@ def test_an_endpoint_that_is_set_for_boto3_is_left_to_boto3(url: str, name: str)
     assert sqs_module.endpoint_of(url, {name: "http://localhost:4566"}) is None
 
 
+async def test_the_queue_url_names_the_endpoint_if_boto3_ignores_the_one_that_is_set(
+    sqs: SqsEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else boto3 asks AWS for a queue of another server."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "TRUE")
+    sqs.send("body")
+    assert await Queue(sqs.queue_url, os.environ, visibility_seconds=60).receive()
+
+
 @pytest.mark.parametrize(
     ("url", "variable", "host"),
     [

@@ -104,7 +104,7 @@ def test_an_unused_column_is_named() -> None:
     ("header", "problem"),
     [
         ("", "line 1: there is no header"),
-        ("to,name,", "line 1: column 3 has no name"),
+        ("to,,name", "line 1: column 2 has no name"),
         ("to,name,name", "line 1: column name appears twice"),
         ("To,to,name", "line 1: column to appears twice"),
         ("to,name,Group ID,group_id", "line 1: column group_id appears twice"),
@@ -114,6 +114,18 @@ def test_an_unused_column_is_named() -> None:
 )
 def test_an_invalid_header_is_a_problem(header: str, problem: str) -> None:
     assert problem in problems(f"{header}\n")
+
+
+@pytest.mark.parametrize("text", ["to,name,,\na@b.org,N,,\n", "to,name,\na@b.org,N\n", "to,name\na@b.org,N,,,\n"])
+def test_empty_cells_behind_the_columns_do_not_count(text: str) -> None:
+    """Excel writes them for columns that once had content (wireservice/csvkit#426)."""
+    mailing = read(text)
+    assert list(mailing.header) == ["to", "name"]
+    assert [row.request.text for row in mailing.rows()] == ["N"]
+
+
+def test_a_cell_behind_the_columns_is_a_problem() -> None:
+    assert problems("to,name,\na@b.org,N,x\n") == ["line 2: 3 cells, but the header has 2"]
 
 
 def test_every_invalid_row_is_a_problem_with_its_line() -> None:

@@ -243,6 +243,29 @@ async def test_a_stream_that_loses_the_values_of_a_bucket_is_a_failure(
     assert (bucket.status, advice in bucket.advice) == ("failed", True)
 
 
+@pytest.mark.parametrize(
+    ("config", "advice"),
+    [
+        ({"subjects": None, "mirror": {"name": "KV_origin"}}, "a mirror, which accepts no writes"),
+        ({"subjects": ["$KV.other.>"]}, f"add $KV.{NAME}.>"),
+    ],
+)
+async def test_a_stream_that_accepts_no_values_of_a_bucket_is_a_failure(
+    server: NatsServer, config: dict[str, Any], advice: str
+) -> None:
+    """As after `nats kv add --mirror` (nats-io/natscli#928)."""
+
+    def changed(reply: Delivery) -> Delivery:
+        info = json.loads(reply.payload)
+        settings = {name: value for name, value in {**info["config"], **config}.items() if value is not None}
+        return msgspec.structs.replace(reply, payload=json.dumps({**info, "config": settings}).encode())
+
+    async with with_bucket(server), nats_proxy.running(server.url) as proxy:
+        proxy.rewrite_reply("$JS.API.STREAM.INFO.", 1, changed)
+        bucket = (await found(as_user(proxy.url, "all:s3cret"), B))[ABOUT]
+    assert (bucket.status, advice in bucket.advice) == ("failed", True)
+
+
 async def test_one_replica_in_a_cluster_is_a_warning(server: NatsServer) -> None:
     def clustered(reply: Delivery) -> Delivery:
         info = {**json.loads(reply.payload), "cluster": {"name": "three", "leader": "n1"}}
