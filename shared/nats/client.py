@@ -13,14 +13,18 @@ parser.HMSG_RE          The same in a message with headers.
                         test_a_message_that_cannot_be_read_does_not_stop_the_others; not reported yet
 parser.Parser           Each message is copied seven times; a server disconnects a client that reads too slowly.
                         test_messages_are_read_however_their_bytes_are_divided; not reported yet
+                        A large message that will be refused is read and copied first.
+                        test_a_large_message_is_refused_before_its_payload_is_read; not reported yet
 _parse_server_uri       User and password in a URL are not percent-decoded.
                         test_user_and_password_of_the_url_are_sent_decoded; nats-architecture-and-design#123
 _connect_to_server      The socket and the tasks of a failed handshake stay, and disturb the next connection.
                         test_failed_attempts_to_connect_leave_no_sockets_or_tasks; not reported yet
 Transport.connect       Received bytes are copied into one buffer, and again when they are read.
-                        test_messages_are_read_however_their_bytes_are_divided; not reported yet
+                        test_bytes_are_read_into_one_buffer; not reported yet
                         With uvloop, a name is connected at its first address only if that does not answer (RFC 8305).
                         test_a_dead_address_of_a_name_does_not_hide_the_others; not reported yet
+Transport.connect_tls   The same for a connection with TLS, where also nothing stops the reading ahead.
+                        test_bytes_are_read_into_one_buffer_with_tls; not reported yet
 _process_connect_init   Some errors of a handshake end all attempts to connect.
                         test_a_connection_comes_back_after_another_program_used_the_port; not reported yet
                         A server that begins with TLS (`handshake_first`) is waited for until the timeout.
@@ -81,8 +85,8 @@ from nats.aio.client import PING_PROTO, Client
 from nats.protocol import parser
 
 from shared.nats import credentials
-from shared.nats.parser import Parser
-from shared.nats.reader import READ_AHEAD_BYTES
+from shared.nats.dispatch import Dispatch
+from shared.nats.parser import Parser, payload_bytes
 from shared.nats.transport import Transport
 from shared.service.server_addresses import ServerAddresses
 
@@ -105,6 +109,7 @@ class Tls(NamedTuple):
     is_first: bool
 
 
+READ_AHEAD_BYTES: Final = 1_000_000  # with twice as many, reading pauses until they are taken
 INFO_SECONDS: Final = 1.0  # of silence, after which a client with a tls:// URL begins the handshake
 WHITESPACE: Final = " \t\n\r\v\f"
 CRLF: Final = b"\r\n"
@@ -116,7 +121,7 @@ class ReconnectingClient(Client):
     def __init__(self) -> None:
         """Begin without a server."""
         super().__init__()
-        self._ps = Parser(self)
+        self._ps: Parser = Parser(self)
         self.addresses: dict[Server, ServerAddresses] = {}
         self.orders: dict[Server, Order] = {}
         self._own_max_payload = 0  # if the server's limit for this user is lower than that for all
@@ -174,8 +179,9 @@ class ReconnectingClient(Client):
         s.last_attempt = time.monotonic()
         host, port = s.uri.hostname or "", s.uri.port or 0
         addresses = self.addresses.setdefault((host, port), ServerAddresses(host, port))
-        self._transport = Transport(addresses)
+        self._transport = Transport(addresses, self._ps.feed)
         await self._transport.connect(s.uri, READ_AHEAD_BYTES, self.options["connect_timeout"])
+        self._ps.reset()  # the last connection may have been read until now
 
     async def _process_connect_init(self) -> None:
         """Raise every error of a handshake as one after which nats-py tries again."""
@@ -284,6 +290,12 @@ class ReconnectingClient(Client):
         except (IndexError, UnicodeDecodeError):
             return self._parse_header_lines(headers.partition(CRLF)[2]) or None
 
+    def refuses(self, sid: int, reply: bytes, size: int) -> bool:
+        """Return whether the subscriber refuses a message whose payload has not been read."""
+        subscription = self._subs.get(sid)
+        dispatch: Any = subscription._future if subscription else None  # noqa: SLF001 - nats-py has no public name for it
+        return isinstance(dispatch, Dispatch) and dispatch.refuses(reply, size)
+
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         """Report a message that cannot be read, such as one whose reply subject is not UTF-8, and continue."""
         try:
@@ -334,10 +346,3 @@ class ReconnectingClient(Client):
         if parser.PERMISSIONS_ERR in err_msg:
             return
         await self._process_op_err(error)
-
-
-def payload_bytes(command: bytes) -> int:
-    """Return the size of the message that a command publishes, with its headers; 0 for other commands."""
-    if not command.startswith((b"PUB ", b"HPUB ")):
-        return 0
-    return int(command[: command.index(CRLF)].rpartition(b" ")[2])

@@ -43,6 +43,8 @@ CONFIRMED_BYTES: Final = 1024  # larger replies are replaced if the server did n
 RESERVED: Final = ("$", f"{contract.SEND_EMAIL_SUBJECT.rpartition('.')[0]}.")  # no inbox begins like this
 LARGE_BYTES: Final = 65_536  # of a request that takes more than about a millisecond
 READ_FIRST_SECONDS: Final = 1.0
+CALM_SECONDS: Final = 0.02  # since the last large request arrived
+PAUSE_SECONDS: Final = 0.005
 
 
 def unreserved(limit: int) -> int:
@@ -60,6 +62,11 @@ class ByteLimit:
         """Allow `limit` bytes."""
         self._limit = limit
         self.in_flight = 0
+
+    @property
+    def is_half_used(self) -> bool:
+        """Whether half of the bytes or more are in flight."""
+        return self.in_flight * 2 >= self._limit
 
     def allows(self, size: int) -> bool:
         """Return whether a request of this size may be served now."""
@@ -114,6 +121,7 @@ class Endpoint:
         self._bytes = byte_limit or ByteLimit(sys.maxsize)
         self._share = share
         self._turn = asyncio.Lock()
+        self._large_at = 0.0
         self._spans = spans
         self._attributes = {"messaging.system": "nats", "messaging.destination.name": subject}
         self._in_flight = Tasks()
@@ -138,7 +146,7 @@ class Endpoint:
     async def __aenter__(self) -> Self:
         """Subscribe."""
         self._subscription = await self._connection.subscribe(
-            self.subject, self._receive, contract.QUEUE_GROUP, required=True
+            self.subject, self._receive, contract.QUEUE_GROUP, refuses=self._refuses, required=True
         )
         await self._connection.flush()
         return self
@@ -156,10 +164,21 @@ class Endpoint:
         await self._in_flight.wait()
         await self._refusals.wait()
 
+    def _refuses(self, reply: str, size: int) -> bool:
+        """Refuse or ignore a large request before it is read, as `_receive` would do; return whether it did."""
+        self._large_at = time.monotonic()
+        if not is_inbox(reply):
+            self._ignore(reply)
+        elif not self._allows(size):
+            self._refuse(reply)
+        else:
+            return False
+        return True
+
     def _receive(self, msg: Msg) -> None:
         size = _size(msg)
         if not is_inbox(msg.reply):
-            self._ignore(msg)
+            self._ignore(msg.reply)
         elif not self._allows(size):
             self._refuse(msg.reply)
         elif self._share and self._reserves(size):
@@ -203,10 +222,10 @@ class Endpoint:
             log.warning("request.busy", extra={"subject": self.subject, **in_flight, **fields})
         self._refusals.start(self._reply(reply, BUSY))
 
-    def _ignore(self, msg: Msg) -> None:
+    def _ignore(self, reply: str) -> None:
         fields = self._ignored_lines.allows()
         if fields is not None:
-            log.warning("request.ignored", extra={"subject": self.subject, "reply": msg.reply, **fields})
+            log.warning("request.ignored", extra={"subject": self.subject, "reply": reply, **fields})
 
     async def _serve(self, reply_to: str, data: bytes, headers: Headers, begin: Callable[[], None] | None) -> None:
         reply = FAILED
@@ -232,13 +251,20 @@ class Endpoint:
     async def _take_turn(self, began: float) -> None:
         """Return in a turn of the event loop in which no other large request begins.
 
-        Each takes milliseconds. If many bytes wait, they are read first: most of them will be refused, and the server
-        closes a connection that is read too slowly.
+        Each takes milliseconds. While many others arrive, they are read first: most of them will be refused, and the
+        server closes a connection that is read too slowly.
         """
         async with self._turn:
             await asyncio.sleep(0)
-            while self._connection.is_behind and time.monotonic() < began + READ_FIRST_SECONDS:  # noqa: ASYNC110 - nothing reports that
-                await asyncio.sleep(0)
+            while self._is_flooded:
+                await asyncio.sleep(PAUSE_SECONDS)
+                if time.monotonic() > began + READ_FIRST_SECONDS:
+                    break
+
+    @property
+    def _is_flooded(self) -> bool:
+        is_calm = not self._bytes.is_half_used or time.monotonic() > self._large_at + CALM_SECONDS
+        return self._connection.is_behind or not is_calm
 
     async def _reply(self, reply_to: str, reply: bytes) -> None:
         if len(reply) > await self._connection.payload_limit(len(reply)):

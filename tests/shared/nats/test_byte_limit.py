@@ -145,6 +145,46 @@ async def test_a_large_request_begins_when_the_connection_was_read(
         await until(lambda: handler.begun == [5, 900_000])
 
 
+async def test_large_requests_begin_when_no_others_arrive(
+    nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler, limit = Stalled(), ByteLimit(2 * len(LARGE))
+    monkeypatch.setattr(endpoint, "CALM_SECONDS", 60)
+    monkeypatch.setattr(endpoint, "READ_FIRST_SECONDS", 60)
+    async with serving(nats_server, handler, limit) as (_, _, asked):
+        await asked.ask(LARGE)
+        await asked.ask(b"small")
+        await until(lambda: handler.begun)
+        assert (handler.begun, limit.in_flight) == ([5], 900_005)
+        monkeypatch.setattr(endpoint, "CALM_SECONDS", 0)
+        await until(lambda: handler.begun == [5, 900_000])
+
+
+async def test_large_requests_begin_after_a_while_also_if_others_arrive(
+    nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler, limit = Stalled(), ByteLimit(2 * len(LARGE))
+    monkeypatch.setattr(endpoint, "CALM_SECONDS", 60)
+    monkeypatch.setattr(endpoint, "READ_FIRST_SECONDS", 0.1)
+    async with serving(nats_server, handler, limit) as (_, _, asked):
+        await asked.ask(LARGE)
+        await until(lambda: handler.begun == [900_000])
+
+
+async def test_a_large_request_that_is_refused_or_ignored_is_not_read(
+    nats_server: NatsServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    handler, limit = Stalled(), ByteLimit(1_000_000)
+    async with serving(nats_server, handler, limit) as (ours, served, asked):
+        await asked.client.publish(SUBJECT, LARGE, reply="$KV.bucket.key")
+        for _ in range(10):
+            await asked.ask(LARGE)
+        await until(lambda: asked.counts.total() == 9)
+        assert (asked.counts, served.busy) == ({BUSY: 9}, 9)
+        assert len(events(caplog, "request.ignored")) == 1
+        assert len(LARGE) <= ours.client.stats["in_bytes"] < 2 * len(LARGE)
+
+
 async def test_a_connection_with_unread_bytes_is_behind(nats_server: NatsServer) -> None:
     async with connected(nats_server.url) as ours, await nats.connect(nats_server.url) as client:
         assert not ours.is_behind

@@ -22,9 +22,14 @@ from shared.nats import client, transport
 NOT_OF_NATS_PY = {"_replace"}  # a method of urllib's ParseResult
 OWN = {  # names that nats-py does not have, or does not call
     "__init__",
+    "_buffer",
     "_greet",
     "_note_max_payload",
     "_own_max_payload",
+    "_parse",
+    "_protocol",
+    "_read_ahead",
+    "_use",
     "abort",
     "has_greeted",
 }

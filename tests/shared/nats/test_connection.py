@@ -192,7 +192,7 @@ async def test_an_error_in_a_callback_for_a_lost_connection_stops_neither_the_ot
 async def test_every_message_is_passed_on_with_reply_and_headers_before_the_next_is_read(
     nats_server: NatsServer, nats_connection: Connection
 ) -> None:
-    """`_Dispatch` depends on this: nats-py calls `set_result` of the given future for each message."""
+    """`Dispatch` depends on this: nats-py calls `set_result` of the given future for each message."""
     messages: list[Msg] = []
     await nats_connection.subscribe("news.*", messages.append, "queue")
     await nats_connection.flush()
