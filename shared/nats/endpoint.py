@@ -43,8 +43,10 @@ CONFIRMED_BYTES: Final = 1024  # larger replies are replaced if the server did n
 RESERVED: Final = ("$", f"{contract.SEND_EMAIL_SUBJECT.rpartition('.')[0]}.")  # no inbox begins like this
 LARGE_BYTES: Final = 65_536  # of a request that takes more than about a millisecond
 READ_FIRST_SECONDS: Final = 1.0
-CALM_SECONDS: Final = 0.02  # since the last large request arrived
-PAUSE_SECONDS: Final = 0.005
+PAUSE_SECONDS: Final = 0.02
+FLOOD_BYTES_PER_SECOND: Final = 100_000_000  # more than one process can serve
+FLOOD_BYTES: Final = 1_000_000  # so many above this rate are a flood
+MAX_EXCESS_BYTES: Final = 3_000_000  # a flood is over 20 ms after its last request
 
 
 def unreserved(limit: int) -> int:
@@ -63,11 +65,6 @@ class ByteLimit:
         self._limit = limit
         self.in_flight = 0
 
-    @property
-    def is_half_used(self) -> bool:
-        """Whether half of the bytes or more are in flight."""
-        return self.in_flight * 2 >= self._limit
-
     def allows(self, size: int) -> bool:
         """Return whether a request of this size may be served now."""
         return not self.in_flight or self.in_flight + size <= self._limit
@@ -75,6 +72,26 @@ class ByteLimit:
     def reserves(self, size: int) -> bool:
         """Return whether a request of this size would take bytes of the last quarter."""
         return self.in_flight > 0 and self.in_flight + size > unreserved(self._limit)
+
+
+class Flood:
+    """Notices that large requests arrive faster than they can be served."""
+
+    def __init__(self) -> None:
+        """Begin without requests."""
+        self._bytes = self._at = 0.0
+
+    def add(self, size: int) -> None:
+        """Count a request that arrives now."""
+        self._bytes = min(self._excess() + size, MAX_EXCESS_BYTES)
+        self._at = time.monotonic()
+
+    def __bool__(self) -> bool:
+        """Return whether there is a flood now."""
+        return self._excess() > FLOOD_BYTES
+
+    def _excess(self) -> float:
+        return max(0.0, self._bytes - (time.monotonic() - self._at) * FLOOD_BYTES_PER_SECOND)
 
 
 class Share(Protocol):
@@ -121,7 +138,7 @@ class Endpoint:
         self._bytes = byte_limit or ByteLimit(sys.maxsize)
         self._share = share
         self._turn = asyncio.Lock()
-        self._large_at = 0.0
+        self._flood = Flood()
         self._spans = spans
         self._attributes = {"messaging.system": "nats", "messaging.destination.name": subject}
         self._in_flight = Tasks()
@@ -166,7 +183,7 @@ class Endpoint:
 
     def _refuses(self, reply: str, size: int) -> bool:
         """Refuse or ignore a large request before it is read, as `_receive` would do; return whether it did."""
-        self._large_at = time.monotonic()
+        self._flood.add(size)
         if not is_inbox(reply):
             self._ignore(reply)
         elif not self._allows(size):
@@ -256,15 +273,10 @@ class Endpoint:
         """
         async with self._turn:
             await asyncio.sleep(0)
-            while self._is_flooded:
-                await asyncio.sleep(PAUSE_SECONDS)
+            while self._flood or self._connection.is_behind:
+                await asyncio.sleep(PAUSE_SECONDS if self._flood else 0)
                 if time.monotonic() > began + READ_FIRST_SECONDS:
                     break
-
-    @property
-    def _is_flooded(self) -> bool:
-        is_calm = not self._bytes.is_half_used or time.monotonic() > self._large_at + CALM_SECONDS
-        return self._connection.is_behind or not is_calm
 
     async def _reply(self, reply_to: str, reply: bytes) -> None:
         if len(reply) > await self._connection.payload_limit(len(reply)):
