@@ -139,8 +139,10 @@ def _quoted_printable(content: bytes, *, has_crlf_only: bool) -> bytes:
 
 
 def _base64(content: bytes) -> bytes:
-    lines = (content[at : at + 57] for at in range(0, len(content), 57))
-    return b"\r\n".join(binascii.b2a_base64(line, newline=False) for line in lines)
+    encoded = binascii.b2a_base64(content, newline=False)
+    return b"\r\n".join(
+        [encoded[at : at + PREFERRED_LINE_BYTES] for at in range(0, len(encoded), PREFERRED_LINE_BYTES)]
+    )
 
 
 def _address_header(name: str, mailbox: Mailbox) -> str:

@@ -13,6 +13,8 @@ parser.HMSG_RE          The same in a message with headers.
                         test_a_message_that_cannot_be_read_does_not_stop_the_others; not reported yet
 parser.Parser           Each message is copied seven times; a server disconnects a client that reads too slowly.
                         test_messages_are_read_however_their_bytes_are_divided; not reported yet
+                        A large message that will be refused is read and copied first.
+                        test_a_large_message_is_refused_before_its_payload_is_read; not reported yet
 _parse_server_uri       User and password in a URL are not percent-decoded.
                         test_user_and_password_of_the_url_are_sent_decoded; nats-architecture-and-design#123
 _connect_to_server      No certificate matches a name with a dot at its end (RFC 6066, 3), as in Kubernetes.
@@ -20,9 +22,11 @@ _connect_to_server      No certificate matches a name with a dot at its end (RFC
                         The socket and the tasks of a failed handshake stay, and disturb the next connection.
                         test_failed_attempts_to_connect_leave_no_sockets_or_tasks; not reported yet
 Transport.connect       Received bytes are copied into one buffer, and again when they are read.
-                        test_messages_are_read_however_their_bytes_are_divided; not reported yet
+                        test_bytes_are_read_into_one_buffer; not reported yet
                         With uvloop, a name is connected at its first address only if that does not answer (RFC 8305).
                         test_a_dead_address_of_a_name_does_not_hide_the_others; not reported yet
+Transport.connect_tls   The same for a connection with TLS, where also nothing stops the reading ahead.
+                        test_bytes_are_read_into_one_buffer_with_tls; not reported yet
 _process_connect_init   Some errors of a handshake end all attempts to connect.
                         test_a_connection_comes_back_after_another_program_used_the_port; not reported yet
                         A server that begins with TLS (`handshake_first`) is waited for until the timeout.
@@ -53,9 +57,7 @@ _read_loop              After an unexpected error nothing is read, and the conne
                         test_a_server_that_sends_an_unreadable_protocol_line_is_left; #914
 _flush_pending          It catches the cancellation of a waiting publish, so that a time limit has no effect.
                         test_the_time_limit_holds_if_the_server_reads_no_more_bytes; not reported yet
-                        Each write takes a queue and a task.
-                        test_messages_of_one_turn_of_the_event_loop_are_one_write; not a fault
-publish                 Each message takes four steps.
+publish                 Each message takes four steps, and each write a queue and a task.
                         test_messages_of_one_turn_of_the_event_loop_are_one_write; not a fault
 _send_ping              The PING of a flush is sent before earlier messages.
                         test_the_ping_of_a_flush_is_sent_after_earlier_messages; not reported yet
@@ -87,9 +89,8 @@ from nats.aio.client import PING_PROTO, Client
 from nats.protocol import parser
 
 from shared.nats import credentials
-from shared.nats.parser import Parser
+from shared.nats.parser import Parser, payload_bytes
 from shared.nats.prompt_client import PromptClient
-from shared.nats.reader import READ_AHEAD_BYTES
 from shared.nats.transport import Transport
 from shared.service.server_addresses import ServerAddresses
 
@@ -112,6 +113,7 @@ class Tls(NamedTuple):
     is_first: bool
 
 
+READ_AHEAD_BYTES: Final = 1_000_000  # with twice as many, reading pauses until they are taken
 INFO_SECONDS: Final = 1.0  # of silence, after which a client with a tls:// URL begins the handshake
 WHITESPACE: Final = " \t\n\r\v\f"
 CRLF: Final = b"\r\n"
@@ -123,7 +125,7 @@ class ReconnectingClient(PromptClient):
     def __init__(self) -> None:
         """Begin without a server."""
         super().__init__()
-        self._ps = Parser(self)
+        self._ps: Parser = Parser(self)
         self.addresses: dict[Server, ServerAddresses] = {}
         self.orders: dict[Server, Order] = {}
         self._own_max_payload = 0  # if the server's limit for this user is lower than that for all
@@ -184,6 +186,7 @@ class ReconnectingClient(PromptClient):
         addresses = self.addresses.setdefault((host, port), ServerAddresses(host, port))
         self._transport = Transport(addresses, self.take)
         await self._transport.connect(s.uri, READ_AHEAD_BYTES, self.options["connect_timeout"])
+        self._ps.reset()  # the last connection may have been read until now
 
     async def _process_connect_init(self) -> None:
         """Raise every error of a handshake as one after which nats-py tries again."""
@@ -344,10 +347,3 @@ class ReconnectingClient(PromptClient):
         if parser.PERMISSIONS_ERR in err_msg:
             return
         await self._process_op_err(error)
-
-
-def payload_bytes(command: bytes) -> int:
-    """Return the size of the message that a command publishes, with its headers; 0 for other commands."""
-    if not command.startswith((b"PUB ", b"HPUB ")):
-        return 0
-    return int(command[: command.index(CRLF)].rpartition(b" ")[2])

@@ -165,15 +165,22 @@ class Connection:
         return await self._client.request(subject, payload, timeout=timeout)
 
     async def subscribe(
-        self, subject: str, on_message: Callable[[Msg], None], queue: str = "", *, required: bool = False
+        self,
+        subject: str,
+        on_message: Callable[[Msg], None],
+        queue: str = "",
+        *,
+        refuses: Callable[[str, int], bool] | None = None,
+        required: bool = False,
     ) -> Subscription:
         """Call `on_message` for each message as it is read from the socket, before the next one is parsed.
 
         A subscription that the server denies is tried again until it is permitted. While a `required` one is denied,
         `obstacle` has the reason.
+        A large message is not read if `refuses` returns True for its reply subject and its size, headers included.
         nats-py's own callbacks wait behind a queue that drops messages when it is full, and are awaited one by one.
         """
-        dispatch = Dispatch(on_message)
+        dispatch = Dispatch(on_message, refuses)
         subscription = await self._client.subscribe(subject, queue=queue, future=dispatch)  # type: ignore[arg-type]
         if required:
             self._denied.require(subscription)

@@ -43,6 +43,10 @@ CONFIRMED_BYTES: Final = 1024  # larger replies are replaced if the server did n
 RESERVED: Final = ("$", f"{contract.SEND_EMAIL_SUBJECT.rpartition('.')[0]}.")  # no inbox begins like this
 LARGE_BYTES: Final = 65_536  # of a request that takes more than about a millisecond
 READ_FIRST_SECONDS: Final = 1.0
+PAUSE_SECONDS: Final = 0.02
+FLOOD_BYTES_PER_SECOND: Final = 100_000_000  # more than one process can serve
+FLOOD_BYTES: Final = 1_000_000  # so many above this rate are a flood
+MAX_EXCESS_BYTES: Final = 3_000_000  # a flood is over 20 ms after its last request
 
 
 def unreserved(limit: int) -> int:
@@ -68,6 +72,26 @@ class ByteLimit:
     def reserves(self, size: int) -> bool:
         """Return whether a request of this size would take bytes of the last quarter."""
         return self.in_flight > 0 and self.in_flight + size > unreserved(self._limit)
+
+
+class Flood:
+    """Notices that large requests arrive faster than they can be served."""
+
+    def __init__(self) -> None:
+        """Begin without requests."""
+        self._bytes = self._at = 0.0
+
+    def add(self, size: int) -> None:
+        """Count a request that arrives now."""
+        self._bytes = min(self._excess() + size, MAX_EXCESS_BYTES)
+        self._at = time.monotonic()
+
+    def __bool__(self) -> bool:
+        """Return whether there is a flood now."""
+        return self._excess() > FLOOD_BYTES
+
+    def _excess(self) -> float:
+        return max(0.0, self._bytes - (time.monotonic() - self._at) * FLOOD_BYTES_PER_SECOND)
 
 
 class Share(Protocol):
@@ -114,6 +138,7 @@ class Endpoint:
         self._bytes = byte_limit or ByteLimit(sys.maxsize)
         self._share = share
         self._turn = asyncio.Lock()
+        self._flood = Flood()
         self._spans = spans
         self._attributes = {"messaging.system": "nats", "messaging.destination.name": subject}
         self._in_flight = Tasks()
@@ -138,7 +163,7 @@ class Endpoint:
     async def __aenter__(self) -> Self:
         """Subscribe."""
         self._subscription = await self._connection.subscribe(
-            self.subject, self._receive, contract.QUEUE_GROUP, required=True
+            self.subject, self._receive, contract.QUEUE_GROUP, refuses=self._refuses, required=True
         )
         await self._connection.flush()
         return self
@@ -156,10 +181,21 @@ class Endpoint:
         await self._in_flight.wait()
         await self._refusals.wait()
 
+    def _refuses(self, reply: str, size: int) -> bool:
+        """Refuse or ignore a large request before it is read, as `_receive` would do; return whether it did."""
+        self._flood.add(size)
+        if not is_inbox(reply):
+            self._ignore(reply)
+        elif not self._allows(size):
+            self._refuse(reply)
+        else:
+            return False
+        return True
+
     def _receive(self, msg: Msg) -> None:
         size = _size(msg)
         if not is_inbox(msg.reply):
-            self._ignore(msg)
+            self._ignore(msg.reply)
         elif not self._allows(size):
             self._refuse(msg.reply)
         elif self._share and self._reserves(size):
@@ -203,10 +239,10 @@ class Endpoint:
             log.warning("request.busy", extra={"subject": self.subject, **in_flight, **fields})
         self._refusals.start(self._reply(reply, BUSY))
 
-    def _ignore(self, msg: Msg) -> None:
+    def _ignore(self, reply: str) -> None:
         fields = self._ignored_lines.allows()
         if fields is not None:
-            log.warning("request.ignored", extra={"subject": self.subject, "reply": msg.reply, **fields})
+            log.warning("request.ignored", extra={"subject": self.subject, "reply": reply, **fields})
 
     async def _serve(self, reply_to: str, data: bytes, headers: Headers, begin: Callable[[], None] | None) -> None:
         reply = FAILED
@@ -232,13 +268,15 @@ class Endpoint:
     async def _take_turn(self, began: float) -> None:
         """Return in a turn of the event loop in which no other large request begins.
 
-        Each takes milliseconds. If many bytes wait, they are read first: most of them will be refused, and the server
-        closes a connection that is read too slowly.
+        Each takes milliseconds. While many others arrive, they are read first: most of them will be refused, and the
+        server closes a connection that is read too slowly.
         """
         async with self._turn:
             await asyncio.sleep(0)
-            while self._connection.is_behind and time.monotonic() < began + READ_FIRST_SECONDS:  # noqa: ASYNC110 - nothing reports that
-                await asyncio.sleep(0)
+            while self._flood or self._connection.is_behind:
+                await asyncio.sleep(PAUSE_SECONDS if self._flood else 0)
+                if time.monotonic() > began + READ_FIRST_SECONDS:
+                    break
 
     async def _reply(self, reply_to: str, reply: bytes) -> None:
         if len(reply) > await self._connection.payload_limit(len(reply)):

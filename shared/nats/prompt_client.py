@@ -30,12 +30,18 @@ class PromptClient(Client):
         self._has_lone_message = False  # whether the last read had a single message, and nothing was written since
         self._writes_soon = False
 
-    def take(self, data: bytes) -> int:
-        """Pass on the messages at the begin of bytes that arrive; return how many bytes they are."""
+    def take(self, data: memoryview) -> bytes:
+        """Pass on the messages at the start of received bytes; return a copy of the rest, from another command on."""
         before = self.stats["in_msgs"]
-        taken = self._ps.deliver(data)  # type: ignore[attr-defined] # our parser
+        rest: bytes = self._ps.feed(data)  # type: ignore[attr-defined] # our parser
         self._has_lone_message = self.stats["in_msgs"] == before + 1
-        return int(taken)
+        return rest
+
+    def refuses(self, sid: int, reply: bytes, size: int) -> bool:
+        """Return whether the subscriber refuses a message whose payload has not been read."""
+        subscription = self._subs.get(sid)
+        dispatch: Any = subscription and subscription._future  # noqa: SLF001 - nats-py has no public name for it
+        return isinstance(dispatch, Dispatch) and dispatch.refuses(reply, size)
 
     def deliver(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> bool:
         """Pass on one message; return false if nats-py has to process it."""

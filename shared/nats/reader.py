@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""A stream reader that keeps received bytes in the pieces in which they arrived, and copies none of them."""
+"""Reads a socket into one buffer, and has the messages in it parsed before the next bytes are read into it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,25 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-READ_AHEAD_BYTES: Final = 1_000_000  # with twice as many, reading pauses until they are taken
+    Parse = Callable[[memoryview], bytes]
+    """Takes messages out of received bytes; returns the rest, which begins with another command."""
+
+BUFFER_BYTES: Final = 262_144  # larger ones do not stay in the cache of the processor
 
 
-class PieceReader(asyncio.StreamReader):
-    """asyncio's own reader joins all bytes in one buffer, and copies each part that is read from it."""
+class Reader(asyncio.StreamReader):
+    """Gives received bytes to `parse` while `read` waits for bytes, and keeps the rest for `read` and `readline`.
 
-    def __init__(self, take: Callable[[bytes], int] = lambda _: 0) -> None:
-        """Begin without bytes. While `read` waits, `take` may take bytes as they arrive; it returns how many."""
+    asyncio's own reader joins all bytes in one buffer, and copies each part that is read from it.
+    """
+
+    def __init__(self, buffer: memoryview, parse: Parse, read_ahead: int) -> None:
+        """Use a buffer for the bytes of the socket; if twice `read_ahead` bytes are kept, reading pauses."""
         super().__init__()
-        self._take = take
-        self._is_awaited = False
+        self.buffer = buffer
+        self._parse = parse
+        self._read_ahead = read_ahead
+        self._is_parsing = False
         self._pieces: deque[bytes] = deque()
         self._unread = 0
         self._changed = asyncio.Event()
@@ -33,16 +41,20 @@ class PieceReader(asyncio.StreamReader):
         super().set_transport(transport)
         self._source = transport
 
+    def buffer_updated(self, size: int) -> None:
+        """Take `size` bytes out of the buffer."""
+        data = self.buffer[:size]
+        rest = self._parse(data) if self._is_parsing else bytes(data)
+        if rest:
+            self.feed_data(rest)
+
     def feed_data(self, data: Any) -> None:
         """Keep `bytes` that were received."""
-        if self._is_awaited and not self._pieces and (taken := self._take(data)):
-            if taken == len(data):
-                return
-            data = data[taken:]
+        self._is_parsing = False  # what follows is parsed after these
         self._pieces.append(data)
         self._unread += len(data)
         self._changed.set()
-        if self._unread > 2 * READ_AHEAD_BYTES and not self._is_paused:
+        if self._unread > 2 * self._read_ahead and not self._is_paused:
             self._is_paused = True
             self._source.pause_reading()
 
@@ -62,12 +74,12 @@ class PieceReader(asyncio.StreamReader):
 
     async def read(self, n: int = -1) -> bytes:  # noqa: ARG002 - asyncio's signature
         """Return the next piece, of any size; empty at the end."""
-        self._is_awaited = True
-        try:
-            while not self._pieces and not super().at_eof():
+        while not self._pieces and not super().at_eof():
+            self._is_parsing = True
+            try:
                 await self._change()
-        finally:
-            self._is_awaited = False
+            finally:
+                self._is_parsing = False
         piece = self._pieces.popleft() if self._pieces else b""
         self._keep(self._unread - len(piece))
         return piece
@@ -94,6 +106,28 @@ class PieceReader(asyncio.StreamReader):
 
     def _keep(self, unread: int) -> None:
         self._unread = unread
-        if self._is_paused and unread <= READ_AHEAD_BYTES:
+        if self._is_paused and unread <= self._read_ahead:
             self._is_paused = False
             self._source.resume_reading()
+
+
+class ReaderProtocol(asyncio.BufferedProtocol):
+    """Reads into the buffer of a reader; passes all else to asyncio's protocol for streams, which has no buffer."""
+
+    def __init__(self, reader: Reader) -> None:
+        """Give what is received to a reader."""
+        self.reader = reader
+        self.of_streams = asyncio.StreamReaderProtocol(reader, loop=asyncio.get_running_loop())
+        self.connection_made = self.of_streams.connection_made  # type: ignore[method-assign]
+        self.connection_lost = self.of_streams.connection_lost  # type: ignore[method-assign]
+        self.eof_received = self.of_streams.eof_received  # type: ignore[method-assign]
+        self.pause_writing = self.of_streams.pause_writing  # type: ignore[method-assign]
+        self.resume_writing = self.of_streams.resume_writing  # type: ignore[method-assign]
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
+        """Return where to write the next bytes."""
+        return self.reader.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take the bytes before the next ones are written."""
+        self.reader.buffer_updated(nbytes)

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Final
 
 from nats.aio.transport import TcpTransport
 
-from shared.nats.reader import PieceReader
+from shared.nats.reader import BUFFER_BYTES, Reader, ReaderProtocol
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable
     from urllib.parse import ParseResult
 
+    from shared.nats.reader import Parse
     from shared.service.server_addresses import ServerAddresses
 
 CLOSE_TIMEOUT_SECONDS: Final = 2
@@ -27,25 +27,53 @@ CLOSE_TIMEOUT_SECONDS: Final = 2
 class Transport(TcpTransport):
     """A transport that writes nothing to a closed socket, and closes within a time limit."""
 
-    def __init__(self, addresses: ServerAddresses, take: Callable[[bytes], int]) -> None:
-        """Connect to one of these addresses."""
+    def __init__(self, addresses: ServerAddresses, parse: Parse) -> None:
+        """Connect to one of these addresses; give to `parse` what the server sends after the handshake."""
         super().__init__()
-        self._take = take
         self.addresses = addresses
         self.address = ""
         self.greeting: bytes | None = None
+        self._parse = parse
+        self._buffer = memoryview(bytearray(BUFFER_BYTES))
+        self._read_ahead = 0
 
     async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:  # noqa: ARG002 - nats-py's signature
         """Connect to the first address of the server's name that accepts a connection."""
+        self._read_ahead = buffer_size
         async with asyncio.timeout(connect_timeout):
             sock, self.address = await self.addresses.connect()
-        loop = asyncio.get_running_loop()
-        reader = PieceReader(self._take)
-        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
-        transport, _ = await loop.create_connection(lambda: protocol, sock=sock)
-        writer = asyncio.StreamWriter(transport, protocol, reader, loop)
-        self._bare_io_reader = self._io_reader = reader
-        self._bare_io_writer = self._io_writer = writer
+        protocol = self._protocol()
+        transport, _ = await asyncio.get_running_loop().create_connection(lambda: protocol, sock=sock)
+        self._use(transport, protocol)
+        self._bare_io_reader, self._bare_io_writer = self._io_reader, self._io_writer
+
+    async def connect_tls(
+        self,
+        uri: str | ParseResult,
+        ssl_context: ssl.SSLContext,
+        buffer_size: int,  # noqa: ARG002 - nats-py's signature
+        connect_timeout: int,
+    ) -> None:
+        """Encrypt the connection."""
+        assert self._io_writer, "connected"
+        protocol = self._protocol()
+        name = uri if isinstance(uri, str) else uri.hostname
+        async with asyncio.timeout(connect_timeout):
+            transport = await asyncio.get_running_loop().start_tls(
+                self._io_writer.transport, protocol, ssl_context, server_hostname=name
+            )
+        assert transport, "encrypted"
+        protocol.reader.set_transport(transport)
+        self._use(transport, protocol)
+
+    def _protocol(self) -> ReaderProtocol:
+        return ReaderProtocol(Reader(self._buffer, self._parse, self._read_ahead))
+
+    def _use(self, transport: asyncio.Transport, protocol: ReaderProtocol) -> None:
+        self._io_reader = protocol.reader
+        self._io_writer = asyncio.StreamWriter(
+            transport, protocol.of_streams, protocol.reader, asyncio.get_running_loop()
+        )
 
     async def has_greeted(self, seconds: float) -> bool:
         """Return whether the server sends a line, or closes the connection, within a time."""

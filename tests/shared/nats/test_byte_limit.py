@@ -8,13 +8,14 @@ import asyncio
 import collections
 import sys
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import nats
 
 from shared.nats import endpoint
 from shared.nats.connection import Connection
-from shared.nats.endpoint import BUSY, ByteLimit, Endpoint
+from shared.nats.endpoint import BUSY, ByteLimit, Endpoint, Flood
 from tests.shared.connections import connected, events
 from tests.stack.waiting import until
 
@@ -143,6 +144,60 @@ async def test_a_large_request_begins_when_the_connection_was_read(
         assert (handler.begun, limit.in_flight) == ([5], 900_005)
         is_behind[0] = False
         await until(lambda: handler.begun == [5, 900_000])
+
+
+def test_more_bytes_than_can_be_served_are_a_flood_until_no_more_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [5.0]
+    monkeypatch.setattr(endpoint, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    flood = Flood()
+    seen = []
+    for gap, count in ((0.01, 200), (0.002, 200)):  # 40 MB and 200 MB a second
+        for _ in range(count):
+            now[0] += gap
+            flood.add(400_000)
+        seen.append(bool(flood))
+    now[0] += 0.021
+    assert [*seen, bool(flood)] == [False, True, False]
+
+
+async def test_large_requests_begin_when_a_flood_is_over(
+    nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler, limit = Stalled(), ByteLimit(2 * len(LARGE))
+    monkeypatch.setattr(endpoint, "FLOOD_BYTES", -1)
+    monkeypatch.setattr(endpoint, "READ_FIRST_SECONDS", 60)
+    async with serving(nats_server, handler, limit) as (_, _, asked):
+        await asked.ask(LARGE)
+        await asked.ask(b"small")
+        await until(lambda: handler.begun)
+        assert (handler.begun, limit.in_flight) == ([5], 900_005)
+        monkeypatch.setattr(endpoint, "FLOOD_BYTES", len(LARGE))
+        await until(lambda: handler.begun == [5, 900_000])
+
+
+async def test_large_requests_begin_after_a_while_also_in_a_flood(
+    nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler, limit = Stalled(), ByteLimit(2 * len(LARGE))
+    monkeypatch.setattr(endpoint, "FLOOD_BYTES", -1)
+    monkeypatch.setattr(endpoint, "READ_FIRST_SECONDS", 0.1)
+    async with serving(nats_server, handler, limit) as (_, _, asked):
+        await asked.ask(LARGE)
+        await until(lambda: handler.begun == [900_000])
+
+
+async def test_a_large_request_that_is_refused_or_ignored_is_not_read(
+    nats_server: NatsServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    handler, limit = Stalled(), ByteLimit(1_000_000)
+    async with serving(nats_server, handler, limit) as (ours, served, asked):
+        await asked.client.publish(SUBJECT, LARGE, reply="$KV.bucket.key")
+        for _ in range(10):
+            await asked.ask(LARGE)
+        await until(lambda: asked.counts.total() == 9)
+        assert (asked.counts, served.busy) == ({BUSY: 9}, 9)
+        assert len(events(caplog, "request.ignored")) == 1
+        assert len(LARGE) <= ours.client.stats["in_bytes"] < 2 * len(LARGE)
 
 
 async def test_a_connection_with_unread_bytes_is_behind(nats_server: NatsServer) -> None:

@@ -22,12 +22,16 @@ from shared.nats import client, prompt_client, transport
 NOT_OF_NATS_PY = {"_replace"}  # a method of urllib's ParseResult
 OWN = {  # names that nats-py does not have, or does not call
     "__init__",
+    "_buffer",
     "_greet",
     "_has_lone_message",
     "_is_prompt",
     "_note_max_payload",
     "_own_max_payload",
-    "_take",
+    "_parse",
+    "_protocol",
+    "_read_ahead",
+    "_use",
     "_write_pending",
     "_write_promptly",
     "_writes_soon",
