@@ -13,8 +13,6 @@ parser.HMSG_RE          The same in a message with headers.
                         test_a_message_that_cannot_be_read_does_not_stop_the_others; not reported yet
 parser.Parser           Each message is copied seven times; a server disconnects a client that reads too slowly.
                         test_messages_are_read_however_their_bytes_are_divided; not reported yet
-publish                 It awaits four coroutines, and copies the payload three times; see `publishing`.
-                        test_a_message_is_sent_as_nats_py_sends_it; not reported yet
 _parse_server_uri       User and password in a URL are not percent-decoded.
                         test_user_and_password_of_the_url_are_sent_decoded; nats-architecture-and-design#123
 _connect_to_server      The socket and the tasks of a failed handshake stay, and disturb the next connection.
@@ -84,7 +82,6 @@ from nats.protocol import parser
 
 from shared.nats import credentials
 from shared.nats.parser import Parser
-from shared.nats.publishing import PublishingClient
 from shared.nats.reader import READ_AHEAD_BYTES
 from shared.nats.transport import Transport
 from shared.service.server_addresses import ServerAddresses
@@ -113,7 +110,7 @@ WHITESPACE: Final = " \t\n\r\v\f"
 CRLF: Final = b"\r\n"
 
 
-class ReconnectingClient(PublishingClient):
+class ReconnectingClient(Client):
     """Reconnects after every loss of its connection, until its owner closes it."""
 
     def __init__(self) -> None:
