@@ -18,7 +18,6 @@ from shared import redaction
 from shared.nats import permissions, servers
 from shared.nats.client import ReconnectingClient
 from shared.nats.denied_subscriptions import DeniedSubscriptions
-from shared.nats.dispatch import Dispatch
 from shared.nats.payload_limit import PayloadLimit
 from shared.nats.read_receipts import ReadReceipts
 from shared.nats.servers import Refusals
@@ -173,7 +172,7 @@ class Connection:
         `obstacle` has the reason.
         nats-py's own callbacks wait behind a queue that drops messages when it is full, and are awaited one by one.
         """
-        dispatch = Dispatch(on_message)
+        dispatch = _Dispatch(on_message)
         subscription = await self._client.subscribe(subject, queue=queue, future=dispatch)  # type: ignore[arg-type]
         if required:
             self._denied.require(subscription)
@@ -232,6 +231,22 @@ def _call(callback: Callable[..., None], *arguments: object) -> None:
         callback(*arguments)
     except Exception:
         log.exception("task.failed")
+
+
+class _Dispatch:
+    """Takes the place of the future of a single reply; nats-py calls its `set_result` for every message."""
+
+    def __init__(self, on_message: Callable[[Msg], None]) -> None:
+        self._on_message = on_message
+
+    def cancelled(self) -> bool:
+        return False
+
+    def set_result(self, msg: Msg) -> None:
+        try:
+            self._on_message(msg)
+        except Exception:  # it would stop nats-py's reading permanently
+            log.exception("nats.message_failed", extra={"subject": msg.subject})
 
 
 class _Reports:

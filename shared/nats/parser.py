@@ -7,10 +7,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from nats.aio.msg import Msg
 from nats.protocol import parser
-
-from shared.nats.dispatch import Dispatch
 
 # Only blanks and tabs separate the words of a protocol line; nats-py splits at any white space.
 parser.MSG_RE = re.compile(rb"MSG[ \t]+([^ \t\r\n]+)[ \t]+([^ \t\r\n]+)[ \t]+(([^ \t\r\n]+)[ \t]+)?(\d+)\r\n")
@@ -50,23 +47,8 @@ class Parser(parser.Parser):
             if end + parser.CRLF_SIZE > len(data):
                 break
             position = end + parser.CRLF_SIZE
-            payload = data[begin:end]
-            if not self._dispatch(int(sid), subject, reply or b"", payload):
-                await self.nc._process_msg(int(sid), subject, reply or b"", payload, None)  # noqa: SLF001 - as nats-py does
+            await self.nc._process_msg(int(sid), subject, reply or b"", data[begin:end], None)  # noqa: SLF001 - as nats-py does
         return position
-
-    def _dispatch(self, sid: int, subject: bytes, reply: bytes, payload: bytes) -> bool:
-        """Pass a message to the callback of `Connection.subscribe`, or return False; nats-py takes twice as long."""
-        subscription = self.nc.subscriptions.get(sid)
-        dispatch = subscription._future if subscription else None  # noqa: SLF001 - given by `Connection.subscribe`
-        if not isinstance(dispatch, Dispatch):
-            return False
-        try:
-            msg = Msg(self.nc, subject.decode(), reply.decode(), payload)
-        except UnicodeDecodeError:
-            return False
-        dispatch.set_result(msg)
-        return True
 
     async def _collect(self, data: bytes) -> int:
         """Add a piece to the incomplete message, pass it on when it is complete; return how many bytes were used."""

@@ -46,7 +46,6 @@ class Seen:
 
     def __init__(self) -> None:
         self.all: list[Any] = []
-        self.subscriptions: dict[int, Any] = {}
 
     async def _process_msg(self, *message: Any) -> None:
         assert type(message[3]) is bytes
