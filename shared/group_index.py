@@ -120,8 +120,8 @@ def encode(email_ids: Iterable[str]) -> bytes:
 
 
 def extend(value: bytes, email_ids: Sequence[str]) -> bytes:
-    """Append ids to the value of a non-empty segment, without decoding it."""
-    return value[:-1] + b"," + encode(email_ids)[1:]
+    """Append ids to the value of a non-empty segment, without decoding it. It may be large, and is copied once."""
+    return b"".join((memoryview(value)[:-1], b",", encode(email_ids)[1:]))
 
 
 def fitting(size: int, count: int, segment: int, email_ids: Sequence[str], max_bytes: int) -> int:

@@ -71,30 +71,27 @@ class SmtpConnection(Dialogue):
             AccountRefused: the account cannot send now.
             Uncertain: no reply came after the final dot.
         """
-        handed_over = False
         self.transactions += 1
         ends_at = _now() + self._timeout_seconds
+        commands = self._commands(envelope)
+        lines = [*commands, _stuffed(message)]
         try:
-            commands = self._commands(envelope)
             if self._pipelining and self._pipelining.is_used(_now()):
                 await self._pipeline(commands, self._pipelining)  # with a limit of its own: an earlier refusal counts
-                commands = []
+                del lines[:-1]
             with self._limits.until(ends_at):
-                for line in commands:
-                    await self._step(line)
-                handed_over = self.is_usable  # if not, the next line fails before it sends a byte of the email
-                await self._step(_stuffed(message))
-                self._is_clean = self.is_proven = True
-                self.refusals = 0
+                await self.exchange_in_turn(lines)
+            self._is_clean = self.is_proven = True
+            self.refusals = 0
         except (DialogueLost, TimeoutError) as error:
             self.abort()
             text = redaction.text(str(error)) or f"no reply within {self._timeout_seconds:g} s"
-            if handed_over:
+            if self.writes == len(lines):
                 raise Uncertain(f"no reply after the final dot: {text}") from error
             raise self._broken(text) from error
         except asyncio.CancelledError as error:
             self.abort()
-            if handed_over:  # the process stops, and the log has to name the outcome of this email
+            if self.writes == len(lines):  # the process stops, and the log has to name the outcome of this email
                 raise Uncertain("interrupted after the final dot") from error
             raise
 
@@ -110,15 +107,11 @@ class SmtpConnection(Dialogue):
         self._is_clean = False
         return commands
 
-    async def _step(self, line: bytes) -> None:
-        if error := self._error_of(line, await self.command(line)):
-            raise error
-
     async def _pipeline(self, commands: list[bytes], pipelining: Pipelining) -> None:
         """Send the commands in one write. All replies are read, and the first error counts."""
         is_on_trial = pipelining.is_on_trial
         failure = await self._exchange_within(pipelining.patience(self._timeout_seconds), commands)
-        error = next(filter(None, map(self._error_of, commands, self.replies)), None)
+        error = next(filter(None, map(self.error_of, commands, self.replies)), None)
         has_timed_out = isinstance(failure, TimeoutError)
         is_confused = pipelining.is_confused(error)
         if failure or is_confused or isinstance(error, DialogueLost):
@@ -166,7 +159,7 @@ class SmtpConnection(Dialogue):
                     return
         self.abort()
 
-    def _error_of(self, line: bytes, reply: Reply) -> DeliveryError | DialogueLost | None:
+    def error_of(self, line: bytes, reply: Reply) -> DeliveryError | DialogueLost | None:
         """Return the error that a reply means, if any."""
         is_early = self.is_writing  # before the final dot
         if reply.code // 100 == (INTERMEDIATE if line is DATA else POSITIVE) and not is_early:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from asyncio import Transport
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 MAX_REPLY_BYTES: Final = 65_536
 CODE_DIGITS: Final = 3
@@ -32,14 +32,16 @@ class DialogueLost(Exception):
 
 
 class Dialogue(asyncio.Protocol):
-    """Exchanges one command and reply at a time, or several commands in one write and their replies (RFC 2920).
+    """Exchanges commands and replies: one by one, or several commands in one write and their replies (RFC 2920).
 
-    `replies` holds the replies that came to the last command, or to the last commands, in order.
+    `replies` holds the replies that came to the last command, or to the last commands, in order. `writes` counts the
+    writes of the last exchange.
     """
 
     def __init__(self, transport: Transport) -> None:
         """Take over `transport`."""
         self.replies: list[Reply] = []
+        self.writes = 0
         self.on_reply: Callable[[], None] | None = None  # called for each awaited reply that is not the last
         self._transport = transport
         self._buffer = b""
@@ -48,6 +50,7 @@ class Dialogue(asyncio.Protocol):
         self._reply_bytes = 0
         self._awaited: asyncio.Future[None] | None = None
         self._awaited_replies = 0
+        self._in_turn: Sequence[bytes] = ()
         self._lost: str | None = None
         self._ended = asyncio.Event()
         transport.set_protocol(self)
@@ -77,15 +80,34 @@ class Dialogue(asyncio.Protocol):
         Raises:
             DialogueLost: no more replies will come; `replies` has those that came.
         """
-        self.replies, self._awaited_replies = [], count
+        self.replies, self._awaited_replies, self.writes = [], count, 0
         if not self.is_usable:
             raise DialogueLost(self._lost or "closed")
         self._awaited = asyncio.get_running_loop().create_future()
-        self._transport.write(lines)
+        self._write(lines)
         try:
             await self._awaited
         finally:
             self._awaited = None
+
+    async def exchange_in_turn(self, lines: Sequence[bytes]) -> None:
+        """Send each command as soon as the one before it is accepted; return when the last one is.
+
+        The task that waits is woken once, not for each reply.
+
+        Raises:
+            DialogueLost: no more replies will come.
+            Exception: the error of a reply; the commands after it were not sent.
+        """
+        self._in_turn = lines
+        try:
+            await self.exchange(lines[0], 1)
+        finally:
+            self._in_turn = ()
+
+    def error_of(self, line: bytes, reply: Reply) -> Exception | None:  # noqa: ARG002 - for those that override it
+        """Return the error that the reply to a command of `exchange_in_turn` means, if any."""
+        return None
 
     def abort(self) -> None:
         """Drop the connection at once."""
@@ -113,6 +135,8 @@ class Dialogue(asyncio.Protocol):
             self._lose(f"a reply of more than {MAX_REPLY_BYTES} bytes")
         elif (self._buffer or self._lines) and not self._is_awaited:  # the next command would get the rest as its reply
             self._lose(f"unexpected data: {data[:80]!r}")
+        if self._awaited and not self._awaited.done() and not self._is_awaited:
+            self._proceed(self._awaited)
 
     def eof_received(self) -> bool:
         """Let the transport close."""
@@ -138,23 +162,42 @@ class Dialogue(asyncio.Protocol):
             return
         reply = Reply(int(code), " ".join(self._lines))
         self._lines, self._reply_bytes = [], 0
-        if not self._awaited or self._awaited.done():
+        if not self._is_awaited:
             # A 421, or the reply to an abandoned command: every later reply would go to the wrong command.
             self._lose(f"unexpected reply: {reply.code} {reply.text}")
             return
         self.replies.append(reply)
-        if len(self.replies) == self._awaited_replies:
-            self._awaited.set_result(None)
-        elif reply.code == SERVICE_CLOSING:
+        if not self._is_awaited:  # it was the last one
+            return
+        if reply.code == SERVICE_CLOSING:
             self._lose(f"{reply.code} {reply.text}")
         elif self.on_reply:
             self.on_reply()
 
+    def _proceed(self, awaited: asyncio.Future[None]) -> None:
+        """Send the next command, or end the exchange: all replies to the commands so far came."""
+        done = len(self.replies)
+        error = self.error_of(self._in_turn[done - 1], self.replies[-1]) if self._in_turn else None
+        if error:
+            awaited.set_exception(error)
+        elif done >= len(self._in_turn):
+            awaited.set_result(None)
+        elif not self.is_usable:
+            awaited.set_exception(DialogueLost(self._lost or "closed"))
+        else:
+            self._awaited_replies += 1
+            self._write(self._in_turn[done])
+
+    def _write(self, lines: bytes) -> None:
+        self.writes += 1
+        self._transport.write(lines)
+
     @property
     def _is_awaited(self) -> bool:
-        return self._awaited is not None and not self._awaited.done()
+        """Whether a further reply is awaited."""
+        return self._awaited is not None and not self._awaited.done() and len(self.replies) < self._awaited_replies
 
     def _lose(self, reason: str) -> None:
         self._lost = self._lost or reason
-        if self._awaited and not self._awaited.done():
+        if self._awaited and self._is_awaited:
             self._awaited.set_exception(DialogueLost(self._lost))

@@ -41,14 +41,14 @@ class Ends(NamedTuple):
 
 
 @asynccontextmanager
-async def connected() -> AsyncIterator[Ends]:
+async def connected(kind: type[Dialogue] = Dialogue) -> AsyncIterator[Ends]:
     """Two ends of a real connection."""
     ours, theirs = socket.socketpair()
     transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=ours)
     reader, writer = await asyncio.open_connection(sock=theirs)
     try:
         async with asyncio.timeout(20):
-            yield Ends(Dialogue(transport), reader, writer)
+            yield Ends(kind(transport), reader, writer)
     finally:
         transport.abort()
         writer.transport.abort()
@@ -325,3 +325,89 @@ async def test_no_reply_is_awaited_after_a_421() -> None:
         with pytest.raises(DialogueLost, match="421 bye"):
             await commands
         assert dialogue.replies == [Reply(250, "Ok"), Reply(421, "bye")]
+
+
+# Commands in turn
+
+COMMANDS = (b"MAIL\r\n", b"RCPT\r\n", b"DATA\r\n")
+
+
+class Refused(Exception):
+    """A reply is an error."""
+
+
+class Judge(Dialogue):
+    """A dialogue that accepts replies below 400."""
+
+    def error_of(self, line: bytes, reply: Reply) -> Exception | None:
+        """Name the command and the reply."""
+        return Refused(line, reply) if reply.code >= 400 else None
+
+
+async def in_turn(dialogue: Dialogue) -> asyncio.Task[None]:
+    """Commands of which the first one was sent."""
+    task = asyncio.create_task(dialogue.exchange_in_turn(COMMANDS))
+    await asyncio.sleep(0)
+    return task
+
+
+async def test_a_command_is_sent_when_the_one_before_it_was_accepted() -> None:
+    async with connected(Judge) as (dialogue, reader, writer):
+        commands = await in_turn(dialogue)
+        for number, line in enumerate(COMMANDS, 1):
+            assert await reader.readline() == line
+            assert dialogue.writes == number
+            writer.write(b"250-O")
+            writer.write(b"k\r\n250 Ok\r\n")
+        await commands
+        assert dialogue.replies == [Reply(250, "Ok Ok")] * 3
+        assert dialogue.is_usable
+
+
+async def test_no_command_follows_an_error() -> None:
+    async with connected(Judge) as (dialogue, _, _):
+        commands = await in_turn(dialogue)
+        feed(dialogue, [b"250 Ok\r\n", b"550 no\r\n"])
+        with pytest.raises(Refused, match="RCPT"):
+            await commands
+        assert dialogue.writes == 2
+        assert dialogue.is_usable
+
+
+@pytest.mark.parametrize("further", [b"250 Ok\r\n", b"250-Ok\r\n", b"25", b"421 bye\r\n", b"hello\r\n"])
+async def test_no_command_follows_a_reply_with_unexpected_data_behind_it(further: bytes) -> None:
+    async with connected(Judge) as (dialogue, _, _):
+        commands = await in_turn(dialogue)
+        feed(dialogue, [b"250 Ok\r\n" + further])
+        with pytest.raises(DialogueLost):
+            await commands
+        assert dialogue.writes == 1
+
+
+@pytest.mark.parametrize("further", [b"250 Ok\r\n", b"25", b"421 bye\r\n"])
+async def test_unexpected_data_behind_the_last_reply_ends_the_dialogue_after_the_commands(further: bytes) -> None:
+    async with connected(Judge) as (dialogue, _, _):
+        commands = await in_turn(dialogue)
+        feed(dialogue, [b"250 Ok\r\n", b"250 Ok\r\n", b"250 Ok\r\n" + further])
+        await commands
+        assert not dialogue.is_usable
+
+
+async def test_no_command_follows_after_a_cancellation() -> None:
+    async with connected(Judge) as (dialogue, _, _):
+        commands = await in_turn(dialogue)
+        commands.cancel()
+        feed(dialogue, [b"250 Ok\r\n"])
+        await asyncio.wait([commands])
+        assert dialogue.writes == 1
+        assert not dialogue.is_usable
+
+
+async def test_a_dialogue_that_ends_sends_no_further_command() -> None:
+    async with connected(Judge) as (dialogue, _, _):
+        commands = await in_turn(dialogue)
+        dialogue.abort()
+        feed(dialogue, [b"250 Ok\r\n"])
+        with pytest.raises(DialogueLost, match="aborted"):
+            await commands
+        assert dialogue.writes == 1
