@@ -15,7 +15,10 @@ HIGHEST = 32_000
 WORKERS = 8
 """A port is bound some time after it was chosen, so each of up to this many workers of pytest has its own ports."""
 
-_given: deque[int] = deque(maxlen=200)
+KEPT = 200
+
+_given: deque[tuple[int, int]] = deque()
+"""Ports, each with the descriptor that reserves it."""
 
 
 def free_port() -> int:
@@ -23,9 +26,21 @@ def free_port() -> int:
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % WORKERS
     while True:
         port = LOWEST + secrets.randbelow((HIGHEST - LOWEST) // WORKERS) * WORKERS + worker
-        if port not in _given and _is_free(port):
-            _given.append(port)
+        if _is_free(port) and (reserved := _reserve(port)) is not None:
+            _given.append((port, reserved))
+            if len(_given) > KEPT:
+                os.close(_given.popleft()[1])
             return port
+
+
+def _reserve(port: int) -> int | None:
+    """Bind an abstract Unix socket named after the port, so that no other run of the tests chooses it."""
+    with socket.socket(socket.AF_UNIX) as reserved:
+        try:
+            reserved.bind(f"\0lfx-email-test-port-{port}")
+        except OSError:
+            return None
+        return reserved.detach()
 
 
 def _is_free(port: int) -> bool:
