@@ -167,7 +167,7 @@ class Dialogue(asyncio.Protocol):
             self._lose(f"unexpected reply: {reply.code} {reply.text}")
             return
         self.replies.append(reply)
-        if not self._is_awaited:  # it was the last one
+        if len(self.replies) == self._awaited_replies:
             return
         if reply.code == SERVICE_CLOSING:
             self._lose(f"{reply.code} {reply.text}")
