@@ -15,6 +15,7 @@ from tests.stack.waiting import until
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
+    from nats.aio.subscription import Subscription
 
     from shared.nats.connection import Connection
     from tests.stack.nats_server import NatsServer
@@ -41,6 +42,12 @@ async def publish(connection: Connection, *subjects: str) -> None:
     """Publish messages without waiting between them."""
     for number, subject in enumerate(subjects):
         await connection.publish(subject, b"x", headers={"A": "b"} if number % 2 else None)
+
+
+async def seen_by_nats_py(subscription: Subscription) -> tuple[str, bytes, dict[str, str] | None]:
+    """Return the next message of a subscription that has no function of ours."""
+    msg = await subscription.next_msg()
+    return msg.subject, msg.data, msg.headers
 
 
 async def test_messages_of_one_turn_of_the_event_loop_are_one_write(
@@ -92,7 +99,7 @@ async def test_what_the_server_does_not_read_waits_for_nats_py(
 
 
 async def test_each_kind_of_message_arrives_once_and_in_order(nats_server: NatsServer) -> None:
-    """Those with headers and without, to a subscription of our own and to one of nats-py."""
+    """With headers and without, on a subscription of our own and on one of the library."""
     received: list[tuple[str, bytes, dict[str, str] | None]] = []
     sent = [("a", b"1", None), ("b", b"2", {"A": "b"}), ("c", b"", None), ("d", b"4", {"A": "ü"})]
     async with connect(nats_server.url) as connection, connect(nats_server.url) as caller:
@@ -103,5 +110,5 @@ async def test_each_kind_of_message_arrives_once_and_in_order(nats_server: NatsS
             await caller.publish(subject, payload, headers=headers)
         await until(lambda: len(received) == len(sent))
         assert received == sent
-        assert [(await theirs.next_msg()).subject for _ in sent] == [subject for subject, *_ in sent]
+        assert [await seen_by_nats_py(theirs) for _ in sent] == sent
         assert connection.client.stats["in_msgs"] == 2 * len(sent)
