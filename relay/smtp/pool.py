@@ -8,6 +8,7 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Final, Generic, NamedTuple, Protocol, Self, TypeVar
 
+from relay.smtp.idle_connections import IdleConnections
 from relay.smtp.pace import LONGEST_PAUSE_SECONDS, Pace
 from relay.smtp.waiting_line import WaitingLine
 from shared.service.tasks import Tasks
@@ -62,11 +63,6 @@ class PoolState(NamedTuple):
     waiting: int
 
 
-class _Parked(NamedTuple, Generic[C]):
-    connection: C
-    since: float
-
-
 class _Opened(NamedTuple):
     at: float
     generation: int
@@ -99,7 +95,7 @@ class Pool(Generic[C]):
         self._connect = connect
         self._limits = limits
         self._temporary = temporary
-        self._parked: list[_Parked[C]] = []  # the connection used last is at the end, and is used next
+        self._idle = IdleConnections[C](limits.idle_seconds, self._is_good, self._retire)
         self._opened: dict[C, _Opened] = {}
         self._untried: set[C] = set()
         self._on_trial: set[C] = set()  # those of them that were opened just now
@@ -112,7 +108,6 @@ class Pool(Generic[C]):
         self._resume_at = 0.0
         self._closing = Tasks()
         self._being_closed = 0
-        self._sweep: asyncio.TimerHandle | None = None
         self.waits = Histogram()
         self.unopened = 0
         self.failure: Exception | None = None  # of the last opening, if it failed
@@ -123,7 +118,7 @@ class Pool(Generic[C]):
 
     def state(self) -> PoolState:
         """Count the connections in each state, and the callers that wait for one."""
-        idle = len(self._parked)
+        idle = len(self._idle)
         return PoolState(
             leased=len(self._opened) - idle,
             idle=idle,
@@ -138,30 +133,16 @@ class Pool(Generic[C]):
 
     async def __aexit__(self, *_: object) -> None:
         """Close every connection; servers get a limited time to answer QUIT."""
-        for timer in (self._sweep, self._resume):
-            if timer:
-                timer.cancel()
+        if self._resume:
+            self._resume.cancel()
         self._limits = self._limits._replace(connections=0, messages=0)  # open and keep none from now on
         self._opening.cancel()
-        while self._parked:
-            self._retire(self._parked.pop().connection)
+        self._idle.retire_all()
         await self._closing.wait(CLOSE_SECONDS)
 
     def take(self, avoided: C | None = None) -> C | None:
         """Return an idle connection except `avoided`, if there is one; the caller has it until `release`."""
-        passed_over = None
-        taken = None
-        while self._parked and not taken:
-            parked = self._parked.pop()
-            if parked.connection is avoided and not self._pace.is_slow:
-                passed_over = parked
-            elif self._is_good(parked.connection) and _now() - parked.since < self._limits.idle_seconds:
-                taken = parked.connection
-            else:
-                self._retire(parked.connection)
-        if passed_over:
-            self._parked.insert(0, passed_over)
-        return taken
+        return self._idle.take(None if self._pace.is_slow else avoided)
 
     async def acquire(self, avoided: C | None = None, *, group: str = "", again: bool = False) -> C:
         """Return a connection as soon as one is free; the caller has it until `release`.
@@ -220,9 +201,7 @@ class Pool(Generic[C]):
         if waiter:
             waiter.set_result(connection)
             return True
-        last = len(self._parked)
-        self._parked.insert(0 if connection.refusals else last, _Parked(connection, _now()))
-        self._sweep_later()
+        self._idle.keep(connection, use_last=bool(connection.refusals))
         if self._waiting:
             self._open_more()
         return False
@@ -244,7 +223,7 @@ class Pool(Generic[C]):
 
     def _count_on_trial(self) -> int:
         """Count the new connections that are in use; callers that wait may all avoid an idle one."""
-        return len(self._on_trial.difference(parked.connection for parked in self._parked)) if self._on_trial else 0
+        return len(self._on_trial.difference(self._idle)) if self._on_trial else 0
 
     def _end_trial(self, connection: C) -> None:
         self._on_trial.discard(connection)
@@ -252,8 +231,8 @@ class Pool(Generic[C]):
 
     def _make_way(self) -> None:
         """Close an idle connection: all callers that wait avoid it, and no other one can be opened beside it."""
-        if self._parked and not self._being_closed:
-            self._retire(self._parked.pop(0).connection)
+        if self._idle and not self._being_closed:
+            self._idle.retire_one()
 
     def _open_later(self) -> None:
         if self._resume and self._resume_at <= self._pace.resumes_at:
@@ -338,20 +317,6 @@ class Pool(Generic[C]):
         """Open another connection only now: the server limits connections too."""
         self._being_closed -= 1
         self._open_more()
-
-    def _sweep_later(self) -> None:
-        if self._sweep is None and self._parked:
-            due = min(parked.since for parked in self._parked) + self._limits.idle_seconds
-            self._sweep = asyncio.get_running_loop().call_at(due, self._retire_idle)
-
-    def _retire_idle(self) -> None:
-        self._sweep = None
-        oldest = _now() - self._limits.idle_seconds
-        idle = [parked for parked in self._parked if parked.since <= oldest]
-        self._parked = [parked for parked in self._parked if parked.since > oldest]
-        for parked in idle:
-            self._retire(parked.connection)
-        self._sweep_later()
 
 
 def _now() -> float:
