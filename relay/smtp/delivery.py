@@ -129,15 +129,16 @@ class Delivery:
 
     async def _lease_in_turn(self, sending: _Sending) -> SmtpConnection:
         group, again = sending.group, sending.failure is not None
+        throttled = isinstance(sending.failure, Throttled)
         sending.is_held_back = True
-        async with self.send_rate.turn(group, again=again):
+        async with self.send_rate.turn(group, again=again, throttled=throttled):
             self._check_circuit()
             try:
                 connection = await self._pool.acquire(sending.refused_on, group=group, again=again)
             finally:
                 sending.is_held_back = self.send_rate.holds_back
             try:
-                await self.send_rate.moment(group, again=again)
+                await self.send_rate.moment(group, again=again, throttled=throttled)
             except BaseException:
                 self._pool.release(connection)
                 raise

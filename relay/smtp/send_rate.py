@@ -113,13 +113,13 @@ class SendRate:
             self._timer = asyncio.get_running_loop().call_at(min(due_at), self.change)
 
     @asynccontextmanager
-    async def turn(self, group: str = "", *, again: bool = False) -> AsyncIterator[None]:
+    async def turn(self, group: str = "", *, again: bool = False, throttled: bool = False) -> AsyncIterator[None]:
         """Wait until this caller is one of the next to send; the context is for its connection and for `moment`.
 
-        A caller that comes `again` goes before those of its group.
+        A caller that comes `again` goes before those of its group, and before all if its email was `throttled`.
         """
         turn = asyncio.get_running_loop().create_future()
-        self._waiting.join(group, turn, again=again)
+        self._waiting.join(group, turn, again=again, in_vain=throttled)
         self._begin(self._waiting)
         try:
             await turn
@@ -133,12 +133,12 @@ class SendRate:
         finally:
             self._end_turn()
 
-    async def moment(self, group: str = "", *, again: bool = False) -> None:
-        """Wait until the email may be sent."""
+    async def moment(self, group: str = "", *, again: bool = False, throttled: bool = False) -> None:
+        """Wait until the email may be sent; the order is as for `turn`."""
         moment = asyncio.get_running_loop().create_future()
         if not self._ready:
             self._ready_since = _now()
-        self._ready.join(group, moment, again=again)
+        self._ready.join(group, moment, again=again, in_vain=throttled)
         self._begin(self._ready)
         try:
             await moment

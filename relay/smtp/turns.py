@@ -33,8 +33,14 @@ class Turns(Generic[W]):
         """Return how many sends wait."""
         return self._waiting
 
-    def join(self, group: str, waiter: W, *, again: bool = False) -> None:
-        """Add a send behind those of its group, or before them if it waits again."""
+    def join(self, group: str, waiter: W, *, again: bool = False, in_vain: bool = False) -> None:
+        """Add a send behind those of its group, or before them if it waits again.
+
+        If its last turn was `in_vain`, its group comes first.
+        """
+        if in_vain:
+            self._new[group] = self._served.pop(group, OrderedDict()) or self._new.get(group, OrderedDict())
+            self._new.move_to_end(group, last=False)
         line = self._served.get(group)
         if line is None:
             line = self._new.setdefault(group, OrderedDict())

@@ -132,8 +132,8 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
-async def send(server: Server, *, emails: int, seconds: float = MINUTE) -> Result:
-    """Send by 64 callers, each of whom sends the next email when the last one is answered."""
+async def send(server: Server, *, emails: int, seconds: float = MINUTE, singly: bool = False) -> Result:
+    """Send by 64 callers, each of whom sends the next email when the last one is answered; `singly` without a group."""
     limits = PoolLimits(CONNECTIONS, messages=100_000, idle_seconds=5, age_seconds=3600)
     left, errors = deque(range(emails)), []
     async with Pool(server.connect, limits, temporary=Deferred) as pool:
@@ -141,9 +141,9 @@ async def send(server: Server, *, emails: int, seconds: float = MINUTE) -> Resul
 
         async def call() -> None:
             while left and now() < seconds:
-                left.popleft()
+                group = str(left.popleft()) if singly else ""
                 try:
-                    await deliver(ENVELOPE, b"", deadline=now() + WITHIN_SECONDS, group="")
+                    await deliver(ENVELOPE, b"", deadline=now() + WITHIN_SECONDS, group=group)
                 except DeliveryError as error:
                     errors.append(error)
 
@@ -167,6 +167,16 @@ def test_few_emails_are_refused_and_most_of_the_rate_is_used(
     assert server.refused < (server.accepted + server.refused) / 10
     fastest = CONNECTIONS / (REPLIES * reply_seconds)
     assert server.accepted > 0.8 * min(rate, 0.9 * fastest) * (result.seconds - WITHIN_SECONDS)
+
+
+@windows
+@pytest.mark.parametrize("reply_seconds", [0.001, 0.02])
+@pytest.mark.parametrize("rate", [14, 60])
+def test_no_email_is_lost_that_the_rate_can_serve(
+    window: Callable[[int], Window], rate: int, reply_seconds: float
+) -> None:
+    server = Server(window(rate), reply_seconds)
+    assert simulated_time.run(send(server, emails=100_000, seconds=MINUTE / 2, singly=True)).errors == []
 
 
 @windows

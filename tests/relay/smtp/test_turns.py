@@ -72,6 +72,16 @@ def test_a_send_that_waits_again_comes_first_in_its_group_and_not_before_others(
     assert drained(turns) == ["b1", "a1", "a2"]
 
 
+def test_a_send_whose_turn_was_in_vain_comes_before_all() -> None:
+    turns: Turns[str] = Turns()
+    for waiter in ("a1", "b1", "a2", "c1"):
+        turns.join(waiter[0], waiter)
+    assert [turns.next(), turns.next()] == ["a1", "b1"]
+    turns.join("b", "b1", again=True, in_vain=True)
+    turns.join("a", "a1", again=True, in_vain=True)
+    assert drained(turns) == ["a1", "b1", "c1", "a2"]
+
+
 def test_a_send_that_does_not_suit_keeps_its_place() -> None:
     turns: Turns[str] = Turns()
     for waiter in ("a1", "a2", "b1"):
