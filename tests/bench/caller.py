@@ -48,7 +48,7 @@ class Caller:
     def __init__(self, client: Client) -> None:
         self.client = client
         self._prefix = f"{client.new_inbox()}."
-        self._waiting: dict[str, Callable[[Msg], object]] = {}
+        self._waiting: dict[str, Callable[[Msg], None]] = {}
         self._number = 0
 
     async def open(self) -> None:
@@ -63,7 +63,12 @@ class Caller:
             RuntimeError: the reply is an error.
         """
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        token = await self._publish(request, lambda msg: future.done() or future.set_result(msg.data))
+
+        def take(msg: Msg) -> None:
+            if not future.done():  # else its caller is cancelled, and an error would end the reading of nats-py
+                future.set_result(msg.data)
+
+        token = await self._publish(request, take)
         try:
             reply = await future
         finally:
@@ -104,7 +109,7 @@ class Caller:
             await self.ask(request)
             latencies.append(time.perf_counter() - began)
 
-    async def _publish(self, request: Request, take: Callable[[Msg], object]) -> str:
+    async def _publish(self, request: Request, take: Callable[[Msg], None]) -> str:
         self._number += 1
         token = str(self._number)
         self._waiting[token] = take
