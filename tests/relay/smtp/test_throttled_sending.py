@@ -141,7 +141,8 @@ async def send(server: Server, *, emails: int, seconds: float = MINUTE, singly: 
 
         async def call() -> None:
             while left and now() < seconds:
-                group = str(left.popleft()) if singly else ""
+                number = left.popleft()
+                group = str(number) if singly else ""
                 try:
                     await deliver(ENVELOPE, b"", deadline=now() + WITHIN_SECONDS, group=group)
                 except DeliveryError as error:
