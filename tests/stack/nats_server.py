@@ -121,6 +121,15 @@ class NatsServer:
         """Return when /healthz is fine: JetStream has recovered, and in a cluster has a meta leader and caught up."""
         await until(self._answers_health, timeout=timeout)
 
+    async def wait_until_it_knows(self, servers: int) -> None:
+        """Return when the server tells its clients the URLs of so many servers of the cluster, itself among them."""
+
+        async def knows() -> bool:
+            _, body = await probe.get(self.monitor_port, "/varz")
+            return len(json.loads(body).get("connect_urls", ())) == servers
+
+        await until(knows, timeout=START_SECONDS)
+
     async def meta_leader(self) -> str | None:
         """Return the name of the meta leader that this server reports."""
         _, body = await probe.get(self.monitor_port, "/jsz")
@@ -196,7 +205,7 @@ async def running(
 
 @asynccontextmanager
 async def cluster(size: int = 3, config_extra: str = "") -> AsyncIterator[list[NatsServer]]:
-    """Run servers n1, n2 … as one JetStream cluster; enter the block when all report the same meta leader."""
+    """Run servers n1, n2 … as one JetStream cluster; enter the block when all know each other and the same meta leader."""
     routes = [free_port() for _ in range(size)]
     known = ", ".join(f"nats://127.0.0.1:{route}" for route in routes)
     async with AsyncExitStack() as stack:
@@ -214,6 +223,8 @@ async def cluster(size: int = 3, config_extra: str = "") -> AsyncIterator[list[N
             stack.push_async_callback(server.kill)
         await asyncio.gather(*(server.start() for server in servers))
         await wait_for_leader(servers)
+        for server in servers:
+            await server.wait_until_it_knows(size)
         yield servers
 
 
