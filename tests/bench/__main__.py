@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 import uvloop
+from msgspec.structs import replace
 
 from tests.bench import compare, machine, scenarios, table
 from tests.bench.machine import Machine  # noqa: TC001 - msgspec needs the types of a struct's fields
@@ -42,7 +43,20 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 @click.option("--records", default=DEFAULTS.records, show_default=True, help="Records of `growth` and `status_to`.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write all figures to this file.")
 @click.option("--base", help="Compare this code with a git revision.")
-def main(names: tuple[str, ...], groups: str, json_file: Path | None, base: str | None, **given: float) -> None:
+@click.option(
+    "--program",
+    type=click.Path(exists=True, dir_okay=False, resolve_path=True, path_type=Path),
+    help="Compare this code with an executable that serves all subjects, as the Go service does.",
+)
+def main(
+    *,
+    names: tuple[str, ...],
+    groups: str,
+    json_file: Path | None,
+    base: str | None,
+    program: Path | None,
+    **given: float,
+) -> None:
     """Measure the services, the raw limit and a naive version."""
     gc.disable()  # the load generator keeps many small objects until its end
     logging.basicConfig(handlers=[logging.NullHandler()])
@@ -52,7 +66,10 @@ def main(names: tuple[str, ...], groups: str, json_file: Path | None, base: str 
     click.echo(f"{described}\n")
     if base:
         with compare.checked_out(base) as directory:
-            uvloop.run(_compare(chosen, options, directory))
+            uvloop.run(_compare(chosen, options, replace(options, code=directory)))
+        return
+    if program:
+        uvloop.run(_compare(chosen, options, replace(options, program=program)))
         return
     results = uvloop.run(_measure(chosen, options))
     click.echo(table.markdown(results))
@@ -69,7 +86,7 @@ async def _measure(names: Sequence[str], options: Options) -> list[Result]:
     return results
 
 
-async def _compare(names: Sequence[str], options: Options, base: Path) -> None:
+async def _compare(names: Sequence[str], options: Options, base: Options) -> None:
     for name in names:
         click.echo(compare.summary(name, await compare.in_turn(name, options, base)))
 

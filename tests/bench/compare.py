@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Compare two versions of the services: run each scenario in turn, and compute the ratio of each pair."""
+"""Compare the services with another version or program: run each scenario in turn, and compute the ratio of a pair."""
 
 from __future__ import annotations
 
@@ -35,10 +35,9 @@ def checked_out(revision: str) -> Iterator[Path]:
             _git("worktree", "remove", "--force", str(base))
 
 
-async def in_turn(name: str, options: Options, base: Path) -> list[tuple[Result, Result]]:
-    """Run a scenario with the base and with this code, `runs` times each; the order alternates."""
-    ours = replace(options, runs=1, alone=True)
-    theirs = replace(ours, code=base)
+async def in_turn(name: str, options: Options, base: Options) -> list[tuple[Result, Result]]:
+    """Run a scenario with the base's code or program and with ours, `runs` times each; the order alternates."""
+    ours, theirs = (replace(one, runs=1, alone=True) for one in (options, base))
     pairs: list[tuple[Result, Result]] = []
     for turn in range(options.runs):
         results = {}

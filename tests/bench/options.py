@@ -19,6 +19,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     duration: float = 600.0
     records: int = 1_000_000
     code: Path | None = None  # the directory that holds relay, tracker and shared; None: the installed ones
+    program: Path | None = None  # the one executable that is measured as relay and as tracker; None: ours
     alone: bool = False  # without limits and naive baselines
 
     def count(self, full: int, *, least: int = 20) -> int:

@@ -22,6 +22,7 @@ START_SECONDS = 30.0
 STOP_SECONDS = 10.0
 LOOK_AGAIN = 0.003
 ROOT = Path(__file__).parents[2]
+SCRIPTS = Path(sys.executable).parent
 
 
 class Program:
@@ -79,23 +80,17 @@ class Program:
 
 
 @asynccontextmanager
-async def script(name: str, *arguments: str, env: Mapping[str, str], log: Path) -> AsyncIterator[Program]:
-    """Run a console script of this environment."""
-    async with _running(Path(sys.executable).parent / name, *arguments, env=env, log=log) as program:
-        yield program
-
-
-@asynccontextmanager
 async def helper(module: str, *arguments: str, log: Path) -> AsyncIterator[Program]:
     """Run a module of the benchmark; return when it is ready."""
     command = ("-m", f"tests.bench.{module}", *arguments)
-    async with _running(Path(sys.executable), *command, env={"PYTHONPATH": str(ROOT)}, log=log) as program:
+    async with running(Path(sys.executable), *command, env={"PYTHONPATH": str(ROOT)}, log=log) as program:
         await program.wait_until_ready()
         yield program
 
 
 @asynccontextmanager
-async def _running(executable: Path, *arguments: str, env: Mapping[str, str], log: Path) -> AsyncIterator[Program]:
+async def running(executable: Path, *arguments: str, env: Mapping[str, str], log: Path) -> AsyncIterator[Program]:
+    """Run an executable with only these variables."""
     with log.open("wb") as output:
         process = await child.start(executable, *arguments, env=env, output=output)
     program = Program(process, log)

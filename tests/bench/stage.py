@@ -54,14 +54,16 @@ class Stage:
 
     def start(self, script: str, port: int, **settings: str) -> AbstractAsyncContextManager[Program]:
         """Run a service by its console script with only these settings, without waiting until it serves."""
-        return self.command(script, "serve", PORT=str(port), SHUTDOWN_TIMEOUT_SECONDS="3", **settings)
+        command = [] if self.options.program else ["serve"]
+        return self.command(script, *command, PORT=str(port), SHUTDOWN_TIMEOUT_SECONDS="3", **settings)
 
     def command(self, script: str, *arguments: str, **settings: str) -> AbstractAsyncContextManager[Program]:
         """Run a command with only these settings; it is ended with the block."""
         environment = {"PATH": os.environ.get("PATH", os.defpath), "NATS_URL": self.nats_url, **settings}
         if self.options.code:
             environment["PYTHONPATH"] = str(self.options.code)
-        return program.script(script, *arguments, env=environment, log=self._log(script))
+        executable = self.options.program or program.SCRIPTS / script
+        return program.running(executable, *arguments, env=environment, log=self._log(script))
 
     def relay(self, target: Target, **settings: str) -> AbstractAsyncContextManager[Program]:
         """Run a relay that delivers to the sink."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from tests.bench import compare, scenarios, table
 from tests.bench.options import Options
@@ -52,7 +53,7 @@ def test_command_writes_every_figure_to_a_file(tmp_path: Path) -> None:
 
 
 async def test_two_versions_are_run_in_turn_and_compared() -> None:
-    pairs = await compare.in_turn("lookup", msgspec.structs.replace(TINY, runs=2), ROOT)
+    pairs = await compare.in_turn("lookup", replace(TINY, runs=2), replace(TINY, code=ROOT))
     assert len(pairs) == 2
     shown = compare.summary("lookup", pairs)
     assert "1 caller tracker" in shown

@@ -205,7 +205,7 @@ async def running(
 
 @asynccontextmanager
 async def cluster(size: int = 3, config_extra: str = "") -> AsyncIterator[list[NatsServer]]:
-    """Run servers n1, n2 … as one JetStream cluster; enter the block when all know each other and the same meta leader."""
+    """Run servers n1, n2 … as one JetStream cluster; enter the block when all know each other and one meta leader."""
     routes = [free_port() for _ in range(size)]
     known = ", ".join(f"nats://127.0.0.1:{route}" for route in routes)
     async with AsyncExitStack() as stack:
