@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Final, Self
 from uuid import uuid4
@@ -60,12 +61,12 @@ class Presence:
     @property
     def share(self) -> float:
         """The emails a second that this relay may send now."""
-        return self._share.share(_now())
+        return self._share.share(time.monotonic())
 
     @property
     def relays(self) -> int:
         """How many relays share the rate; 0 if this one does not hear even itself."""
-        return self._share.relays(_now())
+        return self._share.relays(time.monotonic())
 
     async def __aenter__(self) -> Self:
         """Subscribe, and begin to send heartbeats."""
@@ -79,7 +80,7 @@ class Presence:
         """Leave the share to the others."""
         self._tasks.cancel()
         try:
-            await self._connection.publish(ALL, _encode(self._share.leave(_now())))
+            await self._connection.publish(ALL, _encode(self._share.leave(time.monotonic())))
             for subscription in [*self._subscriptions, *filter(None, [self._sharing])]:
                 await subscription.unsubscribe()
         except nats.errors.Error as error:  # the others notice it themselves
@@ -95,10 +96,10 @@ class Presence:
 
     async def _beat(self) -> None:
         while True:
-            self._share.wake(_now())
+            self._share.wake(time.monotonic())
             if self._connection.connected:
                 try:
-                    await self._connection.publish(ALL, _encode(self._share.beat(_now())))
+                    await self._connection.publish(ALL, _encode(self._share.beat(time.monotonic())))
                     await self._show_share()
                 except (nats.errors.Error, OSError) as error:  # the connection was lost
                     log.debug("send_rate.unpublished", extra={"error": repr(error)})
@@ -115,7 +116,7 @@ class Presence:
             heartbeat = decode(msg.data)
         except decoding.Malformed:  # `check` sends an empty one
             return
-        if self._share.receive(heartbeat, _now()):
+        if self._share.receive(heartbeat, time.monotonic()):
             self._is_due.set()
         self._apply()
 
@@ -135,7 +136,7 @@ class Presence:
 
     def _probe_others(self) -> None:
         """Ask the server for subscriptions; for each of them there is one request at a time."""
-        for probe in self._share.probes(_now()):
+        for probe in self._share.probes(time.monotonic()):
             if probe not in self._probes:
                 self._probes.add(probe)
                 self._tasks.start(self._probe(probe), at_end=partial(self._probes.discard, probe))
@@ -144,7 +145,7 @@ class Presence:
         try:
             await self._connection.request(f"{PREFIX}.{probe}", b"", PROBE_SECONDS)
         except nats.errors.NoRespondersError:
-            if self._share.note_absent(probe, _now()):
+            if self._share.note_absent(probe, time.monotonic()):
                 self._is_due.set()
                 self._apply()
         except nats.errors.Error:  # a subscriber does not reply, but sends a heartbeat
@@ -160,7 +161,3 @@ class Presence:
 
     def _log_waiting(self) -> None:
         log.warning("send_rate.waiting", extra={"relays": self.relays})
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
@@ -136,7 +137,7 @@ class SendEmailHandler:
 
     async def __call__(self, data: bytes, headers: Mapping[str, str] | None = None) -> bytes:
         """Answer one request."""
-        deadline = asyncio.get_running_loop().time() + self._options.send_retry_seconds
+        deadline = time.monotonic() + self._options.send_retry_seconds
         try:
             request = _read(data)
         except decoding.Malformed as error:

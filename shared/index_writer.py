@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import OrderedDict
 from functools import partial
 from itertools import chain
@@ -142,7 +143,7 @@ class IndexWriter:
         After a rise of the limit a full segment has space again, though later ones exist. In a bucket that was deleted
         and created again, the revision may belong to another value, which a write would replace.
         """
-        is_fresh = group.is_known and _now() < group.fresh_until
+        is_fresh = group.is_known and time.monotonic() < group.fresh_until
         if not self._bucket_created or (is_fresh and self._may_be_another_bucket(group.tail.revision)):
             await self._ask_when_created()
         max_bytes = await self._bucket.max_value_bytes()
@@ -153,11 +154,11 @@ class IndexWriter:
 
     def _may_be_another_bucket(self, revision: int) -> bool:
         """Return whether a bucket that was created since the last answer can have reached this revision."""
-        seconds = _now() - self._confirmed_at
+        seconds = time.monotonic() - self._confirmed_at
         return seconds > CONFIRMED_SECONDS and revision < seconds * MAX_WRITES_PER_SECOND
 
     async def _ask_when_created(self) -> None:
-        now = _now()
+        now = time.monotonic()
         self._bucket_created = (await self._bucket.info()).created
         self._confirmed_at = now
 
@@ -199,7 +200,7 @@ class IndexWriter:
         if group.members is not None:
             group.members.update(email_ids)
         self._set_tail(group, _Tail(tail.segment, revision, value, tail.ids + len(email_ids), exists=True))
-        group.fresh_until = _now() + TAIL_SECONDS
+        group.fresh_until = time.monotonic() + TAIL_SECONDS
 
     async def _find_tail_anew(self, group: _Group, segment: int) -> None:
         group.bucket_created = self._bucket_created
@@ -243,17 +244,17 @@ class IndexWriter:
 
     async def _are_members(self, group: _Group, email_ids: list[str]) -> bool:
         """Return whether all ids were seen in the index a short time ago."""
-        if group.members is None or _now() >= group.members_until or not group.members.issuperset(email_ids):
+        if group.members is None or time.monotonic() >= group.members_until or not group.members.issuperset(email_ids):
             return False
-        if _now() - self._confirmed_at > CONFIRMED_SECONDS:
+        if time.monotonic() - self._confirmed_at > CONFIRMED_SECONDS:
             await self._ask_when_created()
         return group.bucket_created == self._bucket_created
 
     async def _absent(self, group: _Group, email_ids: list[str]) -> list[str]:
         """Return each id once, without those that are in the index."""
-        if group.members is None or _now() >= group.members_until:
+        if group.members is None or time.monotonic() >= group.members_until:
             group.members = set(chain.from_iterable(map(_quoted, await self._values(group.key))))
-            group.members_until = _now() + MEMBERS_SECONDS
+            group.members_until = time.monotonic() + MEMBERS_SECONDS
             self._count_bytes(group)
         return [one for one in dict.fromkeys(email_ids) if one not in group.members]
 
@@ -303,7 +304,7 @@ class IndexWriter:
 
     def _evict(self) -> None:
         """Drop the oldest groups from the cache: those that are not fresh, and more if there are too many."""
-        now = _now()
+        now = time.monotonic()
         while self._groups:
             key, group = next(iter(self._groups.items()))
             if group.is_busy:
@@ -342,7 +343,3 @@ def _settle(waiting: list[_Waiting], error: StoreError | None) -> None:
             written.set_exception(error)
         else:
             written.set_result(None)
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

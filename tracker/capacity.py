@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -66,7 +67,7 @@ class Capacity:
 
     async def ask(self) -> None:
         """Ask once for everything that is permitted, as far as is known."""
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()
         for name, ask in self._asks.items():
             if now < self._denied_until.get(name, 0.0):
                 continue

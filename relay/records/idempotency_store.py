@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Self
 
@@ -58,10 +59,13 @@ class HeldKey:
         self._store = store
 
     async def settle(self, state: KeyState | None, *, deadline: float) -> None:
-        """Store the outcome, or free the key if `state` is None; after `deadline` (loop time) in the background."""
+        """Store the outcome, or free the key if `state` is None.
+
+        After `deadline` (of `time.monotonic`) it is done in the background.
+        """
         outcome = replace(self.stored, state=state) if state else None
         settling = self._store.start_settling(self, outcome)
-        seconds_left = deadline - asyncio.get_running_loop().time()
+        seconds_left = deadline - time.monotonic()
         await asyncio.wait({settling}, timeout=max(LEAST_PATIENCE_SECONDS, seconds_left))
 
 

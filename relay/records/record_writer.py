@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import time
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 import msgspec
@@ -85,11 +86,11 @@ class RecordWriter:
         return len(self._kept) >= MAX_KEPT
 
     async def write(self, record: EmailRecipientRecord, *, deadline: float, again: bool = False) -> None:
-        """Return when the record is stored, or at `deadline` (loop time): then it is kept and stored later.
+        """Return when the record is stored, or at `deadline` (of `time.monotonic`): then it is kept and stored later.
 
         With `again` it may be stored already: then only what is missing of record and group index is written.
         """
-        deadline = max(deadline, _now() + LEAST_PATIENCE_SECONDS)
+        deadline = max(deadline, time.monotonic() + LEAST_PATIENCE_SECONDS)
         try:
             with self._limits.until(deadline):
                 await self._store(record, again=again)
@@ -132,7 +133,7 @@ class RecordWriter:
         kept = self._kept.setdefault(record.email_id, _Kept(record, asyncio.get_running_loop().create_future()))
         self._any_kept.set()
         self._ensure_retries()
-        await asyncio.wait([kept.stored], timeout=max(0, deadline - _now()))
+        await asyncio.wait([kept.stored], timeout=max(0, deadline - time.monotonic()))
 
     def _lose(self, record: EmailRecipientRecord) -> None:
         self.lost += 1
@@ -191,7 +192,3 @@ class DisabledRecordWriter:
 
     async def write(self, record: EmailRecipientRecord, *, deadline: float, again: bool = False) -> None:
         """Do nothing."""
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

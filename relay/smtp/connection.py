@@ -8,6 +8,7 @@ import asyncio
 import re
 import socket
 import ssl
+import time
 from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, cast
@@ -72,11 +73,11 @@ class SmtpConnection(Dialogue):
             Uncertain: no reply came after the final dot.
         """
         self.transactions += 1
-        ends_at = _now() + self._timeout_seconds
+        ends_at = time.monotonic() + self._timeout_seconds
         commands = self._commands(envelope)
         lines = [*commands, _stuffed(message)]
         try:
-            if self._pipelining and self._pipelining.is_used(_now()):
+            if self._pipelining and self._pipelining.is_used(time.monotonic()):
                 await self._pipeline(commands, self._pipelining)  # with a limit of its own: an earlier refusal counts
                 del lines[:-1]
             with self._limits.until(ends_at):
@@ -117,7 +118,7 @@ class SmtpConnection(Dialogue):
         if failure or is_confused or isinstance(error, DialogueLost):
             self.abort()
             is_certain = is_confused or (has_timed_out and bool(self.replies))
-            pipelining.fail(_now(), redaction.text(str(failure or error)), is_certain=is_certain)
+            pipelining.fail(time.monotonic(), redaction.text(str(failure or error)), is_certain=is_certain)
             if isinstance(error, DeliveryError) and not is_confused and not (is_on_trial and has_timed_out):
                 raise error
             raise failure or DialogueLost(str(error))
@@ -131,11 +132,11 @@ class SmtpConnection(Dialogue):
 
         A server on trial has little time to answer at all, and a slow one needs it for each of its replies.
         """
-        ends_at = _now() + self._timeout_seconds
+        ends_at = time.monotonic() + self._timeout_seconds
         try:
             async with asyncio.timeout(seconds) as limit:
                 if seconds < self._timeout_seconds:
-                    self.on_reply = lambda: limit.reschedule(min(_now() + seconds, ends_at))
+                    self.on_reply = lambda: limit.reschedule(min(time.monotonic() + seconds, ends_at))
                 await self.exchange(b"".join(commands), len(commands))
         except TimeoutError:
             return TimeoutError(f"no reply within {seconds:g} s")
@@ -323,7 +324,3 @@ def _stuffed(message: bytes) -> bytes:
 def _is_local(client: aiosmtplib.SMTP) -> bool:
     peer = client.get_transport_info("peername")
     return bool(peer) and is_loopback(peer[0])
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

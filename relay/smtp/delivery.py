@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
@@ -53,7 +54,7 @@ class Delivery:
         self.retries = self.throttles = self.circuit_openings = 0
 
     async def __call__(self, envelope: Envelope, message: bytes, *, deadline: float, group: str) -> None:
-        """Deliver; no attempt starts after `deadline` (loop time in seconds). While emails wait, groups go by turns.
+        """Deliver; no attempt starts after `deadline` (of `time.monotonic`). While emails wait, groups go by turns.
 
         Raises:
             DeliveryError: the mail server did not accept the message, or the outcome is unknown.
@@ -98,7 +99,7 @@ class Delivery:
 
     async def _lease(self, sending: _Sending) -> SmtpConnection:
         self._check_circuit()
-        if _now() >= sending.deadline:  # the key, the suppression list or the pause took too long
+        if time.monotonic() >= sending.deadline:  # the key, the suppression list or the pause took too long
             text = "the request's time was over before an attempt could begin"
             raise _last_refusal(sending.failure) or Deferred(text)
         if not self.send_rate.is_limited and (connection := self._pool.take(sending.refused_on)):
@@ -106,7 +107,7 @@ class Delivery:
         try:
             async with asyncio.timeout_at(sending.deadline):
                 connection = await self._wait(sending)
-            if _now() >= sending.deadline:  # on a busy machine
+            if time.monotonic() >= sending.deadline:  # on a busy machine
                 self._pool.release(connection)
                 raise TimeoutError
         except TimeoutError:
@@ -155,15 +156,15 @@ class Delivery:
         return Deferred("the server did not accept a connection within the request's time")
 
     def _check_circuit(self) -> None:
-        if self._refusal and _now() < self._circuit_open_until:
+        if self._refusal and time.monotonic() < self._circuit_open_until:
             raise AccountRefused(self._refusal.text, self._refusal.code)  # a new error: a shared traceback would grow
 
     def _open_circuit(self, error: AccountRefused) -> None:
         """Refuse all sends for a while: the server counts each try against the account."""
-        if _now() < self._circuit_open_until:
+        if time.monotonic() < self._circuit_open_until:
             return
         log.error("smtp.barred", extra={"seconds": CIRCUIT_OPEN_SECONDS, "code": error.code, "error": error.text})
-        self._refusal, self._circuit_open_until = error, _now() + CIRCUIT_OPEN_SECONDS
+        self._refusal, self._circuit_open_until = error, time.monotonic() + CIRCUIT_OPEN_SECONDS
         self.circuit_openings += 1
 
     def _count_failure(self, error: DeliveryError, generation: int) -> None:
@@ -207,7 +208,7 @@ def _retrying(deadline: float) -> AsyncRetrying:
     return AsyncRetrying(
         retry=retry_if_exception_type(Deferred),
         wait=_pause,
-        stop=lambda state: _now() + state.upcoming_sleep >= deadline,
+        stop=lambda state: time.monotonic() + state.upcoming_sleep >= deadline,
         before_sleep=_log_retry,
         reraise=True,
     )
@@ -224,7 +225,3 @@ def _log_retry(state: RetryCallState) -> None:
 
 def _failure(state: RetryCallState) -> BaseException | None:
     return state.outcome.exception() if state.outcome else None
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class IdleConnections(Generic[C]):
 
     def keep(self, connection: C, *, use_last: bool = False) -> None:
         """Add a connection; with `use_last` all others are used before it."""
-        self._all.insert(0 if use_last else len(self._all), _Idle(connection, _now()))
+        self._all.insert(0 if use_last else len(self._all), _Idle(connection, time.monotonic()))
         self._sweep_later()
 
     def take(self, avoided: C | None = None) -> C | None:
@@ -50,7 +51,7 @@ class IdleConnections(Generic[C]):
             last = self._all.pop()
             if last.connection is avoided:
                 passed_over = last
-            elif self._is_good(last.connection) and _now() - last.since < self._idle_seconds:
+            elif self._is_good(last.connection) and time.monotonic() - last.since < self._idle_seconds:
                 taken = last.connection
             else:
                 self._retire(last.connection)
@@ -76,13 +77,9 @@ class IdleConnections(Generic[C]):
 
     def _retire_old(self) -> None:
         self._sweep = None
-        oldest = _now() - self._idle_seconds
+        oldest = time.monotonic() - self._idle_seconds
         old = [one for one in self._all if one.since <= oldest]
         self._all = [one for one in self._all if one.since > oldest]
         for one in old:
             self._retire(one.connection)
         self._sweep_later()
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

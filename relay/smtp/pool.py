@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Final, Generic, NamedTuple, Protocol, Self, TypeVar
 
@@ -157,7 +158,7 @@ class Pool(Generic[C]):
             return connection
         waiter = self._waiting.join(group, avoided, again=again)
         self._open_more()
-        began = _now()
+        began = time.monotonic()
         try:
             return await waiter
         except asyncio.CancelledError:
@@ -166,7 +167,7 @@ class Pool(Generic[C]):
                 self.release(waiter.result())
             raise
         finally:
-            self.waits.observe(_now() - began)
+            self.waits.observe(time.monotonic() - began)
 
     def release(self, connection: C) -> None:
         """Take a connection back, usable or not."""
@@ -185,14 +186,14 @@ class Pool(Generic[C]):
                 self._pace.reset()
             self._end_trial(connection)
         elif not connection.is_usable:
-            self._pace.fail(self._opened[connection].generation, _now())
+            self._pace.fail(self._opened[connection].generation, time.monotonic())
 
     def _is_good(self, connection: C) -> bool:
         return (
             connection.is_usable
             and connection.transactions < self._limits.messages
             and connection.refusals < REFUSALS_IN_A_ROW
-            and _now() - self._opened[connection].at < self._limits.age_seconds
+            and time.monotonic() - self._opened[connection].at < self._limits.age_seconds
         )
 
     def _pass_on(self, connection: C) -> bool:
@@ -208,7 +209,7 @@ class Pool(Generic[C]):
 
     def _open_more(self) -> None:
         """Open connections for the callers that wait, as far as limits and pace allow it."""
-        if self._waiting and _now() < self._pace.resumes_at:
+        if self._waiting and time.monotonic() < self._pace.resumes_at:
             self._open_later()
             return
         on_trial = self._count_on_trial()
@@ -256,9 +257,9 @@ class Pool(Generic[C]):
             if opening.is_stalled:  # the server is slow, and works
                 self._pace.reset()
             elif self._pace.is_slow:  # it may be lost in its first transaction
-                self._pace.wait(_now())
+                self._pace.wait(time.monotonic())
             self.failure = None
-            self._opened[connection] = _Opened(_now(), opening.generation)
+            self._opened[connection] = _Opened(time.monotonic(), opening.generation)
             self._untried.add(connection)
             self._on_trial.add(connection)
             asyncio.get_running_loop().call_later(TRIAL_SECONDS, self._end_trial, connection)
@@ -287,14 +288,14 @@ class Pool(Generic[C]):
         """Count an opening as failed for now, and begin another one."""
         opening.is_stalled = True
         self._stalled += 1
-        self._pace.fail(opening.generation, _now())
+        self._pace.fail(opening.generation, time.monotonic())
         self._lend_avoided()
         self._open_more()
 
     def _fail(self, error: Exception, opening: _Opening) -> None:
         if isinstance(error, self._temporary):
             self.failure = error
-            self._pace.fail(opening.generation, _now())
+            self._pace.fail(opening.generation, time.monotonic())
             self._lend_avoided()
             return
         while waiter := self._waiting.first():
@@ -317,7 +318,3 @@ class Pool(Generic[C]):
         """Open another connection only now: the server limits connections too."""
         self._being_closed -= 1
         self._open_more()
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

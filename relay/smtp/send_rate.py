@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -52,7 +53,7 @@ class SendRate:
     def holds_back(self) -> bool:
         """Whether emails are sent as fast as the rate allows: then all that wait, wait for the rate."""
         rate = self._rate()
-        return rate <= 0 or _now() < max(self._last + 2 / rate, self._throttle.resumes_at)
+        return rate <= 0 or time.monotonic() < max(self._last + 2 / rate, self._throttle.resumes_at)
 
     @property
     def waiting(self) -> int:
@@ -73,16 +74,16 @@ class SendRate:
         """Count an email that the server has accepted."""
         throttle = self._throttle
         if not throttle.rate:
-            throttle.accept(_now(), is_binding=False)
+            throttle.accept(time.monotonic(), is_binding=False)
             return
-        throttle.accept(_now(), is_binding=len(self._waiting) + len(self._ready) > 0)
+        throttle.accept(time.monotonic(), is_binding=len(self._waiting) + len(self._ready) > 0)
         if not throttle.rate:
             self._end_throttle()
 
     def refused(self, generation: int) -> None:
         """Count an email, begun in `generation`, that the server has refused because of the rate."""
         was_throttled = self._throttle.rate > 0
-        self._throttle.refuse(generation, _now())
+        self._throttle.refuse(generation, time.monotonic())
         if not self._throttle.rate:  # the limit has ended since the email began
             return
         if not was_throttled:
@@ -137,7 +138,7 @@ class SendRate:
         """Wait until the email may be sent; the order is as for `turn`."""
         moment = asyncio.get_running_loop().create_future()
         if not self._ready:
-            self._ready_since = _now()
+            self._ready_since = time.monotonic()
         self._ready.join(group, moment, again=again, in_vain=throttled)
         self._begin(self._ready)
         try:
@@ -164,7 +165,7 @@ class SendRate:
 
     def _send_due(self, interval: float) -> list[float]:
         """Let those send whose moment has come; return the next moment."""
-        now = _now()
+        now = time.monotonic()
         while self._ready:
             due_at = max(self._due_at(interval), self._ready_since)
             if due_at > now + TIMER_SECONDS / 2:
@@ -178,7 +179,7 @@ class SendRate:
 
     def _begin_turns(self, interval: float) -> list[float]:
         """Begin the turns of those that can send soon; return when the next turn may begin."""
-        now = _now()
+        now = time.monotonic()
         due_at = self._due_at(interval)
         while self._waiting:
             begins_at = max(due_at, now) + self._turns * interval - LEAD_SECONDS
@@ -194,7 +195,3 @@ class SendRate:
 
 def _is_waiting(future: asyncio.Future[None]) -> bool:
     return not future.done()
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

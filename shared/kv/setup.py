@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import TYPE_CHECKING, Final, Protocol
 
 from shared import contract
@@ -58,7 +59,7 @@ async def require(connection: Connection, *needed: Described) -> None:
         NotPermitted: the NATS user may not ask.
         JetStreamSilent: JetStream did not answer for JETSTREAM_PATIENCE_SECONDS.
     """
-    now = asyncio.get_running_loop().time
+    now = time.monotonic
     deadline = now() + JETSTREAM_PATIENCE_SECONDS
     while True:
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -55,7 +56,7 @@ class PayloadLimit:
         return self._client.max_payload
 
     def _is_due(self) -> bool:
-        return self._client.is_connected and asyncio.get_running_loop().time() >= self._next_at
+        return self._client.is_connected and time.monotonic() >= self._next_at
 
     async def _ask(self) -> None:
         pause = UNKNOWN_SECONDS
@@ -66,7 +67,7 @@ class PayloadLimit:
             pause = FRESH_SECONDS
         except (OSError, ValueError, decoding.Malformed, TimeoutError) as error:
             log.debug("nats.limit_unknown", extra={"error": repr(error)})
-        self._next_at = asyncio.get_running_loop().time() + pause
+        self._next_at = time.monotonic() + pause
 
 
 async def _first_line(server: Server, tls: Tls | None) -> bytes:

@@ -4,12 +4,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 import re
 import socket
 import ssl
+import time
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -18,6 +18,7 @@ from shared.errors import LoginRefused, ServiceUnreachable
 from shared.service.settings import SettingsError
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Sequence
 
     from shared.service.settings import NatsSettings
@@ -68,7 +69,7 @@ class Refusals:
             return
         self._left -= 1
         if self._left <= 0:
-            self._limit.reschedule(asyncio.get_running_loop().time())
+            self._limit.reschedule(time.monotonic())
 
 
 def _is_refusal(error: Exception) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+import time
 from typing import TYPE_CHECKING, Final
 
 import aiohappyeyeballs
@@ -69,7 +70,7 @@ class ServerAddresses:
 
     def suspect(self, address: str) -> None:
         """Try the other addresses first for a while."""
-        self._suspected[address] = asyncio.get_running_loop().time()
+        self._suspected[address] = time.monotonic()
 
     def trust(self, address: str) -> None:
         """End the suspicion: the address works."""
@@ -81,7 +82,7 @@ class ServerAddresses:
 
     def _in_order(self, found: list[AddrInfoType]) -> list[AddrInfoType]:
         """Put suspected addresses last, beginning with the one that failed first; the rest keep their order."""
-        oldest = asyncio.get_running_loop().time() - SUSPECT_SECONDS
+        oldest = time.monotonic() - SUSPECT_SECONDS
         self._suspected = {address: since for address, since in self._suspected.items() if since > oldest}
         return sorted(found, key=lambda info: self._suspected.get(info[4][0], 0.0))
 

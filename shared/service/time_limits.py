@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class TimeLimits:
         self._due_at = math.inf
 
     def until(self, ends_at: float) -> _Block:
-        """Return a context whose block raises TimeoutError at this loop time, as with `asyncio.timeout_at`."""
+        """Return a context whose block raises TimeoutError at this time of `time.monotonic`."""
         return _Block(self, ends_at)
 
     def add(self, block: _Block) -> None:
@@ -45,7 +46,7 @@ class TimeLimits:
         self._timer = asyncio.get_running_loop().call_at(due_at, self._end_due)
 
     def _end_due(self) -> None:
-        now = max(self._due_at, asyncio.get_running_loop().time())  # a timer may come a moment early
+        now = max(self._due_at, time.monotonic())  # a timer may come a moment early
         self._timer, self._due_at = None, math.inf
         for block in [block for block in self._running if block.ends_at <= now]:
             self._running.remove(block)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from functools import partial
 from itertools import count
@@ -261,12 +262,12 @@ class Settlement:
 
     async def _try_again(self, waiting: list[_Received]) -> None:
         """Try again until each message is settled or stuck, and extend its visibility meanwhile."""
-        extend_at = _now() + VISIBILITY_SECONDS / 2
+        extend_at = time.monotonic() + VISIBILITY_SECONDS / 2
         for tries in count(1):
             await asyncio.sleep(self._pause_seconds(waiting, tries))
-            if _now() >= extend_at:
+            if time.monotonic() >= extend_at:
                 await self._queue.change_visibility([one.message for one in waiting], VISIBILITY_SECONDS)
-                extend_at = _now() + VISIBILITY_SECONDS / 2
+                extend_at = time.monotonic() + VISIBILITY_SECONDS / 2
             settled, waiting = await self._apply(waiting)
             self._let_go(settled)
             await self._queue.delete(settled)
@@ -303,7 +304,3 @@ def _parse(message: Message) -> EngagementEvent | Ignored | None:
     except Exception:
         log.exception("event.failed", extra={"message_id": message.message_id})
         return None
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Final
 
 from shared.errors import NotPermitted, StoreUnavailable
@@ -53,14 +54,14 @@ class StreamGate:
     async def _open_or_raise(self) -> None:
         if self._is_open:  # another task has looked meanwhile
             return
-        if _now() < self._look_at:
+        if time.monotonic() < self._look_at:
             raise StoreUnavailable(self._why)
         try:
             await self._look()
         except NotPermitted:
             self._is_open = True  # then only a message shows whether the stream is back
         except StoreUnavailable as error:
-            self._look_at, self._why = _now() + LOOK_AGAIN_SECONDS, str(error)
+            self._look_at, self._why = time.monotonic() + LOOK_AGAIN_SECONDS, str(error)
             raise
 
     async def _look(self) -> None:
@@ -69,11 +70,7 @@ class StreamGate:
         if info.error:
             raise StoreUnavailable(f"stream {self._stream}: {info.error.description} ({info.error.err_code})")
         state = b"%b %b %b" % (info.created.encode(), info.config, info.state)
-        if state == self._state and _now() < self._state_until:
+        if state == self._state and time.monotonic() < self._state_until:
             raise StoreUnavailable(f"stream {self._stream} is as it was when it stored nothing")
-        self._state, self._state_until = state, _now() + UNCHANGED_SECONDS
+        self._state, self._state_until = state, time.monotonic() + UNCHANGED_SECONDS
         self._is_open = True
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import OrderedDict
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
@@ -166,12 +167,12 @@ class LiveCounts:
         async with self._starting:
             if not any(follower.is_lost for follower in self._followers):
                 return
-            if _now() < self._refused_until:
+            if time.monotonic() < self._refused_until:
                 raise NotFollowed("consumers were refused")
             try:
                 await self._restart()
             except NotFollowed as error:
-                self._refused_until = _now() + REFUSED_SECONDS
+                self._refused_until = time.monotonic() + REFUSED_SECONDS
                 if not self._is_refused:
                     log.warning("analytics.not_followed", extra={"error": str(error)})
                 self._is_refused = True
@@ -193,7 +194,7 @@ class LiveCounts:
         if group is None:
             group = self._groups[key] = _Group(group_id)
         self._groups.move_to_end(key)
-        group.queried_at = _now()
+        group.queried_at = time.monotonic()
         return group
 
     async def _read_changed(self, group: _Group) -> None:
@@ -280,7 +281,7 @@ class LiveCounts:
         missing = len(self._by_email) + added - MAX_EMAILS
         victims: list[_Group] = []
         for group in self._groups.values():
-            if missing <= 0 or _now() - group.queried_at < RECENT_SECONDS:
+            if missing <= 0 or time.monotonic() - group.queried_at < RECENT_SECONDS:
                 break
             if group.key not in self._counting:
                 victims.append(group)
@@ -293,7 +294,7 @@ class LiveCounts:
     def _evict_old(self) -> None:
         """Evict the groups that are idle, and the longest unqueried ones while there are more than MAX_EMAILS."""
         while oldest := next((one for one in self._groups.values() if one.key not in self._counting), None):
-            if _now() - oldest.queried_at < IDLE_SECONDS and len(self._by_email) <= MAX_EMAILS:
+            if time.monotonic() - oldest.queried_at < IDLE_SECONDS and len(self._by_email) <= MAX_EMAILS:
                 return
             self._evict(oldest)
 
@@ -328,7 +329,3 @@ class LiveCounts:
             self._evict_all()
             for follower in self._followers:
                 await follower.stop()
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

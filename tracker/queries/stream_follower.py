@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -93,7 +94,7 @@ class StreamFollower:
         self._keys = KeyCount(info.state.last_seq, info.keys)
         self._subject = subject = self._connection.new_inbox()
         self._created, self._reached, self._consumer_sequence = info.created, info.state.last_seq, 0
-        self._heard_at, self.is_lost = _now(), False
+        self._heard_at, self.is_lost = time.monotonic(), False
         try:
             self._subscription = await self._connection.subscribe(subject, partial(self._receive, subject))
             await self._create_consumer(subject, info.state.last_seq + 1)
@@ -144,7 +145,7 @@ class StreamFollower:
         """
         self._check_permitted()
         info = await self._bucket.info()
-        if info.created != self._created or _now() - self._heard_at > SILENCE_SECONDS:
+        if info.created != self._created or time.monotonic() - self._heard_at > SILENCE_SECONDS:
             self.lose()
         if self.is_lost:
             raise NotFollowed(f"lost track of bucket {self._bucket.name}")
@@ -180,7 +181,7 @@ class StreamFollower:
 
     def _take(self, msg: Msg) -> None:
         headers = msg.headers or {}
-        self._heard_at = _now()
+        self._heard_at = time.monotonic()
         if headers.get(jetstream.STATUS) == jetstream.CONTROL:
             self._control(msg)
             return
@@ -231,7 +232,3 @@ def _consumer_config(subject: str, first_sequence: int, *, values: bool) -> dict
         "mem_storage": True,
         "num_replicas": 1,
     }
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

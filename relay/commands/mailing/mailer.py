@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from typing import TYPE_CHECKING, Final
 
 from tenacity import AsyncRetrying, retry_if_result, wait_random_exponential
@@ -70,7 +71,7 @@ class Mailer:
     async def _send(self, row: Row) -> None:
         retrying = AsyncRetrying(retry=retry_if_result(_is_unsent), wait=PAUSES, sleep=self._pause)
         try:
-            outcome: RowOutcome = await retrying(self._attempt, row, _now())
+            outcome: RowOutcome = await retrying(self._attempt, row, time.monotonic())
         except _Stopped:
             outcome = RowOutcome("unsent", error="the run was stopped before")
         except _OutOfPatience as error:
@@ -90,12 +91,12 @@ class Mailer:
         return outcome
 
     def _wait_for_contact(self, begun: float) -> None:
-        if _now() - max(begun, self._answered_at) >= PATIENCE_SECONDS:
+        if time.monotonic() - max(begun, self._answered_at) >= PATIENCE_SECONDS:
             raise _OutOfPatience(f"the service was unreachable for {PATIENCE_SECONDS:g} s")
 
     def _wait_for_turn(self, begun: float) -> None:
         """Raise if the service is too busy for any row: one that waits while others are accepted is not abandoned."""
-        if _now() - max(begun, self._accepted_at) >= BUSY_PATIENCE_SECONDS:
+        if time.monotonic() - max(begun, self._accepted_at) >= BUSY_PATIENCE_SECONDS:
             raise _OutOfPatience(f"the service was busy for {BUSY_PATIENCE_SECONDS:g} s")
 
     async def _ask(self, row: Row) -> RowOutcome:
@@ -108,9 +109,9 @@ class Mailer:
         if _is_unsent(outcome) and not _is_busy(outcome) and self._accepted_at == -math.inf:
             self._stop(outcome.error)  # the service was never reached
         if outcome.status not in {"unsent", "unknown"}:
-            self._answered_at = self._accepted_at = _now()
+            self._answered_at = self._accepted_at = time.monotonic()
         elif _is_busy(outcome):
-            self._answered_at = _now()
+            self._answered_at = time.monotonic()
         self._unanswered = self._unanswered + 1 if outcome.status == "unknown" else 0
         if self._unanswered >= self._concurrency:  # else every further row would have an unknown outcome
             self._stop("the service does not answer any more")
@@ -135,10 +136,6 @@ class _Stopped(Exception):
 
 class _OutOfPatience(Exception):
     """The service has been busy or unreachable for too long."""
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
 
 
 def _is_busy(outcome: RowOutcome) -> bool:

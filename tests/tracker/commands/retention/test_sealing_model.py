@@ -9,6 +9,7 @@ import json
 import operator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
@@ -343,7 +344,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         for module in (sealing, kv_bucket):
             patch.setattr(module, "wait_random_exponential", lambda **_: wait_none())
         patch.setattr(live_counts, "IDLE_SECONDS", 3600)
-        patch.setattr(index_writer, "_now", lambda: 0.0)
+        patch.setattr(index_writer, "time", SimpleNamespace(monotonic=lambda: 0.0))
         yield
 
 
