@@ -70,6 +70,7 @@ async def test_a_single_email_does_not_wait_behind_a_mailing_and_is_never_refuse
             reply = await platform.caller.send(**single)
             assert "error" not in reply
             assert len(smtp.mails) - sent < 20, "30 to 40 emails of the mailing wait for the rate"
+        mailing.clear()  # a cancellation is lost if the reply comes in the same moment (python/cpython#86296)
         for task in callers:
             task.cancel()
         await asyncio.wait(callers)
