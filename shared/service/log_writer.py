@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 QUEUE_BYTES: Final = 4 * 1024 * 1024
 IMPORTANT_QUEUE_BYTES: Final = 12 * 1024 * 1024
 """Where important lines are lost, too: at a stop, a relay may log 20,000 lost records at once (5 MB)."""
-GATHER_SECONDS: Final = 0.005  # one write for all lines of this time costs less CPU than a write for each
+GATHER_SECONDS: Final = 0.05  # the lines of this time are written together, which takes a third of the CPU
 BATCH_BYTES: Final = 4096  # PIPE_BUF of Linux: what other processes write to the same pipe never breaks such a write
+FULL_SECONDS: Final = 0.005  # before the next try to write to a full pipe that does not block
 STALL_SECONDS: Final = 0.5
 FLUSH_SECONDS: Final = 2.0
 START_PAUSE_SECONDS: Final = 1.0  # before the next try to start the thread
@@ -40,6 +41,7 @@ class LineWriter:
         self._done = self._unwritten = self._reported = 0  # changed by the thread only
         self._is_torn = False
         self._wake = threading.Event()
+        self._is_urgent = threading.Event()
         self._is_ending = False
         self._is_running = False
         self._start_at = 0.0
@@ -51,12 +53,17 @@ class LineWriter:
         return self._dropped + self._unwritten
 
     def put(self, line: bytes, *, is_important: bool = False) -> None:
-        """Queue a line with its line end; if too many bytes wait, lose it. For one thread at a time."""
+        """Queue a line with its line end; if too many bytes wait, lose it. For one thread at a time.
+
+        Lines wait GATHER_SECONDS for further ones, except important lines.
+        """
         if self._accepted - self._done >= (IMPORTANT_QUEUE_BYTES if is_important else QUEUE_BYTES):
             self._dropped += 1
             return
         self._accepted += len(line)
         self._lines.append(line)
+        if is_important and not self._is_urgent.is_set():
+            self._is_urgent.set()
         if not self._wake.is_set():
             self._wake.set()
         if not (self._is_running or self._is_ending) and time.monotonic() >= self._start_at:
@@ -65,6 +72,7 @@ class LineWriter:
     def close(self) -> None:
         """Write the queued lines; return after STALL_SECONDS without progress, or after FLUSH_SECONDS."""
         self._is_ending = True
+        self._is_urgent.set()
         self._wake.set()
         if not self._is_running:
             self._thread = self._start()
@@ -96,9 +104,10 @@ class LineWriter:
     def _write_all(self) -> None:
         while not self._is_ending or self._lines:
             self._wake.wait()
-            if not self._is_ending:
-                time.sleep(GATHER_SECONDS)
+            self._is_urgent.wait(GATHER_SECONDS)
             self._wake.clear()
+            if not self._is_ending:
+                self._is_urgent.clear()
             while self._lines:
                 self._write_batch()
         if self.lost > self._reported:
@@ -149,5 +158,5 @@ def _write_some(descriptor: int, block: bytes) -> int:
         return os.write(descriptor, block)
     except BlockingIOError:
         select.select([], [descriptor], [])
-        time.sleep(GATHER_SECONDS)
+        time.sleep(FULL_SECONDS)
         return 0

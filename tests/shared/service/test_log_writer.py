@@ -80,6 +80,22 @@ def test_a_line_is_written_without_further_lines() -> None:
     os.close(reader)
 
 
+def test_an_important_line_does_not_wait_for_further_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_writer, "GATHER_SECONDS", 3600)
+    reader, descriptor = os.pipe()
+    writer = writing_to(descriptor)
+    for number in range(3):
+        writer.put(b"%d\n" % number)
+        writer.put(b"!\n", is_important=True)
+        received = b""
+        while not received.endswith(b"!\n"):
+            received += os.read(reader, 100)
+        assert received == b"%d\n!\n" % number
+    writer.close()
+    os.close(descriptor)
+    os.close(reader)
+
+
 def test_a_pipe_that_is_not_read_delays_no_caller_and_no_end(writer: LineWriter) -> None:
     with within(MUST_NOT_WAIT):
         for _ in range(1_000):
@@ -162,7 +178,7 @@ def test_a_fifo_whose_reader_comes_back_gets_the_count_at_the_latest_at_the_end(
 def test_a_descriptor_that_does_not_block_gets_each_line_whole(pipe: UnreadPipe, writer: LineWriter) -> None:
     """Another process that shares the pipe, such as a shell or node, may have made it so."""
     os.set_blocking(pipe.descriptor, False)
-    writer.put(b"y" * 500 + b"\n")
+    writer.put(b"y" * 500 + b"\n", is_important=True)
     time.sleep(0.05)
     assert writer.lost == 0
     pipe.read_filling()
