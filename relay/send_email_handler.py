@@ -11,7 +11,6 @@ import time
 from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
-from uuid import uuid4
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -21,6 +20,7 @@ from relay import idempotency, mime, submission
 from relay.envelope import Envelope
 from relay.errors import DeliveryError, HeldBack, Uncertain
 from relay.group_share import GroupShare
+from relay.new_id import new_id
 from relay.submission import Filtered, Refused, Submission
 from shared import contract, decoding, redaction
 from shared.errors import StoreError
@@ -143,8 +143,8 @@ class SendEmailHandler:
         except decoding.Malformed as error:
             return self._refuse(error_string(error), error=str(error))
         del data  # while the request waits, only its message is in memory
-        new_group_id = "" if request.group_id else str(uuid4())
-        match submission.accept(request, self._options.policy, email_id=str(uuid4()), new_group_id=new_group_id):
+        new_group_id = "" if request.group_id else new_id()
+        match submission.accept(request, self._options.policy, email_id=new_id(), new_group_id=new_group_id):
             case Refused(reason):
                 return self._refuse(reason, to=redaction.address(request.to or ""))
             case Filtered(recipient):

@@ -11,7 +11,6 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from uuid import UUID
 
 import msgspec
 import pytest
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from shared.contract import SendEmailRequest
 
 BEFORE: Final = Path(__file__).with_name("unchanged_bytes.json")
-NEW_ID: Final = UUID("6ba7b810-9dad-41d1-80b4-00c04fd430c8")
+NEW_ID: Final = "6ba7b810-9dad-41d1-80b4-00c04fd430c8"
 AT: Final = datetime(2026, 11, 30, 1, 2, 3, 40_000, tzinfo=UTC)
 OPTIONS: Final = Options(
     msgspec.structs.replace(POLICY, recipient_domains=()), configuration_set="lfx", send_retry_seconds=8.0
@@ -130,7 +129,7 @@ class StoppedClock:
 @pytest.fixture(autouse=True)
 def same_ids_and_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ids and times are the same in each run."""
-    monkeypatch.setattr(send_email_handler, "uuid4", lambda: NEW_ID)
+    monkeypatch.setattr(send_email_handler, "new_id", lambda: NEW_ID)
     monkeypatch.setattr(send_email_handler, "datetime", StoppedClock)
 
 
