@@ -92,7 +92,7 @@ def _part(subtype: bytes, content: bytes) -> bytes:
 def _encoded(content: bytes) -> tuple[bytes, bytes]:
     """Return the transfer encoding that keeps every byte at the least cost, and the encoded content."""
     unusual = len(content.translate(None, _PLAIN_TEXT))
-    has_crlf_only = content.count(b"\n") == content.count(b"\r") == content.count(b"\r\n")
+    has_crlf_only = _has_crlf_only(content)
     if not unusual and has_crlf_only and _is_wire_text(content):
         return b"7bit", content
     if unusual > len(content) // 6:  # quoted-printable triples each of these, base64 adds a third to every byte
@@ -103,6 +103,13 @@ def _encoded(content: bytes) -> tuple[bytes, bytes]:
     else:
         quoted, is_too_wide = _quoted_plain_text(content), False
     return (b"base64", _base64(content)) if is_too_wide or _has_mbox_from(quoted) else (b"quoted-printable", quoted)
+
+
+def _has_crlf_only(content: bytes) -> bool:
+    """Return whether each CR and each LF is a part of a CRLF."""
+    if b"\r" not in content:
+        return b"\n" not in content
+    return content.count(b"\n") == content.count(b"\r") == content.count(b"\r\n")
 
 
 def _is_wire_text(content: bytes) -> bool:

@@ -9,6 +9,7 @@ addresses and line ends that are correct already, and it drops unexpected data, 
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 MAX_REPLY_BYTES: Final = 65_536
 CODE_DIGITS: Final = 3
 SERVICE_CLOSING: Final = 421  # no further reply will come
+
+_ONE_LINE = re.compile(rb"([0-9]{3}) ([^\r\n]*)\r\n")  # most replies, and all of it at once
 
 
 class Reply(NamedTuple):
@@ -43,6 +46,7 @@ class Dialogue(asyncio.Protocol):
         self.replies: list[Reply] = []
         self.writes = 0
         self.on_reply: Callable[[], None] | None = None  # called for each awaited reply that is not the last
+        self._loop = asyncio.get_running_loop()
         self._transport = transport
         self._buffer = b""
         self._lines: list[str] = []
@@ -83,7 +87,7 @@ class Dialogue(asyncio.Protocol):
         self.replies, self._awaited_replies, self.writes = [], count, 0
         if not self.is_usable:
             raise DialogueLost(self._lost or "closed")
-        self._awaited = asyncio.get_running_loop().create_future()
+        self._awaited = self._loop.create_future()
         self._write(lines)
         try:
             await self._awaited
@@ -124,18 +128,14 @@ class Dialogue(asyncio.Protocol):
         await self._ended.wait()
 
     def data_received(self, data: bytes) -> None:
-        """Collect lines; the last line of a reply is the one without a hyphen after the code."""
+        """Collect the lines of replies, and proceed when each awaited reply is complete."""
         if self._lost is not None:  # data that follows must not fill the memory
             return
-        self._reply_bytes += len(data)
-        *lines, self._buffer = (self._buffer + data).split(b"\n")
-        for line in lines:
-            self._line(line)
-        if self._reply_bytes > MAX_REPLY_BYTES:
-            self._lose(f"a reply of more than {MAX_REPLY_BYTES} bytes")
-        elif (self._buffer or self._lines) and not self._is_awaited:  # the next command would get the rest as its reply
-            self._lose(f"unexpected data: {data[:80]!r}")
-        if self._awaited and not self._awaited.done() and not self._is_awaited:
+        if not (self._buffer or self._lines) and (line := _ONE_LINE.fullmatch(data)):
+            self._reply(Reply(int(line[1]), line[2].strip().decode("utf-8", "replace")))
+        else:
+            self._collect(data)
+        if self._awaited and not self._awaited.done() and len(self.replies) == self._awaited_replies:
             self._proceed(self._awaited)
 
     def eof_received(self) -> bool:
@@ -147,6 +147,17 @@ class Dialogue(asyncio.Protocol):
         """End the command that awaits a reply."""
         self._ended.set()
         self._lose(repr(error) if error else "the server closed the connection")
+
+    def _collect(self, data: bytes) -> None:
+        """Take lines, and parts of lines; the last line of a reply is the one without a hyphen after the code."""
+        self._reply_bytes += len(data)
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
+        for line in lines:
+            self._line(line)
+        if self._reply_bytes > MAX_REPLY_BYTES:
+            self._lose(f"a reply of more than {MAX_REPLY_BYTES} bytes")
+        elif (self._buffer or self._lines) and not self._is_awaited:  # the next command would get the rest as its reply
+            self._lose(f"unexpected data: {data[:80]!r}")
 
     def _line(self, line: bytes) -> None:
         code = line[:3]
@@ -162,6 +173,9 @@ class Dialogue(asyncio.Protocol):
             return
         reply = Reply(int(code), " ".join(self._lines))
         self._lines, self._reply_bytes = [], 0
+        self._reply(reply)
+
+    def _reply(self, reply: Reply) -> None:
         if not self._is_awaited:
             # A 421, or the reply to an abandoned command: every later reply would go to the wrong command.
             self._lose(f"unexpected reply: {reply.code} {reply.text}")

@@ -8,7 +8,7 @@ no replies of several messages.
 
 from __future__ import annotations
 
-import asyncio
+import time
 from typing import TYPE_CHECKING, Final, Self
 
 import nats.errors
@@ -18,6 +18,7 @@ from shared.nats import permissions
 from shared.service.time_limits import TimeLimits
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
 
     from nats.aio.msg import Msg
@@ -107,11 +108,10 @@ class Inbox:
             raise ValueTooLarge(f"{len(payload)} bytes exceed the server's max_payload")
         self._number += 1
         token = str(self._number)
-        loop = asyncio.get_running_loop()
-        future = loop.create_future()
+        future = self._limits.loop.create_future()
         self._waiting[token] = (subject, future, take)
         try:
-            with self._limits.until(loop.time() + TIMEOUT_SECONDS):
+            with self._limits.until(time.monotonic() + TIMEOUT_SECONDS):
                 await self._connection.publish(subject, payload, self._prefix + token, headers)
                 await future
         except TimeoutError:

@@ -66,10 +66,14 @@ class PromptClient(Client):
         self, subject: str, payload: bytes = b"", reply: str = "", headers: dict[str, Any] | None = None
     ) -> None:
         """Publish as nats-py does, in one step if nothing has to be checked or to wait."""
-        if headers is not None or not subject or len(payload) > self._max_payload or not self._is_prompt:
+        block = _header_block(headers) if headers is not None else b""
+        if block is None or not subject or len(payload) > self._max_payload or not self._is_prompt:
             await super().publish(subject, payload, reply, headers)
             return
-        message = command.pub_cmd(subject, reply, payload)
+        if block:
+            message = command.hpub_cmd(subject, reply, block, payload)
+        else:
+            message = command.pub_cmd(subject, reply, payload)
         self.stats["out_msgs"] += 1
         self.stats["out_bytes"] += len(payload)
         self._pending.append(message)
@@ -111,3 +115,10 @@ class PromptClient(Client):
         if self._pending and self._transport and self.is_connected:
             pending, self._pending, self._pending_data_size = self._pending, [], 0
             self._transport.writelines(pending)
+
+
+def _header_block(headers: dict[str, Any]) -> bytes | None:
+    """Return the lines of headers; None if nats-py has to correct or refuse them."""
+    block = HEADER_LINE + "".join([name + ": " + value + "\r\n" for name, value in headers.items()]).encode() + b"\r\n"
+    is_correct = block.count(b"\n") == block.count(b"\r") == len(headers) + 2
+    return block if is_correct else None

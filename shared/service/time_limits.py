@@ -21,6 +21,7 @@ class TimeLimits:
 
     def __init__(self) -> None:
         """Begin without limits."""
+        self.loop = asyncio.get_running_loop()
         self._running: set[_Block] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._due_at = math.inf
@@ -43,7 +44,7 @@ class TimeLimits:
         if self._timer:
             self._timer.cancel()
         self._due_at = due_at
-        self._timer = asyncio.get_running_loop().call_at(due_at, self._end_due)
+        self._timer = self.loop.call_at(due_at, self._end_due)
 
     def _end_due(self) -> None:
         now = max(self._due_at, time.monotonic())  # a timer may come a moment early
@@ -66,7 +67,7 @@ class _Block:
         self._has_expired = False
 
     def __enter__(self) -> Self:
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._limits.loop)  # to find the loop takes a system call
         assert task, "in a task"
         self._task = task
         self._cancellations = task.cancelling()

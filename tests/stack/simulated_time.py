@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+import time
 from typing import TYPE_CHECKING, TypeVar
+from unittest.mock import patch
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -42,6 +44,10 @@ class _Loop(asyncio.SelectorEventLoop):
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine in simulated time, which begins with 0."""
-    with asyncio.Runner(loop_factory=lambda: _Loop(_Clock())) as runner:
+    """Run a coroutine in simulated time, which begins with 0; `time.monotonic` and the loop return the same."""
+    clock = _Clock()
+    with (
+        asyncio.Runner(loop_factory=lambda: _Loop(clock)) as runner,
+        patch.object(time, "monotonic", lambda: clock.now),
+    ):
         return runner.run(work)

@@ -310,7 +310,7 @@ async def test_a_connection_that_is_too_old_is_not_lent() -> None:
         connection = await pool.acquire()
         pool.release(connection)
         assert await pool.acquire() is connection
-        await asyncio.sleep(SHORT * 5)
+        await asyncio.sleep(SHORT * 6)
         pool.release(connection)
         assert await pool.acquire() is not connection
 

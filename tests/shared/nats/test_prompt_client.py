@@ -7,7 +7,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import nats
 import pytest
+from nats.js.api import Header
 
 from shared.nats import prompt_client, transport
 from tests.shared.connections import connected as connect
@@ -84,6 +86,31 @@ async def test_the_answer_to_a_lone_message_is_written_in_the_turn_in_which_it_i
         await connection.flush()
     assert seen == [[[b"a"]], [[b"a"]]]
     assert writes == [[b"a"], [b"b", b"c"]]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"A": "b"},
+        {"A": "b", "C": "ü, ö"},
+        {"A": "two\r\nlines"},
+        {"A": "b", "B": "\n"},
+        {"A": "\r"},
+        {Header.ROLLUP: "sub"},
+    ],
+)
+async def test_headers_are_those_that_nats_py_sends(nats_server: NatsServer, headers: dict[str, str]) -> None:
+    received: list[Msg] = []
+    async with connect(nats_server.url) as connection, await nats.connect(nats_server.url) as theirs:
+        await connection.subscribe("*", received.append)
+        await connection.flush()
+        await theirs.publish("theirs", b"x", headers=headers)
+        await theirs.flush()
+        await connection.publish("ours", b"x", headers=headers)
+        await until(lambda: len(received) == 2)
+    assert (received[1].subject, received[1].data) == ("ours", b"x")
+    assert received[1].headers == received[0].headers
 
 
 async def test_what_the_server_does_not_read_waits_for_nats_py(
