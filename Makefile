@@ -60,9 +60,9 @@ test-postfix: $(STAMP) ## Deliver through a real Postfix (needs root and Debian'
 bench: $(STAMP) ## Measure (SCENARIO="send_plain events", ARGS="--runs 5 --json FILE"; soak, growth and status_to only by name, DURATION=600)
 	@$(BIN)/python -m tests.bench $(if $(DURATION),--duration $(DURATION)) $(ARGS) $(SCENARIO)
 
-bench-compare: $(STAMP) ## Measure alternately with the services of another revision (BASE=main)
-	@test -n "$(BASE)" || { echo "BASE is not set. Name a revision: make bench-compare BASE=main" >&2; exit 1; }
-	@$(BIN)/python -m tests.bench --base "$(BASE)" $(ARGS) $(SCENARIO)
+bench-compare: $(STAMP) ## Measure alternately with another revision (BASE=main) or program (PROGRAM=path)
+	@test -n "$(BASE)$(PROGRAM)" || { echo "Name a revision, make bench-compare BASE=main, or a program: PROGRAM=path" >&2; exit 1; }
+	@$(BIN)/python -m tests.bench $(if $(BASE),--base "$(BASE)") $(if $(PROGRAM),--program "$(PROGRAM)") $(ARGS) $(SCENARIO)
 
 chaos: $(STAMP) ## Kill NATS nodes and processes under load, and look for losses (DURATION=90, SEED=1, ARGS="with-keys --verbose")
 	@$(BIN)/python -m tests.chaos $(if $(DURATION),--duration $(DURATION)) $(if $(SEED),--seed $(SEED)) $(ARGS)

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from tests.bench import compare, scenarios, table
 from tests.bench.options import Options
-from tests.bench.program import ROOT
+from tests.bench.program import ROOT, SCRIPTS
 from tests.bench.row import Result, Row
 
 if TYPE_CHECKING:
@@ -58,6 +58,14 @@ async def test_two_versions_are_run_in_turn_and_compared() -> None:
     shown = compare.summary("lookup", pairs)
     assert "1 caller tracker" in shown
     assert " x  (" in shown
+
+
+async def test_another_program_is_compared(tmp_path: Path) -> None:
+    program = tmp_path / "email-service"
+    program.write_text(f"#!/bin/sh\nexec {SCRIPTS}/lfx-email-tracker serve\n")
+    program.chmod(0o755)
+    [(base, ours)] = await compare.in_turn("lookup", TINY, replace(TINY, program=program))
+    assert [row.name for row in base.rows] == [row.name for row in ours.rows]
 
 
 def test_a_ratio_above_one_is_better_in_any_unit() -> None:

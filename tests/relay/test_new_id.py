@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Ids are UUIDs as the standard library makes them."""
+"""Ids are UUIDs as the standard library makes and reads them."""
 
 from __future__ import annotations
 
