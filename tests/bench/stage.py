@@ -111,6 +111,7 @@ def eventing(feed: Feed) -> dict[str, str]:
     return {
         "SES_EVENTING_ENABLED": "true",
         "SES_ENGAGEMENT_SQS_QUEUE_URL": feed.queue_url,
+        "AWS_ENDPOINT_URL_SQS": feed.endpoint_url,  # for programs that take only the region from the queue's URL
         "AWS_REGION": "us-west-2",
         "AWS_ACCESS_KEY_ID": "bench",
         "AWS_SECRET_ACCESS_KEY": "bench",
