@@ -208,8 +208,11 @@ class RecordUpdater:
             if not self._may_write:
                 raise Stopping
 
+        self._unanswered.begin(update.email_id)
         try:
             await self._recipients.rewrite(update.email_id, update.change, on_read=read, write_id=update.write_id)
+            if update.steps:
+                self._unanswered.replaced(update.email_id, update.revision, update.write_id)
         except (KeyMissing, RevisionConflict, ValueTooLarge, RecordCorrupt, RecordFull, Stopping):
             raise  # nothing was written
         except BaseException as error:
@@ -219,8 +222,7 @@ class RecordUpdater:
             raise
         finally:
             self._note_new(update.stored)
-        if update.steps:
-            self._unanswered.replaced(update.email_id, update.revision)
+            self._unanswered.end(update.email_id)
 
     async def _look_at_unanswered(self) -> None:
         email_ids = self._unanswered.email_ids

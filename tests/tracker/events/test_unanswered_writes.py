@@ -158,6 +158,47 @@ async def test_events_of_one_email_in_two_batches_are_published_once_each(tracke
     assert await trackers.counts() == [1, 2]
 
 
+async def test_a_write_that_another_batch_builds_on_before_its_answer_is_missed_is_published(
+    trackers: Trackers,
+) -> None:
+    trackers.proxy.lose_reply(WRITE, 1)
+    unanswered = asyncio.create_task(trackers.first.apply(EMAIL, [A]))
+    await until(trackers.opens, lambda count: count == 1)
+    assert (await trackers.first.apply(EMAIL, [A, B])).duplicates == 1
+    assert (await unanswered).verdict is Verdict.AGAIN
+    assert (await trackers.first.apply(EMAIL, [A])).new == 1
+    assert (await trackers.first.apply(EMAIL, [A])).duplicates == 1
+    assert sorted(await trackers.counts()) == [1, 2]
+
+
+async def test_a_write_whose_answer_is_missed_while_another_batch_builds_on_it_is_published(
+    trackers: Trackers,
+) -> None:
+    trackers.proxy.lose_reply(WRITE, 1)
+    unanswered = asyncio.create_task(trackers.first.apply(EMAIL, [A]))
+    await until(trackers.opens, lambda count: count == 1)
+    await asyncio.sleep(SHORT_SECONDS / 2)  # so that the next answer comes after the time of the first
+    trackers.proxy.delay_reply(WRITE, 1, SHORT_SECONDS * 3 / 4)
+    building_on = asyncio.create_task(trackers.first.apply(EMAIL, [B]))
+    assert (await unanswered).verdict is Verdict.AGAIN
+    assert (await building_on).new == 1
+    assert (await trackers.first.apply(EMAIL, [A])).new == 1
+    assert sorted(await trackers.counts()) == [1, 2]
+
+
+async def test_a_lost_write_whose_revision_another_tracker_has_replaced_is_not_published_again(
+    trackers: Trackers,
+) -> None:
+    trackers.proxy.lose_request(WRITE, 1)
+    unanswered = asyncio.create_task(trackers.first.apply(EMAIL, [A]))
+    await until(lambda: any(one.startswith(WRITE) for one in trackers.proxy.published))
+    assert (await trackers.second.apply(EMAIL, [A])).new == 1
+    assert (await trackers.first.apply(EMAIL, [B])).new == 1
+    assert (await unanswered).verdict is Verdict.AGAIN
+    assert (await trackers.first.apply(EMAIL, [A])).duplicates == 1
+    assert sorted(await trackers.counts()) == [1, 2]
+
+
 async def test_two_unanswered_tries_publish_once(trackers: Trackers) -> None:
     trackers.proxy.lose_request(WRITE, 1)
     trackers.proxy.lose_reply(WRITE, 1)
@@ -282,11 +323,26 @@ def test_of_the_writes_of_an_email_that_were_cut_off_the_first_counts_as_stored(
 
 def test_a_write_on_a_revision_that_another_batch_has_replaced_is_not_remembered() -> None:
     writes = UnansweredWrites()
-    writes.replaced(EMAIL, 5)
+    for _ in range(2):
+        writes.begin(EMAIL)
+    writes.replaced(EMAIL, 5, "w-2")
+    writes.end(EMAIL)
     writes.add(EMAIL, Write("w-1", 5, [Step(A, record(open_count=1))]))
     assert not writes
-    writes.add(EMAIL, Write("w-2", 6, [Step(A, record(open_count=1))]))
+    writes.add(EMAIL, Write("w-1", 6, [Step(A, record(open_count=1))]))
     assert writes.email_ids == [EMAIL]
+
+
+def test_what_was_seen_of_an_email_is_forgotten_with_its_last_update_and_write() -> None:
+    writes = UnansweredWrites()
+    step = Step(A, record(open_count=1))
+    writes.begin(EMAIL)
+    assert writes.decide(EMAIL, Entry(b"", 6, 5, "w-1"), record()) == []
+    writes.add(EMAIL, Write("w-1", 5, [step]))
+    writes.end(EMAIL)
+    assert writes.decide(EMAIL, Entry(b"", 9, 8, "theirs"), record()) == [step], "it was seen"
+    writes.add(EMAIL, Write("w-2", 8, [step]))
+    assert writes.email_ids == [EMAIL], "nothing is known of revision 8 any more"
 
 
 def test_after_several_other_writes_an_event_that_the_record_has_counts_as_stored() -> None:
