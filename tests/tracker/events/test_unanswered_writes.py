@@ -230,7 +230,7 @@ async def test_a_cancelled_write_that_was_stored_is_published_at_the_stop(tracke
 
 
 async def test_a_cancelled_write_that_is_stored_during_the_stop_is_published(trackers: Trackers) -> None:
-    trackers.proxy.delay_request(WRITE, 1, SHORT_SECONDS)
+    trackers.proxy.delay_request(WRITE, 1, SHORT_SECONDS / 2)
     applying = asyncio.create_task(trackers.first.apply(EMAIL, [A]))
     await until(lambda: trackers.proxy.delayed)
     applying.cancel()
