@@ -158,7 +158,8 @@ async def _applying_events(
         async with Receiver(queue, settlement, outage, long_polls=long_polls, grace_seconds=last_seconds) as receiver:
             life.expose(lambda: _metrics().receives(queue, receiver))
             life.expose(lambda: _metrics().events(settlement, updater))
-            yield receiver
+            with _in_background(updater.watch()):
+                yield receiver
             asyncio.get_running_loop().call_later(config.shutdown_timeout_seconds * WRITES_SHARE, updater.end_writes)
     finally:
         await updater.close(last_seconds)

@@ -69,7 +69,9 @@ _process_err            Expired or revoked credentials and other errors close th
                         test_a_denied_permission_does_not_end_the_connection; not reported yet
 Transport.readline      Returns INFO, which was read to see how the server begins.
                         test_a_tls_url_connects_in_each_order_of_the_server; #511
-Transport.writelines    Writing to a closed socket raises TypeError, in asyncio of Python 3.12 and 3.13 only.
+Transport.writelines    What is written to a socket that has just been closed is lost.
+                        test_what_is_published_while_the_socket_closes_goes_to_the_next_server; not reported yet
+                        Writing to a closed socket raises TypeError, in asyncio of Python 3.12 and 3.13 only.
                         With Python 3.12: test_a_silent_server_is_left_after_unanswered_pings; python/cpython#136234
 Transport.wait_closed   It waits without limit for a silent server to read the rest of the buffer.
                         test_a_silent_server_is_left_after_unanswered_pings; #671
@@ -156,11 +158,6 @@ class ReconnectingClient(PromptClient):
             self._own_max_payload = 0
         self._max_payload = min(max_payload, self._own_max_payload or max_payload)
 
-    def abort(self) -> None:
-        """Close the socket at once, such as that of a server that does not answer."""
-        if isinstance(self._transport, Transport):
-            self._transport.abort()
-
     @property
     def unread_bytes(self) -> int:
         """How many bytes of the current connection wait in the socket."""
@@ -178,8 +175,7 @@ class ReconnectingClient(PromptClient):
         for task in (self._reading_task, self._ping_interval_task, self._flusher_task):
             if task:
                 task.cancel()
-        if isinstance(self._transport, Transport):
-            self._transport.abort()
+        self.abort()
         s.last_attempt = time.monotonic()
         host, port = s.uri.hostname or "", s.uri.port or 0
         s.tls_name = (s.tls_name or host).rstrip(".")

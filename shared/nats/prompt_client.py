@@ -80,6 +80,14 @@ class PromptClient(Client):
         self._pending_data_size += len(message)
         self._write_promptly()
 
+    def abort(self) -> None:
+        """Close the socket at once, such as that of a server that does not answer; keep what it has not taken."""
+        if isinstance(self._transport, Transport):
+            self._transport.abort()
+            unwritten = self._transport.take_unwritten()
+            self._pending[:0] = unwritten
+            self._pending_data_size += sum(map(len, unwritten))
+
     def flushes_promptly(self) -> bool:
         """Write without nats-py's task; return false if the server reads too slowly."""
         if not self._writes_soon:

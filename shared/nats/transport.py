@@ -25,7 +25,7 @@ CLOSE_TIMEOUT_SECONDS: Final = 2
 
 
 class Transport(TcpTransport):
-    """A transport that writes nothing to a closed socket, and closes within a time limit."""
+    """A transport that keeps what is written to a closed socket, and closes within a time limit."""
 
     def __init__(self, addresses: ServerAddresses, parse: Parse) -> None:
         """Connect to one of these addresses; give to `parse` what the server sends after the handshake."""
@@ -36,6 +36,7 @@ class Transport(TcpTransport):
         self._parse = parse
         self._buffer = memoryview(bytearray(BUFFER_BYTES))
         self._read_ahead = 0
+        self._unwritten: list[bytes] = []
 
     async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:  # noqa: ARG002 - nats-py's signature
         """Connect to the first address of the server's name that accepts a connection."""
@@ -90,9 +91,16 @@ class Transport(TcpTransport):
         return await super().readline() if greeting is None else greeting
 
     def writelines(self, payload: list[bytes]) -> None:
-        """Write, unless the socket is closed."""
+        """Write; if the socket is closed, which nats-py has not noticed yet, keep the bytes for `take_unwritten`."""
         if self._io_writer and not self._io_writer.transport.is_closing():
             super().writelines(payload)
+        else:
+            self._unwritten += payload
+
+    def take_unwritten(self) -> list[bytes]:
+        """Return what was written after the socket was closed, once."""
+        unwritten, self._unwritten = self._unwritten, []
+        return unwritten
 
     @property
     def unsent_bytes(self) -> int:

@@ -45,6 +45,7 @@ log = logging.getLogger(__name__)
 LOG_EVENTS: Final = {"applied": "event.applied", "duplicate": "event.duplicate"}
 FINISH_SECONDS: Final = 0.5  # how long a stop looks whether unanswered writes were stored
 LOOK_AGAIN_SECONDS: Final = 0.05
+WATCH_SECONDS: Final = 10.0  # longer than the pauses between the tries of a message that is held
 READS_AT_ONCE: Final = 64
 
 
@@ -145,6 +146,18 @@ class RecordUpdater:
             applied = msgspec.structs.replace(applied, verdict=await self._confirm.publish(update.all_steps()))
         return applied
 
+    async def watch(self) -> None:
+        """Look at the records of writes that stay unanswered, and publish the events of those that were stored.
+
+        Such an event is not tried again here: its message was left to the queue, and another tracker that gets it finds
+        it in the record.
+        """
+        before: set[str] = set()
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            await self._look_at_unanswered([one for one in self._unanswered.email_ids if one in before])
+            before = set(self._unanswered.email_ids)
+
     def end_writes(self) -> None:
         """Begin no further write: only those that are under way get their answer before the process ends."""
         self._may_write = False
@@ -158,7 +171,7 @@ class RecordUpdater:
             async with asyncio.timeout(seconds):
                 await self._publish_new()
                 while self._unanswered:
-                    await self._look_at_unanswered()
+                    await self._look_at_unanswered(self._unanswered.email_ids)
                     if self._unanswered:
                         await asyncio.sleep(LOOK_AGAIN_SECONDS)
 
@@ -208,8 +221,11 @@ class RecordUpdater:
             if not self._may_write:
                 raise Stopping
 
+        self._unanswered.begin(update.email_id)
         try:
             await self._recipients.rewrite(update.email_id, update.change, on_read=read, write_id=update.write_id)
+            if update.steps:
+                self._unanswered.replaced(update.email_id, update.revision, update.write_id)
         except (KeyMissing, RevisionConflict, ValueTooLarge, RecordCorrupt, RecordFull, Stopping):
             raise  # nothing was written
         except BaseException as error:
@@ -219,11 +235,9 @@ class RecordUpdater:
             raise
         finally:
             self._note_new(update.stored)
-        if update.steps:
-            self._unanswered.replaced(update.email_id, update.revision)
+            self._unanswered.end(update.email_id)
 
-    async def _look_at_unanswered(self) -> None:
-        email_ids = self._unanswered.email_ids
+    async def _look_at_unanswered(self, email_ids: Sequence[str]) -> None:
         for start in range(0, len(email_ids), READS_AT_ONCE):
             await asyncio.gather(*map(self._look_at, email_ids[start : start + READS_AT_ONCE]))
         await self._publish_new()

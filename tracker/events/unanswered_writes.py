@@ -4,6 +4,9 @@
 
 A write depends on the revision that it replaces, so of all writes that replace one revision a single one is stored. A
 write can be stored late: it is undecided until the record has another revision.
+
+Batches with events of one email are applied at the same time. Another batch may see that a write is stored, and build
+on it, before the answer to the write is missed. So the batches of an email share what they have seen.
 """
 
 from __future__ import annotations
@@ -61,7 +64,8 @@ class UnansweredWrites:
     def __init__(self) -> None:
         """Begin without writes."""
         self._writes: dict[str, list[Write]] = {}
-        self._replaced: dict[str, int] = {}
+        self._updates: dict[str, int] = {}  # how many are under way, by email
+        self._replaced: dict[str, dict[int, str]] = {}  # revisions, and the ids of the writes that have replaced them
 
     def __len__(self) -> int:
         """Return how many emails have such writes."""
@@ -72,9 +76,21 @@ class UnansweredWrites:
         """The emails that have such writes."""
         return list(self._writes)
 
+    def begin(self, email_id: str) -> None:
+        """Note that an update of a record begins: until its `end`, what is seen of the record is remembered."""
+        self._updates[email_id] = self._updates.get(email_id, 0) + 1
+
+    def end(self, email_id: str) -> None:
+        """Note that an update has ended."""
+        left = self._updates.pop(email_id) - 1
+        if left:
+            self._updates[email_id] = left
+        elif email_id not in self._writes:
+            self._replaced.pop(email_id, None)
+
     def add(self, email_id: str, write: Write) -> None:
         """Remember a write that may have been stored, or may still be."""
-        if write.previous <= self._replaced.get(email_id, -1):
+        if self._replaced.get(email_id, {}).get(write.previous, write.write_id) != write.write_id:
             return
         self._writes.setdefault(email_id, []).append(write)
         if len(self._writes) > MAX_EMAILS:
@@ -83,31 +99,37 @@ class UnansweredWrites:
     def forget(self, email_id: str) -> None:
         """Forget the writes of an email."""
         self._writes.pop(email_id, None)
+        if email_id not in self._updates:
+            self._replaced.pop(email_id, None)
 
-    def replaced(self, email_id: str, revision: int) -> None:
-        """Note that a write has replaced a revision: other writes that would replace it are not stored."""
-        self._replaced.pop(email_id, None)  # so that the oldest comes first
-        self._replaced[email_id] = revision
-        if len(self._replaced) > MAX_EMAILS:
-            del self._replaced[next(iter(self._replaced))]
+    def replaced(self, email_id: str, revision: int, write_id: str) -> None:
+        """Note which write has replaced a revision: other writes that would replace it are not stored."""
+        self._replaced.setdefault(email_id, {})[revision] = write_id
         if email_id in self._writes:
-            self._keep(email_id, (write for write in self._writes[email_id] if write.previous > revision))
+            self._keep(
+                email_id,
+                (one for one in self._writes[email_id] if one.previous != revision or one.write_id == write_id),
+            )
 
     def decide(self, email_id: str, entry: Entry, record: EmailRecipientRecord) -> list[Step]:
         """Return the events that a write has stored, by the entry that was read now; forget what is decided.
 
-        If several writes have followed the revision that ours replaces, the entry does not show whether ours was the
-        first of them. Then the events that the record has are returned: that another tracker got the same events
-        meanwhile is less likely than that an answer was lost.
+        If several writes have followed the revision that ours replaces, and none of them was seen, the entry does not
+        show whether ours was the first of them. Then the events that the record has are returned: that another tracker
+        got the same events meanwhile is less likely than that an answer was lost.
         """
+        if entry.previous:
+            self._replaced.setdefault(email_id, {})[entry.previous] = entry.write_id
         stored: dict[tuple[str, str, str], Step] = {}
         undecided: list[Write] = []
+        replaced = self._replaced.get(email_id, {})
         for write in self._writes.get(email_id, ()):
-            if write.write_id == entry.write_id:
+            by = replaced.get(write.previous)
+            if write.write_id in {by, entry.write_id}:
                 stored.update((step.key, step) for step in write.steps)
-            elif entry.revision <= write.previous:
+            elif by is None and entry.revision <= write.previous:
                 undecided.append(write._replace(is_cut_off=False))
-            elif entry.previous != write.previous:
+            elif by is None:
                 known = (step for step in write.steps if engagement.apply(record, step.event) is record)
                 stored.update((step.key, step) for step in known)
         self._keep(email_id, undecided)

@@ -31,12 +31,14 @@ OWN = {  # names that nats-py does not have, or does not call
     "_parse",
     "_protocol",
     "_read_ahead",
+    "_unwritten",
     "_use",
     "_write_pending",
     "_write_promptly",
     "_writes_soon",
     "abort",
     "has_greeted",
+    "take_unwritten",
 }
 WITHOUT_OVERRIDE = {"parser.MSG_RE", "parser.HMSG_RE", "parser.Parser", "_remove_sub"}
 

@@ -11,6 +11,7 @@ import nats
 import pytest
 from nats.js.api import Header
 
+from shared.nats import connection as nats_connection
 from shared.nats import prompt_client, transport
 from tests.shared.connections import connected as connect
 from tests.stack.waiting import until
@@ -106,7 +107,7 @@ async def test_headers_are_those_that_nats_py_sends(nats_server: NatsServer, hea
         await connection.subscribe("*", received.append)
         await connection.flush()
         await theirs.publish("theirs", b"x", headers=headers)
-        await theirs.flush()
+        await until(lambda: received)  # the PING of a flush of nats-py may overtake the message
         await connection.publish("ours", b"x", headers=headers)
         await until(lambda: len(received) == 2)
     assert (received[1].subject, received[1].data) == ("ours", b"x")
@@ -123,6 +124,30 @@ async def test_what_the_server_does_not_read_waits_for_nats_py(
         await publish(connection, "a", "b")
         await until(lambda: len(received) == 2)
     assert writes == [[b"a", b"b"]]
+
+
+@pytest.mark.parametrize("unsent_bytes", [prompt_client.UNSENT_BYTES, 0], ids=["ours", "nats-py"])
+async def test_what_is_published_while_the_socket_closes_goes_to_the_next_server(
+    nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch, unsent_bytes: int
+) -> None:
+    """Whether our function or the task of nats-py writes it."""
+    monkeypatch.setattr(nats_connection, "RECONNECT_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(prompt_client, "UNSENT_BYTES", unsent_bytes)
+    received: list[bytes] = []
+    async with connect(nats_server.url) as subscriber, connect(nats_server.url) as connection:
+        await subscriber.subscribe("s", lambda msg: received.append(msg.data))
+        await subscriber.flush()
+        await connection.publish("s", b"before")
+        await until(lambda: received)
+        connection.client._transport._io_writer.transport.abort()  # type: ignore[union-attr] # noqa: SLF001 - as asyncio does after an error
+        assert connection.connected, "not noticed yet"
+        for payload in (b"1", b"2"):
+            await connection.publish("s", payload)
+            await asyncio.sleep(0)
+        await until(lambda: not connection.connected)
+        await connection.publish("s", b"3")
+        await until(lambda: len(received) == 4)
+    assert received == [b"before", b"1", b"2", b"3"]
 
 
 async def test_each_kind_of_message_arrives_once_and_in_order(nats_server: NatsServer) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 import shared.nats.inbox
-from shared.kv.bucket import Bucket, Entry
+from shared.kv.bucket import Bucket
 from shared.nats import connection as nats_connection
 from shared.nats.inbox import Inbox
 from shared.service.settings import ProcessSettings
@@ -20,10 +20,9 @@ from tests.stack import nats_proxy
 from tests.stack.waiting import until
 from tests.tracker.events.polling import of_email, polling
 from tests.tracker.examples import EMAIL, event, record
-from tracker.events import engagement, records, unanswered_writes
+from tracker.events import record_updater, records
 from tracker.events.push_events import PushEvents
 from tracker.events.record_updater import RecordUpdater, Verdict
-from tracker.events.unanswered_writes import Step, UnansweredWrites, Write
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -158,6 +157,47 @@ async def test_events_of_one_email_in_two_batches_are_published_once_each(tracke
     assert await trackers.counts() == [1, 2]
 
 
+async def test_a_write_that_another_batch_builds_on_before_its_answer_is_missed_is_published(
+    trackers: Trackers,
+) -> None:
+    trackers.proxy.lose_reply(WRITE, 1)
+    unanswered = asyncio.create_task(trackers.first.apply(EMAIL, [A]))
+    await until(trackers.opens, lambda count: count == 1)
+    assert (await trackers.first.apply(EMAIL, [A, B])).duplicates == 1
+    assert (await unanswered).verdict is Verdict.AGAIN
+    assert (await trackers.first.apply(EMAIL, [A])).new == 1
+    assert (await trackers.first.apply(EMAIL, [A])).duplicates == 1
+    assert sorted(await trackers.counts()) == [1, 2]
+
+
+async def test_a_write_whose_answer_is_missed_while_another_batch_builds_on_it_is_published(
+    trackers: Trackers,
+) -> None:
+    trackers.proxy.lose_reply(WRITE, 1)
+    unanswered = asyncio.create_task(trackers.first.apply(EMAIL, [A]))
+    await until(trackers.opens, lambda count: count == 1)
+    await asyncio.sleep(SHORT_SECONDS / 2)  # so that the next answer comes after the time of the first
+    trackers.proxy.delay_reply(WRITE, 1, SHORT_SECONDS * 3 / 4)
+    building_on = asyncio.create_task(trackers.first.apply(EMAIL, [B]))
+    assert (await unanswered).verdict is Verdict.AGAIN
+    assert (await building_on).new == 1
+    assert (await trackers.first.apply(EMAIL, [A])).new == 1
+    assert sorted(await trackers.counts()) == [1, 2]
+
+
+async def test_a_lost_write_whose_revision_another_tracker_has_replaced_is_not_published_again(
+    trackers: Trackers,
+) -> None:
+    trackers.proxy.lose_request(WRITE, 1)
+    unanswered = asyncio.create_task(trackers.first.apply(EMAIL, [A]))
+    await until(lambda: any(one.startswith(WRITE) for one in trackers.proxy.published))
+    assert (await trackers.second.apply(EMAIL, [A])).new == 1
+    assert (await trackers.first.apply(EMAIL, [B])).new == 1
+    assert (await unanswered).verdict is Verdict.AGAIN
+    assert (await trackers.first.apply(EMAIL, [A])).duplicates == 1
+    assert sorted(await trackers.counts()) == [1, 2]
+
+
 async def test_two_unanswered_tries_publish_once(trackers: Trackers) -> None:
     trackers.proxy.lose_request(WRITE, 1)
     trackers.proxy.lose_reply(WRITE, 1)
@@ -190,7 +230,7 @@ async def test_a_cancelled_write_that_was_stored_is_published_at_the_stop(tracke
 
 
 async def test_a_cancelled_write_that_is_stored_during_the_stop_is_published(trackers: Trackers) -> None:
-    trackers.proxy.delay_request(WRITE, 1, SHORT_SECONDS)
+    trackers.proxy.delay_request(WRITE, 1, SHORT_SECONDS / 2)
     applying = asyncio.create_task(trackers.first.apply(EMAIL, [A]))
     await until(lambda: trackers.proxy.delayed)
     applying.cancel()
@@ -243,6 +283,20 @@ async def test_after_the_end_of_writes_an_event_waits_for_the_next_tracker(track
     assert (await trackers.second.apply(EMAIL, [B])).new == 1
 
 
+async def test_a_stored_event_is_published_without_another_try_if_another_tracker_has_its_message(
+    trackers: Trackers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record_updater, "WATCH_SECONDS", 0.05)
+    trackers.proxy.lose_reply(WRITE, 1)
+    assert (await trackers.first.apply(EMAIL, [A])).verdict is Verdict.AGAIN
+    assert (await trackers.second.apply(EMAIL, [A])).duplicates == 1
+    watching = asyncio.create_task(trackers.first.watch())
+    await until(trackers.counts, bool)
+    watching.cancel()
+    await trackers.first.finish()
+    assert await trackers.counts() == [1]
+
+
 async def test_a_stop_without_kv_ends_in_time(trackers: Trackers, caplog: pytest.LogCaptureFixture) -> None:
     trackers.proxy.lose_reply(WRITE, 1)
     assert (await trackers.first.apply(EMAIL, [A])).verdict is Verdict.AGAIN
@@ -262,37 +316,3 @@ async def test_a_stopping_receiver_publishes_what_was_stored_before_it_releases_
         await until(lambda: running.settlement.held)
     assert [msg.subject for msg in trackers.pushed] == ["lfx.email-service.email_delivered"]
     assert sqs.visible == 1
-
-
-def test_the_writes_of_the_oldest_email_are_forgotten_beyond_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unanswered_writes, "MAX_EMAILS", 2)
-    writes = UnansweredWrites()
-    for email_id in ("e1", "e2", "e3"):
-        writes.add(email_id, Write("w", 1, [Step(A, record(open_count=1))]))
-    assert writes.email_ids == ["e2", "e3"]
-
-
-def test_of_the_writes_of_an_email_that_were_cut_off_the_first_counts_as_stored() -> None:
-    writes = UnansweredWrites()
-    for number, one in ((10, B), (9, A)):
-        writes.add(EMAIL, Write(f"w-{number}", 5, [Step(one, record(open_count=1))], is_cut_off=True))
-    assert [step.event for step in writes.cut_off()] == [A]
-    assert not writes
-
-
-def test_a_write_on_a_revision_that_another_batch_has_replaced_is_not_remembered() -> None:
-    writes = UnansweredWrites()
-    writes.replaced(EMAIL, 5)
-    writes.add(EMAIL, Write("w-1", 5, [Step(A, record(open_count=1))]))
-    assert not writes
-    writes.add(EMAIL, Write("w-2", 6, [Step(A, record(open_count=1))]))
-    assert writes.email_ids == [EMAIL]
-
-
-def test_after_several_other_writes_an_event_that_the_record_has_counts_as_stored() -> None:
-    step = Step(A, record(opened=True, open_count=1))
-    for stored, expected in ((record(), []), (engagement.apply(record(), A), [step])):
-        writes = UnansweredWrites()
-        writes.add(EMAIL, Write("ours", 1, [step]))
-        assert writes.decide(EMAIL, Entry(b"", 5, 4, "theirs"), stored) == expected
-        assert not writes
