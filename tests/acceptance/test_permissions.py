@@ -24,6 +24,7 @@ from tests.acceptance.caller import Caller, Pushes
 from tests.acceptance.event_cases import at
 from tests.acceptance.permissions import ADMIN, CALLER, CONSUMER, RELAY, RETENTION, TRACKER, covers
 from tests.stack import console, nats_proxy, ses_events
+from tests.stack.nats_flush import flush
 from tests.tracker.commands.operators import Operator
 
 if TYPE_CHECKING:
@@ -249,8 +250,7 @@ async def tried(url: str, name: str, subjects: list[str], topics: list[str]) -> 
         for topic in topics:
             subject, _, queue = topic.partition(" ")
             await client.subscribe(subject, queue=queue)
-        await client.flush()
-        await client.flush()  # nats-py's first ping may overtake messages that wait to be sent
+        await flush(client)
     found = [re.search(r'(publish|subscription) to "([^"]+)"(?: using queue "([^"]+)")?', error) for error in errors]
     assert all(found), errors
     return {f'{one[1]} to "{" ".join(filter(None, one.groups()[1:]))}"' for one in found if one}

@@ -20,7 +20,7 @@ from tests.bench.row import Result, Row
 if TYPE_CHECKING:
     from pathlib import Path
 
-TINY = Options(runs=1, scale=0.004, callers=8, groups=(20,), duration=0.3)
+TINY = Options(runs=1, scale=0.004, callers=8, groups=(20,), duration=0.3, records=50_000)
 COMPARED = ("--runs", "1", "--scale", "0.002", "--callers", "4")
 ROLES = {
     "account_rate": {"service", "part"},

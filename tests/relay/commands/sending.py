@@ -17,6 +17,7 @@ from click.testing import CliRunner
 
 from relay.commands.send import send
 from shared import contract
+from tests.stack.nats_flush import flush
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -61,7 +62,7 @@ async def service(server: NatsServer, reply: Reply = sent) -> AsyncIterator[Serv
     serving = Service(reply)
     async with await nats.connect(server.url) as client:
         await client.subscribe(contract.SEND_EMAIL_SUBJECT, contract.QUEUE_GROUP, cb=serving.on_message)
-        await client.flush()
+        await flush(client)
         yield serving
 
 

@@ -185,7 +185,7 @@ async def test_an_expired_key_is_free(jetstream: JetStreamContext, inbox: Inbox,
     bucket = Bucket(inbox, nats_connection, name)
     async with IdempotencyStore(bucket, LONGEST_REQUEST) as store:
         await (await held(store)).settle("sent", deadline=soon())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while await is_there(bucket):
                 await asyncio.sleep(0.05)
         await held(store)

@@ -274,7 +274,7 @@ async def test_with_random_faults_every_id_is_there_once(
             else:
                 nats_proxy.answer(prefix, 1, chance.choice(lies))
 
-    async with another_writer(nats_server, buckets) as another, asyncio.timeout(15):
+    async with another_writer(nats_server, buckets) as another, asyncio.timeout(60):
         await asyncio.gather(write(index_writer, mine), write(another, theirs), disturb())
     found = await buckets.ids("g")
     assert found[: len(first)] == first

@@ -15,6 +15,7 @@ from relay.smtp import throttle
 from relay.smtp.pool import REFUSALS_IN_A_ROW
 from tests.relay.inputs import numbers
 from tests.relay.smtp.senders import ACCOUNT, THROTTLED, count, now, sending
+from tests.relay.smtp.sessions import LENIENCE
 from tests.stack import scripted_smtp
 from tests.stack.smtp_scripts import Close, Moment, Reply, Reset, Silence, always, either, first
 
@@ -61,7 +62,7 @@ async def _refused(trusted: Certificates, stage: Stage, action: Action, text: st
     ):
         started = now()
         outcomes = await sender.try_all(range(60), within=WITHIN)
-        assert now() - started < WITHIN + 5, (stage, action)
+        assert now() - started < WITHIN + LENIENCE, (stage, action)
         assert all(type(outcome) is Deferred for outcome in outcomes), (stage, action)
         assert 3 <= smtp.sessions <= (HANDFUL if stage != "mail" else 2 * HANDFUL), (stage, action)
         assert any(text in str(outcome) for outcome in outcomes), (stage, action)

@@ -23,6 +23,7 @@ from click.testing import CliRunner
 from shared import contract
 from shared.commands import caller, command
 from tests.stack import nats_server as nats_servers
+from tests.stack.nats_flush import flush
 from tests.stack.ports import free_port
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ async def answered(server: NatsServer, reply: bytes | None, *arguments: str) -> 
 
     async with await nats.connect(server.url) as service:
         await service.subscribe(SUBJECT, cb=on_message)
-        await service.flush()
+        await flush(service)
         return await run("ask", *arguments, env={"NATS_URL": server.url})
 
 
@@ -139,7 +140,7 @@ async def test_options_of_the_nats_cli_replace_the_variables(server: NatsServer)
 
     async with await nats.connect(server.url) as service:
         await service.subscribe(SUBJECT, cb=answer)
-        await service.flush()
+        await flush(service)
         for option in ("-s", "--server"):
             assert (await run("ask", option, server.url, env={"NATS_URL": "nats://127.0.0.1:1"})).output == "total  3\n"
 

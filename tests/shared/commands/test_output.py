@@ -18,6 +18,7 @@ import pytest
 
 from shared import contract
 from tests.stack import nats_server as nats_servers
+from tests.stack.nats_flush import flush
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -103,7 +104,7 @@ async def tracker() -> AsyncIterator[str]:
     async with nats_servers.running() as server, await nats.connect(server.url) as client:
         await client.subscribe(contract.GET_EMAIL_STATUS_SUBJECT, cb=status)
         await client.subscribe(contract.GET_EMAIL_ENGAGEMENT_ANALYTICS_SUBJECT, cb=analytics)
-        await client.flush()
+        await flush(client)
         yield server.url
 
 

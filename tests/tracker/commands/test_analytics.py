@@ -17,6 +17,7 @@ from shared import contract
 from tests.acceptance import services
 from tests.acceptance.buckets import fresh_record
 from tests.stack import console
+from tests.stack.nats_flush import flush
 from tests.tracker.commands import operators
 from tests.tracker.commands.operators import Operator, documents
 
@@ -47,7 +48,7 @@ async def counting(url: str, errors: Mapping[int, str] = MappingProxyType({})) -
 
     async with await nats_py.connect(url) as client:
         await client.subscribe(SUBJECT, contract.QUEUE_GROUP, cb=answer)
-        await client.flush()
+        await flush(client)
         yield
 
 

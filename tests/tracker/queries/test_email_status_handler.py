@@ -67,7 +67,7 @@ async def test_an_expired_record_is_not_found_and_does_not_hide_others(
     await js.publish(f"$KV.{contract.EMAIL_RECIPIENTS_BUCKET}.expired", RECORD, headers={"Nats-TTL": "1s"})
     await recipients.create("corrupt", b"{")
     await recipients.create(EMAIL, RECORD)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while (await js.stream_info(STREAM)).state.last_seq < 4:  # the marker that the server leaves
             await asyncio.sleep(0.05)
     await index.create("g", group_index.encode(["expired", "corrupt", EMAIL]))

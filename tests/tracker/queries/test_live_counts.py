@@ -56,7 +56,7 @@ async def test_each_answer_is_the_same_as_after_reading_every_record(
 
 async def answer(counts: LiveCounts, group_id: str) -> GetEmailEngagementAnalyticsResponse:
     """Repeat the query until the connection is back."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while True:
             try:
                 return await counts.count(group_id)

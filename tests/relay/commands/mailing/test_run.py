@@ -21,6 +21,7 @@ from shared.commands import caller
 from tests.relay.commands.sending import SCRIPT, sent, service
 from tests.stack import child
 from tests.stack import nats_server as nats_servers
+from tests.stack.nats_flush import flush
 from tests.stack.ports import free_port
 from tests.stack.waiting import until
 
@@ -204,7 +205,7 @@ async def test_a_row_is_not_abandoned_while_others_are_sent_at_a_low_rate(
 
         tasks: list[asyncio.Task[None]] = []
         await client.subscribe(contract.SEND_EMAIL_SUBJECT, cb=at_once)
-        await client.flush()
+        await flush(client)
         result = await folder.send_all("--json")
         await asyncio.gather(*tasks)
     summary = json.loads(result.stdout)
