@@ -171,13 +171,13 @@ async def test_a_write_that_another_batch_builds_on_before_its_answer_is_missed_
 
 
 async def test_a_write_whose_answer_is_missed_while_another_batch_builds_on_it_is_published(
-    trackers: Trackers,
+    trackers: Trackers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trackers.proxy.lose_reply(WRITE, 1)
     unanswered = asyncio.create_task(trackers.first.apply(EMAIL, [A]))
     await until(trackers.opens, lambda count: count == 1)
-    await asyncio.sleep(SHORT_SECONDS / 2)  # so that the next answer comes after the time of the first
-    trackers.proxy.delay_reply(WRITE, 1, SHORT_SECONDS * 3 / 4)
+    monkeypatch.setattr(shared.nats.inbox, "TIMEOUT_SECONDS", 20.0)  # of what is asked from now on
+    trackers.proxy.delay_reply(WRITE, 1, SHORT_SECONDS * 2)
     building_on = asyncio.create_task(trackers.first.apply(EMAIL, [B]))
     assert (await unanswered).verdict is Verdict.AGAIN
     assert (await building_on).new == 1
