@@ -155,7 +155,10 @@ class RecordUpdater:
         before: set[str] = set()
         while True:
             await asyncio.sleep(WATCH_SECONDS)
-            await self._look_at_unanswered([one for one in self._unanswered.email_ids if one in before])
+            try:
+                await self._look_at_unanswered([one for one in self._unanswered.email_ids if one in before])
+            except Exception:  # it would end the watch for all emails
+                log.exception("event.failed")
             before = set(self._unanswered.email_ids)
 
     def end_writes(self) -> None:

@@ -297,6 +297,21 @@ async def test_a_stored_event_is_published_without_another_try_if_another_tracke
     assert await trackers.counts() == [1]
 
 
+async def test_an_unexpected_error_does_not_end_the_watch(
+    trackers: Trackers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(record_updater, "WATCH_SECONDS", 0.05)
+    trackers.proxy.lose_reply(WRITE, 1)
+    assert (await trackers.first.apply(EMAIL, [A])).verdict is Verdict.AGAIN
+    with monkeypatch.context() as patched:
+        patched.setattr(trackers.first._unanswered, "decide", lambda *_: 1 / 0)  # noqa: SLF001 - no input does it
+        watching = asyncio.create_task(trackers.first.watch())
+        await until(lambda: "event.failed" in caplog.messages)
+    await until(trackers.counts, bool)
+    watching.cancel()
+    assert await trackers.counts() == [1]
+
+
 async def test_a_stop_without_kv_ends_in_time(trackers: Trackers, caplog: pytest.LogCaptureFixture) -> None:
     trackers.proxy.lose_reply(WRITE, 1)
     assert (await trackers.first.apply(EMAIL, [A])).verdict is Verdict.AGAIN
