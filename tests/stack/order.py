@@ -21,6 +21,7 @@ SECONDS: Final = {
     "tests/bench/test_bench.py": 75,
     "tests/test_packaging.py": 35,
     "tests/chaos/test_chaos.py": 35,
+    "tests/relay/test_failure_replies.py": 26,
     "tests/faults/test_faults.py": 25,
     "tests/tracker/commands/retention/test_command.py": 20,
     "tests/charts/test_alerts.py": 20,
@@ -44,7 +45,6 @@ SECONDS: Final = {
     "tests/acceptance/test_send_rate.py": 12,
     "tests/relay/smtp/test_lost_connection.py": 12,
     "tests/relay/smtp/test_delivery.py": 12,
-    "tests/relay/test_failure_replies.py": 12,
     "tests/test_demo.py": 12,
 }
 
