@@ -21,8 +21,8 @@ MAIL: Final = b"From: <noreply@lfx.linuxfoundation.org>\r\nSubject: x\r\n\r\nHel
 
 
 def settings(smtp: ScriptedSmtp, **changes: Any) -> RelaySettings:
-    """Settings for a relay that sends to this server and abandons a stalled transaction after a second."""
-    known = {"smtp_host": "localhost", "smtp_port": smtp.port, "smtp_timeout_seconds": 1.0}
+    """Settings for a relay that sends to this server, with much time for each transaction."""
+    known = {"smtp_host": "localhost", "smtp_port": smtp.port, "smtp_timeout_seconds": 10.0}
     return RelaySettings(**{**known, **changes})
 
 

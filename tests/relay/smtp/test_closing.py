@@ -96,7 +96,7 @@ async def test_a_tls_handshake_that_stalls_is_closed_at_its_time_limit() -> None
     plain = scripted_smtp.ScriptedSmtp(always("greeting", Deaf("")), scripted_smtp.Options())
     await plain.start()
     try:
-        opener = connector(plain, smtp_port=plain.port)
+        opener = connector(plain, smtp_port=plain.port, smtp_timeout_seconds=1)
         opener._implicit_tls = True  # noqa: SLF001 - its port is not 465
         with pytest.raises(Deferred, match="in time"):
             await opener.connect()

@@ -163,7 +163,7 @@ async def test_a_restart_of_the_server_fails_no_mail(smtp: ScriptedSmtp) -> None
 
 async def test_a_stalled_session_delays_no_other_mail(smtp: ScriptedSmtp) -> None:
     smtp.script = first(1, "dot", Silence())
-    async with sending(smtp, connections=2) as sender:
+    async with sending(smtp, connections=2, smtp_timeout_seconds=3) as sender:
         stalled = asyncio.create_task(sender.send(0))
         await until(lambda: count(smtp, "DATA") == 1)
         await sender.send_all(range(1, 50))
@@ -175,7 +175,7 @@ async def test_a_stalled_session_delays_no_other_mail(smtp: ScriptedSmtp) -> Non
 
 async def test_a_stall_before_the_dot_is_retried_on_another_session(smtp: ScriptedSmtp) -> None:
     smtp.script = first(1, "rcpt", Silence())
-    async with sending(smtp, smtp_timeout_seconds=0.5) as sender:
+    async with sending(smtp, smtp_timeout_seconds=2) as sender:
         await sender.send(1)
     assert numbers(smtp) == [1]
 
