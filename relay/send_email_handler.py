@@ -317,7 +317,7 @@ def _log_failure(accepted: Submission, error: Exception) -> None:
     if isinstance(error, DeliveryError):
         why = {"kind": error.outcome, "code": error.code, "error": error.text}
     else:
-        why = {"kind": "unscreened", "code": 0, "error": str(error)}
+        why = {"kind": "suppression_list", "code": 0, "error": str(error)}
     log.error("email.uncertain" if isinstance(error, Uncertain) else "email.failed", extra=_names(accepted) | why)
 
 

@@ -125,13 +125,13 @@ def _process_metrics(life: Life, name: str, lines_lost: int) -> bytes:
         text,
     )
 
-    is_connected = life.connection is not None and life.connection.connected
+    is_connected = life.connection is not None and not life.connection.obstacle
     versions = __version__, platform.python_version()
     prefix = name.removeprefix("lfx-").replace("-", "_")
     return text(
         [
             gauge(f"{prefix}_build_info", "1; the labels are versions.", ("version", "python_version"), {versions: 1}),
-            gauge(f"{prefix}_nats_connected", "1 while NATS is connected.", (), {(): is_connected}),
+            gauge(f"{prefix}_nats_connected", "1 while NATS passes it its requests.", (), {(): is_connected}),
             counter(f"{prefix}_log_lines_lost", "Log lines that could not be written.", (), {(): lines_lost}),
             *of_the_interpreter(),
         ]

@@ -37,7 +37,8 @@ class Pace:
     def at_once(self, proven: int, on_trial: int) -> int:
         """Return how many connections may be in the process of being opened, beside those that are open.
 
-        Their number grows by half each time that all of them are `proven`; those `on_trial` have not sent an email yet.
+        `proven` connections have sent an email, those `on_trial` have not yet. If all are proven, half as many may be
+        opened beside them, but at least AT_ONCE_AT_FIRST; those on trial count as such openings.
         """
         return 1 if self._failures else max(AT_ONCE_AT_FIRST, proven // 2) - on_trial
 

@@ -18,8 +18,8 @@ from shared.telemetry.histogram import Histogram
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-STALLED_SECONDS: Final = 1.5  # an opening that takes longer keeps no others from being begun
-TRIAL_SECONDS: Final = 0.3  # then a connection counts as proven, or few slow emails would keep others from being sent
+STALLED_SECONDS: Final = 1.5  # after that, another opening begins beside this one
+TRIAL_SECONDS: Final = 0.3  # after that, a new connection counts as proven, since its first email may be slow
 REFUSALS_IN_A_ROW: Final = 3  # then a connection is closed: Postfix delays its replies after 10 errors without a mail
 CLOSE_SECONDS: Final = 2.0
 
@@ -27,8 +27,8 @@ CLOSE_SECONDS: Final = 2.0
 class Poolable(Protocol):
     """The interface of a connection that the pool needs.
 
-    `refusals` counts the transactions in a row that the server refused. `is_proven` means that it answered one, either
-    way; until then the connection may turn out to be refused too.
+    `refusals` counts the transactions in a row that the server refused. `is_proven` means that the server has accepted
+    or refused a transaction. Before that, it may still close the connection because it allows no further one.
     """
 
     transactions: int

@@ -36,7 +36,7 @@ class Turns(Generic[W]):
     def join(self, group: str, waiter: W, *, again: bool = False, in_vain: bool = False) -> None:
         """Add a send behind those of its group, or before them if it waits again.
 
-        If its last turn was `in_vain`, its group comes first.
+        `in_vain`: at its last turn the server throttled it. Then its group comes before all others.
         """
         if in_vain:
             self._new[group] = self._served.pop(group, OrderedDict()) or self._new.get(group, OrderedDict())

@@ -60,6 +60,7 @@ async def test_a_relay_serves_again_after_its_permissions_were_revoked_and_grant
         await permissions.deny(subscribe=["_INBOX.>"])
         await relay.wait_for_status("/readyz", 503)
         assert "may not subscribe to _INBOX.relay." in await reason(relay)
+        assert "email_relay_nats_connected 0.0\n" in (await relay.get("/metrics"))[1], "so that an alert fires"
         kept = await caller.sent(group_id="g")
         await permissions.deny(subscribe=[callers.SEND_EMAIL, "$SRV.>"], publish=PUBLISHED)
         await until(lambda: reason(relay), lambda text: callers.SEND_EMAIL in text)

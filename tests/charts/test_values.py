@@ -192,9 +192,12 @@ def test_the_schema_has_each_value_and_no_other(process: str) -> None:
     ("process", "given"),
     [
         ("relay", {"image": {"tga": "1"}}),
+        ("relay", {"fullnameOverride": "n" * 47}),
+        ("tracker", {"fullnameOverride": "Mail_Tracker"}),
         ("relay", {"app": {"email": {"smtphost": "mail"}}}),
         ("relay", {"app": {"settings": {"SMTP_MAX_CONECTIONS": 1}}}),
         ("relay", {"app": {"settings": {"SMTP_HOST": "has its own value"}}}),
+        ("relay", {"app": {"settings": {"SMTP_TLS": False}}}),
         ("relay", {"app": {"logLevel": "verbose"}}),
         ("relay", {"app": {"otel": {"propagators": "b3"}}}),
         ("relay", {"natsKVBuckets": {"buckets": {"another": {"maxValueSize": 1}}}}),

@@ -106,7 +106,7 @@ async def test_a_corrupt_entry_sends_nothing(sender: Sender, bucket: Bucket, cap
     assert not sender.mails.sent
     assert sender.keys.settled == [None], "the key is free"
     [line] = caplog.records
-    assert (line.message, line.__dict__["kind"]) == ("email.failed", "unscreened")
+    assert (line.message, line.__dict__["kind"]) == ("email.failed", "suppression_list")
     assert line.__dict__["email_id"]
 
 

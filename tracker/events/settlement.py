@@ -89,7 +89,7 @@ class Settlement:
         self._holding = Tasks()
         self._failing: set[str] = set()  # emails whose error is logged already
         self._ignored_lines = RateLimit(lines=20, seconds=10)
-        self.outcomes: Counter[tuple[str, str]] = Counter({("none", "malformed"): 0})  # the first is an increase
+        self.outcomes: Counter[tuple[str, str]] = Counter({("none", "malformed"): 0})  # Prometheus sees the first one
 
     @property
     def held(self) -> int:
@@ -144,7 +144,8 @@ class Settlement:
     async def stop(self) -> None:
         """Release the messages that are held. From now on, messages are released instead of held.
 
-        The updater finishes before: another tracker that gets them would make it harder to see what was written.
+        Before that, the updater looks which of its unanswered writes were stored. Another tracker that got the messages
+        would write to the same records, and hide this.
         """
         self._is_stopping = True
         held = list(self._held.values())

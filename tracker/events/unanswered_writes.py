@@ -5,8 +5,8 @@
 A write depends on the revision that it replaces, so of all writes that replace one revision a single one is stored. A
 write can be stored late: it is undecided until the record has another revision.
 
-Batches with events of one email are applied at the same time. Another batch may see that a write is stored, and build
-on it, before the answer to the write is missed. So the batches of an email share what they have seen.
+Batches with events of one email are applied at the same time. While a batch waits for the answer to its write, another
+batch may read the record with this write, and replace it. So the batches of an email share what they have read.
 """
 
 from __future__ import annotations

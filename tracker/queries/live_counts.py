@@ -64,7 +64,7 @@ class Follow(Protocol):
 class _Group:
     """One group in memory; `changed` has the numbers of the index segments to read, None means all of them.
 
-    `lost`: a record is missing, so since its segment was read the email may have been sealed, or counted anew for it.
+    `lost`: a record is missing. Since its segment was read, `retention` may have moved the email into the seal.
     """
 
     def __init__(self, group_id: str) -> None:
