@@ -7,8 +7,9 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
+import botocore.session
 import pytest
-from botocore.loaders import JSONFileLoader
+from botocore.loaders import create_loader
 
 from shared import contract
 from shared.kv.bucket import Bucket
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from tests.stack.nats_server import NatsServer
     from tests.stack.sqs_endpoint import SqsEndpoint
 
-_read_once = functools.cache(JSONFileLoader().load_file)
+_one_loader = functools.cache(create_loader)
 
 
 @pytest.fixture
@@ -85,8 +86,8 @@ async def sqs(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SqsEndpoint]:
         "AWS_EC2_METADATA_DISABLED": "true",
     }.items():
         monkeypatch.setenv(name, value)
-    # botocore reads its own files, 3 MB of JSON, twice for each client
-    monkeypatch.setattr(JSONFileLoader, "load_file", lambda _, path: _read_once(path))
+    # for each client botocore would look for its own files and read 3 MB of JSON twice
+    monkeypatch.setattr(botocore.session, "create_loader", _one_loader)
     async with sqs_endpoint.running(visibility_timeout=300) as endpoint:
         yield endpoint
 
