@@ -62,12 +62,12 @@ async def test_a_record_is_kept_while_its_stream_would_accept_and_lose_it(
     records: RecordWriter, recipients: Bucket, jetstream: JetStreamContext
 ) -> None:
     stream = (await jetstream.stream_info(recipients.stream_name)).config
-    await jetstream.delete_stream(stream.name)
+    await jetstream.delete_stream(recipients.stream_name)
     await jetstream.add_stream(stream, retention=RetentionPolicy.INTEREST)
     sent = record()
     await records.write(sent, deadline=soon())
     assert records.kept == 1
-    await jetstream.delete_stream(stream.name)
+    await jetstream.delete_stream(recipients.stream_name)
     await jetstream.add_stream(stream, retention=RetentionPolicy.LIMITS)
     await until(lambda: not records.kept)
     assert await recipients.get_from_leader(sent.email_id)
