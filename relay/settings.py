@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from relay import host_names
+from relay import header_text, host_names
 from relay.submission import MAX_DISPLAY_NAME_BYTES, Policy
 from shared import addresses
 from shared.service.settings import Count, Domains, Password, Port, ProcessSettings, Seconds, SettingsError, Username
@@ -106,9 +106,10 @@ def _sender(settings: RelaySettings) -> addresses.Mailbox:
 
 def _display_name(settings: RelaySettings) -> str:
     name = settings.default_smtp_from_display_name
-    if len(name.encode()) > MAX_DISPLAY_NAME_BYTES or {"\r", "\n"} & set(name):
+    if len(name.encode()) > MAX_DISPLAY_NAME_BYTES or header_text.one_line(name) != name:
         raise SettingsError(
-            f"DEFAULT_SMTP_FROM_DISPLAY_NAME: must be one line of at most {MAX_DISPLAY_NAME_BYTES} bytes of UTF-8"
+            "DEFAULT_SMTP_FROM_DISPLAY_NAME: must be one line without control characters, of at most "
+            f"{MAX_DISPLAY_NAME_BYTES} bytes of UTF-8"
         )
     return name
 

@@ -148,11 +148,23 @@ def _tracing(environ: Mapping[str, str], name: str) -> Tracing | None:
         return None
     if exporter != "otlp":
         raise SettingsError(f"OTEL_TRACES_EXPORTER: {exporter!r} is not one of otlp, none")
+    _check_numbers(environ)
     try:
         from shared.telemetry import tracing  # noqa: PLC0415
     except ImportError as error:
         raise SettingsError(f"OTEL_TRACES_EXPORTER: otlp needs the extra `otel` ({error})") from error
     return tracing.configured(environ, name)
+
+
+def _check_numbers(environ: Mapping[str, str]) -> None:
+    """Refuse wrong numbers: some end the import of OpenTelemetry, and others are logged as errors and ignored."""
+    for variable, value in environ.items():
+        is_limit = variable.startswith("OTEL_") and variable.endswith("_LIMIT")
+        text = value.strip().lower()
+        if not is_limit and not variable.startswith("OTEL_BSP_"):
+            continue
+        if text and not (text.isascii() and text.isdecimal()) and not (is_limit and text == "unset"):
+            raise SettingsError(f"{variable}: {value!r} is not a whole number")
 
 
 async def _connect_and_serve(life: Life, name: str, settings: ProcessSettings, serve: Serve) -> None:

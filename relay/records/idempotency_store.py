@@ -24,7 +24,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, s
 from relay import idempotency
 from relay.idempotency import StoredKey
 from shared import contract, decoding
-from shared.errors import KeyMissing, KeyTaken, RevisionConflict, StoreUnavailable
+from shared.errors import BucketUnfit, KeyMissing, KeyTaken, RevisionConflict, StoreUnavailable
 from shared.service.tasks import Tasks
 
 if TYPE_CHECKING:
@@ -135,7 +135,8 @@ class IdempotencyStore:
             self._start_undoing(held)
             raise
         except Exception as error:  # of the store, or its answer cannot be read
-            self._start_undoing(held)
+            if not isinstance(error, BucketUnfit):  # then nothing was written
+                self._start_undoing(held)
             raise StoreUnavailable(f"idempotency key: {error}") from error
         return held
 

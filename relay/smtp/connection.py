@@ -218,7 +218,7 @@ class Connector:
         except Exception as error:
             failure = _failure(error)
             if failure:
-                raise failure from error
+                raise type(failure)(self._without_password(failure.text), failure.code) from error
             raise
 
     async def _connected(self) -> tuple[socket.socket, str]:
@@ -280,6 +280,9 @@ class Connector:
         offered.sort(key=lambda method: method != self._auth_method)
         username, password = self._settings.smtp_username, self._settings.smtp_password
         self._auth_method = await session_start.log_in(client, offered, username, password)
+
+    def _without_password(self, text: str) -> str:
+        return session_start.without_password(text, self._settings.smtp_username, self._settings.smtp_password)
 
     def _helo_name(self, connected: socket.socket) -> str:
         return self._settings.smtp_helo_name or host_names.own_helo(socket.gethostname(), connected.getsockname()[0])

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from typing import TYPE_CHECKING, Final
 
 import aiosmtplib
@@ -16,6 +17,7 @@ AUTH_METHODS: Final = ("plain", "login", "cram-md5")
 UNKNOWN_COMMAND: Final = frozenset({500, 502, 503, 504})  # RFC 5321, 3.2; 503 as of some old servers
 NEEDS_TLS: Final = frozenset({530, 538})  # RFC 4954, 6
 PERMANENT: Final = 5
+LEAST_HIDDEN: Final = 4  # characters; a shorter password would be found inside words
 
 _WRONG_CREDENTIALS = re.compile(r"credential|password|user ?name", re.IGNORECASE)
 
@@ -60,3 +62,10 @@ async def log_in(client: aiosmtplib.SMTP, methods: list[str], username: str, pas
             return method
     await log_in_by[last](username, password)
     return last
+
+
+def without_password(text: str, username: str, password: str) -> str:
+    """Hide the password in a reply: a server that does not understand AUTH may quote what it got, also in capitals."""
+    sent = (password, *(b64encode(one.encode()).decode() for one in (f"\0{username}\0{password}", password)))
+    hidden = "|".join(re.escape(one) for one in sent if len(one) >= LEAST_HIDDEN)
+    return re.sub(hidden, "***", text, flags=re.IGNORECASE) if password else text

@@ -48,7 +48,17 @@ def printable(value: object) -> str:
         case bool():
             return "yes" if value else "no"
         case _:
-            return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in str(value))
+            return escaped(str(value))
+
+
+def escaped(text: str, keep: str = "") -> str:
+    """Return a text without invisible characters, which might change the terminal, except blanks and those to keep."""
+    if text.isprintable():
+        return text
+    visible = (one.isprintable() or one in keep for one in text)
+    return "".join(
+        one if seen else one.encode("unicode_escape").decode() for one, seen in zip(text, visible, strict=True)
+    )
 
 
 def size(count: int) -> str:

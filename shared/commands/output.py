@@ -99,17 +99,26 @@ def say(message: str) -> None:
     """Print a message on standard error; if that is not possible, nobody can be informed about it."""
     try:
         is_terminal = bool(sys.stderr) and sys.stderr.isatty()
-        click.echo(f"{CLEAR_LINE if is_terminal else ''}{message}", err=True)
+        click.echo(f"{CLEAR_LINE if is_terminal else ''}{_escaped(message)}", err=True)
     except OSError:
         discard_unwritten()
 
 
 def show(error: click.ClickException) -> None:
     """Print an error on standard error; if that is not possible, the exit status remains."""
+    message = io.StringIO()
+    error.show(message)
     try:
-        error.show()
+        click.echo(_escaped(message.getvalue()), err=True, nl=False)
     except OSError:
         discard_unwritten()
+
+
+def _escaped(message: str) -> str:
+    """Messages may quote a file of somebody else, or a server."""
+    from shared.commands import formatting  # noqa: PLC0415 - `serve` does not need it
+
+    return formatting.escaped(message, keep="\n")
 
 
 def discard_unwritten() -> None:

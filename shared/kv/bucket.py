@@ -167,6 +167,7 @@ class Bucket:
             KeyTaken: the key holds a value.
             ValueTooLarge: the value is over the limit.
         """
+        await self._config()  # a stream that loses values accepts them, too
         try:
             return await self._write(key, value, 0)
         except RevisionConflict:  # the key exists, was deleted, or (with replicas) the conflict is not real

@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, Final, Protocol
 
 from shared import contract
-from shared.errors import NotPermitted, SetupIncomplete, StoreUnavailable
+from shared.errors import BucketUnfit, NotPermitted, SetupIncomplete, StoreUnavailable
 from shared.kv.bucket import Bucket
 
 if TYPE_CHECKING:
@@ -81,7 +81,9 @@ async def create_missing(connection: Connection, names: Sequence[str]) -> None:
     """Create the buckets that do not exist.
 
     Raises:
-        StoreUnavailable: JetStream is off or full.
+        JetStreamSilent: JetStream is off, or has no leader.
+        BucketUnfit: a stream has the name of a bucket, and is none.
+        StoreUnavailable: JetStream refuses a bucket.
     """
     import nats.js.errors  # noqa: PLC0415 - needed only where buckets are created
     from nats.js.api import KeyValueConfig  # noqa: PLC0415
@@ -95,5 +97,9 @@ async def create_missing(connection: Connection, names: Sequence[str]) -> None:
                 ttl = contract.BUCKET_TTL_SECONDS.get(name)
                 await js.create_key_value(KeyValueConfig(bucket=name, history=1, ttl=ttl, direct=True))
                 log.info("bucket.created", extra={"bucket": name})
+        except nats.js.errors.ServiceUnavailableError as error:
+            raise JetStreamSilent(f"bucket {name}: {error.description or 'JetStream does not answer'}") from error
+        except nats.js.errors.BadBucketError as error:
+            raise BucketUnfit(f"bucket {name}: keeps any number of values of a key (max_msgs_per_subject)") from error
         except nats.errors.Error as error:
             raise StoreUnavailable(f"bucket {name}: {error}") from error

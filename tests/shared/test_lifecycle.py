@@ -120,6 +120,9 @@ async def test_an_invalid_setting_ends_the_start_with_one_log_line_that_has_its_
         (relay_settings.policy, RelaySettings, {"SMTP_ALLOWED_RECIPIENT_DOMAINS": ","}),
         (relay_settings.policy, RelaySettings, {"SES_CONFIGURATION_SET": "x" * 65}),
         (relay_settings.policy, RelaySettings, {"DEFAULT_SMTP_FROM_DISPLAY_NAME": "x" * 257}),
+        (relay_settings.policy, RelaySettings, {"DEFAULT_SMTP_FROM_DISPLAY_NAME": "LFX\x1b[2J"}),
+        (relay_settings.policy, RelaySettings, {"DEFAULT_SMTP_FROM_DISPLAY_NAME": "LFX\x85Self Serve"}),
+        (relay_settings.policy, RelaySettings, {"DEFAULT_SMTP_FROM_DISPLAY_NAME": "LFX\tSelf Serve"}),
         (relay_settings.policy, RelaySettings, {"SES_MAX_SEND_RATE": "inf"}),
         (relay_settings.policy, RelaySettings, {"SES_MAX_SEND_RATE": "1e-320"}),
         (

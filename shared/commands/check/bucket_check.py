@@ -73,6 +73,8 @@ class BucketConfig(jetstream.StreamConfig, frozen=True):
     storage: str = "file"
     subjects: tuple[str, ...] = ()
     mirror: dict[str, object] | None = None
+    sealed: bool = False
+    discard_new_per_subject: bool = False
 
 
 class BucketInfo(jetstream.StreamInfo, frozen=True):
@@ -188,6 +190,8 @@ def _faults(use: BucketUse, info: BucketInfo) -> list[str]:
         faults += [
             (bool(config.mirror), f"a mirror, which accepts no writes: replace it with a stream for {keys}"),
             (takes_none, f"a stream without the subjects of its keys: add {keys}"),
+            (config.sealed, "sealed, so it accepts no values: create it again"),
+            (config.discard_new_per_subject, "no value can be replaced: switch discard_new_per_subject off"),
         ]
     unfit = jetstream.unfit(config)
     return [*[text for applies, text in faults if applies], *([f"{unfit}: {BucketUnfit.advice}"] if unfit else [])]

@@ -5,11 +5,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
-from nats.js.api import KeyValueConfig
+from nats.js.api import KeyValueConfig, RetentionPolicy, SubjectTransform
 
 from relay import idempotency
 from relay.idempotency import Repeat
@@ -79,6 +79,7 @@ async def test_one_of_many_requests_at_once_holds_the_key(store: IdempotencyStor
 async def test_a_request_with_a_key_costs_two_writes_and_no_read(
     store: IdempotencyStore, bucket: Bucket, nats_proxy: NatsProxy
 ) -> None:
+    await bucket.info()  # asked for twice a minute
     before = len(nats_proxy.published)
     await (await held(store)).settle("sent", deadline=soon())
     assert nats_proxy.published[before:] == [f"$KV.{bucket.name}.{STORED_UNDER}"] * 2
@@ -88,6 +89,25 @@ async def test_a_request_with_a_key_costs_two_writes_and_no_read(
         f"$KV.{bucket.name}.{STORED_UNDER}",
         f"$JS.API.STREAM.MSG.GET.KV_{bucket.name}",
     ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"retention": RetentionPolicy.INTEREST},
+        {"retention": RetentionPolicy.WORK_QUEUE},
+        {"subject_transform": SubjectTransform(src=">", dest="other.>")},
+    ],
+)
+async def test_a_key_is_not_taken_in_a_stream_that_accepts_values_and_loses_them(
+    store: IdempotencyStore, bucket: Bucket, jetstream: JetStreamContext, nats_proxy: NatsProxy, change: dict[str, Any]
+) -> None:
+    await jetstream.delete_stream(bucket.stream_name)
+    await jetstream.add_stream(name=bucket.stream_name, subjects=[f"{bucket.subject_prefix}>"], **change)
+    with pytest.raises(StoreUnavailable, match=r"idempotency key: bucket .*: (does not keep|stores) its values"):
+        await begin(store)
+    assert store.unsettled == 0, "nothing is to be undone"
+    assert not [subject for subject in nats_proxy.published if subject.startswith("$KV.")]
 
 
 @pytest.mark.parametrize("code", [10071, 10164])

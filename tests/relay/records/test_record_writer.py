@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import msgspec
 import pytest
+from nats.js.api import RetentionPolicy
 
 from relay.records import record_writer
 from relay.records.record_writer import RecordWriter
@@ -25,6 +26,8 @@ from tests.stack.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+
+    from nats.js import JetStreamContext
 
     from shared.nats.connection import Connection
     from shared.nats.inbox import Inbox
@@ -53,6 +56,21 @@ def record() -> EmailRecipientRecord:
 
 def soon(seconds: float = 0.0) -> float:
     return asyncio.get_running_loop().time() + seconds
+
+
+async def test_a_record_is_kept_while_its_stream_would_accept_and_lose_it(
+    records: RecordWriter, recipients: Bucket, jetstream: JetStreamContext
+) -> None:
+    stream = (await jetstream.stream_info(recipients.stream_name)).config
+    await jetstream.delete_stream(recipients.stream_name)
+    await jetstream.add_stream(stream, retention=RetentionPolicy.INTEREST)
+    sent = record()
+    await records.write(sent, deadline=soon())
+    assert records.kept == 1
+    await jetstream.delete_stream(recipients.stream_name)
+    await jetstream.add_stream(stream, retention=RetentionPolicy.LIMITS)
+    await until(lambda: not records.kept)
+    assert await recipients.get_from_leader(sent.email_id)
 
 
 async def test_a_record_is_stored_and_named_by_its_group(

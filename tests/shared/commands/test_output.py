@@ -82,6 +82,24 @@ def test_the_exit_status_is_right_without_standard_error(words: list[str], redir
     assert (done.returncode, done.stdout, done.stderr) == (status, b"", b"")
 
 
+@pytest.mark.parametrize(
+    ("rows", "shown"),
+    [
+        ("to\n\u200ba\x07@b.org\n", "line 2: to is not one mailbox: \\u200ba\\x07@b.org\n"),
+        ("to,\x9b31m,\x9b31m\na@b.org,x,y\n", "line 1: column \\x9b31m appears twice\n"),
+        ("to,\u202eb\na@b.org,x\n", "Columns that are not used: \\u202eb\n"),
+    ],
+)
+def test_a_message_shows_invisible_characters_of_a_file_instead_of_passing_them_on(
+    tmp_path: Path, rows: str, shown: str
+) -> None:
+    people, body = tmp_path / "people.csv", tmp_path / "body"
+    people.write_text(rows)
+    body.write_text("Hello")
+    done = run("relay", *f"send --csv {people} --subject Hello --html {body} --text {body} --dry-run".split())
+    assert shown in done.stderr.decode()
+
+
 @asynccontextmanager
 async def tracker() -> AsyncIterator[str]:
     """A stand-in for the tracker, with one group; the URL of its NATS server."""

@@ -12,7 +12,7 @@ import pytest
 from shared.errors import BucketMissing, BucketUnfit, NotPermitted, StoreUnavailable
 from shared.kv import setup
 from shared.kv.bucket import Bucket
-from shared.kv.setup import create_missing, report_unusable
+from shared.kv.setup import JetStreamSilent, create_missing, report_unusable
 from shared.nats.inbox import Inbox
 from tests.shared.connections import as_user, connected, with_inbox
 from tests.stack import nats_proxy as proxies
@@ -54,8 +54,24 @@ async def test_creating_buckets_in_an_account_without_jetstream_raises_unavailab
         servers.running(users) as server,
         connected(as_user(server.url, "u:p")) as connection,
     ):
-        with pytest.raises(StoreUnavailable):
+        with pytest.raises(JetStreamSilent, match=r"^bucket b: JetStream not enabled for account$") as raised:
             await create_missing(connection, ["b"])
+    assert "enable JetStream" in raised.value.advice
+
+
+async def test_creating_buckets_on_a_server_without_jetstream_says_so(
+    nats_connection: Connection, nats_proxy: NatsProxy
+) -> None:
+    nats_proxy.answer("$JS.API.STREAM.INFO", 1, proxies.no_responders())
+    with pytest.raises(JetStreamSilent, match=r"^bucket new: JetStream does not answer$"):
+        await create_missing(nats_connection, ["new"])
+
+
+async def test_a_stream_that_is_no_bucket_is_named_when_buckets_are_created(nats_connection: Connection) -> None:
+    await nats_connection.jetstream().add_stream(name="KV_odd", subjects=["$KV.odd.>"])
+    with pytest.raises(BucketUnfit, match=r"^bucket odd: .*max_msgs_per_subject"):
+        await create_missing(nats_connection, ["odd"])
+    await nats_connection.jetstream().delete_stream("KV_odd")
 
 
 NOT_YET = (

@@ -4,10 +4,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -15,9 +16,7 @@ from shared import lifecycle
 from shared.service.settings import SettingsError
 from shared.telemetry import tracing
 from tests.stack import otlp_receiver
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from tests.stack.ports import free_port
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -31,6 +30,9 @@ PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
         ({"OTEL_TRACES_SAMPLER_ARG": "2"}, "OTEL_TRACES_SAMPLER_ARG: '2' is not a number from 0 to 1"),
         ({"OTEL_TRACES_SAMPLER_ARG": "half"}, "OTEL_TRACES_SAMPLER_ARG: 'half' is not a number from 0 to 1"),
         ({"OTEL_PROPAGATORS": "tracecontext,xray"}, "OTEL_PROPAGATORS: 'xray' is not one of"),
+        ({"OTEL_BSP_SCHEDULE_DELAY": "5s"}, "OTEL_BSP_SCHEDULE_DELAY: '5s' is not a whole number"),
+        ({"OTEL_BSP_EXPORT_TIMEOUT": "unset"}, "OTEL_BSP_EXPORT_TIMEOUT: 'unset' is not a whole number"),
+        ({"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "x"}, "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT: 'x' is not a whole number"),
     ],
 )
 def test_an_invalid_value_is_an_error_with_its_variable(variables: dict[str, str], named: str) -> None:
@@ -54,6 +56,24 @@ def test_an_invalid_value_that_opentelemetry_reads_is_an_error_with_its_variable
     monkeypatch.setenv(variable, value)
     with pytest.raises(SettingsError, match=variable):
         tracing.configured(os.environ, "name")
+
+
+def test_a_wrong_limit_is_one_line_although_opentelemetry_reads_it_during_its_import() -> None:
+    environ = {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_LINK_ATTRIBUTE_COUNT_LIMIT": "many", "PORT": str(free_port())}
+    relay = Path(sys.executable).parent / "lfx-email-relay"
+    done = subprocess.run([relay, "serve"], env=environ, capture_output=True, check=False, timeout=60)  # noqa: S603 - our own words
+    (line,) = map(json.loads, done.stdout.splitlines())
+    assert (line["msg"], done.returncode, done.stderr) == ("start.failed", 1, b"")
+    assert line["error"] == "OTEL_LINK_ATTRIBUTE_COUNT_LIMIT: 'many' is not a whole number"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("OTEL_SPAN_LINK_COUNT_LIMIT", "Unset"), ("OTEL_BSP_SCHEDULE_DELAY", " 50 ")]
+)
+async def test_a_limit_may_be_unset(variable: str, value: str) -> None:
+    traced = lifecycle._tracing({"OTEL_TRACES_EXPORTER": "otlp", variable: value}, "name")  # noqa: SLF001 - `run` calls it
+    assert traced
+    await traced.aclose()
 
 
 @pytest.mark.parametrize("value", ["", " "])

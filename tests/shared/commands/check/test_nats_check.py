@@ -221,12 +221,21 @@ async def test_a_bucket_that_deletes_old_values_when_it_is_full_is_a_warning(ser
     assert (bucket.status, "discard policy" in bucket.advice) == ("warning", True)
 
 
+async def test_a_sealed_bucket_is_a_failure_with_its_reason(server: NatsServer) -> None:
+    async with with_bucket(server) as js:
+        config = (await js.stream_info(f"KV_{NAME}")).config
+        await js.update_stream(config.evolve(sealed=True, deny_purge=True, allow_rollup_hdrs=False))
+        bucket = (await found(as_user(server.url, "all:s3cret"), B))[ABOUT]
+    assert (bucket.status, bucket.advice) == ("failed", "sealed, so it accepts no values: create it again")
+
+
 @pytest.mark.parametrize(
     ("change", "advice"),
     [
         ({"retention": RetentionPolicy.INTEREST}, "its retention is interest, not limits"),
         ({"retention": RetentionPolicy.WORK_QUEUE}, "its retention is workqueue, not limits"),
         ({"no_ack": True}, "no_ack"),
+        ({"discard": DiscardPolicy.NEW, "discard_new_per_subject": True}, "switch discard_new_per_subject off"),
         ({"subject_transform": SubjectTransform(src="$KV.*.>", dest="x.{{wildcard(1)}}.>")}, "subject_transform"),
     ],
 )
