@@ -40,6 +40,7 @@ GONE: Final = frozenset({"ReceiptHandleIsInvalid", "MessageNotInflight", "Invali
 DEFAULT_REGION: Final = "us-east-1"
 
 MAX_SHOWN_CHARACTERS: Final = 1000  # SQS quotes the whole request if its signature does not match
+SHOWN_OF_FOREIGN_ANSWER: Final = 200
 
 _HEADER = re.compile(r"(header (?:name|value|part)\b).*", re.IGNORECASE | re.DOTALL)
 _REGION = re.compile(
@@ -48,6 +49,10 @@ _REGION = re.compile(
 _REGIONAL_ENDPOINT = re.compile(
     r"(?:sqs(?:-fips)?\.[a-z0-9-]+|(?:[a-z0-9-]+\.)?queue)\.(?:amazonaws\.com(?:\.cn)?|api\.aws)"
 )
+
+
+class ForeignAnswer(Exception):
+    """A successful answer that is not one of SQS."""
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -102,13 +107,15 @@ class Queue:
 
     async def _delete_batch(self, messages: Sequence[Message]) -> None:
         for _ in range(DELETE_TRIES):
-            entries = [{"Id": str(at), "ReceiptHandle": one.receipt_handle} for at, one in enumerate(messages)]
+            by_id = {str(at): one for at, one in enumerate(messages)}
+            entries = [{"Id": id_, "ReceiptHandle": one.receipt_handle} for id_, one in by_id.items()]
             try:
                 answer = await self.ask("delete_message_batch", Entries=entries)
             except QueueUnavailable as error:
                 log.warning("queue.delete_failed", extra={"messages": len(messages), "error": str(error)})
                 continue
-            messages = [messages[int(failed["Id"])] for failed in _failures(answer, "delete") if not _is_final(failed)]
+            failed = [one.get("Id") for one in _failures(answer, "delete") if not _is_final(one)]
+            messages = [by_id[id_] for id_ in failed if id_ in by_id]
             if not messages:
                 return
         self.undeleted += len(messages)
@@ -159,9 +166,11 @@ class Queue:
     def _connected(self) -> Any:
         with self._making:
             if self._client is None:
-                self._client = boto3.session.Session().client(
+                client = boto3.session.Session().client(
                     "sqs", region_name=self.region, endpoint_url=self._endpoint, config=_config()
                 )
+                client.meta.events.register("after-call.sqs", _check_answer)
+                self._client = client
             return self._client
 
 
@@ -171,7 +180,7 @@ def reason(error: Exception) -> str:
         details = error.response.get("Error", {})
         code, message = details.get("Code", "Unknown"), details.get("Message", "")
         return _redacted(f"{code}: {message}" if message else str(code))
-    if isinstance(error, BotoCoreError):
+    if isinstance(error, BotoCoreError | ForeignAnswer):
         return _redacted(str(error))
     if isinstance(error, OSError):
         return _redacted(error_texts.in_words(error))
@@ -211,6 +220,22 @@ def _config() -> Config:
         tcp_keepalive=True,
         parameter_validation=False,  # it takes 5 % of a call, for parameters that are all ours
     )
+
+
+def _check_answer(http_response: Any, parsed: Mapping[str, Any], **_: object) -> None:
+    """Refuse a successful answer that is not JSON; botocore reads a web page, or half an answer, as one without data.
+
+    Raises:
+        ForeignAnswer: it has a body, which is not a JSON object.
+    """
+    if parsed.keys() - {"ResponseMetadata"} or not http_response.content.strip():
+        return
+    content: bytes = http_response.content
+    try:
+        msgspec.json.decode(content, type=dict[str, msgspec.Raw])
+    except msgspec.DecodeError as error:
+        shown = content[:SHOWN_OF_FOREIGN_ANSWER].decode(errors="replace")
+        raise ForeignAnswer(f"the answer is not one of SQS: {shown!r}") from error
 
 
 def _message(answer: dict[str, Any]) -> Message:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import threading
@@ -216,6 +217,28 @@ async def test_a_delete_that_fails_as_a_whole_is_tried_three_times(
     assert len(sqs.deleted) == (failures < 3)
 
 
+@pytest.mark.parametrize("body", [b"<html></html>", b'{"Successful":[{"Id":'])
+async def test_a_delete_whose_answer_is_not_one_of_sqs_is_tried_again(
+    sqs: SqsEndpoint, queue: Queue, body: bytes
+) -> None:
+    sqs.send("0")
+    messages = await queue.receive()
+    sqs.instead["DeleteMessageBatch"] = body
+    await queue.delete(messages)
+    assert (sqs.calls["DeleteMessageBatch"], queue.undeleted) == (3, 1)
+
+
+@pytest.mark.parametrize("entry", [{"Id": "7"}, {"Id": "x"}, {}])
+async def test_a_failed_entry_that_was_not_asked_for_is_only_a_warning(
+    sqs: SqsEndpoint, queue: Queue, caplog: pytest.LogCaptureFixture, entry: dict[str, str]
+) -> None:
+    sqs.send("0")
+    messages = await queue.receive()
+    sqs.instead["DeleteMessageBatch"] = json.dumps({"Failed": [{"Code": "InternalError", **entry}]}).encode()
+    await queue.delete(messages)
+    assert len(logged(caplog, "queue.entry_failed")) == 1
+
+
 @pytest.mark.usefixtures("short_poll")
 async def test_an_outdated_receipt_handle_is_a_warning_and_not_tried_again(
     sqs: SqsEndpoint, caplog: pytest.LogCaptureFixture
@@ -297,14 +320,36 @@ async def test_a_failed_poll_is_raised_after_one_call(sqs: SqsEndpoint, queue: Q
     assert sqs.receives == 1
 
 
-@pytest.mark.parametrize("body", [b"[]", b'"ok"', b'{"Messages":[{"MessageId":"x"}]}', b'{"Messages":[7]}'])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[]",
+        b'"ok"',
+        b'{"Messages":[{"MessageId":"x"}]}',
+        b'{"Messages":[7]}',
+        b'{"Messages":[{"MessageId":"0e1f',  # cut off
+        b"<html><body>Welcome</body></html>",
+        b"<?xml version='1.0'?><ReceiveMessageResponse/>",  # of the older protocol of SQS
+    ],
+)
 async def test_an_answer_without_the_form_of_sqs_is_an_error(sqs: SqsEndpoint, queue: Queue, body: bytes) -> None:
     sqs.instead["ReceiveMessage"] = body
     with pytest.raises(QueueUnavailable, match="receive_message: "):
         await queue.receive()
 
 
-@pytest.mark.parametrize("body", [b"{}", b"<html></html>"])
+@pytest.mark.parametrize("error", ["", "Signature=secret"])
+async def test_a_web_server_in_the_place_of_sqs_is_named(sqs: SqsEndpoint, queue: Queue, error: str) -> None:
+    sqs.instead["ReceiveMessage"] = f"<html>Welcome! {error}</html>{'x' * 1000}".encode()
+    with pytest.raises(
+        QueueUnavailable, match="receive_message: the answer is not one of SQS: '<html>Welcome!"
+    ) as raised:
+        await queue.receive()
+    assert "secret" not in str(raised.value)
+    assert len(str(raised.value)) < 300
+
+
+@pytest.mark.parametrize("body", [b"{}", b""])
 async def test_an_empty_answer_that_comes_at_once_is_followed_by_a_pause(
     sqs: SqsEndpoint, queue: Queue, monkeypatch: pytest.MonkeyPatch, body: bytes
 ) -> None:
