@@ -246,7 +246,7 @@ class Settlement:
         old: list[_Received] = []
         young: list[_Received] = []
         for one in received:
-            is_young = self._outage.waited_seconds(one.message.sent_at) < self._record_wait_seconds
+            is_young = self._outage.waited_seconds(one.message.sent_on_clock) < self._record_wait_seconds
             (young if is_young else old).append(one)
         return old, young
 
@@ -286,7 +286,7 @@ class Settlement:
     def _pause_seconds(self, waiting: Iterable[_Received], tries: int) -> float:
         """Return the pause before the next try, which is not later than the end of the wait for a record."""
         pause = BACKOFF.seconds(tries)
-        waited = min(self._outage.waited_seconds(one.message.sent_at) for one in waiting)
+        waited = min(self._outage.waited_seconds(one.message.sent_on_clock) for one in waiting)
         left = self._record_wait_seconds - waited
         return min(pause, max(SHORTEST_PAUSE_SECONDS, left)) if left > 0 else pause  # an older message waits for KV
 

@@ -10,6 +10,7 @@ import re
 import threading
 import time
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -33,6 +34,7 @@ CALL_SECONDS: Final = 60.0  # boto3 limits only each read and each connection, a
 SHORTEST_EMPTY_POLL_SECONDS: Final = 1.0
 BATCH: Final = 10  # the limit of SQS for one call
 DELETE_TRIES: Final = 3
+TOLERATED_SKEW_SECONDS: Final = 5  # the time in an answer has no fractions
 EXPIRED: Final = frozenset(
     {"ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException"}
 )
@@ -56,12 +58,13 @@ class ForeignAnswer(Exception):
 
 
 class Message(msgspec.Struct, frozen=True):
-    """One received message; `sent_at` is SQS's own SentTimestamp."""
+    """One received message; `sent_at` is SQS's own SentTimestamp, `sent_on_clock` the same on the monotonic clock."""
 
     message_id: str
     receipt_handle: str
     body: str
     sent_at: datetime
+    sent_on_clock: float
 
 
 class Queue:
@@ -93,7 +96,8 @@ class Queue:
             MessageSystemAttributeNames=["SentTimestamp"],
         )
         try:
-            messages = [_message(one) for one in answer.get("Messages") or ()]
+            now = _now(answer)
+            messages = [_message(one, now) for one in answer.get("Messages") or ()]
         except Exception as error:
             raise QueueUnavailable(f"receive_message: {reason(error)}") from error
         if not messages:  # a server that answers sooner is not SQS, and would get hundreds of polls a second
@@ -238,13 +242,25 @@ def _check_answer(http_response: Any, parsed: Mapping[str, Any], **_: object) ->
         raise ForeignAnswer(f"the answer is not one of SQS: {shown!r}") from error
 
 
-def _message(answer: dict[str, Any]) -> Message:
+def _now(answer: dict[str, Any]) -> datetime:
+    """Return the time: that of the server, which SentTimestamp is of, if this machine's clock is wrong."""
+    here = datetime.now(UTC)
+    try:
+        there = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+        return there if abs((there - here).total_seconds()) > TOLERATED_SKEW_SECONDS else here
+    except (KeyError, TypeError, ValueError):  # without a date, or without its zone
+        return here
+
+
+def _message(answer: dict[str, Any], now: datetime) -> Message:
     sent = (answer.get("Attributes") or {}).get("SentTimestamp")
+    sent_at = json_fields.unix_time(sent) or now
     return Message(
         message_id=answer.get("MessageId", ""),
         receipt_handle=answer["ReceiptHandle"],
         body=answer.get("Body", ""),
-        sent_at=json_fields.unix_time(sent) or datetime.now(UTC),
+        sent_at=sent_at,
+        sent_on_clock=time.monotonic() - (now - sent_at).total_seconds(),
     )
 
 

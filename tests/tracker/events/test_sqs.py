@@ -10,7 +10,8 @@ import logging
 import os
 import threading
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -565,3 +566,26 @@ async def test_a_message_without_a_time_was_sent_now(queue: Queue, sqs: SqsEndpo
     sqs.send("body", sent_at=0)
     [message] = await queue.receive()
     assert (datetime.now(UTC) - message.sent_at).total_seconds() < 60
+    assert time.monotonic() - message.sent_on_clock < 60
+
+
+@pytest.mark.parametrize("minutes", [-600, -10, 10, 600])
+async def test_the_age_of_a_message_is_by_the_clock_of_the_server(
+    sqs: SqsEndpoint, queue: Queue, minutes: float
+) -> None:
+    """Else an event that comes before its record does not wait for it, if this machine's clock is ahead."""
+    there = datetime.now(UTC) + timedelta(minutes=minutes)
+    sqs.receive_headers = [("Date", format_datetime(there, usegmt=True))]
+    sqs.send("body", sent_at=there.timestamp() - 3600)
+    [message] = await queue.receive()
+    assert 3599 <= time.monotonic() - message.sent_on_clock < 3660
+
+
+@pytest.mark.parametrize("date", ["", "yesterday", "Fri, 02 Jan 2026 03:04:05 -0000", "Fri, 99 Jan 2026 03:04:05 GMT"])
+async def test_without_a_time_of_the_server_the_clock_of_this_machine_counts(
+    sqs: SqsEndpoint, queue: Queue, date: str
+) -> None:
+    sqs.receive_headers = [("Date", date)]
+    sqs.send("body", sent_at=time.time() - 3600)
+    [message] = await queue.receive()
+    assert 3599 <= time.monotonic() - message.sent_on_clock < 3660
