@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 LONG_POLL_SECONDS: Final = 20
 CALL_SECONDS: Final = 60.0  # boto3 limits only each read and each connection, and a credentials process not at all
 SHORTEST_EMPTY_POLL_SECONDS: Final = 1.0
+FURTHER_CONNECTIONS: Final = 12  # that are kept, for messages that are held
 BATCH: Final = 10  # the limit of SQS for one call
 DELETE_TRIES: Final = 3
 TOLERATED_SKEW_SECONDS: Final = 5  # the time in an answer has no fractions
@@ -70,9 +71,10 @@ class Message(msgspec.Struct, frozen=True):
 class Queue:
     """Receives, deletes, extends; the client is made at the first call and anew when its credentials have expired."""
 
-    def __init__(self, url: str, environ: Mapping[str, str], *, visibility_seconds: int) -> None:
+    def __init__(self, url: str, environ: Mapping[str, str], *, visibility_seconds: int, long_polls: int = 2) -> None:
         """Name the queue; `environ` is read only for an endpoint and a region that are set for boto3."""
         self._visibility_seconds = visibility_seconds
+        self._long_polls = long_polls
         self._url = url
         self._endpoint = endpoint_of(url, environ)
         self.region = region_of(url) or environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or DEFAULT_REGION
@@ -171,7 +173,7 @@ class Queue:
         with self._making:
             if self._client is None:
                 client = boto3.session.Session().client(
-                    "sqs", region_name=self.region, endpoint_url=self._endpoint, config=_config()
+                    "sqs", region_name=self.region, endpoint_url=self._endpoint, config=_config(self._long_polls)
                 )
                 client.meta.events.register("after-call.sqs", _check_answer)
                 self._client = client
@@ -215,12 +217,12 @@ def endpoint_of(url: str, environ: Mapping[str, str]) -> str | None:
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def _config() -> Config:
+def _config(long_polls: int) -> Config:
     return Config(
         connect_timeout=5,
         read_timeout=LONG_POLL_SECONDS + 10,  # less would end every quiet poll in an error (boto/botocore#3770)
         retries={"total_max_attempts": 1, "mode": "standard"},  # the receiver counts and backs off itself
-        max_pool_connections=16,
+        max_pool_connections=FURTHER_CONNECTIONS + 2 * long_polls,  # each batch is deleted beside the next polls
         tcp_keepalive=True,
         parameter_validation=False,  # it takes 5 % of a call, for parameters that are all ours
     )

@@ -122,6 +122,17 @@ async def test_polls_follow_each_other_over_one_connection(sqs: SqsEndpoint, que
     assert len(seen) == 1
 
 
+async def test_each_of_many_polls_keeps_its_connection(sqs: SqsEndpoint, caplog: pytest.LogCaptureFixture) -> None:
+    queue = Queue(sqs.queue_url, os.environ, visibility_seconds=60, long_polls=20)
+    polls = [asyncio.create_task(queue.receive()) for _ in range(20)]
+    await sqs.wait_for_calls("ReceiveMessage", 20)
+    for _ in range(200):
+        sqs.send("body")
+    assert sum(map(len, await asyncio.gather(*polls))) == 200
+    assert sqs.open_connections == 20
+    assert not caplog.records
+
+
 async def test_the_client_waits_longer_than_a_long_poll(queue: Queue) -> None:
     config = queue._connected().meta.config  # noqa: SLF001 - a poll of 20 s would be too long for a test
     assert config.read_timeout > 20
