@@ -262,7 +262,7 @@ def _message(answer: dict[str, Any], now: datetime) -> Message:
         receipt_handle=answer["ReceiptHandle"],
         body=answer.get("Body", ""),
         sent_at=sent_at,
-        sent_on_clock=time.monotonic() - (now - sent_at).total_seconds(),
+        sent_on_clock=time.monotonic() - max(0.0, (now - sent_at).total_seconds()),
     )
 
 

@@ -592,6 +592,13 @@ async def test_the_age_of_a_message_is_by_the_clock_of_the_server(
     assert 3599 <= time.monotonic() - message.sent_on_clock < 3660
 
 
+async def test_a_message_of_the_future_was_sent_now(sqs: SqsEndpoint, queue: Queue) -> None:
+    """Else its event would wait for a missing record for as long as the clocks differ."""
+    sqs.send("body", sent_at=time.time() + 86_400)
+    [message] = await queue.receive()
+    assert 0 <= time.monotonic() - message.sent_on_clock < 60
+
+
 @pytest.mark.parametrize("date", ["", "yesterday", "Fri, 02 Jan 2026 03:04:05 -0000", "Fri, 99 Jan 2026 03:04:05 GMT"])
 async def test_without_a_time_of_the_server_the_clock_of_this_machine_counts(
     sqs: SqsEndpoint, queue: Queue, date: str
