@@ -65,19 +65,16 @@ DENIED: Final = frozenset(
     }
 )
 NO_SUCH_QUEUE: Final = frozenset({"NonExistentQueue", "QueueDoesNotExist", "QueueDeletedRecently"})
-INVALID_CREDENTIALS: Final = sqs.EXPIRED | {
+INVALID_CREDENTIALS: Final = sqs.REFUSED_CREDENTIALS | {
     "AuthFailure",
     "IncompleteSignature",
     "IncompleteSignatureException",
-    "InvalidAccessKeyId",
     "InvalidSecurity",
-    "InvalidSignatureException",
     "MissingAuthenticationToken",
     "MissingAuthenticationTokenException",
     "OptInRequired",
     "RequestExpired",
     "RequestTimeTooSkewed",
-    "SignatureDoesNotMatch",
 }
 SIGNED_AT_ANOTHER_TIME: Final = frozenset({"RequestExpired", "RequestTimeTooSkewed"})
 WRONG_SIGNATURE: Final = frozenset({"InvalidSignatureException", "SignatureDoesNotMatch"})

@@ -36,9 +36,18 @@ FURTHER_CONNECTIONS: Final = 12  # that are kept, for messages that are held
 BATCH: Final = 10  # the limit of SQS for one call
 DELETE_TRIES: Final = 3
 TOLERATED_SKEW_SECONDS: Final = 5  # the time in an answer has no fractions
-EXPIRED: Final = frozenset(
-    {"ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException"}
+REFUSED_CREDENTIALS: Final = frozenset(
+    {
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "InvalidAccessKeyId",
+        "InvalidClientTokenId",
+        "InvalidSignatureException",
+        "SignatureDoesNotMatch",
+        "UnrecognizedClientException",
+    }
 )
+"""The codes after which the credentials are read again: they have expired, or were replaced."""
 GONE: Final = frozenset({"ReceiptHandleIsInvalid", "MessageNotInflight", "InvalidParameterValue"})
 DEFAULT_REGION: Final = "us-east-1"
 
@@ -69,7 +78,7 @@ class Message(msgspec.Struct, frozen=True):
 
 
 class Queue:
-    """Receives, deletes, extends; the client is made at the first call and anew when its credentials have expired."""
+    """Receives, deletes, extends; the client is made at the first call and anew when its credentials are refused."""
 
     def __init__(self, url: str, environ: Mapping[str, str], *, visibility_seconds: int, long_polls: int = 2) -> None:
         """Name the queue; `environ` is read only for an endpoint and a region that are set for boto3."""
@@ -162,7 +171,7 @@ class Queue:
         try:
             answer: dict[str, Any] = getattr(self._connected(), operation)(QueueUrl=self._url, **arguments)
         except ClientError as error:
-            if error.response.get("Error", {}).get("Code") in EXPIRED:
+            if error.response.get("Error", {}).get("Code") in REFUSED_CREDENTIALS:
                 self._client = None
             raise QueueUnavailable(f"{operation}: {reason(error)}") from error
         except Exception as error:  # botocore's parser may raise any error

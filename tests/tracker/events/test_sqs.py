@@ -403,8 +403,18 @@ def write_credentials(path: Path, key: str) -> None:
     path.write_text(f"[default]\naws_access_key_id = {key}\naws_secret_access_key = secret\n")
 
 
-@pytest.mark.parametrize("error", ["ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId"])
-async def test_after_expired_credentials_the_next_poll_takes_new_ones(
+@pytest.mark.parametrize(
+    "error",
+    [
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "InvalidClientTokenId",
+        "InvalidAccessKeyId",
+        "SignatureDoesNotMatch",
+        "InvalidSignatureException",
+    ],
+)
+async def test_after_refused_credentials_the_next_poll_takes_new_ones(
     sqs: SqsEndpoint, queue: Queue, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: str
 ) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
