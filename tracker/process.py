@@ -146,14 +146,14 @@ async def _applying_events(
 
     rebuilder = _rebuilder(life, buckets, config)
     updater = _updater(life, connection, buckets, config, rebuilder)
-    queue = Queue(config.ses_engagement_sqs_queue_url, environ, visibility_seconds=VISIBILITY_SECONDS)
+    url, long_polls = config.ses_engagement_sqs_queue_url, config.sqs_receivers
+    queue = Queue(url, environ, visibility_seconds=VISIBILITY_SECONDS, long_polls=long_polls)
     outage = StoreOutage()
     connection.on_disconnect(outage.suspect)
     wait_seconds = config.engagement_record_wait_seconds
     rebuild = _rebuild(rebuilder, updater) if rebuilder else None
     settlement = Settlement(queue, updater, outage, record_wait_seconds=wait_seconds, rebuild=rebuild, spans=life.spans)
     last_seconds = config.shutdown_timeout_seconds * LAST_SHARE
-    long_polls = config.sqs_receivers
     try:
         async with Receiver(queue, settlement, outage, long_polls=long_polls, grace_seconds=last_seconds) as receiver:
             life.expose(lambda: _metrics().receives(queue, receiver))

@@ -22,7 +22,7 @@ from tests.stack.sqs_faults import Faults
 from tests.stack.sqs_queue import Queue
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable
+    from collections.abc import AsyncIterator, Awaitable, Sequence
 
 ACCOUNT = "000000000000"
 QUEUE = "engagement-events"
@@ -50,6 +50,8 @@ class SqsEndpoint:
         self.faults = Faults()
         self.instead: dict[str, bytes | None] = {}
         """The body of the response to any call of an action; None is no response."""
+        self.receive_headers: list[tuple[str, str]] = []
+        """Further headers of responses to ReceiveMessage."""
         self._change = Change()
         self._connections: set[HttpConnection] = set()
         self._server: asyncio.Server | None = None
@@ -186,24 +188,26 @@ class SqsEndpoint:
         wait = sqs_actions.wait_seconds(payload)
         messages = sqs_actions.receive(queue, payload)
         if wait and not messages:
-            return _receive_later(queue, payload, time.monotonic() + wait)
-        return _received(messages)
+            return _receive_later(queue, payload, time.monotonic() + wait, self.receive_headers)
+        return _received(messages, self.receive_headers)
 
 
-async def _receive_later(queue: Queue, payload: dict[str, Any], until: float) -> bytes:
+async def _receive_later(
+    queue: Queue, payload: dict[str, Any], until: float, headers: Sequence[tuple[str, str]]
+) -> bytes:
     while True:
         messages = sqs_actions.receive(queue, payload)
         if messages or time.monotonic() >= until:
-            return _received(messages)
+            return _received(messages, headers)
         await queue.wait_for_change(until)
 
 
-def _received(messages: list[dict[str, Any]]) -> bytes:
-    return _success({"Messages": messages} if messages else {})
+def _received(messages: list[dict[str, Any]], headers: Sequence[tuple[str, str]]) -> bytes:
+    return _success({"Messages": messages} if messages else {}, *headers)
 
 
-def _success(payload: dict[str, Any]) -> bytes:
-    return http_connection.response(200, _encode(payload), _JSON, ("x-amzn-RequestId", str(uuid.uuid4())))
+def _success(payload: dict[str, Any], *headers: tuple[str, str]) -> bytes:
+    return http_connection.response(200, _encode(payload), _JSON, ("x-amzn-RequestId", str(uuid.uuid4())), *headers)
 
 
 def _instead(body: bytes | None) -> bytes | Awaitable[bytes]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import boto3
 import msgspec
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+from botocore.exceptions import ClientError, NoCredentialsError, PartialCredentialsError
 
 from shared.commands import formatting
 from shared.commands.check.checks import Check, Finding
@@ -65,19 +65,16 @@ DENIED: Final = frozenset(
     }
 )
 NO_SUCH_QUEUE: Final = frozenset({"NonExistentQueue", "QueueDoesNotExist", "QueueDeletedRecently"})
-INVALID_CREDENTIALS: Final = sqs.EXPIRED | {
+INVALID_CREDENTIALS: Final = sqs.REFUSED_CREDENTIALS | {
     "AuthFailure",
     "IncompleteSignature",
     "IncompleteSignatureException",
-    "InvalidAccessKeyId",
     "InvalidSecurity",
-    "InvalidSignatureException",
     "MissingAuthenticationToken",
     "MissingAuthenticationTokenException",
     "OptInRequired",
     "RequestExpired",
     "RequestTimeTooSkewed",
-    "SignatureDoesNotMatch",
 }
 SIGNED_AT_ANOTHER_TIME: Final = frozenset({"RequestExpired", "RequestTimeTooSkewed"})
 WRONG_SIGNATURE: Final = frozenset({"InvalidSignatureException", "SignatureDoesNotMatch"})
@@ -135,7 +132,7 @@ def check(settings: TrackerSettings, environ: Mapping[str, str]) -> Check:
 async def _credentials(region: str) -> Finding:
     try:
         method = await threads.run(_method)
-    except (BotoCoreError, ClientError, OSError) as error:
+    except Exception as error:  # noqa: BLE001 - botocore passes on what the source of the credentials caused
         advice = "check the service account's role and its trust policy"
         return Finding("failed", CREDENTIALS, f"cannot be loaded: {sqs.reason(error)}", advice)
     if not method:

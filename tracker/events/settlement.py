@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 MAX_HELD: Final = 2000
 VISIBILITY_SECONDS: Final = 60
+LONGEST_VISIBILITY_SECONDS: Final = 43_000  # SQS allows 12 hours from the receive
 FIRST_PAUSE_SECONDS: Final = 0.2
 LONGEST_PAUSE_SECONDS: Final = 5.0
 SHORTEST_PAUSE_SECONDS: Final = 0.05
@@ -138,7 +139,7 @@ class Settlement:
                 break
         self._end_outages_unless_held()
         if has_to_wait:
-            await self._queue.change_visibility([message], 0 if self._is_stopping else int(self._record_wait_seconds))
+            await self._leave_to_the_queue([message])
         return [message] if is_settled else []
 
     async def stop(self) -> None:
@@ -169,12 +170,20 @@ class Settlement:
             return settled
         if self._is_stopping or self._is_full():
             self._failing.discard(waiting[0].event.email_id)
-            seconds = 0 if self._is_stopping else int(self._record_wait_seconds)
-            await self._queue.change_visibility([one.message for one in waiting], seconds)
+            await self._leave_to_the_queue([one.message for one in waiting])
         else:
             self._held.update((one.message.receipt_handle, one.message) for one in waiting)
             self._holding.start(self._try_again(waiting), at_end=partial(self._end_hold, waiting))
         return settled
+
+    async def _leave_to_the_queue(self, messages: Sequence[Message]) -> None:
+        """Let the queue deliver messages again: as late as their records may come, so that few receives are counted.
+
+        It is never sooner than without this call, except for a stop: KV may be away, or a record contested, for longer
+        than an operator lets events wait.
+        """
+        seconds = min(max(self._record_wait_seconds, VISIBILITY_SECONDS), LONGEST_VISIBILITY_SECONDS)
+        await self._queue.change_visibility(messages, 0 if self._is_stopping else int(seconds))
 
     def _is_full(self) -> bool:
         """Return whether no more may be held; during an outage there is no limit, since nothing more is received."""
@@ -238,7 +247,7 @@ class Settlement:
         old: list[_Received] = []
         young: list[_Received] = []
         for one in received:
-            is_young = self._outage.waited_seconds(one.message.sent_at) < self._record_wait_seconds
+            is_young = self._outage.waited_seconds(one.message.sent_on_clock) < self._record_wait_seconds
             (young if is_young else old).append(one)
         return old, young
 
@@ -278,7 +287,7 @@ class Settlement:
     def _pause_seconds(self, waiting: Iterable[_Received], tries: int) -> float:
         """Return the pause before the next try, which is not later than the end of the wait for a record."""
         pause = BACKOFF.seconds(tries)
-        waited = min(self._outage.waited_seconds(one.message.sent_at) for one in waiting)
+        waited = min(self._outage.waited_seconds(one.message.sent_on_clock) for one in waiting)
         left = self._record_wait_seconds - waited
         return min(pause, max(SHORTEST_PAUSE_SECONDS, left)) if left > 0 else pause  # an older message waits for KV
 

@@ -10,6 +10,7 @@ import re
 import threading
 import time
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -31,15 +32,27 @@ log = logging.getLogger(__name__)
 LONG_POLL_SECONDS: Final = 20
 CALL_SECONDS: Final = 60.0  # boto3 limits only each read and each connection, and a credentials process not at all
 SHORTEST_EMPTY_POLL_SECONDS: Final = 1.0
+FURTHER_CONNECTIONS: Final = 12  # that are kept, for messages that are held
 BATCH: Final = 10  # the limit of SQS for one call
 DELETE_TRIES: Final = 3
-EXPIRED: Final = frozenset(
-    {"ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException"}
+TOLERATED_SKEW_SECONDS: Final = 5  # the time in an answer has no fractions
+REFUSED_CREDENTIALS: Final = frozenset(
+    {
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "InvalidAccessKeyId",
+        "InvalidClientTokenId",
+        "InvalidSignatureException",
+        "SignatureDoesNotMatch",
+        "UnrecognizedClientException",
+    }
 )
+"""The codes after which the credentials are read again: they have expired, or were replaced."""
 GONE: Final = frozenset({"ReceiptHandleIsInvalid", "MessageNotInflight", "InvalidParameterValue"})
 DEFAULT_REGION: Final = "us-east-1"
 
 MAX_SHOWN_CHARACTERS: Final = 1000  # SQS quotes the whole request if its signature does not match
+SHOWN_OF_FOREIGN_ANSWER: Final = 200
 
 _HEADER = re.compile(r"(header (?:name|value|part)\b).*", re.IGNORECASE | re.DOTALL)
 _REGION = re.compile(
@@ -50,21 +63,27 @@ _REGIONAL_ENDPOINT = re.compile(
 )
 
 
+class ForeignAnswer(Exception):
+    """A successful answer that is not one of SQS."""
+
+
 class Message(msgspec.Struct, frozen=True):
-    """One received message; `sent_at` is SQS's own SentTimestamp."""
+    """One received message; `sent_at` is SQS's own SentTimestamp, `sent_on_clock` the same on the monotonic clock."""
 
     message_id: str
     receipt_handle: str
     body: str
     sent_at: datetime
+    sent_on_clock: float
 
 
 class Queue:
-    """Receives, deletes, extends; the client is made at the first call and anew when its credentials have expired."""
+    """Receives, deletes, extends; the client is made at the first call and anew when its credentials are refused."""
 
-    def __init__(self, url: str, environ: Mapping[str, str], *, visibility_seconds: int) -> None:
+    def __init__(self, url: str, environ: Mapping[str, str], *, visibility_seconds: int, long_polls: int = 2) -> None:
         """Name the queue; `environ` is read only for an endpoint and a region that are set for boto3."""
         self._visibility_seconds = visibility_seconds
+        self._long_polls = long_polls
         self._url = url
         self._endpoint = endpoint_of(url, environ)
         self.region = region_of(url) or environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or DEFAULT_REGION
@@ -88,7 +107,8 @@ class Queue:
             MessageSystemAttributeNames=["SentTimestamp"],
         )
         try:
-            messages = [_message(one) for one in answer.get("Messages") or ()]
+            now = _now(answer)
+            messages = [_message(one, now) for one in answer.get("Messages") or ()]
         except Exception as error:
             raise QueueUnavailable(f"receive_message: {reason(error)}") from error
         if not messages:  # a server that answers sooner is not SQS, and would get hundreds of polls a second
@@ -102,13 +122,15 @@ class Queue:
 
     async def _delete_batch(self, messages: Sequence[Message]) -> None:
         for _ in range(DELETE_TRIES):
-            entries = [{"Id": str(at), "ReceiptHandle": one.receipt_handle} for at, one in enumerate(messages)]
+            by_id = {str(at): one for at, one in enumerate(messages)}
+            entries = [{"Id": id_, "ReceiptHandle": one.receipt_handle} for id_, one in by_id.items()]
             try:
                 answer = await self.ask("delete_message_batch", Entries=entries)
             except QueueUnavailable as error:
                 log.warning("queue.delete_failed", extra={"messages": len(messages), "error": str(error)})
                 continue
-            messages = [messages[int(failed["Id"])] for failed in _failures(answer, "delete") if not _is_final(failed)]
+            failed = [one.get("Id") for one in _failures(answer, "delete") if not _is_final(one)]
+            messages = [by_id[id_] for id_ in failed if id_ in by_id]
             if not messages:
                 return
         self.undeleted += len(messages)
@@ -149,7 +171,7 @@ class Queue:
         try:
             answer: dict[str, Any] = getattr(self._connected(), operation)(QueueUrl=self._url, **arguments)
         except ClientError as error:
-            if error.response.get("Error", {}).get("Code") in EXPIRED:
+            if error.response.get("Error", {}).get("Code") in REFUSED_CREDENTIALS:
                 self._client = None
             raise QueueUnavailable(f"{operation}: {reason(error)}") from error
         except Exception as error:  # botocore's parser may raise any error
@@ -159,9 +181,11 @@ class Queue:
     def _connected(self) -> Any:
         with self._making:
             if self._client is None:
-                self._client = boto3.session.Session().client(
-                    "sqs", region_name=self.region, endpoint_url=self._endpoint, config=_config()
+                client = boto3.session.Session().client(
+                    "sqs", region_name=self.region, endpoint_url=self._endpoint, config=_config(self._long_polls)
                 )
+                client.meta.events.register("after-call.sqs", _check_answer)
+                self._client = client
             return self._client
 
 
@@ -171,7 +195,7 @@ def reason(error: Exception) -> str:
         details = error.response.get("Error", {})
         code, message = details.get("Code", "Unknown"), details.get("Message", "")
         return _redacted(f"{code}: {message}" if message else str(code))
-    if isinstance(error, BotoCoreError):
+    if isinstance(error, BotoCoreError | ForeignAnswer):
         return _redacted(str(error))
     if isinstance(error, OSError):
         return _redacted(error_texts.in_words(error))
@@ -202,24 +226,52 @@ def endpoint_of(url: str, environ: Mapping[str, str]) -> str | None:
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def _config() -> Config:
+def _config(long_polls: int) -> Config:
     return Config(
         connect_timeout=5,
         read_timeout=LONG_POLL_SECONDS + 10,  # less would end every quiet poll in an error (boto/botocore#3770)
         retries={"total_max_attempts": 1, "mode": "standard"},  # the receiver counts and backs off itself
-        max_pool_connections=16,
+        max_pool_connections=FURTHER_CONNECTIONS + 2 * long_polls,  # each batch is deleted beside the next polls
         tcp_keepalive=True,
         parameter_validation=False,  # it takes 5 % of a call, for parameters that are all ours
     )
 
 
-def _message(answer: dict[str, Any]) -> Message:
+def _check_answer(http_response: Any, parsed: Mapping[str, Any], **_: object) -> None:
+    """Refuse a successful answer that is not JSON; botocore reads a web page, or half an answer, as one without data.
+
+    Raises:
+        ForeignAnswer: it has a body, which is not a JSON object.
+    """
+    if parsed.keys() - {"ResponseMetadata"} or not http_response.content.strip():
+        return
+    content: bytes = http_response.content
+    try:
+        msgspec.json.decode(content, type=dict[str, msgspec.Raw])
+    except msgspec.DecodeError as error:
+        shown = content[:SHOWN_OF_FOREIGN_ANSWER].decode(errors="replace")
+        raise ForeignAnswer(f"the answer is not one of SQS: {shown!r}") from error
+
+
+def _now(answer: dict[str, Any]) -> datetime:
+    """Return the time: that of the server, which SentTimestamp is of, if this machine's clock is wrong."""
+    here = datetime.now(UTC)
+    try:
+        there = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+        return there if abs((there - here).total_seconds()) > TOLERATED_SKEW_SECONDS else here
+    except (KeyError, TypeError, ValueError):  # without a date, or without its zone
+        return here
+
+
+def _message(answer: dict[str, Any], now: datetime) -> Message:
     sent = (answer.get("Attributes") or {}).get("SentTimestamp")
+    sent_at = json_fields.unix_time(sent) or now
     return Message(
         message_id=answer.get("MessageId", ""),
         receipt_handle=answer["ReceiptHandle"],
         body=answer.get("Body", ""),
-        sent_at=json_fields.unix_time(sent) or datetime.now(UTC),
+        sent_at=sent_at,
+        sent_on_clock=time.monotonic() - max(0.0, (now - sent_at).total_seconds()),
     )
 
 

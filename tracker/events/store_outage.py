@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+import math
+import time
 
 
 class StoreOutage:
@@ -19,7 +20,7 @@ class StoreOutage:
         self._is_suspected = False
         self._is_kv_away = False
         self._is_stream_away = False
-        self._ended_at = datetime.min.replace(tzinfo=UTC)
+        self._ended_on_clock = -math.inf
 
     def suspect(self) -> None:
         """Note that KV may have been away. The wait for a missing record then starts again, as the relay waited too."""
@@ -35,7 +36,7 @@ class StoreOutage:
         """Note that KV has answered, whether it was away or not."""
         if self._is_suspected:
             self._is_kv_away = self._is_suspected = False
-            self._ended_at = datetime.now(UTC)
+            self._ended_on_clock = time.monotonic()
             self._end_if_over()
 
     def begin_of_stream(self) -> None:
@@ -54,6 +55,6 @@ class StoreOutage:
         if not (self._is_kv_away or self._is_stream_away):
             self.is_over.set()
 
-    def waited_seconds(self, sent_at: datetime) -> float:
-        """Return for how long the record of an event that was sent at that time could have been written."""
-        return (datetime.now(UTC) - max(sent_at, self._ended_at)).total_seconds()
+    def waited_seconds(self, sent_on_clock: float) -> float:
+        """Return for how long the record of an event could have been written, that was sent at that monotonic time."""
+        return time.monotonic() - max(sent_on_clock, self._ended_on_clock)

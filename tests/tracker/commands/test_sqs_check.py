@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime, parsedate_to_datetime
@@ -17,6 +18,8 @@ from tracker.commands import sqs_check
 from tracker.settings import TrackerSettings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from shared.commands.check.checks import Finding
     from tests.stack.sqs_endpoint import SqsEndpoint
 
@@ -213,6 +216,31 @@ async def test_a_role_without_its_token_file_is_a_failure(sqs: SqsEndpoint, monk
     findings = await found(sqs.queue_url)
     assert findings[CREDENTIALS].status == "failed"
     assert "/nowhere/token" in findings[CREDENTIALS].found
+
+
+async def test_credentials_that_cannot_be_used_are_a_failure_that_names_the_reason(
+    sqs: SqsEndpoint, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Botocore raises errors of any type here, such as RuntimeError for those that are still expired."""
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    given = {"Version": 1, "AccessKeyId": "AKID", "SecretAccessKey": "secret", "SessionToken": "secret"}
+    (tmp_path / "expired").write_text(json.dumps(given | {"Expiration": "2020-01-01T00:00:00Z"}))
+    (tmp_path / "config").write_text(f"[default]\ncredential_process = cat {tmp_path / 'expired'}\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    findings = await found(sqs.queue_url)
+    for about in (CREDENTIALS, QUEUE):
+        assert findings[about].status == "failed"
+        assert "still expired" in findings[about].found
+        assert "report this as a bug" not in findings[about].advice
+
+
+async def test_a_web_server_is_not_a_queue(sqs: SqsEndpoint) -> None:
+    sqs.instead["GetQueueAttributes"] = b"<html>Welcome</html>"
+    findings = await found(sqs.queue_url)
+    assert (findings[QUEUE].status, PERMISSIONS in findings) == ("failed", False)
+    assert "not one of SQS: '<html>" in findings[QUEUE].found
+    assert "check the URL" in findings[QUEUE].advice
 
 
 async def test_without_eventing_or_a_valid_url_the_queue_is_skipped() -> None:

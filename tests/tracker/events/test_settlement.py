@@ -115,6 +115,19 @@ async def test_a_message_with_an_event_that_is_not_applied_stays_in_the_queue(
     assert ("ChangeMessageVisibilityBatch" in sqs.calls) == (verdict is not Verdict.STUCK)
 
 
+@pytest.mark.parametrize(("wait", "invisible"), [(0.5, 60), (60, 60), (90.7, 90), (86_400, 43_000)])
+async def test_the_queue_delivers_such_a_message_again_after_a_time_that_sqs_allows(
+    sqs: SqsEndpoint, wait: float, invisible: int
+) -> None:
+    """A shorter time would use up the receives of its redrive policy while KV is away."""
+    sqs.send(batch_of_a_function(of_email("email-0", "sns-0"), of_email("email-1", "sns-1")))
+    async with polling(sqs, Verdicts(Verdict.AGAIN), record_wait_seconds=wait):
+        await sqs.wait_for_calls("ChangeMessageVisibilityBatch")
+        [payload] = [call.payload for call in sqs.requests if call.action == "ChangeMessageVisibilityBatch"]
+        assert [entry["VisibilityTimeout"] for entry in payload["Entries"]] == [invisible]
+        assert (sqs.visible, sqs.in_flight) == (0, 1)
+
+
 async def test_many_ignored_messages_are_logged_with_a_limit(
     sqs: SqsEndpoint, caplog: pytest.LogCaptureFixture
 ) -> None:

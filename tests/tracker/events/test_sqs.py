@@ -5,11 +5,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import threading
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -120,6 +122,17 @@ async def test_polls_follow_each_other_over_one_connection(sqs: SqsEndpoint, que
     assert len(seen) == 1
 
 
+async def test_each_of_many_polls_keeps_its_connection(sqs: SqsEndpoint, caplog: pytest.LogCaptureFixture) -> None:
+    queue = Queue(sqs.queue_url, os.environ, visibility_seconds=60, long_polls=20)
+    polls = [asyncio.create_task(queue.receive()) for _ in range(20)]
+    await sqs.wait_for_calls("ReceiveMessage", 20)
+    for _ in range(200):
+        sqs.send("body")
+    assert sum(map(len, await asyncio.gather(*polls))) == 200
+    assert sqs.open_connections == 20
+    assert not caplog.records
+
+
 async def test_the_client_waits_longer_than_a_long_poll(queue: Queue) -> None:
     config = queue._connected().meta.config  # noqa: SLF001 - a poll of 20 s would be too long for a test
     assert config.read_timeout > 20
@@ -216,6 +229,28 @@ async def test_a_delete_that_fails_as_a_whole_is_tried_three_times(
     assert len(sqs.deleted) == (failures < 3)
 
 
+@pytest.mark.parametrize("body", [b"<html></html>", b'{"Successful":[{"Id":'])
+async def test_a_delete_whose_answer_is_not_one_of_sqs_is_tried_again(
+    sqs: SqsEndpoint, queue: Queue, body: bytes
+) -> None:
+    sqs.send("0")
+    messages = await queue.receive()
+    sqs.instead["DeleteMessageBatch"] = body
+    await queue.delete(messages)
+    assert (sqs.calls["DeleteMessageBatch"], queue.undeleted) == (3, 1)
+
+
+@pytest.mark.parametrize("entry", [{"Id": "7"}, {"Id": "x"}, {}])
+async def test_a_failed_entry_that_was_not_asked_for_is_only_a_warning(
+    sqs: SqsEndpoint, queue: Queue, caplog: pytest.LogCaptureFixture, entry: dict[str, str]
+) -> None:
+    sqs.send("0")
+    messages = await queue.receive()
+    sqs.instead["DeleteMessageBatch"] = json.dumps({"Failed": [{"Code": "InternalError", **entry}]}).encode()
+    await queue.delete(messages)
+    assert len(logged(caplog, "queue.entry_failed")) == 1
+
+
 @pytest.mark.usefixtures("short_poll")
 async def test_an_outdated_receipt_handle_is_a_warning_and_not_tried_again(
     sqs: SqsEndpoint, caplog: pytest.LogCaptureFixture
@@ -297,14 +332,36 @@ async def test_a_failed_poll_is_raised_after_one_call(sqs: SqsEndpoint, queue: Q
     assert sqs.receives == 1
 
 
-@pytest.mark.parametrize("body", [b"[]", b'"ok"', b'{"Messages":[{"MessageId":"x"}]}', b'{"Messages":[7]}'])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[]",
+        b'"ok"',
+        b'{"Messages":[{"MessageId":"x"}]}',
+        b'{"Messages":[7]}',
+        b'{"Messages":[{"MessageId":"0e1f',  # cut off
+        b"<html><body>Welcome</body></html>",
+        b"<?xml version='1.0'?><ReceiveMessageResponse/>",  # of the older protocol of SQS
+    ],
+)
 async def test_an_answer_without_the_form_of_sqs_is_an_error(sqs: SqsEndpoint, queue: Queue, body: bytes) -> None:
     sqs.instead["ReceiveMessage"] = body
     with pytest.raises(QueueUnavailable, match="receive_message: "):
         await queue.receive()
 
 
-@pytest.mark.parametrize("body", [b"{}", b"<html></html>"])
+@pytest.mark.parametrize("error", ["", "Signature=secret"])
+async def test_a_web_server_in_the_place_of_sqs_is_named(sqs: SqsEndpoint, queue: Queue, error: str) -> None:
+    sqs.instead["ReceiveMessage"] = f"<html>Welcome! {error}</html>{'x' * 1000}".encode()
+    with pytest.raises(
+        QueueUnavailable, match="receive_message: the answer is not one of SQS: '<html>Welcome!"
+    ) as raised:
+        await queue.receive()
+    assert "secret" not in str(raised.value)
+    assert len(str(raised.value)) < 300
+
+
+@pytest.mark.parametrize("body", [b"{}", b""])
 async def test_an_empty_answer_that_comes_at_once_is_followed_by_a_pause(
     sqs: SqsEndpoint, queue: Queue, monkeypatch: pytest.MonkeyPatch, body: bytes
 ) -> None:
@@ -346,8 +403,18 @@ def write_credentials(path: Path, key: str) -> None:
     path.write_text(f"[default]\naws_access_key_id = {key}\naws_secret_access_key = secret\n")
 
 
-@pytest.mark.parametrize("error", ["ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId"])
-async def test_after_expired_credentials_the_next_poll_takes_new_ones(
+@pytest.mark.parametrize(
+    "error",
+    [
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "InvalidClientTokenId",
+        "InvalidAccessKeyId",
+        "SignatureDoesNotMatch",
+        "InvalidSignatureException",
+    ],
+)
+async def test_after_refused_credentials_the_next_poll_takes_new_ones(
     sqs: SqsEndpoint, queue: Queue, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: str
 ) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
@@ -520,3 +587,33 @@ async def test_a_message_without_a_time_was_sent_now(queue: Queue, sqs: SqsEndpo
     sqs.send("body", sent_at=0)
     [message] = await queue.receive()
     assert (datetime.now(UTC) - message.sent_at).total_seconds() < 60
+    assert time.monotonic() - message.sent_on_clock < 60
+
+
+@pytest.mark.parametrize("minutes", [-600, -10, 10, 600])
+async def test_the_age_of_a_message_is_by_the_clock_of_the_server(
+    sqs: SqsEndpoint, queue: Queue, minutes: float
+) -> None:
+    """Else an event that comes before its record does not wait for it, if this machine's clock is ahead."""
+    there = datetime.now(UTC) + timedelta(minutes=minutes)
+    sqs.receive_headers = [("Date", format_datetime(there, usegmt=True))]
+    sqs.send("body", sent_at=there.timestamp() - 3600)
+    [message] = await queue.receive()
+    assert 3599 <= time.monotonic() - message.sent_on_clock < 3660
+
+
+async def test_a_message_of_the_future_was_sent_now(sqs: SqsEndpoint, queue: Queue) -> None:
+    """Else its event would wait for a missing record for as long as the clocks differ."""
+    sqs.send("body", sent_at=time.time() + 86_400)
+    [message] = await queue.receive()
+    assert 0 <= time.monotonic() - message.sent_on_clock < 60
+
+
+@pytest.mark.parametrize("date", ["", "yesterday", "Fri, 02 Jan 2026 03:04:05 -0000", "Fri, 99 Jan 2026 03:04:05 GMT"])
+async def test_without_a_time_of_the_server_the_clock_of_this_machine_counts(
+    sqs: SqsEndpoint, queue: Queue, date: str
+) -> None:
+    sqs.receive_headers = [("Date", date)]
+    sqs.send("body", sent_at=time.time() - 3600)
+    [message] = await queue.receive()
+    assert 3599 <= time.monotonic() - message.sent_on_clock < 3660
