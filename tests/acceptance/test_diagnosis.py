@@ -96,7 +96,7 @@ async def test_missing_buckets_and_a_lost_nats_server_are_named_by_the_relay(
     async with services.relay(platform.nats, smtp, **QUICK) as relay:
         await platform.buckets.delete()
         await platform.caller.sent()
-        assert "bucket email-recipients: no responders" in (await relay.wait_for_log("record.kept"))["error"]
+        assert "bucket email-recipients: stream not found" in (await relay.wait_for_log("record.kept"))["error"]
         assert await metric(relay, "email_relay_records_kept") == 1
         failed = await failures(relay_main, given)
         assert set(failed) == {"bucket email-recipients", "bucket email-group-index"}

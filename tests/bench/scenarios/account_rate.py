@@ -64,5 +64,5 @@ async def run(stage: Stage) -> list[Row]:
 
 
 def _each_second(times: Sequence[float], until: float) -> list[int]:
-    """Count the emails of each second that begins with one of them, before `until`."""
-    return [bisect_left(times, at + 1) - index for index, at in enumerate(times) if at < until]
+    """Count the emails of each second that begins with one of them, before `until`; 0 if none was sent."""
+    return [bisect_left(times, at + 1) - index for index, at in enumerate(times) if at < until] or [0]
