@@ -67,13 +67,13 @@ class RateShare:
         self._rate = rate
         self._hold_seconds = min(max(hold_seconds, LEAST_HOLD_SECONDS), MOST_HOLD_SECONDS)
         self._others: dict[str, _Other] = {}
-        self._echoed_at = float("-inf")
-        self._linked_since: float | None = None
-        self._awake_at = float("-inf")
-        self._woken_at: float | None = None
-        self._share_ends_at = float("-inf")
-        self._absent_since: dict[str, float] = {}
-        self._unshared_at = float("-inf")
+        self._echoed_at = float("-inf")  # when it last heard a heartbeat of its own
+        self._linked_since: float | None = None  # since when it hears them without a gap; None while it does not
+        self._awake_at = float("-inf")  # the last `wake`
+        self._woken_at: float | None = None  # when a pause ended; None once a heartbeat that was sent since came back
+        self._share_ends_at = float("-inf")  # `hold_seconds` after it sent the last heartbeat that came back
+        self._absent_since: dict[str, float] = {}  # by probe: since when the server has no such subscription
+        self._unshared_at = float("-inf")  # when the server last confirmed that no relay uses a share
         self._share = 0.0
         self.is_sharing = False
 
@@ -122,6 +122,8 @@ class RateShare:
         """Return whose subscriptions the server should be asked for: of silent relays, and of `SHARING`.
 
         All relays that use a share subscribe to `SHARING`. It matters to one that could use a share and hears of none.
+        Example: of the relays A, B and C, B is killed. A has not heard it for SILENT_SECONDS, so its probes are `[B]`.
+        When the server has had no subscription of B for ABSENT_SECONDS (`note_absent`), A forgets B and shares with C.
         """
         if not self._is_linked(now):
             return []

@@ -77,8 +77,8 @@ class IdempotencyStore:
         self.longest_request = longest_request
         self._bucket = bucket
         self._tasks = Tasks()
-        self._unsettled: set[HeldKey] = set()
-        self._undoing: set[HeldKey] = set()
+        self._unsettled: set[HeldKey] = set()  # their requests were answered, and the outcome is not stored yet
+        self._undoing: set[HeldKey] = set()  # their first write may be stored, though nothing was sent for it
 
     async def __aenter__(self) -> Self:
         """Start nothing: tasks start with the first request."""
@@ -90,6 +90,7 @@ class IdempotencyStore:
             await self._tasks.wait(FLUSH_SECONDS)
         finally:
             self._tasks.cancel()
+            # Outcomes that were not stored, and writes that were not undone:
             for held in self._unsettled | self._undoing:
                 log.error("claim.lost", extra={"email_id": held.stored.email_id})
 

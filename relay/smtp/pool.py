@@ -98,8 +98,8 @@ class Pool(Generic[C]):
         self._temporary = temporary
         self._idle = IdleConnections[C](limits.idle_seconds, self._is_good, self._retire)
         self._opened: dict[C, _Opened] = {}
-        self._untried: set[C] = set()
-        self._on_trial: set[C] = set()  # those of them that were opened just now
+        self._unproven: set[C] = set()  # the server has not answered a transaction on them yet (`is_proven`)
+        self._on_trial: set[C] = set()  # those of them that are younger than TRIAL_SECONDS: fewer are opened meanwhile
         self._waiting: WaitingLine[C] = WaitingLine()
         self._pace = Pace(limits.pause_seconds)
         self._opening = Tasks()
@@ -171,7 +171,7 @@ class Pool(Generic[C]):
 
     def release(self, connection: C) -> None:
         """Take a connection back, usable or not."""
-        if connection in self._untried:
+        if connection in self._unproven:
             self._learn_from(connection)
         if not self._is_good(connection):
             self._retire(connection)
@@ -181,7 +181,7 @@ class Pool(Generic[C]):
     def _learn_from(self, connection: C) -> None:
         """Set the pace after the first transaction of a connection. If it was lost, it might as well be unopened."""
         if connection.is_proven:
-            self._untried.remove(connection)
+            self._unproven.remove(connection)
             if self._pace.is_slow:
                 self._pace.reset()
             self._end_trial(connection)
@@ -260,7 +260,7 @@ class Pool(Generic[C]):
                 self._pace.wait(time.monotonic())
             self.failure = None
             self._opened[connection] = _Opened(time.monotonic(), opening.generation)
-            self._untried.add(connection)
+            self._unproven.add(connection)
             self._on_trial.add(connection)
             asyncio.get_running_loop().call_later(TRIAL_SECONDS, self._end_trial, connection)
             self._pass_on(connection)
@@ -302,14 +302,17 @@ class Pool(Generic[C]):
             waiter.set_exception(error)
 
     def _lend_avoided(self) -> None:
-        """Lend idle connections also to callers that avoid them: another one may take long."""
+        """After an opening that failed or stalls, lend idle connections also to callers that avoid them.
+
+        Another connection may take long.
+        """
         while self._waiting and self._pace.is_slow and (connection := self.take()):
             if not self._pass_on(connection):  # those that wait are cancelled, and will leave
                 return
 
     def _retire(self, connection: C) -> None:
         del self._opened[connection]
-        self._untried.discard(connection)
+        self._unproven.discard(connection)
         self._on_trial.discard(connection)
         self._being_closed += 1
         self._closing.start(connection.quit(), at_end=self._end_closing)

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 from typing import Final
 
+# While emails wait because of the limit, each accepted email raises it:
+#   rate < BEYOND * refused rate:                rate += min(INCREASE, SMALL_INCREASE * refused rate)
+#   else, if rate < BEYOND * accepted a second:  rate += min(FAST_INCREASE, SMALL_FAST_INCREASE * rate)
 DECREASE: Final = 0.8
 LEAST_PART: Final = 0.5  # of a refused rate that counts: the server may have accepted little because little was sent
 INCREASE: Final = 0.045  # emails a second for each accepted email: from one refusal to the next it takes 5 seconds
 SMALL_INCREASE: Final = 0.005  # of a low rate: from one refusal to the next 40 emails are accepted
-BEYOND: Final = 1.25  # times the refused rate: the server's rate has risen
-FAST_INCREASE: Final = 0.7  # up to so many times what was accepted: refusals come later than the emails that cause them
-SMALL_FAST_INCREASE: Final = 0.03
+BEYOND: Final = 1.25  # times the refused rate: the server's rate has risen; also times the emails that it accepts
+FAST_INCREASE: Final = 0.7  # not beyond what is accepted: refusals come later than the emails that cause them
+SMALL_FAST_INCREASE: Final = 0.03  # of a low rate, as above
 ENDED: Final = 10.0  # times the refused rate
 ENDED_SECONDS: Final = 60.0  # without a refusal
 LEAST_FIRST_RATE: Final = 1.0  # the lowest rate of an account; until the server accepts an email again

@@ -20,6 +20,9 @@ class Turns(Generic[W]):
 
     A group that waits no more keeps its place until its next turn would come. Otherwise a group of one caller, who
     returns at once, would always be new.
+
+    Example: the group A waits with a1, a2 and a3. The first turn is that of a1. Then the group B joins with b1 and b2.
+    The next turns are those of b1, since B is new, and then of a2, b2 and a3, since both have had a turn.
     """
 
     def __init__(self) -> None:

@@ -27,7 +27,9 @@ class PromptClient(Client):
     def __init__(self) -> None:
         """Begin without a server."""
         super().__init__()
-        self._has_lone_message = False  # whether the last read had a single message, and nothing was written since
+        # Whether the last read had a single message, and nothing was written since. Its reply is then written at once:
+        # there are no replies to other messages of the same read, with which it could go in one write.
+        self._has_lone_message = False
         self._writes_soon = False
 
     def take(self, data: memoryview) -> bytes:

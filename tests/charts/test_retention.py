@@ -61,6 +61,18 @@ def test_it_may_have_a_nats_user_of_its_own() -> None:
     assert "4223" in str(chart.of_kind(chart.render("tracker", given), "NetworkPolicy"))
 
 
+def test_its_urls_may_be_in_a_secret_of_its_own() -> None:
+    given: dict[str, Any] = {
+        "nats": {"urlSecretName": "of-the-tracker", "urlSecretKey": "url"},
+        "retention": {"enabled": True, "nats": {"url": "nats://ports.only:4223", "urlSecretName": "of-retention"}},
+        "networkPolicy": {"enabled": True},
+    }
+    (container,) = template(given)["spec"]["containers"]
+    (url,) = [one for one in container["env"] if one["name"] == "NATS_URL"]
+    assert url == {"name": "NATS_URL", "valueFrom": {"secretKeyRef": {"name": "of-retention", "key": "url"}}}
+    assert "4223" in str(chart.of_kind(chart.render("tracker", given), "NetworkPolicy"))
+
+
 @pytest.mark.parametrize("age", ["1d", "180d", "26w", "24h", "100h"])
 def test_an_age_is_one_that_the_command_accepts(age: str) -> None:
     (container,) = template({"retention": {"enabled": True, "olderThan": age}})["spec"]["containers"]

@@ -52,7 +52,7 @@ class DurablePushEvents:
         self._lines = RateLimit(lines=10, seconds=10)
         self.outcomes: Counter[str] = Counter(dict.fromkeys(OUTCOMES, 0))
 
-    def left_of(self, events: Sequence[EngagementEvent]) -> Sequence[Step] | None:
+    def unpublished(self, events: Sequence[EngagementEvent]) -> Sequence[Step] | None:
         """Return what is left to publish of events that are in their record; None if that is not known of each."""
         if not self._left:
             return None

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     Gets the recipient in the record, or an empty string if there is no record that can be read.
     """
-    Group = Callable[[EmailRecipientRecord], Awaitable[None]]
+    AddToGroup = Callable[[EmailRecipientRecord], Awaitable[None]]
     """Puts the email of a rebuilt record into its group, and notes that in the record."""
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
 class Confirms(Protocol):
     """Publishes the events of messages that are to be deleted, and waits until a stream has stored each."""
 
-    def left_of(self, events: Sequence[EngagementEvent]) -> Sequence[Step] | None:
+    def unpublished(self, events: Sequence[EngagementEvent]) -> Sequence[Step] | None:
         """Return what is left to publish of events that are in their record; None if that is not known of each."""
 
     async def publish(self, steps: Sequence[Step]) -> Verdict:
@@ -105,7 +105,7 @@ class RecordUpdater:
         publish: Publish,
         suppress: Suppress = suppress_nobody,
         confirm: Confirms | None = None,
-        group: Group | None = None,
+        group: AddToGroup | None = None,
     ) -> None:
         """Write to `recipients`, then call `publish`, `group`, `suppress` and `confirm`."""
         self._recipients = recipients
@@ -124,8 +124,8 @@ class RecordUpdater:
 
     async def apply(self, email_id: str, events: Sequence[EngagementEvent]) -> Applied:
         """Apply events of one email, in any order; return SETTLED when their messages may be deleted."""
-        if self._confirm and (left := self._confirm.left_of(events)) is not None:
-            return Applied(verdict=await self._confirm.publish(left), duplicates=len(events))
+        if self._confirm and (unpublished := self._confirm.unpublished(events)) is not None:
+            return Applied(verdict=await self._confirm.publish(unpublished), duplicates=len(events))
         update = RecordUpdate(email_id, events, f"{self._name}-{next(self._numbers)}", self._unanswered)
         applied = await self._update(update)
         await self._publish_new()

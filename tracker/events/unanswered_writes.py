@@ -116,7 +116,11 @@ class UnansweredWrites:
 
         If several writes have followed the revision that ours replaces, and none of them was seen, the entry does not
         show whether ours was the first of them. Then the events that the record has are returned: that another tracker
-        got the same events meanwhile is less likely than that an answer was lost.
+        got the same events meanwhile is less likely than that an answer was lost. Example, with tracker B:
+
+        * Revision 5: both trackers have read it.
+        * Revision 6: our write, whose answer was lost, or a write of B.
+        * Revision 7: a write of B that replaces 6. It is the entry that was read now, and does not show who wrote 6.
         """
         if entry.previous:
             self._replaced.setdefault(email_id, {})[entry.previous] = entry.write_id

@@ -4,7 +4,8 @@
 
 tracker/queries/seal.py explains the steps. A step that is written into a seal is always carried out, by any run that
 finds it: each part of it can be repeated, and is written on the revision that was read. So runs may be killed at any
-point, and may run at the same time. An id that has left a segment never comes back into it, which all of this needs.
+point, and may run at the same time. All of this is correct only because an id that has left a segment never comes back
+into it: its email would be counted twice, in the seal and as one of the segment.
 """
 
 from __future__ import annotations
@@ -95,9 +96,8 @@ class Sealing:
             RevisionConflict: others kept changing them for PATIENCE_SECONDS.
             StoreUnavailable: KV did not answer for as long.
         """
-        size = max(
-            1, min(STEP_EMAILS, await self._index.max_value_bytes() // (LEAVING_BYTES + _longest(email_ids)) - 4)
-        )
+        fitting = await self._index.max_value_bytes() // (LEAVING_BYTES + _longest(email_ids))
+        size = max(1, min(STEP_EMAILS, fitting - 4))  # the bytes of 4 emails are for the sums and the time of the seal
         for start in range(0, len(email_ids), size):
             async for attempt in _while_contested():
                 with attempt:
