@@ -121,7 +121,16 @@ class StreamInfo(msgspec.Struct, frozen=True):
     config: StreamConfig = StreamConfig()
     state: StreamState = StreamState()
     created: str = ""
+    cluster: Cluster | None = None
     error: ApiError | None = None
+
+    @property
+    def is_clustered(self) -> bool:
+        """Whether another server than the leader may answer a direct get.
+
+        In a cluster also with one replica: one that is being removed answers on, and does not follow the leader.
+        """
+        return bool(self.cluster and self.cluster.name)
 
     @property
     def keys(self) -> int:
