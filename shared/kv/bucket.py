@@ -117,7 +117,8 @@ class Bucket:
             return await self.get_from_leader(key)
         reply = await self._get_directly(key)
         headers = reply.headers or {}
-        if jetstream.STATUS in headers or jetstream.is_deleted(headers):
+        is_missing = jetstream.STATUS in headers or jetstream.is_deleted(headers)
+        if is_missing or batch_get.is_of_mirror(self.stream_name, reply):
             return await self.get_from_leader(key)
         return self._entry(reply)
 

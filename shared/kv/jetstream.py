@@ -23,6 +23,7 @@ EXPECTED_REVISION: Final = "Nats-Expected-Last-Subject-Sequence"
 EXPECTED_STREAM: Final = "Nats-Expected-Stream"
 SEQUENCE: Final = "Nats-Sequence"
 SUBJECT: Final = "Nats-Subject"
+STREAM: Final = "Nats-Stream"
 NUM_PENDING: Final = "Nats-Num-Pending"
 LAST_SEQUENCE: Final = "Nats-Last-Sequence"  # of the message before, in the answer to the same request
 UP_TO_SEQUENCE: Final = "Nats-UpTo-Sequence"
