@@ -267,7 +267,7 @@ class Bucket:
             return ack.seq
         if ack.error.err_code in jetstream.WRONG_LAST_SEQUENCE:
             self.conflicts += 1
-            raise RevisionConflict(key)
+            raise RevisionConflict(f"{key} was changed at the same time")
         if ack.error.err_code == jetstream.MESSAGE_TOO_LARGE:
             self._known_config = None
             raise ValueTooLarge(f"{len(value)} bytes exceed the limit of bucket {self.name}")
