@@ -130,7 +130,7 @@ class Bucket:
             headers = reply.headers or {}
             if headers.get(jetstream.STATUS) == jetstream.NO_RESULTS or jetstream.is_deleted(headers):
                 return None
-            if jetstream.STATUS not in headers:
+            if jetstream.STATUS not in headers and not batch_get.is_of_mirror(self.stream_name, reply):
                 return self._entry(reply).value
         try:
             return (await self.get_from_leader(key)).value
