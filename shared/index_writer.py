@@ -174,7 +174,7 @@ class IndexWriter:
                     email_ids[:] = [one for one in email_ids if one.encode() not in group.tail.value]
                     await self._append(group, email_ids)
         except RevisionConflict as conflict:
-            raise StoreUnavailable(f"group index: {conflict} changes faster than this process can write") from conflict
+            raise StoreUnavailable(f"group index: {conflict}, at each try to write") from conflict
 
     async def _append(self, group: _Group, email_ids: list[str]) -> None:
         """Write the ids into the tail, then into further segments; remove the written ids from the list."""
@@ -196,7 +196,7 @@ class IndexWriter:
         try:
             revision = await self._bucket.update(key, value, tail.revision)
         except ValueTooLarge as error:  # the limit was lowered since it was read; the next try reads it again
-            raise RevisionConflict(key) from error
+            raise RevisionConflict(f"the limit for values was lowered while {key} was written") from error
         if group.members is not None:
             group.members.update(email_ids)
         self._set_tail(group, _Tail(tail.segment, revision, value, tail.ids + len(email_ids), exists=True))

@@ -43,12 +43,13 @@ class BatchReader:
         self._stream = stream
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._singly_until = 0.0
+        self._has_mirror = False
 
     async def read(self, subjects: Sequence[str], written: int) -> dict[str, Msg] | None:
         """Return the last message of each subject that has one; deletion markers are left out.
 
         Reads again until the server that answers has followed the stream to the sequence `written`. Returns None if
-        the server does not give all of it in time, or cannot.
+        the server does not give all of it in time, or cannot, or if a mirror has answered.
 
         Raises:
             StoreUnavailable: there is no connection or no bucket, or messages were missing in the answer each time.
@@ -58,13 +59,20 @@ class BatchReader:
         deadline = time.monotonic() + STALE_PATIENCE_SECONDS
         while True:
             batch = await self._read_once(subjects)
-            if batch is None:
+            if batch is None or self._may_be_of_mirror(batch):
                 return None
             if batch.up_to_sequence >= written:
                 return batch.messages
             if not batch.messages or time.monotonic() > deadline:
                 return None
             await asyncio.sleep(0.05)
+
+    def _may_be_of_mirror(self, batch: _Batch) -> bool:
+        """Return whether a mirror sent one of the messages; it may have sent an answer without messages, too."""
+        if any(is_of_mirror(self._stream, msg) for msg in batch.messages.values()):
+            self._has_mirror = True
+            return True
+        return self._has_mirror and not batch.messages
 
     async def _read_once(self, subjects: Sequence[str]) -> _Batch | None:
         for tries in count(1):
@@ -130,6 +138,14 @@ def _check_chain(messages: Sequence[Msg], last: Msg) -> int:
     if jetstream.number(last.headers, jetstream.LAST_SEQUENCE) != reached:
         raise Unreadable
     return reached
+
+
+def is_of_mirror(stream: str, msg: Msg) -> bool:
+    """Return whether a message comes from a mirror of the stream, which may be behind, and keeps purged values.
+
+    A mirror with `mirror_direct`, as the nats CLI makes it, answers direct gets of its origin in turn with it.
+    """
+    return _headers(msg).get(jetstream.STREAM, stream) != stream
 
 
 def sequence(msg: Msg) -> int:

@@ -78,6 +78,7 @@ class Bucket:
         self._single_reads = asyncio.Semaphore(SINGLE_READS_AT_ONCE)
         self._known_config: StreamConfig | None = None
         self._known_until = 0.0
+        self._is_clustered = True
 
     async def info(self) -> StreamInfo:
         """Ask the stream's leader for its configuration, state and time of creation."""
@@ -87,6 +88,7 @@ class Bucket:
         if why := jetstream.unfit(info.config):
             raise BucketUnfit(f"bucket {self.name}: {why}")
         self._known_config, self._known_until = info.config, time.monotonic() + CONFIG_SECONDS
+        self._is_clustered = info.is_clustered
         return info
 
     async def max_value_bytes(self) -> int:
@@ -106,17 +108,18 @@ class Bucket:
         return (await self.info()).config
 
     async def get(self, key: str) -> Entry:
-        """Return the value; if there are replicas, read it through the leader.
+        """Return the value; in a cluster, read it through the leader.
 
         Raises:
             KeyMissing: the leader has no value.
         """
         config = await self._config()
-        if not config.allow_direct or config.num_replicas > 1:
+        if not config.allow_direct or self._is_clustered:
             return await self.get_from_leader(key)
         reply = await self._get_directly(key)
         headers = reply.headers or {}
-        if jetstream.STATUS in headers or jetstream.is_deleted(headers):
+        is_missing = jetstream.STATUS in headers or jetstream.is_deleted(headers)
+        if is_missing or batch_get.is_of_mirror(self.stream_name, reply):
             return await self.get_from_leader(key)
         return self._entry(reply)
 
@@ -128,7 +131,7 @@ class Bucket:
             headers = reply.headers or {}
             if headers.get(jetstream.STATUS) == jetstream.NO_RESULTS or jetstream.is_deleted(headers):
                 return None
-            if jetstream.STATUS not in headers:
+            if jetstream.STATUS not in headers and not batch_get.is_of_mirror(self.stream_name, reply):
                 return self._entry(reply).value
         try:
             return (await self.get_from_leader(key)).value
@@ -265,7 +268,7 @@ class Bucket:
             return ack.seq
         if ack.error.err_code in jetstream.WRONG_LAST_SEQUENCE:
             self.conflicts += 1
-            raise RevisionConflict(key)
+            raise RevisionConflict(f"{key} was changed at the same time")
         if ack.error.err_code == jetstream.MESSAGE_TOO_LARGE:
             self._known_config = None
             raise ValueTooLarge(f"{len(value)} bytes exceed the limit of bucket {self.name}")
@@ -288,7 +291,7 @@ class Bucket:
         config = await self._config()
         if not config.allow_direct:
             return None
-        written = (await self.info()).state.last_seq if config.num_replicas > 1 else 0
+        written = (await self.info()).state.last_seq if self._is_clustered else 0
         try:
             messages = await self._batches.read([self.subject_prefix + one for one in filters], written)
         except StoreUnavailable as error:

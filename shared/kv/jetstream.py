@@ -23,6 +23,7 @@ EXPECTED_REVISION: Final = "Nats-Expected-Last-Subject-Sequence"
 EXPECTED_STREAM: Final = "Nats-Expected-Stream"
 SEQUENCE: Final = "Nats-Sequence"
 SUBJECT: Final = "Nats-Subject"
+STREAM: Final = "Nats-Stream"
 NUM_PENDING: Final = "Nats-Num-Pending"
 LAST_SEQUENCE: Final = "Nats-Last-Sequence"  # of the message before, in the answer to the same request
 UP_TO_SEQUENCE: Final = "Nats-UpTo-Sequence"
@@ -121,7 +122,16 @@ class StreamInfo(msgspec.Struct, frozen=True):
     config: StreamConfig = StreamConfig()
     state: StreamState = StreamState()
     created: str = ""
+    cluster: Cluster | None = None
     error: ApiError | None = None
+
+    @property
+    def is_clustered(self) -> bool:
+        """Whether another server than the leader may answer a direct get.
+
+        In a cluster also with one replica: one that is being removed answers on, and does not follow the leader.
+        """
+        return bool(self.cluster and self.cluster.name)
 
     @property
     def keys(self) -> int:

@@ -163,7 +163,7 @@ class Retention:
             except IndexCorrupt:
                 self.progress.unreadable += 1
             except RevisionConflict as conflict:
-                raise StoreUnavailable(f"{conflict} changes faster than retention can write") from conflict
+                raise StoreUnavailable(f"{conflict}, at each try of retention to write") from conflict
 
     async def _remove_without_group(self, page: Sequence[Stored]) -> None:
         """Delete the records that are due and that no group lists, so that they are in no count."""
