@@ -18,7 +18,8 @@ _DOMAIN_END = re.compile(r"""[\s<>"'(),;]""")
 _MAX_DOMAIN = 255  # octets (RFC 5321, 4.5.3.1.2); a longer one is cut, so that it makes no long line
 
 _NAME: Final = (  # the end of a secret's name: `session_token`, `X-Amz-Security-Token`
-    r"(?:token|secret|(?:access|secret|api)[-_ ]?key(?:[-_ ]?id)?|pass(?:word|wd|phrase)?|pwd|credential|signature|cookie|nkey|jwt)"
+    r"(?:token|secret|(?:access|secret|api)[-_ ]?key(?:[-_ ]?id)?|pass(?:word|wd|phrase)?|pwd"
+    r"|credential|signature|cookie|nkey|jwt)"
 )
 _SECRETS: Final = tuple(
     (re.compile(pattern), shown)
