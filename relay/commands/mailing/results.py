@@ -91,8 +91,10 @@ class ResultFile:
     def _load(self, file: TextIO) -> None:
         try:
             fcntl.flock(file, (fcntl.LOCK_SH if self._read_only else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ResultError(f"{self.path}: another run is writing to it ({error.strerror})") from error
+        except BlockingIOError as error:
+            raise ResultError(f"{self.path}: another run is writing to it") from error
+        except OSError as error:  # such as a file system without locks
+            raise ResultError(f"{self.path}: cannot be locked: {error.strerror}") from error
         file.seek(0)
         found = file.buffer if self.path.is_file() else io.BytesIO()  # reading some devices would never end
         try:

@@ -315,7 +315,9 @@ def _conclude(summary: Summary, end: EarlyEnd, *, as_json: bool) -> None:
         sys.exit(end.exit_status)
     if end.denied:
         raise command.Failed(f"{end.why}. {RUN_AGAIN}")
-    if end.why or summary.unsent or summary.unknown:
-        raise command.Unreachable(f"{end.why or 'some rows have no answer'}. {RUN_AGAIN}")
+    if end.why or summary.unsent:
+        raise command.Unreachable(f"{end.why or 'some rows were not sent'}. {RUN_AGAIN}")
+    if summary.unknown:
+        raise command.Unreachable("some rows have no answer")
     if summary.sent < summary.rows:
         raise command.Failed(f"{summary.rows - summary.sent} of {summary.rows} were not sent")
