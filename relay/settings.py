@@ -39,7 +39,7 @@ class RelaySettings(ProcessSettings, frozen=True, kw_only=True):
     smtp_allowed_from_domains: Domains = ("lfx.linuxfoundation.org",)
     smtp_allowed_reply_to_domains: Domains = ("linuxfoundation.org",)
     smtp_allowed_recipient_domains: Domains = ()
-    smtp_max_connections: Count = 32
+    smtp_max_connections: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 32  # each has a file descriptor
     smtp_max_messages_per_connection: Count = 1000
     smtp_max_idle_seconds: Seconds = 5.0
     smtp_max_age_seconds: Seconds = 300.0

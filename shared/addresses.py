@@ -8,6 +8,7 @@ of section 3, with comments and quoted strings, and of the obsolete grammar (sec
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from email.errors import MessageError
 from email.header import decode_header, make_header
@@ -33,7 +34,8 @@ _DOT_ATOM = re.compile(rf"[{_ATEXT}]+(?:\.[{_ATEXT}]+)*")
 _WORD = re.compile(rf"[{_UTF8}{_ATEXT}][{_UTF8}.{_ATEXT}]*")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _HOST = re.compile(rf"[{_UTF8}{_ATEXT}]+(?:[.\u3002\uff0e\uff61][{_UTF8}{_ATEXT}]+)*")
-_LITERAL = re.compile(r"\[[\x21-\x5a\x5e-\x7e]*\]")
+_LITERAL = re.compile(r"\[(?:[0-9.]+|(?i:ipv6):[0-9a-fA-F:.]+)\]")
+_TABS = re.compile(r" *\t[ \t]*")
 _ENCODED_WORD = re.compile(r"=\?[^?]*\?[^?]*\?[^?]*\?=")
 _WIRE_HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 
@@ -157,14 +159,20 @@ class _Scanner:
 
     def _domain(self) -> str:
         literal = self._take(_LITERAL)
-        return literal[0] if literal else wire_domain(self._needed(_HOST))
+        if not literal:
+            return wire_domain(self._needed(_HOST))
+        try:
+            _check_literal(literal[0][1:-1])
+        except ValueError as error:
+            raise Malformed(self._text) from error
+        return literal[0]
 
     def _phrase(self) -> str:
         words = []
         while word := self._take(_QUOTED) or self._take(_WORD):
             words.append(re.sub(r"\\(.)", r"\1", word[1]) if word[0][0] == '"' else word[0])
             self._comments()
-        return _decoded(" ".join(words)).strip()
+        return _TABS.sub(" ", _decoded(" ".join(words))).strip()  # a tab may stand for a blank (RFC 5322, 3.2.2)
 
     def _comments(self) -> None:
         """Skip blanks and comments, which nest (RFC 5322, 3.2.2: CFWS)."""
@@ -207,6 +215,19 @@ class _Scanner:
     def _end(self) -> None:
         if self._at != len(self._text):
             raise Malformed(self._text)
+
+
+def _check_literal(address: str) -> None:
+    """Check an address literal without its brackets (RFC 5321, 4.1.3); no tag but `IPv6` is standardized.
+
+    Raises:
+        ValueError: it is no address.
+    """
+    tag, colon, rest = address.partition(":")
+    if colon:
+        ipaddress.IPv6Address(rest)
+    else:
+        ipaddress.IPv4Address(tag)
 
 
 def _decoded(name: str) -> str:

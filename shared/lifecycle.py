@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from shared import __version__
 from shared.errors import StoreUnavailable
-from shared.nats import connection
+from shared.nats import connection, credentials
 from shared.service import log, memory, signals
 from shared.service.probes import Probes
 from shared.service.settings import SettingsError
@@ -171,6 +171,9 @@ async def _connect_and_serve(life: Life, name: str, settings: ProcessSettings, s
     async with connection.opened(settings, name) as opened:
         life.connection = opened
         events.info("nats.connected", extra={"server": opened.server})
+        if settings.nats_creds and (problem := credentials.problem(settings.nats_creds)):
+            error = f"NATS_CREDS: {problem}; this server has asked for no credentials"
+            events.warning("nats.error", extra={"error": error})
         await serve(life, opened)
 
 

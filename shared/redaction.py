@@ -18,7 +18,8 @@ _DOMAIN_END = re.compile(r"""[\s<>"'(),;]""")
 _MAX_DOMAIN = 255  # octets (RFC 5321, 4.5.3.1.2); a longer one is cut, so that it makes no long line
 
 _NAME: Final = (  # the end of a secret's name: `session_token`, `X-Amz-Security-Token`
-    r"(?:token|secret|(?:access|secret|api)[-_ ]?key(?:[-_ ]?id)?|password|passwd|credential|signature|cookie|nkey|jwt)"
+    r"(?:token|secret|(?:access|secret|api)[-_ ]?key(?:[-_ ]?id)?|pass(?:word|wd|phrase)?|pwd"
+    r"|credential|signature|cookie|nkey|jwt)"
 )
 _SECRETS: Final = tuple(
     (re.compile(pattern), shown)
@@ -58,7 +59,8 @@ def text(quoting: str) -> str:
 def _address(found: re.Match[str]) -> str:
     if found[0].startswith("//") and found.string[found.start() - 1 : found.start()] == ":":  # a URL with user info
         return "//" + address(found[0][2:])
-    return address(found[0])
+    is_quoted = found[0].startswith("'") and found.string[found.end() : found.end() + 1] == "'"
+    return "'" * is_quoted + address(found[0])
 
 
 def identifier(given: str) -> str:

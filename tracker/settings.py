@@ -7,10 +7,12 @@ boto3 reads its own variables for AWS credentials and endpoints.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 from urllib.parse import urlsplit
 
-from shared.service.settings import Count, ProcessSettings, Seconds, SettingsError
+import msgspec
+
+from shared.service.settings import ProcessSettings, Seconds, SettingsError
 
 EXAMPLE_QUEUE_URL: Final = "https://sqs.us-east-1.amazonaws.com/123456789012/events"
 
@@ -22,7 +24,7 @@ class TrackerSettings(ProcessSettings, frozen=True, kw_only=True):
     ses_engagement_sqs_queue_url: str = ""
     engagement_record_wait_seconds: Seconds = 60.0
     engagement_rebuild_records: bool = False
-    sqs_receivers: Count = 2
+    sqs_receivers: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 2  # each has a thread
     status_by_both_ids: bool = False
     push_events_durable: bool = False
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 import msgspec
+from click.core import ParameterSource
 
 from relay.commands import text_file
 from relay.commands.mailing import csv_rows, preview, rows, run
@@ -108,6 +109,9 @@ TIMEOUT: Final = click.Option(
 )
 
 
+ONLY_WITH_CSV: Final = ("delimiter", "result", "concurrency", "retry_refused", "retry_unknown")
+
+
 @click.command(cls=command.Command, params=[*FIELDS, TAG, *BODIES, *MAILING, TIMEOUT])
 @command.json_option
 def send(csv_file: Path | None, tags: Mapping[str, str], **options: Any) -> None:
@@ -137,7 +141,15 @@ def send(csv_file: Path | None, tags: Mapping[str, str], **options: Any) -> None
     if csv_file:
         run.send_rows(csv_file, fields, tags, run.Options(**options))
     else:
+        _refuse_options_of_mailings()
         _send_one({**fields, "tags": tags or None}, run.Options(**options))
+
+
+def _refuse_options_of_mailings() -> None:
+    context = click.get_current_context()
+    for name in ONLY_WITH_CSV:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--{name.replace('_', '-')} needs --csv.")
 
 
 def _body(name: str, file: Any) -> str:

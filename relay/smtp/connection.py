@@ -38,6 +38,7 @@ QUIT_SECONDS: Final = 1.0
 EMPTY_MESSAGE_SECONDS: Final = 1.0
 POSITIVE: Final = 2
 INTERMEDIATE: Final = 3
+NO_LOGIN: Final = (POSITIVE, INTERMEDIATE, refusals.PERMANENT)  # replies to AUTH that another try would not change
 RESET: Final = b"RSET\r\n"
 DATA: Final = b"DATA\r\n"
 EMPTY_MESSAGE: Final = b".\r\n"
@@ -294,7 +295,7 @@ class Connector:
 
 def _failure(error: BaseException) -> DeliveryError | None:
     match error:
-        case aiosmtplib.SMTPAuthenticationError() if error.code // 100 == refusals.PERMANENT:
+        case aiosmtplib.SMTPAuthenticationError() if error.code // 100 in NO_LOGIN:
             return AccountRefused(f"AUTH: {redaction.text(error.message)}", error.code)
         case aiosmtplib.SMTPResponseException():
             return Deferred(redaction.text(error.message), max(error.code, 0))  # -1: not an SMTP reply

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 AUTH_METHODS: Final = ("plain", "login", "cram-md5")
 UNKNOWN_COMMAND: Final = frozenset({500, 502, 503, 504})  # RFC 5321, 3.2; 503 as of some old servers
 NEEDS_TLS: Final = frozenset({530, 538})  # RFC 4954, 6
+INTERMEDIATE: Final = 3
 PERMANENT: Final = 5
+CANCEL: Final = b"*"
 LEAST_HIDDEN: Final = 4  # characters; a shorter password would be found inside words
 
 _WRONG_CREDENTIALS = re.compile(r"credential|password|user ?name", re.IGNORECASE)
@@ -50,18 +52,34 @@ async def log_in(client: aiosmtplib.SMTP, methods: list[str], username: str, pas
     Raises:
         SMTPAuthenticationError: the server refuses the login.
     """
-    log_in_by = {"plain": client.auth_plain, "login": client.auth_login, "cram-md5": client.auth_crammd5}
     *others, last = methods
     for method in others:
         try:
-            await log_in_by[method](username, password)
+            await _log_in_by(client, method, username, password)
         except aiosmtplib.SMTPAuthenticationError as error:
             if error.code // 100 != PERMANENT or error.code in NEEDS_TLS or _WRONG_CREDENTIALS.search(error.message):
                 raise
         else:
             return method
-    await log_in_by[last](username, password)
+    await _log_in_by(client, last, username, password)
     return last
+
+
+async def _log_in_by(client: aiosmtplib.SMTP, method: str, username: str, password: str) -> None:
+    """Log in with a method; a server that asks for more than the method has is told to cancel it (RFC 4954, 4).
+
+    Raises:
+        SMTPAuthenticationError: the server refuses the login, or has cancelled it.
+    """
+    log_in_by = {"plain": client.auth_plain, "login": client.auth_login, "cram-md5": client.auth_crammd5}
+    try:
+        await log_in_by[method](username, password)
+    except aiosmtplib.SMTPAuthenticationError as error:
+        if error.code // 100 != INTERMEDIATE:
+            raise
+        answer = await client.execute_command(CANCEL)
+        text = f"the server asks for more than {method.upper()} has: {error.code} {error.message}".rstrip()
+        raise aiosmtplib.SMTPAuthenticationError(answer.code, f"{text}; then {answer.message}") from error
 
 
 def without_password(text: str, username: str, password: str) -> str:

@@ -31,7 +31,7 @@ from shared.errors import (
     SetupIncomplete,
     StoreError,
 )
-from shared.nats import connection
+from shared.nats import connection, credentials
 from shared.service import settings, signals
 from shared.service.settings import SettingsError
 
@@ -213,6 +213,8 @@ async def connected(name: str) -> AsyncIterator[caller.Caller]:
         ServiceUnreachable: no NATS server answered in time.
     """
     config = settings.load(environ(), settings.NatsSettings)
+    if config.nats_creds and (problem := credentials.problem(config.nats_creds)):
+        raise settings.SettingsError(f"NATS_CREDS: {problem}")
     servers = redaction.urls(config.nats_url)
     slow = asyncio.get_running_loop().call_later(NOTICE_SECONDS, say, f"Connecting to {servers} ...")
     async with connection.opened(config, name, patience_seconds=caller.PATIENCE_SECONDS) as opened:

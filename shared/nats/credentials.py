@@ -27,3 +27,14 @@ def part(file: str, title: bytes) -> bytearray:
     if not {JWT, SEED} <= found.keys():
         raise nats.errors.Error(f"nats: {file} has no user JWT and seed")
     return bytearray(found[title])
+
+
+def problem(file: str) -> str:
+    """Return why a credentials file cannot be used; empty if it can."""
+    try:
+        part(file, SEED)
+    except OSError as error:
+        return f"{file}: {error.strerror}"
+    except (nats.errors.Error, ValueError) as error:  # a path with NUL is a ValueError
+        return str(error).removeprefix("nats: ")
+    return ""

@@ -41,7 +41,8 @@ InboxPrefix = Annotated[
 """The beginning of reply subjects. The service sends no replies to its own subjects (`endpoint.is_inbox`)."""
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
-Count = Annotated[int, msgspec.Meta(ge=1)]
+Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+Bytes = Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000_000)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
 """A time of at most a day: deadlines cannot be computed with very large or infinite values."""
 
@@ -65,7 +66,7 @@ class ProcessSettings(NatsSettings, frozen=True, kw_only=True):
     log_level: Literal["debug", "info", "warn", "error"] = "info"
     log_add_source: bool = False
     max_in_flight: Count = 1024
-    max_in_flight_bytes: Count = 25_000_000
+    max_in_flight_bytes: Bytes = 25_000_000
     suppression_enabled: bool = False
     shutdown_timeout_seconds: Seconds = 25.0
 

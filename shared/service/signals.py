@@ -1,6 +1,6 @@
 # Copyright The Linux Foundation and each contributor to LFX.
 # SPDX-License-Identifier: MIT
-"""Handles SIGTERM, SIGINT and SIGHUP from the start of the program to the graceful stop. Imports nothing slow."""
+"""Handles signals from the start of the program to the graceful stop. Imports nothing slow."""
 
 from __future__ import annotations
 
@@ -22,6 +22,10 @@ _OF_TERMINALS = (signal.SIGHUP, signal.SIGQUIT)
 """The terminal or the ssh session ends, or a supervisor stops a process in the way of nginx."""
 
 
+_IGNORED = (signal.SIGUSR1, signal.SIGUSR2)
+"""Tools that rotate logs send them; by default they would end `serve` at once, with its emails under way."""
+
+
 def _heard(*numbers: signal.Signals) -> list[signal.Signals]:
     """Return the signals that end the program: not those of a terminal that `nohup` has switched off."""
     return [one for one in numbers if one in _STOPPING or signal.getsignal(one) is not signal.SIG_IGN]
@@ -36,9 +40,20 @@ def exit_at_once() -> None:
     would be lost, and the container would run until it is killed. A parent that blocks signals while it starts the
     program passes the block on (podman-container-tools/podman#3452), and no handler would ever run.
     """
+    if _is_serving():
+        _ignore()
     for number in _heard(*_STOPPING, signal.SIGHUP):
-        signal.signal(number, lambda came, _: os._exit(0 if sys.argv[1:2] == ["serve"] else SIGNALLED + came))
+        signal.signal(number, lambda came, _: os._exit(0 if _is_serving() else SIGNALLED + came))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (*_STOPPING, *_OF_TERMINALS))
+
+
+def _is_serving() -> bool:
+    return sys.argv[1:2] == ["serve"]
+
+
+def _ignore() -> None:
+    for number in _IGNORED:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def end_as_usual() -> None:
@@ -72,6 +87,7 @@ def cancelling(task: asyncio.Task[Any], loop: asyncio.AbstractEventLoop) -> Iter
 @contextmanager
 def setting(stop: asyncio.Event, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
     """Set `stop` at the first signal. Further signals have no effect, so that they do not cut off a reply."""
+    _ignore()
     numbers = _heard(*_STOPPING, *_OF_TERMINALS)
     for number in numbers:
         loop.add_signal_handler(number, stop.set)

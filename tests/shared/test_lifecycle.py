@@ -22,8 +22,10 @@ from tracker.settings import TrackerSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from shared.service.settings import ProcessSettings
+    from tests.stack.nats_server import NatsServer
 
 SCRIPTS = ("lfx-email-relay", "lfx-email-tracker")
 
@@ -77,6 +79,30 @@ async def test_the_end_of_a_terminal_stops_a_process_in_order(script: str, numbe
         process.send(number)
         assert await process.wait() == 0
         assert process.logged("process.stopped")
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
+@pytest.mark.parametrize("script", SCRIPTS)
+async def test_a_signal_of_log_rotation_does_not_end_a_process(script: str, number: signal.Signals) -> None:
+    async with console.running(script, "serve", env={"NATS_URL": f"nats://127.0.0.1:{free_port()}"}) as process:
+        await process.wait_for_status("/livez", 200)
+        process.send(number)
+        assert (await process.get("/livez"))[0] == 200
+        process.terminate()
+        assert await process.wait() == 0
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+async def test_a_credentials_file_that_is_not_asked_for_and_cannot_be_used_is_logged(
+    script: str, nats_server: NatsServer, tmp_path: Path
+) -> None:
+    environment = {"NATS_URL": nats_server.url, "NATS_CREDS": str(tmp_path / "absent")}
+    async with console.running(script, "serve", env=environment) as process:
+        await process.wait_for_status("/readyz", 200)
+        process.terminate()
+        assert await process.wait() == 0
+    problem = f"NATS_CREDS: {tmp_path / 'absent'}: No such file or directory"
+    assert [line["error"].partition(";")[0] for line in process.logged("nats.error")] == [problem]
 
 
 async def test_a_process_that_was_started_with_nohup_outlives_its_terminal() -> None:

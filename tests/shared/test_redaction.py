@@ -88,7 +88,9 @@ def test_at_most_the_first_letter_of_any_local_part_is_shown(local_part: str, do
         ("(alice@example.com)", "(a***@example.com)"),
         ("[alice@example.com]", "[a***@example.com]"),
         ("mary.o'hara@example.com", "m***@example.com"),
-        ("'alice@example.com' is unknown", "a***@example.com' is unknown"),
+        ("'alice@example.com' is unknown", "'a***@example.com' is unknown"),
+        ("SMTP_FROM: 'a b@example..com' is not one mailbox", "SMTP_FROM: 'a b***@example..com' is not one mailbox"),
+        ("'alice@example.com is unknown", "a***@example.com is unknown"),
         ('550 "alice doe"@example.com', "550 a***@example.com"),
         ('to="alice doe"@example.com', "to=a***@example.com"),
         ('550 "a\\"b@c"@example.com', "550 a***@example.com"),
@@ -161,6 +163,9 @@ QUOTED = (
     "https://sqs.example/?Action=x&X-Amz-Signature={}&X-Amz-Credential={}",
     "nats://relay:{}@n1:4222 refused",
     "password='{}'",
+    "the passphrase: {}",
+    '{{"pass":"{}"}}',
+    "pwd={}",
 )
 
 

@@ -96,7 +96,7 @@ def open_all(body: object, *, message_id: str, received_at: datetime) -> Content
             if envelope is None:
                 return Contents(fields, message_id, received_at, detail_type)
             value, label = fields[envelope.contents], envelope.label
-            message_id = json_fields.text(fields.get(envelope.message_id)) or message_id
+            message_id = json_fields.identifier(fields.get(envelope.message_id)) or message_id
             received_at = _sent_at(fields, envelope) or received_at
             detail_type = json_fields.text(fields.get("detailtype"))
         elif isinstance(value, list) and value:

@@ -49,6 +49,13 @@ def text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
+def identifier(value: object) -> str:
+    """Return an id, which may be a whole number; an empty text for any other value, and for blanks."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return text(value) if text(value).strip() else ""
+
+
 def mapping(value: object) -> dict[str, Any]:
     """Return an object, which may be JSON in a text; an empty object for any other value."""
     value = decoded(value)

@@ -184,6 +184,7 @@ class Queue:
                 client = boto3.session.Session().client(
                     "sqs", region_name=self.region, endpoint_url=self._endpoint, config=_config(self._long_polls)
                 )
+                client.meta.events.register("before-parse.sqs", _check_encoding)
                 client.meta.events.register("after-call.sqs", _check_answer)
                 self._client = client
             return self._client
@@ -237,20 +238,39 @@ def _config(long_polls: int) -> Config:
     )
 
 
-def _check_answer(http_response: Any, parsed: Mapping[str, Any], **_: object) -> None:
-    """Refuse a successful answer that is not JSON; botocore reads a web page, or half an answer, as one without data.
+def _check_encoding(response_dict: Mapping[str, Any], **_: object) -> None:
+    """Refuse an answer that is not UTF-8, with any status; botocore's error names neither the answer nor its sender.
 
     Raises:
-        ForeignAnswer: it has a body, which is not a JSON object.
+        ForeignAnswer: it is not UTF-8.
     """
-    if parsed.keys() - {"ResponseMetadata"} or not http_response.content.strip():
+    content: bytes = response_dict["body"]
+    if content.isascii():
         return
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        raise _foreign(content) from error
+
+
+def _check_answer(http_response: Any, parsed: Mapping[str, Any], model: Any, **_: object) -> None:
+    """Refuse a successful answer that is not JSON; botocore reads a web page, half an answer, or none as empty.
+
+    Raises:
+        ForeignAnswer: it is not a JSON object, and SQS answers this operation with one.
+    """
     content: bytes = http_response.content
+    if parsed.keys() - {"ResponseMetadata"} or (model.output_shape is None and not content.strip()):
+        return
     try:
         msgspec.json.decode(content, type=dict[str, msgspec.Raw])
     except msgspec.DecodeError as error:
-        shown = content[:SHOWN_OF_FOREIGN_ANSWER].decode(errors="replace")
-        raise ForeignAnswer(f"the answer is not one of SQS: {shown!r}") from error
+        raise _foreign(content) from error
+
+
+def _foreign(content: bytes) -> ForeignAnswer:
+    shown = repr(content[:SHOWN_OF_FOREIGN_ANSWER].decode(errors="replace")) if content.strip() else "it is empty"
+    return ForeignAnswer(f"the answer is not one of SQS: {shown}")
 
 
 def _now(answer: dict[str, Any]) -> datetime:

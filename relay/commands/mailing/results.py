@@ -68,6 +68,7 @@ class ResultFile:
         self.path = path
         self._read_only = read_only
         self._file: TextIO | None = None
+        self._is_whole = True
         self._header: tuple[str, ...] = HEADER
         self.lines = Values(ResultLine)
 
@@ -91,8 +92,10 @@ class ResultFile:
     def _load(self, file: TextIO) -> None:
         try:
             fcntl.flock(file, (fcntl.LOCK_SH if self._read_only else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ResultError(f"{self.path}: another run is writing to it ({error.strerror})") from error
+        except BlockingIOError as error:
+            raise ResultError(f"{self.path}: another run is writing to it") from error
+        except OSError as error:  # such as a file system without locks
+            raise ResultError(f"{self.path}: cannot be locked: {error.strerror}") from error
         file.seek(0)
         found = file.buffer if self.path.is_file() else io.BytesIO()  # reading some devices would never end
         try:
@@ -130,8 +133,12 @@ class ResultFile:
     def __exit__(self, *_: object) -> None:
         """Close the file."""
         assert self._file
-        with _naming(self.path):
-            self._file.close()
+        try:
+            with _naming(self.path):
+                self._file.close()
+        except OSError:
+            if self._is_whole:  # else it is the error of the last write again
+                raise
 
     @property
     def has_digests(self) -> bool:
@@ -144,17 +151,19 @@ class ResultFile:
         Raises:
             OSError: the file cannot be written, such as on a full disk.
         """
-        self.lines[row.number] = ResultLine(row.to, outcome, row.digest)
         group_id = outcome.group_id or row.request.group_id or ""
         error = " ".join(outcome.error.splitlines())
         cells = (row.number, row.to, outcome.status, outcome.email_id, group_id, error, row.digest, row.line)
         self._write(cells[: len(self._header)])
+        self.lines[row.number] = ResultLine(row.to, outcome, row.digest)
 
     def _write(self, cells: tuple[object, ...]) -> None:
         assert self._file
+        self._is_whole = False
         with _naming(self.path):
             csv.writer(self._file).writerow(cells)
             self._file.flush()
+        self._is_whole = True
 
     def _header_of(self, first: bytes) -> tuple[str, ...]:
         """Return the columns of a file; an empty or incomplete header will be that of a new file."""

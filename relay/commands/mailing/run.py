@@ -58,7 +58,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 class EarlyEnd(msgspec.Struct, frozen=True):
     """Why a run ended early: a signal gives `exit_status`, a service that failed gives `why`.
 
-    `denied` means that a permission is missing, or the login is refused.
+    `denied` means that a permission is missing, the login is refused, or the result file cannot be written.
     """
 
     exit_status: int = 0
@@ -254,6 +254,8 @@ def _send(remaining: Iterable[Row], count: int, results: ResultFile, options: Op
         return EarlyEnd(exit_status=int(str(signalled.code)))
     except ServiceUnreachable as error:
         return EarlyEnd(why=str(error), denied=isinstance(error, LoginRefused))
+    except OSError as error:  # such as a full disk; the rows under way have no outcome in the file
+        return EarlyEnd(why=f"{results.path}: {error.strerror}", denied=True)
 
 
 def _progress(total: int) -> AbstractContextManager[Bar | None]:
@@ -315,7 +317,9 @@ def _conclude(summary: Summary, end: EarlyEnd, *, as_json: bool) -> None:
         sys.exit(end.exit_status)
     if end.denied:
         raise command.Failed(f"{end.why}. {RUN_AGAIN}")
-    if end.why or summary.unsent or summary.unknown:
-        raise command.Unreachable(f"{end.why or 'some rows have no answer'}. {RUN_AGAIN}")
+    if end.why or summary.unsent:
+        raise command.Unreachable(f"{end.why or 'some rows were not sent'}. {RUN_AGAIN}")
+    if summary.unknown:
+        raise command.Unreachable("some rows have no answer")
     if summary.sent < summary.rows:
         raise command.Failed(f"{summary.rows - summary.sent} of {summary.rows} were not sent")

@@ -50,7 +50,7 @@ def check(settings: NatsSettings, name: str, uses: Sequence[BucketUse], more: Mo
     """Return the check of NATS, of the buckets that the process uses, and of what else it uses there."""
 
     async def run(add: AddFinding) -> None:
-        if settings.nats_creds and (problem := _problem_of(settings.nats_creds)):
+        if settings.nats_creds and (problem := credentials.problem(settings.nats_creds)):
             add(Finding("warning", "NATS credentials", f"NATS_CREDS: {problem}", NO_CREDENTIALS_ADVICE))
         try:
             async with connection.opened(settings, name, patience_seconds=CONNECT_SECONDS) as opened:
@@ -61,17 +61,6 @@ def check(settings: NatsSettings, name: str, uses: Sequence[BucketUse], more: Mo
             _skip(uses, more, "not checked without NATS", add)
 
     return Check("NATS", CONNECT_SECONDS + CHECK_SECONDS + CONNECT_SECONDS, run)
-
-
-def _problem_of(file: str) -> str:
-    """Return why a credentials file cannot be used; empty if it can."""
-    try:
-        credentials.part(file, credentials.SEED)
-    except OSError as error:
-        return f"{file}: {error.strerror}"
-    except nats.errors.Error as error:
-        return str(error).removeprefix("nats: ")
-    return ""
 
 
 async def _with_connection(opened: Connection, uses: Sequence[BucketUse], more: MoreChecks, add: AddFinding) -> None:

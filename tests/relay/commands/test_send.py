@@ -95,6 +95,11 @@ async def test_ids_are_printed_on_standard_error_if_standard_output_cannot_be_wr
         (["--tag", "a="], "--tag"),
         (["--tag", "a=1", "--tag", "a=2"], "--tag"),
         (["--timeout", "nan"], "'nan' is not a number of seconds"),
+        (["--delimiter", ";"], "--delimiter needs --csv."),
+        (["--result", "r.csv", "--dry-run"], "--result needs --csv."),
+        (["--concurrency", "8"], "--concurrency needs --csv."),
+        (["--retry-refused"], "--retry-refused needs --csv."),
+        (["--retry-unknown"], "--retry-unknown needs --csv."),
     ],
 )
 async def test_an_invalid_option_is_wrong_usage(folder: Folder, options: list[str], message: str) -> None:

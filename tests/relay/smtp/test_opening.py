@@ -317,6 +317,34 @@ async def test_a_login_that_another_method_would_not_help_is_tried_once(smtp: Sc
     assert verbs(smtp) == ["EHLO", "AUTH"]
 
 
+async def test_a_server_that_asks_for_more_than_a_method_has_gets_the_next_one(smtp: ScriptedSmtp) -> None:
+    replies = {"AUTH PLAIN": "334 ", "*": "501 5.7.0 Cancelled"}
+    smtp.options = scripted_smtp.Options(username=USER, password=PASSWORD)
+    smtp.script = lambda moment: next((Reply(replies[it]) for it in replies if moment.line.startswith(it)), None)
+    connection = await connector(smtp, **ACCOUNT).connect()
+    await connection.send(ENVELOPE, MAIL)
+    assert [received.authenticated_as for received in smtp.mails] == [USER]
+    assert verbs(smtp)[:4] == ["EHLO", "AUTH", "*", "AUTH"]
+
+
+@pytest.mark.parametrize(
+    ("replies", "shown"),
+    [
+        ({"AUTH": "334 ", "*": "501 5.7.0 Cancelled"}, "asks for more than PLAIN has: 334; then 5.7.0 Cancelled"),
+        ({"AUTH": "334 VXNlcg==", "*": "500 what"}, "asks for more than PLAIN has: 334 VXNlcg==; then what"),
+        ({"AUTH": "250 2.0.0 Ok"}, "AUTH: 2.0.0 Ok"),
+    ],
+)
+async def test_a_login_that_is_neither_accepted_nor_refused_is_account_refused(
+    smtp: ScriptedSmtp, replies: dict[str, str], shown: str
+) -> None:
+    smtp.options = scripted_smtp.Options(advertise=("AUTH PLAIN",))
+    smtp.script = lambda moment: next((Reply(replies[it]) for it in replies if moment.line.startswith(it)), None)
+    with pytest.raises(AccountRefused) as failure:
+        await connector(smtp, **ACCOUNT).connect()
+    assert shown in failure.value.text
+
+
 async def test_a_server_without_a_supported_auth_method_is_account_refused(smtp: ScriptedSmtp) -> None:
     smtp.options = scripted_smtp.Options(advertise=("AUTH GSSAPI XOAUTH2",))
     with pytest.raises(AccountRefused, match="AUTH method"):

@@ -135,7 +135,7 @@ def test_domains_are_split_at_commas_trimmed_and_lower_cased_and_empty_means_non
     [
         ("port_number", "1"),
         ("port_number", "65535"),
-        ("count", "100000"),
+        ("count", "1000000"),
         ("seconds", "0.001"),
         ("seconds", "86400"),
     ],
@@ -156,6 +156,8 @@ def test_a_number_within_its_range_is_read(name: str, value: str) -> None:
         ("port_number", "true"),
         ("count", "0"),
         ("count", "-1"),
+        ("count", "1000001"),
+        ("count", "9" * 5000),
         ("count", "1_000"),
         ("count", "\udcff"),
         ("seconds", "0"),
@@ -184,12 +186,29 @@ def test_an_invalid_value_is_an_error_with_the_variable_and_the_value(name: str,
 
 
 @pytest.mark.parametrize(
+    ("kind", "variable", "most"),
+    [
+        (RelaySettings, "MAX_IN_FLIGHT", 1_000_000),
+        (TrackerSettings, "MAX_IN_FLIGHT_BYTES", 1_000_000_000_000),
+        (RelaySettings, "SMTP_MAX_CONNECTIONS", 10_000),
+        (RelaySettings, "SMTP_MAX_MESSAGES_PER_CONNECTION", 1_000_000),
+        (TrackerSettings, "SQS_RECEIVERS", 1_000),
+    ],
+)
+def test_a_count_has_an_upper_bound(kind: type[ProcessSettings], variable: str, most: int) -> None:
+    """With 100,000 receivers, the process did nothing and could not be stopped."""
+    assert getattr(settings.load({variable: str(most)}, kind), variable.lower()) == most
+    with pytest.raises(SettingsError, match=f"{variable}: '{most + 1}' is not a whole number from 1 up to {most}"):
+        settings.load({variable: str(most + 1)}, kind)
+
+
+@pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
         ("switch", "ja", "true or false"),
         ("choice", "on", "one of auto, off"),
         ("log_level", "trace", "one of debug, info, warn, error"),
-        ("count", "many", "a whole number from 1"),
+        ("count", "many", "a whole number from 1 up to 1000000"),
         ("port_number", "65536", "a whole number from 1 up to 65535"),
         ("seconds", "0", "a number above 0 up to 86400"),
         ("word", "A", "a text that matches ^[a-z]*$"),

@@ -32,6 +32,20 @@ def test_a_signal_ends_a_program_that_imports(number: signal.Signals, arguments:
     assert (process.returncode, rest, errors) == (0 if base is None else base + number, b"", b"")
 
 
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
+@pytest.mark.parametrize(("argument", "is_ended"), [("serve", False), ("status", True)])
+def test_signals_of_log_rotation_end_a_command_but_not_serve(
+    number: signal.Signals, argument: str, *, is_ended: bool
+) -> None:
+    with subprocess.Popen([sys.executable, "-c", IMPORTING, argument], stdout=subprocess.PIPE) as process:  # noqa: S603 - our own code
+        assert process.stdout
+        assert process.stdout.readline() == b"importing\n"
+        process.send_signal(number)
+        if not is_ended:
+            process.terminate()
+        assert process.wait(timeout=20) == (-number if is_ended else 0)
+
+
 def test_signals_that_the_parent_has_blocked_are_handled() -> None:
     blocked = {signal.SIGTERM, signal.SIGINT}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)

@@ -87,6 +87,7 @@ FORMS: list[tuple[str, object, str]] = [
     ("Lambda's SNS event in SQS in Pipes", pipes(lambda_sns(TIMELESS)), "sns-id"),
     ("Records of events", {"Records": [TIMELESS]}, "queue-id"),
     ("an answer of SQS", {"Messages": [{"MessageId": "sqs-id", "Body": json.dumps(TIMELESS)}]}, "sqs-id"),
+    ("SNS with a number as id", {**sns(TIMELESS), "MessageId": 12345678901234567890}, "12345678901234567890"),
     ("names in other spellings", {"message": json.dumps(TIMELESS), "Message_ID": "sns-id"}, "sns-id"),
 ]
 

@@ -92,7 +92,7 @@ def test_an_event_without_envelope_is_known_by_the_id_of_its_sqs_message(kind: s
     assert (event.kind, event.email_id, event.event_id, event.at) == (kind, EMAIL, QUEUE_ID, AT)
 
 
-@pytest.mark.parametrize("message_id", [None, "", 5, ["x"]])
+@pytest.mark.parametrize("message_id", [None, "", " \n", True, 5.5, ["x"]])
 def test_an_event_in_an_envelope_without_an_id_gets_the_id_of_the_sqs_message(message_id: object) -> None:
     assert understood(EVERY_KIND["open"], MessageId=message_id).event_id == QUEUE_ID
 

@@ -342,6 +342,8 @@ async def test_a_failed_poll_is_raised_after_one_call(sqs: SqsEndpoint, queue: Q
         b'{"Messages":[{"MessageId":"0e1f',  # cut off
         b"<html><body>Welcome</body></html>",
         b"<?xml version='1.0'?><ReceiveMessageResponse/>",  # of the older protocol of SQS
+        b"",
+        b"\n",
     ],
 )
 async def test_an_answer_without_the_form_of_sqs_is_an_error(sqs: SqsEndpoint, queue: Queue, body: bytes) -> None:
@@ -361,12 +363,28 @@ async def test_a_web_server_in_the_place_of_sqs_is_named(sqs: SqsEndpoint, queue
     assert len(str(raised.value)) < 300
 
 
-@pytest.mark.parametrize("body", [b"{}", b""])
+@pytest.mark.parametrize(
+    ("body", "shown"),
+    [
+        (b"", "it is empty"),
+        (b" \r\n", "it is empty"),
+        ("<p>für Gäste</p>".encode("latin-1"), "'<p>f\ufffdr G\ufffdste</p>'"),
+        ('{"Messages":[{"Body":"ü"}]}'.encode("utf-16"), "'\ufffd\ufffd"),
+    ],
+)
+async def test_an_answer_without_content_or_in_another_encoding_is_not_one_of_sqs(
+    sqs: SqsEndpoint, queue: Queue, body: bytes, shown: str
+) -> None:
+    sqs.instead["ReceiveMessage"] = body
+    with pytest.raises(QueueUnavailable, match=f"receive_message: the answer is not one of SQS: {shown}"):
+        await queue.receive()
+
+
 async def test_an_empty_answer_that_comes_at_once_is_followed_by_a_pause(
-    sqs: SqsEndpoint, queue: Queue, monkeypatch: pytest.MonkeyPatch, body: bytes
+    sqs: SqsEndpoint, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sqs_module, "SHORTEST_EMPTY_POLL_SECONDS", 0.2)
-    sqs.instead["ReceiveMessage"] = body
+    sqs.instead["ReceiveMessage"] = b"{}"
     started = time.monotonic()
     assert await queue.receive() == []
     assert time.monotonic() - started >= 0.2

@@ -118,6 +118,7 @@ class _Import:
         self._options = options
         self._seen: set[str] = set()  # of a dry run: addresses that the rows so far would have added
         self._slots = asyncio.Semaphore(CONCURRENCY)
+        self._failure: Exception | None = None
 
     async def add(self, rows: Iterator[Row | Broken]) -> None:
         """Add all rows, BATCH at a time.
@@ -141,16 +142,25 @@ class _Import:
     async def _add(self, rows: Sequence[Row]) -> None:
         """Add the rows of one address in their order, so that with `replace` the last one stays."""
         async with self._slots:
-            for row in rows:
-                async for attempt in AsyncRetrying(
-                    retry=retry_if_exception(_is_passing),
-                    wait=wait_random_exponential(multiplier=0.1, max=3),
-                    stop=stop_after_delay(PATIENCE_SECONDS),
-                    reraise=True,
-                ):
-                    with attempt:
-                        outcome = await (self._outcome_of(row) if self._options.dry_run else self._added(row))
-                        setattr(self._done, outcome, getattr(self._done, outcome) + 1)
+            if self._failure:  # or each of the rows that wait would be tried for PATIENCE_SECONDS, too
+                raise self._failure
+            try:
+                for row in rows:
+                    await self._add_row(row)
+            except Exception as error:
+                self._failure = error
+                raise
+
+    async def _add_row(self, row: Row) -> None:
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception(_is_passing),
+            wait=wait_random_exponential(multiplier=0.1, max=3),
+            stop=stop_after_delay(PATIENCE_SECONDS),
+            reraise=True,
+        ):
+            with attempt:
+                outcome = await (self._outcome_of(row) if self._options.dry_run else self._added(row))
+                setattr(self._done, outcome, getattr(self._done, outcome) + 1)
 
     async def _added(self, row: Row) -> Addition:
         outcome, _ = await self._listed.add(row.entry, replace=self._options.replace)

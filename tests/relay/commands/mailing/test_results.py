@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 from pathlib import Path
 from typing import Final
 
@@ -44,6 +46,20 @@ def test_the_last_line_of_a_row_counts_and_each_is_written_at_once(path: Path) -
         assert {number: line.outcome.status for number, line in results.lines.items()} == {1: "sent", 2: "sending"}
         assert results.lines[1].to == row(1).to
         assert results.lines[1].outcome.group_id == "g"
+
+
+def test_a_file_that_is_in_use_and_one_that_cannot_be_locked_have_their_own_errors(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ResultFile(path), pytest.raises(ResultError, match=r"another run is writing to it\Z"), ResultFile(path):
+        pass
+
+    def lock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", lock)
+    with pytest.raises(ResultError, match=r"cannot be locked: No locks available\Z"), ResultFile(path):
+        pass
 
 
 ROW_2 = b'2,"""2, x""@example.com",'

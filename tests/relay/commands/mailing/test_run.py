@@ -409,9 +409,11 @@ async def test_a_result_file_that_cannot_be_written_ends_the_run_and_the_next_ru
         env = {"NATS_URL": nats_server.url, "PYTHONDONTWRITEBYTECODE": "1"}  # which would be cut off as well
         process = await child.start(Path("/bin/sh"), *words, env=env, output=asyncio.subprocess.PIPE)
         output, errors = await asyncio.wait_for(process.communicate(), 20)
-        message = f"Error: {folder.result}: File too large\n".encode()
-        assert (process.returncode, output, errors) == (1, b"", message)
+        message = f"Error: {folder.result}: File too large. Run the same command again to send the remaining rows.\n"
+        assert (process.returncode, errors.endswith(message.encode())) == (1, True)
         assert len(relay.requests) < 60
+        recorded = list(folder.statuses().values()).count("sent")
+        assert f"sent         {recorded}\n".encode() in output
         assert (await folder.send_all("--retry-unknown")).exit_code == 0
     assert (len(folder.statuses()), set(folder.statuses().values())) == (60, {"sent"})
     assert len(relay.requests) <= 60 + 4  # the requests without an answer yet
@@ -454,7 +456,7 @@ async def test_no_row_is_sent_twice_after_a_run_was_interrupted(
         _, errors = await asyncio.wait_for(process.communicate(), 20)
         relay.reply = sent
         again = await folder.send_all()
-        assert again.exit_code == 3
+        assert (again.exit_code, again.stderr.splitlines()[-1]) == (3, "Error: some rows have no answer")
         finished = await folder.send_all("--retry-unknown")
     if number == signal.SIGINT:
         assert process.returncode == 128 + number
