@@ -13,7 +13,7 @@ from relay import settings as relay_settings
 from relay.settings import Rate, RelaySettings
 from shared.nats import servers
 from shared.service import settings
-from shared.service.settings import Count, Seconds, SettingsError
+from shared.service.settings import Bytes, Count, Seconds, SettingsError
 from shared.telemetry import tracing
 from tests.charts import chart
 from tracker import settings as tracker_settings
@@ -25,8 +25,12 @@ Values = tuple[Any, ...]
 
 # For each kind of variable: values that the process accepts, and values that it refuses.
 COUNTS: Final[tuple[Values, Values]] = (
-    (1, 7, 1_000_000, 2.0, "7", " 7 ", "1e3", "1.0", "", 10**20),
-    (0, -1, 1.5, True, "0", "-1", "1.5", "07", "+7", "seven", "7 MB", "1_000", "0x7"),
+    (1, 7, 1_000_000, 2.0, "7", " 7 ", "1e3", "1.0", "1e6", "1000000", ""),
+    (0, -1, 1.5, True, "0", "-1", "1.5", "07", "+7", "seven", "7 MB", "1_000", "0x7", 1_000_001, "1000001", "2e6"),
+)
+BYTES: Final[tuple[Values, Values]] = (
+    (1, 25_000_000, 10**12, "25000000", "1000000000000", "3e9", "1e12", ""),
+    (0, -1, 10**12 + 1, "0", "1000000000001", "2e12", "25 MB"),
 )
 SECONDS: Final[tuple[Values, Values]] = (
     (1, 0.5, 86_400, 0.00001, "30", "0.5", "86400", "86400.0", "1e2", "86399.9", "0.001", " 8 ", ""),
@@ -40,7 +44,7 @@ FLAGS: Final[tuple[Values, Values]] = (
     (True, False, 0, 1, "true", "False", "TRUE", "t", "F", "yes", "No", "on", "OFF", "1", "0", ""),
     (2, -1, 0.5, "y", "enabled", "tru", "10", "null"),
 )
-OF_KIND: Final = {Count: COUNTS, Seconds: SECONDS, Rate: RATES, bool: FLAGS}
+OF_KIND: Final = {Count: COUNTS, Bytes: BYTES, Seconds: SECONDS, Rate: RATES, bool: FLAGS}
 DOMAINS: Final[tuple[Values, Values]] = (
     ("", "a.example", "a.example, b.example", " , A.example,", "a_b.example", "ä.example", "localhost", "xn--4ca.de"),
     (",", ".a.example", "*.a.example", "@a.example", "a.example;b.example", "a example", "-a.example", "a..example"),
@@ -59,6 +63,8 @@ NAMED: Final[dict[str, tuple[Values, Values]]] = {
         ("", "mail", "mail.example.", "[192.0.2.1]", "2001:db8::1", "[IPv6:2001:db8::1]", "ä.example", "1.example"),
         ("mail:25", "https://mail", "a b", "a_b", "-a", "25", "a@b", "a,b"),
     ),
+    "SMTP_MAX_CONNECTIONS": ((1, 10_000, "10000", "5e3", ""), (0, 10_001, "10001", "2e4", "many")),
+    "SQS_RECEIVERS": ((1, 1000, "1000", "2e2", ""), (0, 1001, "1001", "2e3", "many")),
     "SMTP_TLS": (("auto", "required", "off"), (False, True, "on", "starttls", "none")),
 }
 ELSEWHERE: Final[dict[str, tuple[Path, tuple[Values, Values]]]] = {
