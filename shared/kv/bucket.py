@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT
 """The keys and values of one NATS KV bucket. Translates JetStream's answers into our errors, in this place only.
 
-The bucket's configuration is kept for a while. It is asked for again after an error of JetStream other than a conflict,
-such as a value that is too large, and after a missing answer: the bucket may have been created anew, or changed.
+The bucket's configuration is kept for a while. After a missing answer, or an error other than a conflict, it is asked
+for again: the bucket may have changed.
 """
 
 from __future__ import annotations

@@ -287,7 +287,9 @@ def test_the_settings_accept_the_variables(process: str, case: str) -> None:
 
 
 def test_a_large_whole_number_stays_a_whole_number() -> None:
-    given = chart.render("relay", {"app": {"settings": {"MAX_IN_FLIGHT_BYTES": 10_000_000, "SMTP_MAX_IDLE_SECONDS": 2.5}}})
+    given = chart.render(
+        "relay", {"app": {"settings": {"MAX_IN_FLIGHT_BYTES": 10_000_000, "SMTP_MAX_IDLE_SECONDS": 2.5}}}
+    )
     variables = chart.variables(given)
     assert variables["MAX_IN_FLIGHT_BYTES"]["value"] == "10000000"
     assert variables["SMTP_MAX_IDLE_SECONDS"]["value"] == "2.5"
