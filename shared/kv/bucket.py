@@ -108,11 +108,7 @@ class Bucket:
         return (await self.info()).config
 
     async def get(self, key: str) -> Entry:
-        """Return the value; in a cluster, read it through the leader.
-
-        Raises:
-            KeyMissing: the leader has no value.
-        """
+        """Return the value, or raise KeyMissing; in a cluster, read it through the leader."""
         config = await self._config()
         if not config.allow_direct or self._is_clustered:
             return await self.get_from_leader(key)

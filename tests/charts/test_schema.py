@@ -161,24 +161,24 @@ def all_cases() -> list[Any]:
         listed = {name: (path, values_of(process, name)) for name, path in variables(process).items()}
         known = {name: one for name, one in ELSEWHERE.items() if process == "relay" or one[0][1:2] != ("email",)}
         for variable, (path, both) in (listed | known).items():
-            for good, values in zip((True, False), both, strict=True):
+            for is_good, values in zip((True, False), both, strict=True):
                 found += [
-                    pytest.param(process, path, variable, value, good, id=f"{process}-{variable}-{str(value)[:20]}")
+                    pytest.param(process, path, variable, value, is_good, id=f"{process}-{variable}-{str(value)[:20]}")
                     for value in values
                 ]
     return found
 
 
-@pytest.mark.parametrize(("process", "path", "variable", "value", "good"), all_cases())
+@pytest.mark.parametrize(("process", "path", "variable", "value", "is_good"), all_cases())
 async def test_schema_and_process_agree_on_each_value(
     process: str,
     path: Path,
     variable: str,
     value: Any,
-    good: bool,  # noqa: FBT001 - a case
+    is_good: bool,  # noqa: FBT001 - a case
 ) -> None:
-    assert await accepted_by_process(process, variable, text(value)) == good
-    assert accepted_by_schema(process, path, value) == good
+    assert await accepted_by_process(process, variable, text(value)) == is_good
+    assert accepted_by_schema(process, path, value) == is_good
 
 
 @pytest.mark.parametrize("process", chart.PROCESSES)
