@@ -139,7 +139,7 @@ def test_each_default_of_the_tables_can_be_set(process: str) -> None:
 
 def test_each_nats_command_of_the_readme_is_a_request_of_the_contract() -> None:
     shell = "".join(code for code, _ in blocks("README.md", "sh"))
-    requests = re.findall(r"^nats req (\S+) '(.+)'$", shell, re.MULTILINE)
+    requests = re.findall(r"^nats req (?:--timeout 10s )?(\S+) '(.+)'$", shell, re.MULTILINE)
     for subject, request in requests:
         fields = msgspec.json.decode(request, type=dict[str, object])
         assert fields == msgspec.to_builtins(msgspec.json.decode(request, type=REQUESTS[subject]))
