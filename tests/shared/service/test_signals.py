@@ -14,8 +14,9 @@ IMPORTING = """
 from shared.service import signals
 signals.exit_at_once()
 print("importing", flush=True)
-import threading
-threading.Event().wait()
+import time
+while True:  # Python handles a signal between two steps: one that comes just before a long wait would wait, too
+    time.sleep(0.01)
 """
 
 
