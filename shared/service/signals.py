@@ -21,7 +21,6 @@ _STOPPING = (signal.SIGTERM, signal.SIGINT)
 _OF_TERMINALS = (signal.SIGHUP, signal.SIGQUIT)
 """The terminal or the ssh session ends, or a supervisor stops a process in the way of nginx."""
 
-
 _IGNORED = (signal.SIGUSR1, signal.SIGUSR2)
 """Tools that rotate logs send them; by default they would end `serve` at once, with its emails under way."""
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, Final, get_type_hints
 
 import jsonschema
@@ -146,7 +147,13 @@ def variables(process: str) -> dict[str, Path]:
 
 def values_of(process: str, variable: str) -> tuple[Values, Values]:
     """Return values that the process accepts and refuses, by the variable's name or type."""
-    return NAMED.get(variable) or OF_KIND[get_type_hints(kind(process), include_extras=True)[variable.lower()]]
+    return NAMED.get(variable) or OF_KIND[types(process)[variable.lower()]]
+
+
+@cache
+def types(process: str) -> dict[str, Any]:
+    """Return the type of each variable of a process, with its bounds."""
+    return get_type_hints(kind(process), include_extras=True)
 
 
 def kind(process: str) -> type[RelaySettings | TrackerSettings]:
